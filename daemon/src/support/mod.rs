@@ -1,0 +1,8 @@
+//! What every room stands on: spawning and joining tasks, a bounded pool for blocking work, shutdown,
+//! readiness, systemd, telemetry and rate limits.
+//!
+//! Owns: the only places that spawn. Refuses: anything that knows what casd is for. Survives a crash:
+//! nothing, it keeps no state.
+
+pub mod pool;
+pub mod task;

@@ -1,0 +1,40 @@
+//! Why an add became nothing.
+
+use crate::content::{self, ObjectId};
+use crate::{erasure, store};
+
+/// What went wrong with an add. Nothing of it became an object.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream ended without its finish: the caller went away.
+    #[error("the stream ended before its finish, so nothing was added")]
+    Unfinished,
+    /// The finish names another length than what came.
+    #[error("the stream had {got} bytes and its length was said to be {said}; nothing was added")]
+    Length {
+        /// What the caller said.
+        said: u64,
+        /// What came.
+        got: u64,
+    },
+    /// The caller expected another id.
+    #[error("the bytes are {got}, not {expected} as expected; nothing was added")]
+    NotExpected {
+        /// What the caller said.
+        expected: ObjectId,
+        /// What the bytes are.
+        got: ObjectId,
+    },
+    /// The daemon is stopping.
+    #[error("casd is stopping; add again when it is back")]
+    Stopping,
+    /// The bytes are too many, or a bug.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+    /// Parity could not be computed.
+    #[error(transparent)]
+    Erasure(#[from] erasure::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}

@@ -1,0 +1,135 @@
+//! The seams to the network: what carries bytes, what finds peers, what tells them of us.
+//!
+//! `wire` and `dht` implement these over sockets, the simulator over a virtual network, tests over pipes.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use futures::future::BoxFuture;
+use multiaddr::Multiaddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+
+use super::PeerId;
+
+/// A two-way stream of bytes.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A stream whose other end has proved who it is.
+pub struct Conn {
+    /// Who is there.
+    pub peer: PeerId,
+    /// Where it is, as seen from here; `None` for streams that have no socket of their own.
+    pub remote: Option<SocketAddr>,
+    /// The bytes. Whatever must live as long as the connection (a socket, a permit) is inside.
+    pub stream: Box<dyn ByteStream>,
+    /// A value that both ends of this connection know and no other connection has: the TLS exporter. All zeros
+    /// where there is none; a proof bound to it then holds between the same two peers on any connection.
+    pub binding: [u8; 32],
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("peer", &self.peer).field("remote", &self.remote).finish_non_exhaustive()
+    }
+}
+
+/// Opens connections of the chunk plane.
+pub trait Dial: Send + Sync {
+    /// Connects to `at` and makes sure that `peer` is who answers. Bounded in time by the implementer; dropping
+    /// the future gives up.
+    fn dial(&self, peer: PeerId, at: SocketAddr) -> BoxFuture<'static, Result<Conn, DialError>>;
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// No connection came about.
+    #[error("cannot connect to {at}: {source}")]
+    Connect {
+        /// Where.
+        at: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nobody answered in time, or the handshake took too long.
+    #[error("{at} did not answer in time")]
+    TimedOut {
+        /// Where.
+        at: SocketAddr,
+    },
+    /// Another peer answers at that address. Not the fault of either peer: addresses change hands.
+    #[error("{at} is not {wanted} but {found}")]
+    WrongPeer {
+        /// Where.
+        at: SocketAddr,
+        /// Who was to answer.
+        wanted: PeerId,
+        /// Who did.
+        found: PeerId,
+    },
+    /// What answers does not speak the protocol.
+    #[error("{at} does not answer as a casd chunk port does: {why}")]
+    Handshake {
+        /// Where.
+        at: SocketAddr,
+        /// What went wrong.
+        why: String,
+    },
+    /// This node has as many connections as it may have.
+    #[error("no connection to {at}: the limit of {limit} connections is reached (transfer.connections)")]
+    Full {
+        /// Where.
+        at: SocketAddr,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// What is announced and looked up: the raw bytes of an object's or a chunk's id.
+pub type Key = [u8; 32];
+
+/// A peer that is said to hold something. A hint: it counts once it has delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// Who.
+    pub peer: PeerId,
+    /// Its chunk ports, as far as they are known.
+    pub chunk: Vec<SocketAddr>,
+    /// Its libp2p addresses, as far as they are known.
+    pub dht: Vec<Multiaddr>,
+}
+
+/// Finds peers.
+pub trait Discovery: Send + Sync {
+    /// Looks for holders of `key`. The channel ends when the look-up does; dropping it cancels the look-up.
+    fn providers(&self, key: Key) -> mpsc::Receiver<Provider>;
+
+    /// A peer's chunk ports, asked of it over libp2p when they are not known. Empty when they cannot be had.
+    fn chunk_addresses(&self, peer: PeerId) -> BoxFuture<'static, Vec<SocketAddr>>;
+}
+
+/// Tells the network what this node holds.
+pub trait Announce: Send + Sync {
+    /// Places each key at its `copies` nearest nodes.
+    fn announce(&self, keys: Vec<Key>, copies: usize) -> BoxFuture<'static, Announced>;
+
+    /// Takes keys back from where they were placed, as far as those nodes are reached.
+    fn withdraw(&self, keys: Vec<Key>) -> BoxFuture<'static, ()>;
+}
+
+/// What became of an announcement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Keys placed at one node at least.
+    pub keys: usize,
+    /// Nodes that took some.
+    pub receivers: usize,
+    /// Messages sent.
+    pub messages: usize,
+    /// Placements that a node refused.
+    pub refused: usize,
+}

@@ -1,0 +1,268 @@
+//! The command line, as types.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::object::{Id, Source};
+
+/// Store files by the hash of their content, and share them peer to peer.
+#[derive(Debug, Parser)]
+#[command(name = "casctl", version, max_term_width = 100, disable_help_subcommand = true, after_long_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 bad usage; 3 daemon not reachable; 4 not found; \
+    5 not permitted; 6 no space or quota; 7 stalled, again may help; 8 damage found; \
+    130 and 143 interrupted by SIGINT and SIGTERM.";
+
+/// What holds for every verb.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// The daemon's socket [default: the user's own daemon's, then /run/casd/casd.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "CASD_SOCKET", hide_env_values = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print results, and errors on standard error, as one JSON object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print the bare result only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// What casctl can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Store files; prints `ID  NAME` for each
+    Add(Add),
+    /// Get an object, from the network as far as it is not here, and write it to a file
+    Fetch(Fetch),
+    /// Write an object's bytes to standard output
+    Cat(Cat),
+    /// List what is stored
+    Ls(Ls),
+    /// Describe an object
+    Stat(Stat),
+    /// Drop the pin of an object and free what nothing else holds
+    Rm(Objects),
+    /// Promise to keep objects
+    Pin(Objects),
+    /// Take the promise back
+    Unpin(Objects),
+    /// Print the link by which others fetch an object
+    Link(Object),
+    /// Ask the network who holds an object or a chunk
+    Providers(Providers),
+    /// List the connected peers
+    Peers,
+    /// Connect to a peer
+    Connect(Connect),
+    /// Say who and how the daemon is
+    Status,
+    /// Drop what is unpinned and older than an hour
+    Gc(Gc),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+/// `casctl add`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Add {
+    /// Files to add; `-` is standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Parity to compute: K data and M parity chunks a stripe, as K+M, or none
+    #[arg(long, value_name = "K+M|none")]
+    pub(crate) parity: Option<String>,
+    /// What to call it instead of the file's name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Let the network find it by its name
+    #[arg(long, conflicts_with = "private")]
+    pub(crate) publish: bool,
+    /// Never announce, serve or place it
+    #[arg(long)]
+    pub(crate) private: bool,
+    /// Return only when the network has been told
+    #[arg(long)]
+    pub(crate) wait_announced: bool,
+    /// (later) Add directories
+    #[arg(short, hide = true)]
+    pub(crate) recursive: bool,
+    /// (later) Print every file below a directory
+    #[arg(long, hide = true)]
+    pub(crate) each: bool,
+}
+
+/// `casctl fetch`
+#[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+pub(crate) struct Fetch {
+    /// The whole id, or a link (casd:ID,…)
+    #[arg(value_name = "ID|LINK")]
+    pub(crate) source: Source,
+    /// Where to write; `-` streams to standard output [default: its name where known, else the id]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Promise to keep it in the store
+    #[arg(long)]
+    pub(crate) pin: bool,
+    /// Return only when the file is on disk
+    #[arg(long)]
+    pub(crate) sync: bool,
+    /// Ask this peer first: a multiaddr with /p2p/ID, or ID@HOST:PORT (repeatable)
+    #[arg(long = "peer", value_name = "ADDR")]
+    pub(crate) peers: Vec<String>,
+    /// Give up when nothing arrives for so long (500ms, 60s, 2m, 1h)
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub(crate) stall: Duration,
+    /// Only bring it into the store, and do not wait for it
+    #[arg(long, hide = true, conflicts_with = "output")]
+    pub(crate) detach: bool,
+    /// (later) Wait until someone holds it
+    #[arg(long, hide = true)]
+    pub(crate) wait: bool,
+    /// (later) Restore symbolic links of directories
+    #[arg(long, hide = true)]
+    pub(crate) symlinks: bool,
+}
+
+/// `casctl cat`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Cat {
+    /// An id, a prefix of 8 digits or more, or a name
+    #[arg(value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) object: String,
+    /// Skip so many bytes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) offset: u64,
+    /// At most so many bytes
+    #[arg(long, value_name = "N")]
+    pub(crate) length: Option<u64>,
+}
+
+/// `casctl ls`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Ls {
+    /// Only this one: an id, a prefix of 8 digits or more, or a name
+    #[arg(value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) object: Option<String>,
+}
+
+/// `casctl stat`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Stat {
+    /// An id, a prefix of 8 digits or more, or a name
+    #[arg(value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) object: String,
+    /// List its chunks: data first, then parity
+    #[arg(long)]
+    pub(crate) chunks: bool,
+}
+
+/// A verb on one stored object.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Object {
+    /// An id, a prefix of 8 digits or more, or a name
+    #[arg(value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) object: String,
+}
+
+/// A verb on stored objects.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Objects {
+    /// Ids, prefixes of 8 digits or more, or names
+    #[arg(required = true, value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) objects: Vec<String>,
+}
+
+/// `casctl providers`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Providers {
+    /// The whole id of an object or a chunk
+    #[arg(value_name = "ID|CHUNK")]
+    pub(crate) id: Id,
+}
+
+/// `casctl connect`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Connect {
+    /// A multiaddr with /p2p/ID, or ID@HOST:PORT of a chunk port
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: String,
+}
+
+/// `casctl gc`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Gc {
+    /// Only say what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `casctl completions`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// Which shell
+    pub(crate) shell: Shell,
+}
+
+/// Reads a duration: digits and a unit, `ms`, `s`, `m` or `h`. Zero is refused.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("write a number and a unit: 500ms, 60s, 2m or 1h".to_owned()),
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(milliseconds)) {
+        Some(total) if total > 0 => Ok(Duration::from_millis(total)),
+        Some(_) => Err("it must be longer than nothing".to_owned()),
+        None => Err("write a number and a unit: 500ms, 60s, 2m or 1h".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in ["", "60", "s", "-1s", "1.5s", "0s", "1 s", "99999999999999999999s", "9999999999999999h", "1d"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let args = Args::parse_from(["casctl", "status", "--json", "-q", "--socket", "/x"]);
+        assert!(args.global.json && args.global.quiet);
+        assert_eq!(args.global.socket, Some(PathBuf::from("/x")));
+        let args = Args::parse_from(["casctl", "-q", "add", "-", "a"]);
+        assert!(matches!(args.verb, Verb::Add(add) if add.paths.len() == 2));
+    }
+}

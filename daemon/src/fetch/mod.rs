@@ -1,1 +1,222 @@
-//! Not built yet.
+//! The fetch path: an object comes from the store and from many peers at once, to the store and to the caller.
+//!
+//! Owns: which peer is asked for what ([`planner`], pure), the peers of one fetch, proving what arrives, rebuilding
+//! from parity, and giving the bytes to the caller. Refuses: to find peers by itself (it asks a
+//! [`crate::peer::Discovery`]), sockets (it dials through [`crate::peer::Dial`]), and to give a byte that was not
+//! proved. Survives a crash: what arrived is in the store under a journalled lease, so the same fetch again asks
+//! for the rest.
+//!
+//! Readers go through here as well: an object that is whole in the store is a fetch that needs no peer.
+//!
+//! ```text
+//! links ─▶ crowd ─▶ planner ─▶ asks ─▶ verify (pool) ─▶ store ─▶ shelf ─▶ deliver ─▶ caller
+//!                      ▲                                  │
+//!                      └────────── repair ◀───────────────┘
+//! ```
+
+mod asks;
+mod crowd;
+mod deliver;
+mod error;
+mod job;
+mod learn;
+mod links;
+pub mod planner;
+mod repair;
+mod shape;
+mod shelf;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+pub use error::Error;
+pub use links::{LinkView, Links};
+pub use shelf::Order;
+
+use crate::content::ObjectId;
+use crate::peer::{Discovery, PeerAddr, PeerId, Scores};
+use crate::session::Board;
+use crate::store::Store;
+use crate::support::pool::Pool;
+use crate::support::rate::Limiter;
+use crate::support::task::Tasks;
+
+/// Messages on their way to a caller: with chunks of 1 MiB, 4 MiB a fetch.
+const QUEUE: usize = 4;
+
+/// How fetching is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Peers of one fetch at most.
+    pub per_fetch: usize,
+    /// Bytes asked for and not yet arrived in one fetch, with the parity that waits for its stripe.
+    pub in_flight: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { per_fetch: 16, in_flight: 48 << 20 }
+    }
+}
+
+/// What to fetch and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The object.
+    pub id: ObjectId,
+    /// Peers to ask besides those that are found.
+    pub peers: Vec<PeerAddr>,
+    /// The user that pins it.
+    pub pin: Option<u32>,
+    /// What to call it.
+    pub name: Option<String>,
+    /// Give up when nothing has come for so long.
+    pub stall: Duration,
+    /// In which order the bytes are wanted.
+    pub order: Order,
+    /// The bytes that are wanted, as (first, number); `None` for all of them.
+    pub range: Option<(u64, u64)>,
+}
+
+/// What a fetch tells its caller.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The length is proved. First.
+    Started {
+        /// Of the whole object, in bytes.
+        size: u64,
+        /// What it is called here.
+        name: Option<String>,
+    },
+    /// Proved bytes.
+    Data {
+        /// Where they belong in the object.
+        offset: u64,
+        /// At most 1 MiB.
+        bytes: Bytes,
+    },
+    /// Proved zeros.
+    Zeros {
+        /// Where they belong in the object.
+        offset: u64,
+        /// How many, at most 1 MiB.
+        length: u64,
+    },
+    /// How far it is; twice a second.
+    Progress(Progress),
+    /// All bytes have been given. Last.
+    Finished(Summary),
+}
+
+/// How far a fetch is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are here, of those wanted.
+    pub bytes: u64,
+    /// Those of them that were here before.
+    pub local: u64,
+    /// Peers connected to.
+    pub peers: usize,
+    /// Bytes from peers in the last second or so.
+    pub rate: u64,
+}
+
+/// What a fetch did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Bytes of the object.
+    pub size: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Bytes that were here before.
+    pub local: u64,
+    /// Bytes by the peer that gave them, parity among them.
+    pub peers: Vec<(PeerId, u64)>,
+    /// Chunks rebuilt from parity.
+    pub rebuilt: u64,
+}
+
+/// What others may want to know while a fetch goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Enough of the object is here to be announced.
+    Holds(ObjectId),
+}
+
+/// A fetch in progress. Dropping it ends the fetch; what arrived stays.
+pub struct Fetching {
+    /// Events in order, then one error or the end.
+    pub events: mpsc::Receiver<Result<Event, Error>>,
+}
+
+/// The fetch path. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    parts: Arc<Parts>,
+}
+
+/// What a fetcher works with.
+pub struct Parts {
+    /// How.
+    pub options: Options,
+    /// Where chunks come from first and go to.
+    pub store: Store,
+    /// Where hashing and rebuilding run.
+    pub pool: Pool,
+    /// Where fetches run.
+    pub tasks: Tasks,
+    /// Sessions with peers.
+    pub links: Links,
+    /// Finds holders.
+    pub discovery: Arc<dyn Discovery>,
+    /// `transfer.download`.
+    pub download: Limiter,
+    /// What is remembered of peers.
+    pub scores: Arc<Mutex<Scores>>,
+    /// Tells those who ask this node which chunks have come.
+    pub board: Board,
+    /// Tells the announcing schedule; what does not fit is told again by the next chunk.
+    pub notices: mpsc::Sender<Notice>,
+}
+
+impl Parts {
+    fn scores(&self) -> MutexGuard<'_, Scores> {
+        self.scores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fetcher {
+    /// A fetch path made of these.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Begins a fetch.
+    #[must_use]
+    pub fn fetch(&self, request: Request) -> Fetching {
+        let (out, events) = mpsc::channel(QUEUE);
+        let parts = Arc::clone(&self.parts);
+        self.parts.tasks.spawn("fetch", async move {
+            let stop = parts.tasks.clone();
+            let done = tokio::select! {
+                done = job::run(parts, request, out.clone()) => done,
+                () = out.closed() => return,
+                () = stop.stopping() => Err(Error::Stopping),
+            };
+            if let Err(error) = done {
+                let _ = out.send(Err(error)).await;
+            }
+        });
+        Fetching { events }
+    }
+
+    /// The sessions that are open, for people to see.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkView> {
+        self.parts.links.views()
+    }
+}

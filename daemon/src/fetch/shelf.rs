@@ -86,6 +86,13 @@ impl Shelf {
         inner.low = inner.low.min(at);
     }
 
+    /// Chunk `at`, which was taken, is to be given again.
+    pub(super) fn put_back(&self, at: usize) {
+        let mut inner = self.inner();
+        inner.taken.clear(at);
+        inner.low = inner.low.min(at);
+    }
+
     /// The first chunk that the caller has not taken.
     pub(super) fn low(&self) -> usize {
         self.inner().low

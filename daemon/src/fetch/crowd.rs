@@ -1,0 +1,195 @@
+//! The peers of one fetch: found, connected to, and numbered for the planner.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, SelectAll};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Parts;
+use super::planner::PeerNo;
+use crate::peer::{Host, Key, PeerAddr, PeerId, Provider, Reach};
+use crate::session::Asker;
+
+/// Connection attempts of one fetch at once.
+const DIALS: usize = 8;
+
+/// Providers of one fetch that wait to be dialled; more are dropped, a later look-up finds them again.
+const WAITING: usize = 64;
+
+/// A peer of this fetch.
+pub(super) struct Member {
+    pub(super) peer: PeerId,
+    pub(super) asker: Asker,
+    /// Bytes that it gave.
+    pub(super) bytes: u64,
+}
+
+/// The peers of one fetch.
+pub(super) struct Crowd {
+    parts: Arc<Parts>,
+    members: HashMap<PeerNo, Member>,
+    /// Who was tried in this fetch and is not to be tried again at once: members, and those that failed.
+    seen: HashSet<PeerId>,
+    lookups: SelectAll<ReceiverStream<Provider>>,
+    waiting: Vec<Provider>,
+    dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Option<Asker>)>>,
+    next: u32,
+    /// What the members that left had given.
+    given: HashMap<PeerId, u64>,
+}
+
+/// What happened to the crowd.
+pub(super) enum Arrival {
+    /// A peer can be asked.
+    Joined(PeerNo),
+    /// All look-ups have ended and nobody is being dialled.
+    Quiet,
+}
+
+impl Crowd {
+    /// A crowd of nobody; the peers that the caller named are dialled at once.
+    pub(super) fn new(parts: Arc<Parts>, hints: &[PeerAddr]) -> Self {
+        let mut crowd = Self {
+            parts,
+            members: HashMap::new(),
+            seen: HashSet::new(),
+            lookups: SelectAll::new(),
+            waiting: Vec::new(),
+            dialling: FuturesUnordered::new(),
+            next: 0,
+            given: HashMap::new(),
+        };
+        for hint in hints {
+            crowd.hint(hint);
+        }
+        crowd
+    }
+
+    /// Dials a peer that the caller named, wherever its address leads.
+    fn hint(&mut self, hint: &PeerAddr) {
+        if !self.seen.insert(hint.peer) {
+            return;
+        }
+        let (parts, hint) = (Arc::clone(&self.parts), hint.clone());
+        self.dialling.push(Box::pin(async move {
+            let addresses = match &hint.reach {
+                Reach::Chunk(host, port) => resolve(host, *port).await,
+                Reach::Dht(address) => parts.discovery.chunk_addresses(hint.peer, vec![address.clone()]).await,
+            };
+            (hint.peer, parts.links.connect(hint.peer, &addresses).await)
+        }));
+    }
+
+    /// Looks for holders of `key`, an object's or a chunk's id.
+    pub(super) fn look_for(&mut self, key: Key) {
+        self.lookups.push(ReceiverStream::new(self.parts.discovery.providers(key)));
+    }
+
+    /// Lets peers that failed before be tried again.
+    pub(super) fn retry(&mut self) {
+        let members: HashSet<PeerId> = self.members.values().map(|member| member.peer).collect();
+        self.seen.retain(|peer| members.contains(peer));
+    }
+
+    /// Waits for the next change. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Arrival {
+        loop {
+            self.dial_waiting();
+            let idle = self.lookups.is_empty() && self.dialling.is_empty();
+            if idle {
+                return Arrival::Quiet;
+            }
+            tokio::select! {
+                Some(provider) = self.lookups.next() => self.found(provider),
+                Some((peer, asker)) = self.dialling.next() => match asker {
+                    Some(asker) => return Arrival::Joined(self.join(peer, asker)),
+                    None => {
+                        self.parts.scores().failed(peer, SystemTime::now());
+                    }
+                },
+                else => return Arrival::Quiet,
+            }
+        }
+    }
+
+    fn found(&mut self, provider: Provider) {
+        let worth = self.parts.scores().is_worth_trying(&provider.peer, SystemTime::now());
+        if worth && self.waiting.len() < WAITING && self.seen.insert(provider.peer) {
+            self.waiting.push(provider);
+        }
+    }
+
+    /// Dials those that wait, as far as the limits allow.
+    fn dial_waiting(&mut self) {
+        while self.dialling.len() < DIALS && self.members.len() + self.dialling.len() < self.parts.options.per_fetch {
+            let Some(provider) = self.waiting.pop() else { return };
+            let parts = Arc::clone(&self.parts);
+            self.dialling.push(Box::pin(async move {
+                let mut addresses = provider.chunk;
+                if addresses.is_empty() {
+                    addresses = parts.discovery.chunk_addresses(provider.peer, provider.dht).await;
+                }
+                (provider.peer, parts.links.connect(provider.peer, &addresses).await)
+            }));
+        }
+    }
+
+    fn join(&mut self, peer: PeerId, asker: Asker) -> PeerNo {
+        let number = PeerNo(self.next);
+        self.next += 1;
+        self.members.insert(number, Member { peer, asker, bytes: 0 });
+        number
+    }
+
+    /// Notes bytes that a member gave.
+    pub(super) fn gave(&mut self, peer: PeerNo, bytes: u64) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.bytes += bytes;
+        }
+    }
+
+    /// A member is gone, or is to be.
+    pub(super) fn leave(&mut self, peer: PeerNo) -> Option<PeerId> {
+        let member = self.members.remove(&peer)?;
+        *self.given.entry(member.peer).or_default() += member.bytes;
+        Some(member.peer)
+    }
+
+    pub(super) fn get(&self, peer: PeerNo) -> Option<&Member> {
+        self.members.get(&peer)
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = (PeerNo, &Member)> {
+        self.members.iter().map(|(number, member)| (*number, member))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Bytes by peer, of all that were ever in this fetch and gave some.
+    pub(super) fn bytes_by_peer(&self) -> Vec<(PeerId, u64)> {
+        let mut given = self.given.clone();
+        for member in self.members.values() {
+            *given.entry(member.peer).or_default() += member.bytes;
+        }
+        let mut given: Vec<_> = given.into_iter().filter(|(_, bytes)| *bytes > 0).collect();
+        given.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        given
+    }
+}
+
+/// The sockets of a host.
+async fn resolve(host: &Host, port: u16) -> Vec<SocketAddr> {
+    match host {
+        Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
+        Host::Name(name) => {
+            tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect).unwrap_or_default()
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! From the shelf to the caller, with backpressure: chunks that left memory are read back, verified, a few ahead.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+
+use super::shape::{Shape, Wanted};
+use super::shelf::{Next, Shelf};
+use super::{Error, Event};
+use crate::content::{CHUNK_LEN, Chunk};
+use crate::store::Store;
+
+/// Chunks read ahead from the store.
+const AHEAD: usize = 4;
+
+/// How a caller gets its bytes.
+pub(super) struct Delivery {
+    pub(super) store: Store,
+    pub(super) shape: Shape,
+    pub(super) wanted: Wanted,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) out: mpsc::Sender<Result<Event, Error>>,
+    /// Told of chunks that the store no longer has, so that they are fetched again.
+    pub(super) lost: mpsc::Sender<u64>,
+}
+
+/// A chunk on its way out; `None` when the store lost it.
+type Loading = BoxFuture<'static, Result<Option<Event>, Error>>;
+
+impl Delivery {
+    /// Gives all wanted chunks, as they come to the shelf. Ends early when the caller is gone.
+    pub(super) async fn run(self) -> Result<(), Error> {
+        let mut loading: FuturesOrdered<Loading> = FuturesOrdered::new();
+        let mut places: VecDeque<usize> = VecDeque::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(loaded) = loading.next() => {
+                    let place = places.pop_front().unwrap_or(usize::MAX);
+                    match loaded? {
+                        Some(event) => if self.out.send(Ok(event)).await.is_err() {
+                            return Ok(());
+                        },
+                        None => {
+                            // What was loading behind it goes back too, so that the order holds.
+                            loading = FuturesOrdered::new();
+                            places.drain(..).for_each(|place| self.shelf.put_back(place));
+                            self.shelf.lost(place);
+                            let _ = self.lost.send(self.wanted.chunks.start + place as u64).await;
+                        }
+                    }
+                }
+                next = self.shelf.next(), if loading.len() < AHEAD => match next {
+                    Next::Chunk(place, bytes) => {
+                        places.push_back(place);
+                        loading.push_back(self.load(place, bytes));
+                    }
+                    Next::End => match loading.is_empty() {
+                        true => return Ok(()),
+                        false => tokio::task::yield_now().await,
+                    },
+                },
+            }
+        }
+    }
+
+    /// Makes the event for a chunk, reading it where it is not in memory.
+    fn load(&self, place: usize, held: Option<Bytes>) -> Loading {
+        let (store, shape, wanted) = (self.store.clone(), self.shape.clone(), self.wanted.clone());
+        Box::pin(async move {
+            let index = wanted.chunks.start + place as u64;
+            let Some(chunk) = shape.chunk(index) else { return Ok(None) };
+            let part = wanted.within(index, chunk.length as usize);
+            let offset = index * CHUNK_LEN + part.start as u64;
+            if shape.is_zero(index) {
+                return Ok(Some(Event::Zeros { offset, length: part.len() as u64 }));
+            }
+            let bytes = match held {
+                Some(bytes) => Some(bytes),
+                None => store.chunk(&chunk).await?.map(Chunk::into_bytes),
+            };
+            Ok(bytes.map(|bytes| Event::Data { offset, bytes: bytes.slice(part) }))
+        })
+    }
+}

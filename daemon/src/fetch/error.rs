@@ -1,0 +1,77 @@
+//! Why a fetch did not end with all its bytes.
+
+use crate::content::ObjectId;
+use crate::store;
+
+/// What went wrong with a fetch. What had arrived stays in the store for a day: the same fetch again goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No peer is known at all.
+    #[error("no peers are known, so {id} cannot be looked for; add one with `casctl connect ADDR`, --peer, or network.bootstrap")]
+    NoPeers {
+        /// The object.
+        id: ObjectId,
+    },
+    /// Nobody was found that has it.
+    #[error("no holder of {id} was found within {seconds} s; try again later, or name one with --peer")]
+    NoHolders {
+        /// The object.
+        id: ObjectId,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Nothing has come for as long as the caller would wait.
+    #[error("nothing arrived for {seconds} s; missing of {id}: {missing}; the same fetch again goes on from here")]
+    Stalled {
+        /// The object.
+        id: ObjectId,
+        /// How long.
+        seconds: u64,
+        /// Which chunks, such as `chunks 3-7, 12 (6 of 20)`.
+        missing: String,
+    },
+    /// A range beyond the object's end.
+    #[error("the object has {length} bytes and the range begins at {offset}")]
+    Range {
+        /// The object's length.
+        length: u64,
+        /// Where the range begins.
+        offset: u64,
+    },
+    /// The daemon is stopping.
+    #[error("casd is stopping; the same fetch again goes on from here")]
+    Stopping,
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Chunk numbers as people read them: ranges, at most a dozen, and how many there are in all.
+pub(super) fn name_missing(missing: &[u64], chunks: u64) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for &index in missing {
+        match ranges.last_mut() {
+            Some((_, end)) if *end + 1 == index => *end = index,
+            _ => ranges.push((index, index)),
+        }
+    }
+    let more = if ranges.len() > 12 { ", …" } else { "" };
+    let text: Vec<String> = ranges
+        .iter()
+        .take(12)
+        .map(|(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") })
+        .collect();
+    format!("chunks {}{more} ({} of {chunks})", text.join(", "), missing.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_chunks_are_named_in_ranges() {
+        assert_eq!(name_missing(&[3, 4, 5, 9], 20), "chunks 3-5, 9 (4 of 20)");
+        let many: Vec<u64> = (0..40).map(|i| i * 2).collect();
+        assert!(name_missing(&many, 80).ends_with("22, … (40 of 80)"));
+    }
+}

@@ -1,0 +1,109 @@
+//! Sessions with peers as their asker, shared by all fetches.
+//!
+//! One session a peer. A session stays as long as it lives, so that the next fetch finds it open; it ends by the peer's or
+//! our idle limit. What is dialled is bounded by the wire's cap on connections.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::peer::{Dial, PeerId};
+use crate::session::{Asker, Options};
+use crate::support::task::Tasks;
+
+/// Addresses of one peer that are tried.
+const ADDRESSES: usize = 8;
+
+/// Open sessions by peer. Cheap to clone.
+#[derive(Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dial: Arc<dyn Dial>,
+    options: Options,
+    tasks: Tasks,
+    /// One slot a peer that was ever asked for; the inner lock keeps two fetches from dialling it twice.
+    slots: Mutex<HashMap<PeerId, Arc<Slot>>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    open: AsyncMutex<Option<Link>>,
+    /// For people to see, without waiting for a dial.
+    view: Mutex<Option<LinkView>>,
+}
+
+#[derive(Clone)]
+struct Link {
+    asker: Asker,
+}
+
+/// A session, for people to see.
+#[derive(Clone, Debug)]
+pub struct LinkView {
+    /// With whom.
+    pub peer: PeerId,
+    /// Where it was reached.
+    pub at: SocketAddr,
+    /// Whether it is open.
+    pub open: bool,
+}
+
+impl Links {
+    /// No sessions yet; they are dialled through `dial` and run in `tasks`.
+    #[must_use]
+    pub fn new(dial: Arc<dyn Dial>, options: Options, tasks: Tasks) -> Self {
+        Self { shared: Arc::new(Shared { dial, options, tasks, slots: Mutex::default() }) }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Slot>>> {
+        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open session with `peer`, or a new one at the first of `addresses` where that peer answers. Bounded in
+    /// time by the dialler and the hello. `None` when it cannot be reached.
+    pub async fn connect(&self, peer: PeerId, addresses: &[SocketAddr]) -> Option<Asker> {
+        let slot = Arc::clone(self.slots().entry(peer).or_default());
+        let mut open = slot.open.lock().await;
+        if let Some(link) = open.as_ref().filter(|link| !link.asker.is_closed()) {
+            return Some(link.asker.clone());
+        }
+        *open = None;
+        for at in addresses.iter().take(ADDRESSES) {
+            match self.dial(peer, *at).await {
+                Ok(asker) => {
+                    let view = LinkView { peer, at: *at, open: true };
+                    *slot.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
+                    *open = Some(Link { asker: asker.clone() });
+                    return Some(asker);
+                }
+                Err(why) => tracing::debug!(%peer, %at, %why, "no session"),
+            }
+        }
+        drop(open);
+        self.forget(&peer);
+        None
+    }
+
+    async fn dial(&self, peer: PeerId, at: SocketAddr) -> Result<Asker, String> {
+        let conn = self.shared.dial.dial(peer, at).await.map_err(|error| error.to_string())?;
+        let options = self.shared.options.clone();
+        Asker::open(conn, options, &self.shared.tasks).await.map_err(|error| error.to_string())
+    }
+
+    /// Drops the session with a peer: it lied.
+    pub fn forget(&self, peer: &PeerId) {
+        self.slots().remove(peer);
+    }
+
+    /// All sessions that are open.
+    #[must_use]
+    pub fn views(&self) -> Vec<LinkView> {
+        let view = |slot: &Arc<Slot>| slot.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.slots().values().filter_map(view).collect()
+    }
+}

@@ -1,0 +1,108 @@
+//! What an object consists of: one chunk, or those of a manifest.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Error;
+use super::planner::Bits;
+use crate::content::{CHUNK_LEN, ChunkRef, Manifest, ObjectId, Place};
+use crate::store::Store;
+
+/// The chunks of an object that is not empty. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) enum Shape {
+    /// It is one chunk.
+    Single(ChunkRef),
+    /// It has a manifest.
+    Many(Arc<Manifest>),
+}
+
+impl Shape {
+    /// The only chunk of an object of `length` bytes, 1 to 1 MiB.
+    pub(super) fn single(id: ObjectId, length: u32) -> Self {
+        Self::Single(ChunkRef { id: id.only_chunk(), place: Place::Root, length })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::Single(chunk) => u64::from(chunk.length),
+            Self::Many(manifest) => manifest.length(),
+        }
+    }
+
+    pub(super) fn chunks(&self) -> u64 {
+        match self {
+            Self::Single(_) => 1,
+            Self::Many(manifest) => manifest.chunks(),
+        }
+    }
+
+    /// Chunk `index`.
+    pub(super) fn chunk(&self, index: u64) -> Option<ChunkRef> {
+        match self {
+            Self::Single(chunk) => (index == 0).then_some(*chunk),
+            Self::Many(manifest) => manifest.chunk(index),
+        }
+    }
+
+    pub(super) fn is_zero(&self, index: u64) -> bool {
+        matches!(self, Self::Many(manifest) if manifest.is_zero(index))
+    }
+
+    /// The chunks that need not be fetched: in the store, or all zero.
+    pub(super) fn local(&self, store: &Store) -> Bits {
+        let mut local = Bits::new(self.chunks());
+        for index in 0..self.chunks() {
+            if self.is_zero(index) || self.chunk(index).is_some_and(|chunk| store.has(&chunk.id)) {
+                local.set(index);
+            }
+        }
+        local
+    }
+}
+
+/// Which bytes of an object are wanted, and the chunks that hold them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) bytes: Range<u64>,
+    pub(super) chunks: Range<u64>,
+}
+
+impl Wanted {
+    /// The wanted bytes of an object of `length`; a range that goes beyond its end is cut.
+    pub(super) fn of(length: u64, range: Option<(u64, u64)>) -> Result<Self, Error> {
+        let (offset, count) = range.unwrap_or((0, length));
+        if offset > length {
+            return Err(Error::Range { length, offset });
+        }
+        let end = offset.saturating_add(count).min(length);
+        let chunks = if end > offset { offset / CHUNK_LEN..end.div_ceil(CHUNK_LEN) } else { 0..0 };
+        Ok(Self { bytes: offset..end, chunks })
+    }
+
+    /// The part of chunk `index` (of `length` bytes) that is wanted.
+    pub(super) fn within(&self, index: u64, length: usize) -> Range<usize> {
+        let start = index * CHUNK_LEN;
+        let cut = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX).min(length);
+        cut(self.bytes.start)..cut(self.bytes.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_to_the_object_and_to_chunks() {
+        let wanted = |range| Wanted::of(3 * CHUNK_LEN + 10, range).map(|w| (w.bytes, w.chunks)).ok();
+        assert_eq!(wanted(None), Some((0..3 * CHUNK_LEN + 10, 0..4)));
+        assert_eq!(wanted(Some((CHUNK_LEN, 1))), Some((CHUNK_LEN..CHUNK_LEN + 1, 1..2)));
+        assert_eq!(wanted(Some((CHUNK_LEN - 1, 2))), Some((CHUNK_LEN - 1..CHUNK_LEN + 1, 0..2)));
+        assert_eq!(wanted(Some((5, u64::MAX))), Some((5..3 * CHUNK_LEN + 10, 0..4)));
+        assert_eq!(wanted(Some((3 * CHUNK_LEN + 10, 9))).map(|w| w.1), Some(0..0));
+        assert_eq!(wanted(Some((3 * CHUNK_LEN + 11, 0))), None);
+        let middle = Wanted::of(3 * CHUNK_LEN, Some((CHUNK_LEN + 5, CHUNK_LEN))).unwrap();
+        assert_eq!(middle.within(1, 1 << 20), 5..1 << 20);
+        assert_eq!(middle.within(2, 1 << 20), 0..5);
+    }
+}

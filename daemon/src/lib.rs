@@ -29,6 +29,7 @@
 
 pub mod api;
 pub mod app;
+pub mod args;
 pub mod config;
 pub mod content;
 pub mod dht;

@@ -5,4 +5,8 @@
 //! nothing, it keeps no state.
 
 pub mod pool;
+pub mod ready;
+pub mod shutdown;
+pub mod systemd;
 pub mod task;
+pub mod telemetry;

@@ -1,0 +1,130 @@
+//! What single values may look like. Pure: text in, a value or a sentence out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use multiaddr::{Multiaddr, Protocol};
+
+use crate::erasure::Geometry;
+
+/// The longest path that fits a socket address (`sun_path` is 108 bytes with its closing zero).
+pub(super) const MAX_SOCKET_PATH: usize = 107;
+
+/// The longest node name in bytes: it is a label on a line, not a text.
+const MAX_NODE_NAME: usize = 64;
+
+/// The longest network name in bytes: it goes into the name of each protocol.
+const MAX_NETWORK_NAME: usize = 64;
+
+/// What a size may end in, and how many bytes that is.
+const SIZE_UNITS: [(&str, u64); 10] = [
+    ("", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("PiB", 1 << 50),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+/// What a duration may end in, and how many milliseconds that is.
+const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+
+/// `500GiB`, `10MiB`, `0`, `1048576`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    quantity(text, &SIZE_UNITS)
+        .ok_or_else(|| format!("{text:?} is no size; write bytes, or such as \"500GiB\" or \"10MiB\""))
+}
+
+/// `30s`, `500ms`, `5m`, `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    quantity(text, &DURATION_UNITS)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{text:?} is no duration; write such as \"30s\", \"500ms\", \"5m\" or \"1h\""))
+}
+
+/// A whole number and one of the units; `None` when it is neither, or does not fit.
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start_matches(' '))?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// `16+4` or `none`.
+pub(super) fn parity(text: &str) -> Result<Option<Geometry>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error: crate::erasure::Error| error.to_string())
+}
+
+/// A path that does not depend on where the daemon was started.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if text.contains('\0') {
+        return Err("a path cannot contain a zero byte".to_owned());
+    }
+    if !path.is_absolute() {
+        return Err(format!("{text:?} is not an absolute path; begin it with /"));
+    }
+    Ok(path)
+}
+
+/// A path that a socket can be bound to.
+pub(super) fn socket(text: &str) -> Result<PathBuf, String> {
+    if text.len() > MAX_SOCKET_PATH {
+        return Err(format!(
+            "the path is {} bytes long and a socket's path at most {MAX_SOCKET_PATH}; take a shorter one",
+            text.len()
+        ));
+    }
+    path(text)
+}
+
+/// A name for people; empty stands for the host's.
+pub(super) fn node_name(text: &str) -> Result<String, String> {
+    if text.len() > MAX_NODE_NAME || text.chars().any(char::is_control) {
+        return Err(format!("a name has at most {MAX_NODE_NAME} bytes and no control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A name that may stand in the names of protocols.
+pub(super) fn network_name(text: &str) -> Result<String, String> {
+    let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.is_empty() || text.len() > MAX_NETWORK_NAME || !text.bytes().all(fit) {
+        return Err(format!("a network's name has 1 to {MAX_NETWORK_NAME} characters of a-z A-Z 0-9 . _ -"));
+    }
+    Ok(text.to_owned())
+}
+
+/// An address that the DHT can listen on.
+pub(super) fn dht_listen(text: &str) -> Result<Multiaddr, String> {
+    let shape = || {
+        format!(
+            "{text:?} is no address to listen on; write /ip4/ADDRESS/udp/PORT/quic-v1 or /ip4/ADDRESS/tcp/PORT (or ip6)"
+        )
+    };
+    let address: Multiaddr = text.parse().map_err(|_| shape())?;
+    let parts: Vec<_> = address.iter().collect();
+    match parts.as_slice() {
+        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+        | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1] => Ok(address),
+        _ => Err(shape()),
+    }
+}
+
+/// An address where a peer is, with the peer's id at its end.
+pub(super) fn bootstrap(text: &str) -> Result<Multiaddr, String> {
+    let address: Multiaddr = text.parse().map_err(|error| format!("{text:?} is no multiaddr: {error}"))?;
+    let parts: Vec<_> = address.iter().collect();
+    match parts.as_slice() {
+        [_, .., Protocol::P2p(_)] => Ok(address),
+        [Protocol::P2p(_)] => Err(format!("{text:?} says who the peer is, but not where")),
+        _ => Err(format!("{text:?} does not end in /p2p/PEERID; `casctl status` on that node shows it")),
+    }
+}

@@ -67,6 +67,10 @@ pub(super) fn right_spine(length: u64) -> (Vec<(u64, u64)>, u64) {
 /// Climbs from the last leaf to the value above: `neighbours` are the values that [`right_spine`] names.
 /// `offset` is the leaf's offset in the whole object.
 pub(super) fn climb(leaf: &[u8], offset: u64, neighbours: &[Value], level: Level) -> Value {
+    if neighbours.is_empty() && level == Level::Root {
+        // The leaf is the whole object.
+        return *blake3::hash(leaf).as_bytes();
+    }
     let mut value = blake3::Hasher::new().set_input_offset(offset).update(leaf).finalize_non_root();
     for (index, neighbour) in neighbours.iter().enumerate() {
         let top = index + 1 == neighbours.len();

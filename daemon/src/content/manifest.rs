@@ -16,11 +16,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Joins a top and all its pages, which have been proved against it. `None` when their number is wrong.
+    /// Joins a top and all its pages, which have been proved against it. `None` when their number is wrong, or the
+    /// object is one chunk.
     #[must_use]
     pub fn new(top: ManifestTop, pages: Vec<ManifestPage>) -> Option<Self> {
         let fits = |(index, page): (usize, &ManifestPage)| page.ids().len() == top.page_chunks(index);
-        (pages.len() == top.pages() && pages.iter().enumerate().all(fits)).then_some(Self { top, pages })
+        (top.pages() > 0 && pages.len() == top.pages() && pages.iter().enumerate().all(fits)).then_some(Self { top, pages })
     }
 
     /// The object.

@@ -205,6 +205,28 @@ fn coarser_values_and_other_lengths_do_not_pass() {
 }
 
 #[test]
+fn an_object_of_one_chunk_proves_its_length() {
+    for length in [1, 1023, 1024, 1025, 5000, 1 << 19, CHUNK - 1, CHUNK] {
+        let data = sample(length);
+        let id = ObjectId::from_bytes(*blake3::hash(&data).as_bytes());
+        let chunk = Chunk::compute(Place::Root, data.into()).unwrap();
+        let top = ManifestTop::of_chunk(&chunk).unwrap();
+        let encoded = top.encode();
+        assert_eq!(ManifestTop::prove(id, &encoded), Ok(top.clone()));
+        assert_eq!((top.length(), top.chunks(), top.pages()), (length as u64, 1, 0));
+        assert!(Manifest::new(top.clone(), Vec::new()).is_none());
+        assert!(ManifestPage::prove(&top, 0, &[1, 1, 0]).is_err());
+        for claim in [length - 1, length + 1, length + 1024, 2 * length, CHUNK + 1] {
+            let mut lie = encoded.to_vec();
+            lie[1..9].copy_from_slice(&(claim as u64).to_le_bytes());
+            assert!(ManifestTop::prove(id, &lie).is_err(), "{length} as {claim}");
+        }
+    }
+    let part = Chunk::compute(Place::At(0), sample(9).into()).unwrap();
+    assert_eq!(ManifestTop::of_chunk(&part), None);
+}
+
+#[test]
 fn lengths_out_of_range_are_refused_before_anything_is_done() {
     for claim in [0, 1, CHUNK_LEN, MAX_OBJECT + 1, u64::MAX - 1023, u64::MAX] {
         assert!(ManifestTop::prove(ObjectId::EMPTY, &forge(claim, &[], &[0; 1024], &[])).is_err());

@@ -5,10 +5,13 @@
 //! | field | bytes | |
 //! |---|---|---|
 //! | version | 1 | 1 |
-//! | length | 8 | of the object, little endian; more than 1 MiB, at most 4 TiB |
-//! | page values | 32 each | one a page of 2,048 chunks; absent when there is one page, whose value is the id |
+//! | length | 8 | of the object, little endian; 1 byte to 4 TiB |
+//! | page values | 32 each | one a page of 2,048 chunks; absent when one page is enough, whose value is the id |
 //! | last leaf | 1..1024 | the last bytes of the object: `length mod 1024`, or 1,024 |
 //! | neighbours | 32 each | the left neighbours on the way from the last leaf up to its page's value, lowest first |
+//!
+//! An object of one chunk has a top as well, which proves its length to those who only know its id; it has no pages,
+//! and its top is made from the chunk instead of being stored.
 //!
 //! Every count follows from the length, so an object has one top and one encoding of it. It is at most
 //! [`MAX_TOP_BYTES`] long.
@@ -35,7 +38,7 @@ const VERSION: u8 = 1;
 /// The longest top: 2,048 page values, a whole leaf, and 21 neighbours (2 GiB is 2^21 leaves).
 pub const MAX_TOP_BYTES: usize = 1 + 8 + 2048 * 32 + 1024 + 21 * 32;
 
-/// A proven top: the length and the page values of an object longer than a chunk.
+/// A proven top: the length and the page values of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestTop {
     id: ObjectId,
@@ -70,8 +73,8 @@ impl ManifestTop {
         let mut reader = Reader::new(WHAT, encoded);
         reader.version(VERSION)?;
         let length = reader.u64()?;
-        if length <= CHUNK_LEN {
-            return Err(reader.malformed("an object of one chunk has no manifest"));
+        if length == 0 {
+            return Err(reader.malformed("the empty object has no manifest"));
         }
         if length > MAX_OBJECT {
             return Err(Error::TooLong { length });
@@ -85,6 +88,22 @@ impl ManifestTop {
         let top = Self { id, length, values, leaf, neighbours };
         top.check()?;
         Ok(top)
+    }
+
+    /// The top of an object that is one chunk; `None` for a chunk of a longer object.
+    #[must_use]
+    pub fn of_chunk(chunk: &Chunk) -> Option<Self> {
+        let id = chunk.id().whole_object(chunk.place())?;
+        let length = chunk.bytes().len() as u64;
+        let (spine, leaf) = fold::right_spine(length);
+        let bytes = |offset: u64, size: u64| {
+            let (from, size) = (usize::try_from(offset).ok()?, usize::try_from(size).ok()?);
+            chunk.bytes().get(from..from.checked_add(size)?)
+        };
+        let neighbours = spine.iter().map(|&(at, size)| bytes(at, size).map(|b| fold::subtree(b, at)));
+        let neighbours = neighbours.collect::<Option<Vec<_>>>()?;
+        let leaf = bytes(length - leaf, leaf)?.to_vec();
+        Some(Self { id, length, values: Vec::new(), leaf, neighbours })
     }
 
     /// Makes the top of an object from its last chunk and its pages' values. The caller has the data.
@@ -132,27 +151,30 @@ impl ManifestTop {
         self.id
     }
 
-    /// Bytes of the object: more than a chunk.
+    /// Bytes of the object, at least 1.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Its chunks, at least 2.
+    /// Its chunks, at least 1.
     #[must_use]
     pub fn chunks(&self) -> u64 {
         chunk_count(self.length)
     }
 
-    /// Its pages, 1 to 2,048.
+    /// Its pages, at most 2,048; none when it is one chunk.
     #[must_use]
     pub fn pages(&self) -> usize {
-        page_count(self.length)
+        if self.length <= CHUNK_LEN { 0 } else { page_count(self.length) }
     }
 
     /// Chunk ids on page `index`: [`PAGE`] on all but the last; 0 when there is no such page.
     #[must_use]
     pub fn page_chunks(&self, index: usize) -> usize {
+        if index >= self.pages() {
+            return 0;
+        }
         let before = (index as u64).saturating_mul(PAGE as u64);
         usize::try_from(self.chunks().saturating_sub(before)).unwrap_or(usize::MAX).min(PAGE)
     }
@@ -160,7 +182,7 @@ impl ManifestTop {
     /// The value that page `index` folds to, under which it is stored; the object's id when there is one page.
     #[must_use]
     pub fn page_value(&self, index: usize) -> Option<[u8; 32]> {
-        if self.values.is_empty() && index == 0 {
+        if self.pages() == 1 && index == 0 {
             return Some(*self.id.as_bytes());
         }
         self.values.get(index).copied()

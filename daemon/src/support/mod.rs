@@ -5,4 +5,5 @@
 //! nothing, it keeps no state.
 
 pub mod pool;
+pub mod rate;
 pub mod task;

@@ -1,0 +1,348 @@
+//! The asking end of a session: a handle that many use at once.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::asking;
+use super::frames::{Ask, Frame, Hello, Record};
+use super::hello::{self, Ends};
+use super::io::{Meter, split};
+use super::ledger::SUBSCRIPTIONS;
+use super::pending::{Asked, Credit, Pending, Waiter};
+use super::want::{Haves, Ticket, Want};
+use super::{Answer, Error, Options, Unproven};
+use crate::content::{self, CHUNK, ChunkRef, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart};
+use crate::peer::{Conn, PeerId};
+use crate::support::pool::Pool;
+use crate::support::task::Tasks;
+
+/// Requests at once at most, whatever a giver grants: it bounds what we remember of a session.
+const MAX_REQUESTS: u32 = 1024;
+
+/// Bytes at once at most, whatever a giver grants: 256 MiB.
+const MAX_BYTES: u32 = 256 << 20;
+
+/// What a chunk of a run counts for.
+#[expect(clippy::cast_possible_truncation, reason = "1 MiB")]
+const MAX_COST: u32 = CHUNK as u32;
+
+/// News of a subscription that may wait for whoever reads them. A whole map is at most 16.
+const NEWS: usize = 64;
+
+/// A session as its asker. Clones are the same session; when the last one and the last [`Want`] and [`Haves`] are gone,
+/// the session says goodbye and ends.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.unwanted.cancel();
+    }
+}
+
+/// What the handle and the session's task share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) peer: PeerId,
+    /// Where proofs are checked.
+    pool: Pool,
+    pub(super) pending: Pending,
+    pub(super) meter: Arc<Meter>,
+    /// Frames for the writer. Has room for an ask and a cancel of everything that can be open.
+    pub(super) out: mpsc::Sender<Frame>,
+    /// Requests that may still be opened.
+    requests: Arc<Semaphore>,
+    /// Bytes that may still be asked for.
+    bytes: Arc<Semaphore>,
+    /// Subscriptions that may still be opened.
+    subscriptions: Arc<Semaphore>,
+    /// Chunks in a run at most, so that the credit for all of them can be had at once.
+    longest_run: usize,
+    /// Nobody holds the session any more.
+    pub(super) unwanted: CancellationToken,
+    /// The session is over; `reason` says why.
+    over: CancellationToken,
+    reason: OnceLock<Error>,
+}
+
+impl Asker {
+    /// Opens a session on a connection. It runs as one task among `tasks` and ends when they are told to stop.
+    ///
+    /// # Errors
+    /// [`Error`]: the peer is of another network, too slow, or breaks the protocol.
+    pub async fn open(conn: Conn, options: &Options, tasks: &Tasks) -> Result<Self, Error> {
+        let Conn { peer, stream, binding, .. } = conn;
+        let (meter, mut reader, mut writer) = split(stream);
+        let ends = Ends { asker: &options.me, giver: &peer, binding: &binding };
+        let hello = match hello::ask((&mut reader, &mut writer), options, &ends).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                writer.part(error.reason(), "").await;
+                return Err(error);
+            }
+        };
+        let (shared, out) = Shared::new(peer, options.pool.clone(), meter, &hello);
+        let shared = Arc::new(shared);
+        tasks.spawn(
+            "session asker",
+            asking::run(Arc::clone(&shared), reader, writer, out, options.clone(), tasks.clone()),
+        );
+        Ok(Self { handle: Arc::new(Handle { shared }) })
+    }
+
+    /// Who gives.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.shared().peer
+    }
+
+    /// Bytes read in this session, heads and all.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.shared().meter.received.load(Relaxed)
+    }
+
+    /// Bytes written in this session.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.shared().meter.sent.load(Relaxed)
+    }
+
+    /// Whether the session has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared().over.is_cancelled()
+    }
+
+    /// Completes when the session ends, with the reason. Cancel-safe.
+    pub async fn closed(&self) -> Error {
+        self.shared().over.cancelled().await;
+        self.shared().reason()
+    }
+
+    /// How many requests and bytes could be asked for now without waiting.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        (self.shared().requests.available_permits(), self.shared().bytes.available_permits())
+    }
+
+    /// The top of an object's manifest, proved.
+    ///
+    /// # Errors
+    /// [`Error::Lie`] when it does not prove `object`; else why the session ended.
+    pub async fn top(&self, object: &ObjectId) -> Result<Answer<ManifestTop>, Error> {
+        let object = *object;
+        let answer = self.record(Record::Top, Ask::Top(object)).await?;
+        self.prove(answer, move |bytes| ManifestTop::prove(object, &bytes)).await
+    }
+
+    /// Page `index` of the manifest that `top` begins, proved.
+    ///
+    /// # Errors
+    /// As [`Asker::top`].
+    pub async fn page(&self, top: &ManifestTop, index: usize) -> Result<Answer<ManifestPage>, Error> {
+        let Some(number) = u32::try_from(index).ok().filter(|_| index < top.pages()) else {
+            return Ok(Answer::NotFound);
+        };
+        let answer = self.record(Record::Page, Ask::Page(top.id(), number)).await?;
+        let top = top.clone();
+        self.prove(answer, move |bytes| ManifestPage::prove(&top, index, &bytes)).await
+    }
+
+    /// A parity part of an object: signed, which does not make it true.
+    ///
+    /// # Errors
+    /// [`Error::Lie`] when it is not signed or is another object's; else why the session ended.
+    pub async fn parity(&self, object: &ObjectId) -> Result<Answer<ParityPart>, Error> {
+        let object = *object;
+        let answer = self.record(Record::Parity, Ask::Parity(object)).await?;
+        let check = move |bytes: Bytes| {
+            let part = ParityPart::check(&bytes)?;
+            let why = "it is another object's";
+            let other = content::Error::Malformed { what: "parity part", why };
+            if part.claim().object == object { Ok(part) } else { Err(other) }
+        };
+        self.prove(answer, check).await
+    }
+
+    /// Page `index` of a parity part: the one that its maker signed.
+    ///
+    /// # Errors
+    /// As [`Asker::parity`].
+    pub async fn parity_page(&self, part: &ParityPart, index: usize) -> Result<Answer<ParityPage>, Error> {
+        let Some(digest) = part.pages().get(index).copied() else { return Ok(Answer::NotFound) };
+        let ask = Ask::ParityPage(part.claim().object, digest);
+        let answer = self.record(Record::ParityPage, ask).await?;
+        let part = part.clone();
+        self.prove(answer, move |bytes| ParityPage::prove(&part, index, &bytes)).await
+    }
+
+    /// A chunk. Waits for credit first, then for the bytes; dropping the future takes the request back.
+    ///
+    /// # Errors
+    /// Why the session ended; a protocol error when `chunk` is not valid.
+    pub async fn want(&self, chunk: ChunkRef) -> Result<Answer<Unproven>, Error> {
+        let waiting = self.ask_chunks(vec![chunk], chunk.length, |_| Ask::Chunk(chunk)).await?;
+        match waiting.into_iter().next() {
+            Some(want) => want.await,
+            None => Err(Error::Closed),
+        }
+    }
+
+    /// Chunks `first` and following of an object whose manifest both ends hold, in one frame. Waits for credit for all
+    /// of them, so a run must not be longer than [`Asker::room`] ever is; of a longer one only the beginning is asked
+    /// for. Each [`Want`] that is dropped is taken back.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub async fn want_run(
+        &self,
+        object: ObjectId,
+        first: u64,
+        chunks: &[ChunkRef],
+    ) -> Result<Vec<Want>, Error> {
+        let shared = self.shared();
+        let most = shared.longest_run;
+        let (Ok(first), chunks) = (u32::try_from(first), chunks.get(..most).unwrap_or(chunks)) else {
+            return Err(Error::Protocol("a chunk that no object has"));
+        };
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ask = |count| Ask::Run { object, first, count };
+        self.ask_chunks(chunks.to_vec(), MAX_COST, ask).await
+    }
+
+    /// Which chunks of an object the giver holds, now and from now on.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub async fn haves(&self, object: ObjectId) -> Result<Haves, Error> {
+        let shared = self.shared();
+        let credit = (shared.credit(&shared.subscriptions, 1).await?, None);
+        let (news, updates) = mpsc::channel(NEWS);
+        let tickets = self.ask(vec![(Asked::Haves, Waiter::Many(news), credit)], |_| Ask::Haves(object))?;
+        Ok(Haves { updates, _tickets: tickets })
+    }
+
+    async fn record(&self, record: Record, ask: Ask) -> Result<Answer<Bytes>, Error> {
+        let shared = self.shared();
+        let credit = (shared.credit(&shared.requests, 1).await?, None);
+        let (reply, answer) = oneshot::channel();
+        let _tickets = self.ask(vec![(Asked::Record(record), Waiter::One(reply), credit)], |_| ask)?;
+        answer.await.map_err(|_| shared.reason())
+    }
+
+    /// Checks off the runtime what a giver sent.
+    async fn prove<T: Send + 'static>(
+        &self,
+        answer: Answer<Bytes>,
+        check: impl FnOnce(Bytes) -> Result<T, content::Error> + Send + 'static,
+    ) -> Result<Answer<T>, Error> {
+        match answer {
+            Answer::Found(bytes) => Ok(Answer::Found(self.shared().pool.run(move || check(bytes)).await?)),
+            Answer::NotFound => Ok(Answer::NotFound),
+            Answer::Busy(after) => Ok(Answer::Busy(after)),
+        }
+    }
+
+    /// Asks for chunks that count for `cost` bytes each.
+    async fn ask_chunks(
+        &self,
+        chunks: Vec<ChunkRef>,
+        cost: u32,
+        ask: impl FnOnce(u16) -> Ask,
+    ) -> Result<Vec<Want>, Error> {
+        let shared = self.shared();
+        if !chunks.iter().all(ChunkRef::is_valid) {
+            return Err(Error::Protocol("a want for a chunk that cannot be"));
+        }
+        let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+        // Always in this order, so that two who wait never hold what the other needs.
+        let mut requests = shared.credit(&shared.requests, count).await?;
+        let mut bytes = shared.credit(&shared.bytes, count.saturating_mul(cost)).await?;
+        let (mut asked, mut answers) = (Vec::new(), Vec::new());
+        for chunk in &chunks {
+            let (reply, answer) = oneshot::channel();
+            let one: Option<Credit> = requests.split(1).map(|one| (one, bytes.split(cost as usize)));
+            asked.push((Asked::Chunk(chunk.length), Waiter::One(reply), one.ok_or(Error::Closed)?));
+            answers.push(answer);
+        }
+        let tickets = self.ask(asked, ask)?;
+        let wants = tickets.into_iter().zip(answers).zip(chunks);
+        Ok(wants.map(|((ticket, answer), chunk)| Want { chunk, answer, ticket }).collect())
+    }
+
+    /// Opens requests and sends the frame that asks for them.
+    fn ask(
+        &self,
+        asked: Vec<(Asked, Waiter, Credit)>,
+        ask: impl FnOnce(u16) -> Ask,
+    ) -> Result<Vec<Ticket>, Error> {
+        let count = u16::try_from(asked.len()).unwrap_or(u16::MAX);
+        let shared = self.shared();
+        let first = shared.pending.open(asked).ok_or_else(|| shared.reason())?;
+        let ticket = |step| Ticket { asker: self.clone(), request: first.wrapping_add(step) };
+        let tickets = (0..u32::from(count)).map(ticket).collect();
+        shared.out.try_send(Frame::Ask(first, ask(count))).map_err(|_| shared.reason())?;
+        Ok(tickets)
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+}
+
+impl Shared {
+    fn new(peer: PeerId, pool: Pool, meter: Arc<Meter>, hello: &Hello) -> (Self, mpsc::Receiver<Frame>) {
+        let requests = hello.requests.min(MAX_REQUESTS) as usize;
+        let bytes = hello.bytes.min(MAX_BYTES) as usize;
+        // An ask and a cancel of each, and pings.
+        let (out, frames) = mpsc::channel(2 * (requests + SUBSCRIPTIONS) + 8);
+        let shared = Self {
+            peer,
+            pool,
+            pending: Pending::default(),
+            meter,
+            out,
+            requests: Arc::new(Semaphore::new(requests)),
+            bytes: Arc::new(Semaphore::new(bytes)),
+            subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS)),
+            longest_run: requests.min(bytes / CHUNK),
+            unwanted: CancellationToken::new(),
+            over: CancellationToken::new(),
+            reason: OnceLock::new(),
+        };
+        (shared, frames)
+    }
+
+    /// The session is over: lets everyone go who waits.
+    pub(super) fn end(&self, error: Error) {
+        // Only the session's task ends it, once.
+        let _ = self.reason.set(error);
+        for credit in [&self.requests, &self.bytes, &self.subscriptions] {
+            credit.close();
+        }
+        self.pending.over();
+        self.over.cancel();
+    }
+
+    pub(super) fn reason(&self) -> Error {
+        self.reason.get().cloned().unwrap_or(Error::Closed)
+    }
+
+    async fn credit(&self, of: &Arc<Semaphore>, count: u32) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(of).acquire_many_owned(count).await.map_err(|_| self.reason())
+    }
+}

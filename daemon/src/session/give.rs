@@ -1,0 +1,381 @@
+//! The giving end of a session.
+//!
+//! One task, several futures: a reader that opens requests in the [`Ledger`], three lanes that answer them (chunks,
+//! records, subscriptions, so that none waits for another kind), and a writer. A lane that is done waits for the
+//! writer, and what waits is bounded by the lane's width; the reader waits for nobody, and cannot be flooded because
+//! what is open is bounded by the credits.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+
+use super::frames::{Ask, Frame, MAX_NEWS, Record, SLICE};
+use super::giver::{Giver, stretches};
+use super::hello::{self, Ends};
+use super::io::{FrameReader, FrameWriter, split, watch};
+use super::ledger::{Ledger, SUBSCRIPTIONS};
+use super::{Answer, Error, Have, Options, Reason};
+use crate::content::ObjectId;
+use crate::peer::{Conn, PeerId};
+use crate::support::task::Tasks;
+
+/// Chunks loaded ahead of the writer: enough to hide the disk, and 4 MiB at most for each peer.
+const CHUNK_LANE: usize = 4;
+
+/// Manifest and parity records loaded at once, under 70 KiB each.
+const RECORD_LANE: usize = 4;
+
+/// Small frames that wait for the writer.
+const CONTROL: usize = 64;
+
+/// Bytes of small frames that are put together before they are written.
+const BATCH: usize = 64 * 1024;
+
+/// How long news for a subscriber are gathered before they are told.
+const NEWS_EVERY: Duration = Duration::from_millis(250);
+
+/// How a session came to its end without anyone's fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The asker said goodbye, or closed between two frames.
+    ByAsker,
+    /// Nothing came for the idle time.
+    Idle,
+    /// This end is shutting down.
+    Shutdown,
+}
+
+/// What a session did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Who asked.
+    pub peer: PeerId,
+    /// Why it ended.
+    pub ended: Ended,
+    /// Requests it had.
+    pub requests: u64,
+    /// Bytes written.
+    pub sent: u64,
+    /// Bytes read.
+    pub received: u64,
+}
+
+/// Runs one session as its giver, to its end. When `tasks` are told to stop it finishes the slice in work and says
+/// goodbye. Dropping the future closes the connection.
+///
+/// # Errors
+/// [`Error`]: the session could not begin, or broke; see [`Error::is_strike`].
+pub async fn give(
+    conn: Conn,
+    options: &Options,
+    giver: Arc<dyn Giver>,
+    tasks: &Tasks,
+) -> Result<Summary, Error> {
+    let Conn { peer, stream, binding, .. } = conn;
+    let (meter, mut reader, mut writer) = split(stream);
+    let ends = Ends { asker: &peer, giver: &options.me, binding: &binding };
+    if let Err(error) = hello::answer((&mut reader, &mut writer), options, &ends).await {
+        writer.part(error.reason(), "").await;
+        return Err(error);
+    }
+    let side = Side { peer, giver, ledger: Ledger::new(options.requests, options.bytes) };
+    let ended = tokio::select! {
+        ended = side.run(&mut reader, &mut writer, options, tasks) => ended,
+        error = watch(&meter, options, || {}) => if error == Error::Idle { Ok(Ended::Idle) } else { Err(error) },
+    };
+    let reason = match &ended {
+        Ok(Ended::ByAsker) => None,
+        Ok(Ended::Idle) => Some(Reason::Slow),
+        Ok(Ended::Shutdown) => Some(Reason::Shutdown),
+        Err(error) => error.reason(),
+    };
+    let text = ended.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    writer.part(reason, &text).await;
+    let (sent, received) = (meter.sent.load(Relaxed), meter.received.load(Relaxed));
+    ended.map(|ended| Summary { peer, ended, requests: side.ledger.total(), sent, received })
+}
+
+/// What the futures of a session share.
+struct Side {
+    peer: PeerId,
+    giver: Arc<dyn Giver>,
+    ledger: Ledger,
+}
+
+/// One request on its lane. Runs have been taken apart.
+enum Job {
+    Ask(u32, Ask),
+    /// The chunk at an index of an object.
+    At(u32, ObjectId, u64),
+}
+
+/// What the lanes hand to the writer.
+#[derive(Clone)]
+struct Outbox {
+    /// Small frames, which go first.
+    control: mpsc::Sender<Frame>,
+    /// Chunks, each in the writer's hand until its last slice.
+    chunks: mpsc::Sender<(u32, Bytes)>,
+}
+
+/// The ends of the lanes that the reader fills.
+struct Lanes {
+    chunks: mpsc::Sender<Job>,
+    records: mpsc::Sender<Job>,
+    haves: mpsc::Sender<Job>,
+}
+
+impl Side {
+    async fn run(
+        &self,
+        reader: &mut FrameReader,
+        writer: &mut FrameWriter,
+        options: &Options,
+        tasks: &Tasks,
+    ) -> Result<Ended, Error> {
+        // As long as what can be open at once, so that the reader always finds room.
+        let open = options.requests as usize + SUBSCRIPTIONS;
+        let (chunks, chunk_jobs) = mpsc::channel(open);
+        let (records, record_jobs) = mpsc::channel(open);
+        let (haves, have_jobs) = mpsc::channel(open);
+        let (control, control_out) = mpsc::channel(CONTROL);
+        let (bulk, bulk_out) = mpsc::channel(1);
+        let out = Outbox { control: control.clone(), chunks: bulk };
+        let lanes = futures::future::join3(
+            lane(chunk_jobs, CHUNK_LANE, |job| self.give_chunk(job, out.clone())),
+            lane(record_jobs, RECORD_LANE, |job| self.give_record(job, out.clone())),
+            lane(have_jobs, SUBSCRIPTIONS, |job| self.give_haves(job, out.clone())),
+        );
+        let to = Lanes { chunks, records, haves };
+        tokio::select! {
+            ended = self.read(reader, &to, &control) => ended,
+            ended = self.write(writer, control_out, bulk_out, tasks) => ended,
+            _ = lanes => Err(Error::Closed),
+        }
+    }
+
+    async fn read(
+        &self,
+        reader: &mut FrameReader,
+        lanes: &Lanes,
+        control: &mpsc::Sender<Frame>,
+    ) -> Result<Ended, Error> {
+        while let Some(frame) = reader.frame().await? {
+            match frame {
+                Frame::Ask(request, ask) => self.accept(request, ask, lanes)?,
+                Frame::Cancel(request) => self.ledger.cancel(request),
+                // When there is no room, there is enough to send to show that this end lives.
+                Frame::Ping(token) => drop(control.try_send(Frame::Pong(token))),
+                Frame::Goodbye(..) => break,
+                _ => return Err(Error::Protocol("a frame that no asker sends")),
+            }
+        }
+        Ok(Ended::ByAsker)
+    }
+
+    /// Opens a request and puts it on its lane.
+    fn accept(&self, request: u32, ask: Ask, lanes: &Lanes) -> Result<(), Error> {
+        let put = |lane: &mpsc::Sender<Job>, job| lane.try_send(job).map_err(|_| Error::Closed);
+        if let Ask::Run { object, first, count } = ask {
+            for step in 0..u32::from(count) {
+                let request = request.wrapping_add(step);
+                self.ledger.open(request, &ask)?;
+                put(&lanes.chunks, Job::At(request, object, u64::from(first + step)))?;
+            }
+            return Ok(());
+        }
+        self.ledger.open(request, &ask)?;
+        let lane = match ask {
+            Ask::Chunk(_) => &lanes.chunks,
+            Ask::Haves(_) => &lanes.haves,
+            _ => &lanes.records,
+        };
+        put(lane, Job::Ask(request, ask))
+    }
+
+    async fn give_chunk(&self, job: Job, out: Outbox) {
+        let (request, chunk) = match job {
+            Job::Ask(request, Ask::Chunk(chunk)) => (request, Some(chunk)),
+            Job::At(request, object, index) if !self.ledger.is_cancelled(request) => {
+                (request, self.giver.resolve(self.peer, object, index).await)
+            }
+            Job::Ask(request, _) | Job::At(request, ..) => (request, None),
+        };
+        let frame = match chunk {
+            _ if self.ledger.is_cancelled(request) => Frame::Cancelled(request),
+            None => Frame::NotFound(request),
+            Some(wanted) => match self.giver.chunk(self.peer, wanted).await {
+                Answer::Found(chunk) if chunk.reference() != wanted => Frame::NotFound(request),
+                Answer::Found(chunk) if chunk.is_zero() => Frame::Zero(request),
+                Answer::Found(chunk) => {
+                    // The other end of the channel lives as long as the session.
+                    let _ = out.chunks.send((request, chunk.into_bytes())).await;
+                    return;
+                }
+                Answer::NotFound => Frame::NotFound(request),
+                Answer::Busy(after) => Frame::Busy(request, after),
+            },
+        };
+        let _ = out.control.send(frame).await;
+    }
+
+    async fn give_record(&self, job: Job, out: Outbox) {
+        let Job::Ask(request, ask) = job else { return };
+        let (record, answer) = match ask {
+            Ask::Top(object) => (Record::Top, self.giver.top(self.peer, object)),
+            Ask::Page(object, index) => (Record::Page, self.giver.page(self.peer, object, index)),
+            Ask::Parity(object) => (Record::Parity, self.giver.parity(self.peer, object)),
+            Ask::ParityPage(object, digest) => {
+                (Record::ParityPage, self.giver.parity_page(self.peer, object, digest))
+            }
+            Ask::Chunk(_) | Ask::Run { .. } | Ask::Haves(_) => return,
+        };
+        let frame = match answer.await {
+            Answer::Found(bytes) if bytes.len() + 4 <= record.kind().limit() => {
+                Frame::Record(request, record, bytes)
+            }
+            Answer::Found(_) | Answer::NotFound => Frame::NotFound(request),
+            Answer::Busy(after) => Frame::Busy(request, after),
+        };
+        let _ = out.control.send(frame).await;
+    }
+
+    async fn give_haves(&self, job: Job, out: Outbox) {
+        let Job::Ask(request, Ask::Haves(object)) = job else { return };
+        let cancelled = self.ledger.subscription(request);
+        let told = async {
+            let Some(mut held) = self.giver.haves(self.peer, object).await else { return };
+            for have in stretches(&held.snapshot) {
+                let _ = out.control.send(Frame::Have(request, have)).await;
+            }
+            let mut news = Vec::new();
+            while held.updates.recv_many(&mut news, MAX_NEWS).await > 0 {
+                let _ = out.control.send(Frame::Have(request, Have::Chunks(std::mem::take(&mut news)))).await;
+                tokio::time::sleep(NEWS_EVERY).await;
+            }
+        };
+        let last = tokio::select! {
+            () = told => Frame::NotFound(request),
+            () = cancelled.cancelled() => Frame::Cancelled(request),
+        };
+        let _ = out.control.send(last).await;
+    }
+
+    /// Writes what comes: small frames first, then the next slice of the chunk in hand.
+    async fn write(
+        &self,
+        writer: &mut FrameWriter,
+        mut control: mpsc::Receiver<Frame>,
+        mut chunks: mpsc::Receiver<(u32, Bytes)>,
+        tasks: &Tasks,
+    ) -> Result<Ended, Error> {
+        let mut hand = None;
+        while !tasks.is_stopping() {
+            if self.write_control(writer, &mut control).await? {
+                writer.send().await?;
+            }
+            if hand.is_none() {
+                hand = chunks.try_recv().ok().map(|(request, bytes)| Sending { request, bytes, sent: 0 });
+            }
+            let Some(sending) = &mut hand else {
+                writer.flush().await?;
+                tokio::select! {
+                    () = tasks.stopping() => {}
+                    Some(frame) = control.recv() => self.gather(writer, &frame),
+                    Some((request, bytes)) = chunks.recv() => hand = Some(Sending { request, bytes, sent: 0 }),
+                }
+                continue;
+            };
+            if self.ledger.is_cancelled(sending.request) {
+                self.gather(writer, &Frame::Cancelled(sending.request));
+                hand = None;
+                continue;
+            }
+            let mut pace = self.giver.pace(self.peer, sending.bytes.len().min(SLICE));
+            loop {
+                // A slow rate must not hold up small frames. The limit's place in line is kept.
+                tokio::select! {
+                    biased;
+                    () = &mut pace => break,
+                    Some(frame) = control.recv() => {
+                        self.gather(writer, &frame);
+                        writer.send().await?;
+                        writer.flush().await?;
+                    }
+                    () = tasks.stopping() => return Ok(Ended::Shutdown),
+                }
+            }
+            if self.write_slice(writer, sending).await? {
+                hand = None;
+            }
+        }
+        Ok(Ended::Shutdown)
+    }
+
+    /// Gathers the small frames that wait; whether there is anything to write.
+    async fn write_control(
+        &self,
+        writer: &mut FrameWriter,
+        control: &mut mpsc::Receiver<Frame>,
+    ) -> Result<bool, Error> {
+        while let Ok(frame) = control.try_recv() {
+            self.gather(writer, &frame);
+            if writer.gathered() >= BATCH {
+                writer.send().await?;
+            }
+        }
+        Ok(writer.gathered() > 0)
+    }
+
+    /// Writes the next slice; whether it was the last.
+    async fn write_slice(&self, writer: &mut FrameWriter, sending: &mut Sending) -> Result<bool, Error> {
+        let data = sending.bytes.split_to(sending.bytes.len().min(SLICE));
+        let (offset, last) = (sending.sent, sending.bytes.is_empty());
+        sending.sent += u32::try_from(data.len()).unwrap_or(u32::MAX);
+        if last {
+            self.ledger.close(sending.request);
+        }
+        writer.slice(sending.request, offset, data).await?;
+        Ok(last)
+    }
+
+    /// Puts a frame with those that go out next, and closes the request that it ends.
+    fn gather(&self, writer: &mut FrameWriter, frame: &Frame) {
+        match frame {
+            Frame::Record(request, ..)
+            | Frame::Zero(request)
+            | Frame::NotFound(request)
+            | Frame::Busy(request, _)
+            | Frame::Cancelled(request) => self.ledger.close(*request),
+            _ => {}
+        }
+        writer.gather(frame);
+    }
+}
+
+/// A chunk on its way out.
+struct Sending {
+    request: u32,
+    /// What is left of it.
+    bytes: Bytes,
+    /// How much has gone.
+    sent: u32,
+}
+
+/// Works on at most `width` jobs at once, until there are no more to come.
+async fn lane<F: Future<Output = ()>>(mut jobs: mpsc::Receiver<Job>, width: usize, work: impl Fn(Job) -> F) {
+    let mut working = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(()) = working.next() => {}
+            job = jobs.recv(), if working.len() < width => match job {
+                Some(job) => working.push(work(job)),
+                None => return,
+            },
+        }
+    }
+}

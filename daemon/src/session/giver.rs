@@ -1,0 +1,70 @@
+//! What a node must be able to do to be asked.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::frames::MAX_BITMAP;
+use super::{Answer, Have};
+use crate::content::{Chunk, ChunkRef, ObjectId};
+use crate::peer::PeerId;
+
+/// What answers an asker. The session checks shapes and credits; whether `peer` may have what it asks for is decided
+/// here. Calls run side by side; a dropped call is one whose session has ended.
+pub trait Giver: Send + Sync + 'static {
+    /// A manifest's top, encoded.
+    fn top(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>>;
+
+    /// Page `index` of a manifest, encoded.
+    fn page(&self, peer: PeerId, object: ObjectId, index: u32) -> BoxFuture<'_, Answer<Bytes>>;
+
+    /// A parity part of an object that this node computed or checked, encoded.
+    fn parity(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>>;
+
+    /// The parity page of an object with this BLAKE3, encoded.
+    fn parity_page(&self, peer: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>>;
+
+    /// A chunk. May wait for a slot; [`Answer::Busy`] when that would take long.
+    fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>>;
+
+    /// Which chunk stands at `index` of an object whose manifest is held.
+    fn resolve(&self, peer: PeerId, object: ObjectId, index: u64) -> BoxFuture<'_, Option<ChunkRef>>;
+
+    /// Which chunks of an object are held, now and from now on; `None` when the object is not given.
+    fn haves(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>>;
+
+    /// Awaited before each slice of `bytes` goes out: upload limits.
+    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()>;
+}
+
+/// What is told to a subscriber.
+#[derive(Debug)]
+pub struct Subscription {
+    /// What is held at the time of the call.
+    pub snapshot: Snapshot,
+    /// Indexes of chunks that come later. When it ends, so does the subscription.
+    pub updates: mpsc::Receiver<u64>,
+}
+
+/// Which chunks of an object are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// All.
+    Whole,
+    /// Those whose bit is set: bit i mod 8 (lowest first) of byte i div 8. At most 512 KiB, for 4 TiB.
+    Partial(Bytes),
+}
+
+/// A snapshot as frames carry it. Stretches without any chunk are left out.
+pub(super) fn stretches(snapshot: &Snapshot) -> impl Iterator<Item = Have> {
+    let (whole, bits) = match snapshot {
+        Snapshot::Whole => (Some(Have::Whole), Bytes::new()),
+        Snapshot::Partial(bits) => (None, bits.clone()),
+    };
+    let partial = (0..bits.len()).step_by(MAX_BITMAP).map(move |at| Have::Bitmap {
+        first: at as u64 * 8,
+        bits: bits.slice(at..bits.len().min(at + MAX_BITMAP)),
+    });
+    let some = |have: &Have| !matches!(have, Have::Bitmap { bits, .. } if bits.iter().all(|byte| *byte == 0));
+    whole.into_iter().chain(partial.filter(some))
+}

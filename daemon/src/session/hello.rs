@@ -1,0 +1,114 @@
+//! The opening of a session: versions, the network and the proof of its key.
+//!
+//! The asker says hello first; the giver answers only one that it lets in, so that a stranger learns nothing but the
+//! refusal.
+
+use super::frames::{Frame, Hello, Kind, Role, VERSION};
+use super::io::{FrameReader, FrameWriter};
+use super::{Error, Network, Options};
+use crate::content::CHUNK;
+use crate::peer::PeerId;
+
+/// Who is at the ends of which connection.
+pub(super) struct Ends<'a> {
+    pub(super) asker: &'a PeerId,
+    pub(super) giver: &'a PeerId,
+    pub(super) binding: &'a [u8; 32],
+}
+
+/// Says hello and waits to be let in. Gives what the giver grants.
+pub(super) async fn ask(
+    (reader, writer): (&mut FrameReader, &mut FrameWriter),
+    options: &Options,
+    ends: &Ends<'_>,
+) -> Result<Hello, Error> {
+    let exchange = async {
+        say(writer, options.network.hello(Role::Asker, ends, 0, 0)).await?;
+        let hello = hear(reader).await?;
+        options.network.admit(&hello, Role::Giver, ends)?;
+        if hello.requests == 0 || (hello.bytes as usize) < CHUNK {
+            return Err(Error::Protocol("credits that allow no request"));
+        }
+        Ok(hello)
+    };
+    tokio::time::timeout(options.hello, exchange).await.unwrap_or(Err(Error::Silent))
+}
+
+/// Waits for a hello and answers it when it is one that is let in.
+pub(super) async fn answer(
+    (reader, writer): (&mut FrameReader, &mut FrameWriter),
+    options: &Options,
+    ends: &Ends<'_>,
+) -> Result<(), Error> {
+    let exchange = async {
+        let hello = hear(reader).await?;
+        options.network.admit(&hello, Role::Asker, ends)?;
+        say(writer, options.network.hello(Role::Giver, ends, options.requests, options.bytes)).await
+    };
+    tokio::time::timeout(options.hello, exchange).await.unwrap_or(Err(Error::Silent))
+}
+
+async fn say(writer: &mut FrameWriter, hello: Hello) -> Result<(), Error> {
+    writer.gather(&Frame::Hello(hello));
+    writer.send().await?;
+    writer.flush().await
+}
+
+/// The first frame: a hello, or a refusal. Nothing else is even read.
+async fn hear(reader: &mut FrameReader) -> Result<Hello, Error> {
+    let Some((kind, length)) = reader.head().await? else {
+        return Err(Error::Broken("it ended before the hello".to_owned()));
+    };
+    if !matches!(kind, Kind::Hello | Kind::Goodbye) {
+        return Err(Error::Protocol("something else than a hello came first"));
+    }
+    match reader.decode(kind, length).await? {
+        Frame::Hello(hello) => Ok(hello),
+        Frame::Goodbye(reason, text) => Err(Error::goodbye(reason, &text)),
+        _ => Err(Error::Protocol("something else than a hello came first")),
+    }
+}
+
+impl Network {
+    /// Our hello as `role`, on the connection that `binding` names.
+    pub(super) fn hello(&self, role: Role, ends: &Ends<'_>, requests: u32, bytes: u32) -> Hello {
+        let proof = self.key.as_ref().map(|key| *prove(key, role, ends).as_bytes());
+        Hello { role, least: VERSION, most: VERSION, network: self.id, proof, requests, bytes }
+    }
+
+    /// Whether the other end's hello lets it in.
+    pub(super) fn admit(&self, hello: &Hello, role: Role, ends: &Ends<'_>) -> Result<(), Error> {
+        if !(hello.least..=hello.most).contains(&VERSION) {
+            return Err(Error::Version { least: hello.least, most: hello.most });
+        }
+        if hello.network != self.id {
+            return Err(Error::Network);
+        }
+        // Comparing BLAKE3 hashes takes the same time for all of them.
+        let proved = match (&self.key, hello.proof) {
+            (Some(key), Some(proof)) => prove(key, role, ends) == blake3::Hash::from_bytes(proof),
+            (None, None) => true,
+            _ => false,
+        };
+        if !proved {
+            return Err(Error::Proof);
+        }
+        if hello.role != role {
+            return Err(Error::Protocol("both ends want the same role"));
+        }
+        Ok(())
+    }
+}
+
+/// The proof of a key. The role keeps one end's proof from being sent back as the other's, the ids from being used
+/// between others, the binding on another connection.
+fn prove(key: &[u8; 32], role: Role, ends: &Ends<'_>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(b"casd session proof 1\n").update(&[role as u8]);
+    for id in [ends.asker, ends.giver] {
+        let id = id.to_bytes();
+        // Peer ids are at most 64 bytes long; the length keeps two of them apart.
+        hasher.update(&(id.len() as u64).to_le_bytes()).update(&id);
+    }
+    hasher.update(ends.binding).finalize()
+}

@@ -1,0 +1,72 @@
+//! What waits for an answer, and takes its request back when it is dropped.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::frames::Frame;
+use super::{Answer, Asker, Error, Have, Unproven};
+use crate::content::ChunkRef;
+
+/// A chunk that has been asked for: a future of its bytes. Dropping it takes the request back.
+#[derive(Debug)]
+pub struct Want {
+    pub(super) chunk: ChunkRef,
+    pub(super) answer: oneshot::Receiver<Answer<Bytes>>,
+    pub(super) ticket: Ticket,
+}
+
+impl Want {
+    /// The chunk that was asked for.
+    #[must_use]
+    pub fn chunk(&self) -> ChunkRef {
+        self.chunk
+    }
+}
+
+impl Future for Want {
+    type Output = Result<Answer<Unproven>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let reference = self.chunk;
+        Pin::new(&mut self.answer).poll(context).map(|answer| match answer {
+            Ok(answer) => Ok(answer.map(|bytes| Unproven { reference, bytes })),
+            Err(_) => Err(self.ticket.asker.shared().reason()),
+        })
+    }
+}
+
+/// News of the chunks that a giver holds. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Haves {
+    pub(super) updates: mpsc::Receiver<Have>,
+    /// Its one request.
+    pub(super) _tickets: Vec<Ticket>,
+}
+
+impl Haves {
+    /// The next news. `None` when there are no more: the giver does not give the object, the session ended, or this
+    /// reader was so slow that 64 news waited; then subscribe again.
+    pub async fn next(&mut self) -> Option<Have> {
+        self.updates.recv().await
+    }
+}
+
+/// An open request. Takes it back when it is dropped before its answer.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) asker: Asker,
+    pub(super) request: u32,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let shared = self.asker.shared();
+        if shared.pending.cancel(self.request) {
+            // There is room for it, or the session is over.
+            let _ = shared.out.try_send(Frame::Cancel(self.request));
+        }
+    }
+}

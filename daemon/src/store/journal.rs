@@ -131,12 +131,13 @@ pub(super) struct Journal {
 
 /// The key at the head of a journal, for a store that lost its FORMAT.
 pub(super) fn rescue_key(disk: &dyn Disk) -> Result<Option<StoreKey>, Error> {
-    let bytes = match disk.open(Path::new(FILE)).and_then(|file| file.read_at(0, FRAME_HEADER + 34)) {
+    let size = (FRAME_HEADER + 34).next_multiple_of(ALIGN);
+    let bytes = match disk.open(Path::new(FILE)).and_then(|file| file.read_at(0, size)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("read the journal")(error)),
     };
-    let key = bytes.get(FRAME_HEADER + 2..).and_then(|key| StoreKey::try_from(key).ok());
+    let key = bytes.get(FRAME_HEADER + 2..FRAME_HEADER + 34).and_then(|key| StoreKey::try_from(key).ok());
     let frame = key.and_then(|key| frame(&bytes, &key, 0));
     match frame.map(|(body, _)| Fact::decode(&body)) {
         Some(Ok(Fact::Key(key))) => Ok(Some(key)),

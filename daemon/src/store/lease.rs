@@ -141,7 +141,14 @@ impl Lease {
         let cost = space::cost(header.length, header.zero);
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(cost);
         if room.left() < cost {
-            room.merge(store.catalog.space.promise(cost - room.left())?);
+            match store.catalog.space.promise(cost - room.left()) {
+                Ok(more) => room.merge(more),
+                // What is here already needs no room.
+                Err(error) if error.is_no_space() && self.hold_key(header.key).await? => {
+                    return Ok(Put::Already);
+                }
+                Err(error) => return Err(error),
+            }
         }
         let (put, ticket) = store.appender.append(record).await?;
         // Either the record is counted by now, or its room is given back.

@@ -1,1 +1,51 @@
-//! Not built yet.
+//! What is on disk: segments of records, the index, the journal, leases, pins.
+//!
+//! Owns: the state folder, but for the node's key. Refuses: bytes that no type proves, and being opened twice.
+//! Survives a crash: everything that was acknowledged ([`Lease::commit`], [`Store::pin`], [`Store::remove`]); the
+//! order of writes is chunks durable, manifest durable, journal entry durable, answer.
+//!
+//! Segments hold records (headers decide what is there), the index is a cache of them that may be deleted at any
+//! time, the journal says which objects there are. Formats to the byte: `docs/storage-format.md`.
+
+mod append;
+mod ballast;
+mod catalog;
+mod disk;
+mod error;
+mod format;
+mod health;
+mod index;
+mod journal;
+mod lease;
+mod ledger;
+mod object;
+mod open;
+mod read;
+mod record;
+mod remove;
+mod scan;
+mod segment;
+mod space;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use append::Put;
+pub use catalog::Damage;
+pub use disk::{Disk, File, Real};
+pub use error::Error;
+pub use lease::{Committed, Item, Lease};
+pub use ledger::Found;
+pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};
+pub use record::Kind;
+pub use remove::{Collected, Removed};
+pub use store::{Options, Store, Usage};
+
+use store::Inner;
+
+/// The time in Unix seconds.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

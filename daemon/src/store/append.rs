@@ -1,0 +1,349 @@
+//! The appender: the one place that writes records, and makes them durable in groups.
+//!
+//! Owns: the segment that is being filled. Refuses: records twice (it looks once more, as the only writer), and
+//! anything after a failed write. Survives a crash: every record whose ticket was told durable.
+//!
+//! Two tasks: one takes records off a bounded queue and writes as many as there are with one call, the other syncs
+//! what was written, enters it in the index together with the checkpoint, and tells who waits. Writing goes on
+//! while the disk syncs.
+
+use std::io::IoSlice;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use super::Error;
+use super::catalog::Catalog;
+use super::disk::File;
+use super::error::is_full;
+use super::health::Health;
+use super::index::{Entry, Spot};
+use super::record::{BLOCK, FOOTER_ENTRY, Key, Record, footer, footer_entry};
+use super::scan::scan;
+use super::segment::{SEGMENT, Segment};
+use crate::support::pool::Pool;
+use crate::support::task::Tasks;
+
+/// Records that wait to be written, and at most as many of one write.
+const QUEUE: usize = 512;
+
+/// Bytes that wait to be written, counted in blocks: 16 MiB.
+const QUEUE_BLOCKS: u32 = 4096;
+
+/// Bytes written before a sync is begun that nobody asked for: a sync then never has much to do.
+const SYNC_AFTER: u64 = 32 << 20;
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It was written.
+    New,
+    /// It was there.
+    Already,
+}
+
+/// Where the answer goes, with the ticket to wait for.
+type Reply = oneshot::Sender<Result<(Put, u64), Error>>;
+
+/// A record on its way.
+struct Queued {
+    record: Record,
+    reply: Reply,
+    /// Its share of the queue's bytes.
+    _room: OwnedSemaphorePermit,
+}
+
+/// How far the disk is.
+struct Durable {
+    /// All records up to this ticket are durable.
+    ticket: u64,
+    /// Set when no more will be.
+    failed: Option<Error>,
+}
+
+/// The face of the appender.
+pub(super) struct Appender {
+    queue: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+    durable: watch::Receiver<Durable>,
+    writer: Arc<Writer>,
+}
+
+/// What the tasks share.
+struct Writer {
+    catalog: Arc<Catalog>,
+    health: Arc<Health>,
+    active: Mutex<Active>,
+    durable: watch::Sender<Durable>,
+    /// Wakes the syncing task.
+    wake: Notify,
+}
+
+/// The segment that is being filled.
+struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    /// Where the next record goes.
+    offset: u64,
+    /// The last record's ticket.
+    ticket: u64,
+    /// Written since the last sync.
+    unsynced: Vec<(Key, Entry)>,
+    /// Bytes of them.
+    dirty: u64,
+}
+
+impl Appender {
+    /// Begins at `offset` of `segment`, which is the last one.
+    pub(super) fn start(
+        catalog: Arc<Catalog>,
+        health: Arc<Health>,
+        (segment, file, offset): (Arc<Segment>, Arc<dyn File>, u64),
+        pool: &Pool,
+        tasks: &Tasks,
+    ) -> Self {
+        let active = Active { segment, file, offset, ticket: 0, unsynced: Vec::new(), dirty: 0 };
+        let (durable, watch) = watch::channel(Durable { ticket: 0, failed: None });
+        let active = Mutex::new(active);
+        let writer = Arc::new(Writer { catalog, health, active, durable, wake: Notify::new() });
+        let (queue, records) = mpsc::channel(QUEUE);
+        tasks.spawn("store-append", write_all(Arc::clone(&writer), records, pool.clone(), tasks.clone()));
+        tasks.spawn("store-sync", sync_all(Arc::clone(&writer), pool.clone(), tasks.clone()));
+        let room = Arc::new(Semaphore::new(QUEUE_BLOCKS as usize));
+        Self { queue, room, durable: watch, writer }
+    }
+
+    /// Writes a record unless it is there. Waits for room in the queue and for the write, not for the disk; the
+    /// ticket is what to wait for with [`Appender::durable`].
+    pub(super) async fn append(&self, record: Record) -> Result<(Put, u64), Error> {
+        self.writer.health.check()?;
+        let blocks = u32::try_from(record.header.footprint() / BLOCK).unwrap_or(u32::MAX).min(QUEUE_BLOCKS);
+        let room = Arc::clone(&self.room).acquire_many_owned(blocks).await.map_err(|_| Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let queued = Queued { record, reply, _room: room };
+        self.queue.send(queued).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Completes when the record of this ticket, and all before it, are durable.
+    pub(super) async fn durable(&self, ticket: u64) -> Result<(), Error> {
+        self.writer.wake.notify_one();
+        let mut durable = self.durable.clone();
+        let state = durable.wait_for(|now| now.ticket >= ticket || now.failed.is_some()).await;
+        let state = state.map_err(|_| Error::Closed)?;
+        match &state.failed {
+            Some(error) if state.ticket < ticket => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last record's ticket.
+    pub(super) fn ticket(&self) -> u64 {
+        self.writer.active().ticket
+    }
+
+    /// The segment that is being filled: it is not unlinked.
+    pub(super) fn segment(&self) -> u32 {
+        self.writer.active().segment.number
+    }
+
+    /// The last sync, when the tasks have ended. Blocks.
+    pub(super) fn finish(&self) -> Result<(), Error> {
+        self.writer.sync()
+    }
+}
+
+/// The writing task.
+async fn write_all(writer: Arc<Writer>, mut queue: mpsc::Receiver<Queued>, pool: Pool, tasks: Tasks) {
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            biased;
+            count = queue.recv_many(&mut batch, QUEUE) => if count == 0 { break },
+            () = tasks.stopping() => {
+                // What was accepted is still written.
+                queue.close();
+                continue;
+            }
+        }
+        let worker = Arc::clone(&writer);
+        if pool.run(move || worker.write(batch)).await >= SYNC_AFTER {
+            writer.wake.notify_one();
+        }
+    }
+}
+
+/// The syncing task.
+async fn sync_all(writer: Arc<Writer>, pool: Pool, tasks: Tasks) {
+    loop {
+        tokio::select! {
+            () = writer.wake.notified() => {}
+            () = tasks.stopping() => break,
+        }
+        let worker = Arc::clone(&writer);
+        // A failure is told to all who wait, and ends the syncing for good.
+        if pool.run(move || worker.sync()).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// Records of one write.
+#[derive(Default)]
+struct Run {
+    records: Vec<(Key, Entry)>,
+    parts: Vec<Bytes>,
+    replies: Vec<(Put, Reply)>,
+    bytes: u64,
+}
+
+impl Writer {
+    fn active(&self) -> MutexGuard<'_, Active> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what of a batch is new, in as few calls as segments allow. Blocks. Gives the bytes not synced yet.
+    fn write(&self, batch: Vec<Queued>) -> u64 {
+        let mut active = self.active();
+        let mut run = Run::default();
+        for Queued { record, reply, _room } in batch {
+            let header = &record.header;
+            if run.records.iter().any(|(other, _)| *other == header.key) {
+                run.replies.push((Put::Already, reply));
+                continue;
+            }
+            match self.catalog.prove(&header.key) {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    // It may have been written a moment ago and not be durable yet.
+                    let _ = reply.send(Ok((Put::Already, active.ticket)));
+                    continue;
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                    continue;
+                }
+            }
+            if active.offset + run.bytes + header.footprint() > SEGMENT {
+                self.flush(&mut active, std::mem::take(&mut run));
+                if let Err(error) = self.roll(&mut active) {
+                    let _ = reply.send(Err(error));
+                    continue;
+                }
+            }
+            self.stage(&active, &mut run, &record);
+            run.replies.push((Put::New, reply));
+        }
+        self.flush(&mut active, run);
+        active.dirty
+    }
+
+    /// Adds a record to a run, at the place that it will have.
+    #[expect(clippy::cast_possible_truncation, reason = "a segment's records end at 1 GiB")]
+    fn stage(&self, active: &Active, run: &mut Run, record: &Record) {
+        let (segment, offset) = (active.segment.number, active.offset + run.bytes);
+        let Record { header, .. } = record;
+        let spot = Spot { segment, offset: offset as u32 };
+        let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
+        run.parts.extend(record.parts(&self.catalog.key, segment, offset));
+        run.records.push((header.key, entry));
+        run.bytes += header.footprint();
+    }
+
+    /// Writes a run and answers for it.
+    fn flush(&self, active: &mut Active, run: Run) {
+        if run.records.is_empty() {
+            return;
+        }
+        match self.write_parts(active, &run) {
+            Ok(()) => {
+                self.catalog.written(&run.records);
+                active.ticket += run.records.len() as u64;
+                active.unsynced.extend(run.records);
+                active.offset += run.bytes;
+                active.dirty += run.bytes;
+                for (put, reply) in run.replies {
+                    let _ = reply.send(Ok((put, active.ticket)));
+                }
+            }
+            Err(error) => {
+                for (_, reply) in run.replies {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn write_parts(&self, active: &Active, run: &Run) -> Result<(), Error> {
+        self.health.before_write()?;
+        let mut parts: Vec<_> =
+            run.parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let Err(error) = active.file.write_at(active.offset, &mut parts) else { return Ok(()) };
+        // A full disk is no failing disk: what was written of the run is cut off, and nobody was told of it.
+        if is_full(&error) && active.file.truncate(active.offset).is_ok() {
+            return Err(Error::DiskFull { needed: run.bytes, free: 0, reserve: 0 });
+        }
+        Err(self.health.fail("write a segment", &error))
+    }
+
+    /// Seals the segment and begins the next. The old one is durable before a record goes into the new one, so
+    /// that only the last segment can be torn by a crash.
+    fn roll(&self, active: &mut Active) -> Result<(), Error> {
+        let (number, file) = (active.segment.number, &active.file);
+        self.health.before_write()?;
+        file.sync().map_err(|error| self.health.fail("sync a segment", &error))?;
+        let list = self.list(file.as_ref(), number).map_err(Error::io("read a segment's headers"))?;
+        let image = footer(list, &self.catalog.key, number, active.offset, super::now());
+        let sealed = file.write_at(active.offset, &mut [IoSlice::new(&image)]);
+        if sealed.as_ref().is_err_and(is_full) {
+            // The footer is a hint: a sealed segment does without.
+            file.truncate(active.offset).map_err(|error| self.health.fail("cut a segment", &error))?;
+        } else {
+            sealed.and_then(|()| file.sync()).map_err(|error| self.health.fail("seal a segment", &error))?;
+        }
+        let (segment, file) =
+            self.catalog.segments.create(number + 1).map_err(Error::io("make a segment"))?;
+        (active.segment, active.file, active.offset) = (segment, file, 0);
+        Ok(())
+    }
+
+    /// The footer's list. Headers decide what is in it: punched records are not.
+    #[expect(clippy::cast_possible_truncation, reason = "a segment's records end at 1 GiB")]
+    fn list(&self, file: &dyn File, number: u32) -> std::io::Result<Bytes> {
+        let mut list = Vec::with_capacity(1024 * FOOTER_ENTRY);
+        scan(file, number, &self.catalog.key, 0, |header, offset| {
+            list.extend_from_slice(&footer_entry(header, offset as u32));
+            std::ops::ControlFlow::Continue(())
+        })?;
+        Ok(list.into())
+    }
+
+    /// Makes durable what was written, enters it in the index, tells who waits. Blocks.
+    #[expect(clippy::cast_possible_truncation, reason = "a segment's records end at 1 GiB")]
+    fn sync(&self) -> Result<(), Error> {
+        let mut active = self.active();
+        let (ticket, file) = (active.ticket, Arc::clone(&active.file));
+        let checkpoint = Spot { segment: active.segment.number, offset: active.offset as u32 };
+        let records = std::mem::take(&mut active.unsynced);
+        active.dirty = 0;
+        drop(active);
+        if records.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self
+            .health
+            .check()
+            .and_then(|()| file.sync().map_err(|error| self.health.fail("sync a segment", &error)))
+        {
+            self.durable.send_modify(|state| state.failed = Some(error.clone()));
+            return Err(error);
+        }
+        if let Err(error) = self.catalog.enter(&records, checkpoint) {
+            // They stay readable from memory, and the next start finds them in the segment.
+            tracing::warn!(%error, "records could not be entered in the index");
+        }
+        self.durable.send_modify(|state| state.ticket = ticket);
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Why the store could not do something.
+
+use std::io;
+
+use crate::content;
+
+/// What went wrong, to what, and what helps. Cheap to clone: one failed write answers many callers.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The state folder is missing, or this user may not use it.
+    #[error("the state folder {folder} cannot be used: {why}; create it and make it writable for this user")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Another process has the store open.
+    #[error("the state folder {folder} is in use by another casd; stop that one, or set another state_dir")]
+    Locked {
+        /// The folder.
+        folder: String,
+    },
+    /// A newer casd wrote this.
+    #[error("{what} has version {found}, this casd knows version {known}; install a newer casd")]
+    TooNew {
+        /// The file or record.
+        what: &'static str,
+        /// The version that it has.
+        found: u32,
+        /// The newest version that this build knows.
+        known: u32,
+    },
+    /// Something that cannot be made anew is damaged.
+    #[error("{what} is damaged: {why}; restore it from a backup")]
+    Damaged {
+        /// The file.
+        what: &'static str,
+        /// How it is damaged.
+        why: &'static str,
+    },
+    /// The quota does not allow it.
+    #[error(
+        "the store's quota is used up: {needed} bytes more, {used} of {quota} bytes in use; remove objects or raise store.quota"
+    )]
+    Quota {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes in use, with those promised to others.
+        used: u64,
+        /// The limit.
+        quota: u64,
+    },
+    /// The file system has no room, or what it has is kept in reserve.
+    #[error(
+        "not enough space on the file system: {needed} bytes more, {free} free, {reserve} kept in reserve; free some space or remove objects"
+    )]
+    DiskFull {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+        /// Bytes that are to stay free.
+        reserve: u64,
+    },
+    /// A write failed earlier. What is stored can still be read.
+    #[error("the store is read-only since {why}; check the disk, then restart casd")]
+    ReadOnly {
+        /// The failure.
+        why: String,
+    },
+    /// The disk failed to read or write.
+    #[error("could not {what}: {why}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        why: String,
+        /// Its kind.
+        kind: io::ErrorKind,
+    },
+    /// The index failed. It is rebuilt when casd starts again.
+    #[error("the store's index failed: {0}; restart casd, and the index is rebuilt")]
+    Index(String),
+    /// The request makes no sense; nothing was changed.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Stored bytes were of the right form and yet not what they were stored as.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl Error {
+    /// An error of the disk while doing `what`.
+    pub(super) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io { what, why: error.to_string(), kind: error.kind() }
+    }
+
+    /// Whether there was no room for what was asked: quota or file system.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Quota { .. } | Self::DiskFull { .. })
+    }
+}
+
+/// Whether an error of the disk says that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,76 @@
+//! Whether the store may write, and whether it has.
+//!
+//! Owns: the CLEAN marker and the failure that made the store read-only. A failed write or sync is never
+//! retried and trusted: what the kernel still holds in memory may not be what the disk has.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::Error;
+use super::disk::Disk;
+
+const CLEAN: &str = "CLEAN";
+
+/// Shared by all that write.
+pub(super) struct Health {
+    /// Where the marker is.
+    disk: Arc<dyn Disk>,
+    /// The first failed write, in words; set once.
+    failed: OnceLock<String>,
+    /// Whether the marker is on disk.
+    clean: Mutex<bool>,
+    /// The lock on the folder: held until all that write are gone.
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl Health {
+    /// Reads the marker: whether the last run ended in order.
+    pub(super) fn open(disk: Arc<dyn Disk>, lock: Box<dyn Send + Sync>) -> Self {
+        let clean = Mutex::new(disk.open(Path::new(CLEAN)).is_ok());
+        Self { disk, failed: OnceLock::new(), clean, _lock: lock }
+    }
+
+    /// Whether the marker is there: what is on disk is what the last run left.
+    pub(super) fn is_clean(&self) -> bool {
+        *self.clean.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Must be called before any write: removes the marker, durably. Blocks the first time.
+    pub(super) fn before_write(&self) -> Result<(), Error> {
+        self.check()?;
+        let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+        if *clean {
+            let removed = self.disk.unlink(Path::new(CLEAN)).and_then(|()| self.disk.sync_dir(Path::new("")));
+            removed.map_err(|error| self.fail("remove the CLEAN marker", &error))?;
+            *clean = false;
+        }
+        Ok(())
+    }
+
+    /// Writes the marker, when nothing failed. The last thing that a run does.
+    pub(super) fn close(&self) -> Result<(), Error> {
+        let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+        if *clean || self.failed.get().is_some() {
+            return Ok(());
+        }
+        let made = self.disk.create(Path::new(CLEAN)).and_then(|_| self.disk.sync_dir(Path::new("")));
+        made.map_err(Error::io("write the CLEAN marker"))?;
+        *clean = true;
+        Ok(())
+    }
+
+    /// Makes the store read-only, and gives the error to answer with.
+    pub(super) fn fail(&self, what: &str, error: &io::Error) -> Error {
+        let why = self.failed.get_or_init(|| {
+            tracing::error!(%error, "could not {what}; the store is read-only until casd is restarted");
+            format!("it could not {what}: {error}")
+        });
+        Error::ReadOnly { why: why.clone() }
+    }
+
+    /// Whether the store may write.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.failed.get().map_or(Ok(()), |why| Err(Error::ReadOnly { why: why.clone() }))
+    }
+}

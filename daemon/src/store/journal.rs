@@ -1,0 +1,293 @@
+//! The journal's file: checksummed frames, one behind the other.
+//!
+//! Owns: the bytes of `journal/journal`. Refuses: frames of a later version. Survives a crash: every frame that
+//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others.
+//!
+//! Formats to the byte: `docs/storage-format.md`, "Journal".
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::Error;
+use super::disk::{Disk, File};
+use super::object::ObjectInfo;
+use super::record::StoreKey;
+use crate::content::ObjectId;
+
+/// The folder of the journal.
+pub(super) const FOLDER: &str = "journal";
+const FILE: &str = "journal/journal";
+const TEMPORARY: &str = "journal/journal.tmp";
+
+const MAGIC: [u8; 4] = *b"cjrn";
+const VERSION: u8 = 1;
+
+/// Magic, length, checksum.
+const FRAME_HEADER: usize = 24;
+
+/// Frames begin at multiples of this.
+const ALIGN: usize = 8;
+
+/// The longest body of a frame. An object with the longest name and all its pins has 13.4 KiB.
+const MAX_BODY: usize = 64 << 10;
+
+/// A journal shorter than this is never compacted.
+const COMPACT_FROM: u64 = 1 << 20;
+
+/// What a frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// The store's key: the first frame of each journal.
+    Key(StoreKey),
+    /// An object as it is from now on.
+    Object(ObjectInfo),
+    /// An object is gone.
+    Removed(ObjectId),
+}
+
+impl Fact {
+    fn encode(&self) -> BytesMut {
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        match self {
+            Self::Key(key) => {
+                out.put_u8(1);
+                out.put_slice(key);
+            }
+            Self::Object(info) => {
+                out.put_u8(2);
+                info.encode(&mut out);
+            }
+            Self::Removed(id) => {
+                out.put_u8(3);
+                out.put_slice(id.as_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads a frame's body, whose checksum holds: what is not known was written by a later casd.
+    fn decode(body: &[u8]) -> Result<Self, Error> {
+        let newer = |found| Error::TooNew { what: "the journal", found, known: u32::from(VERSION) };
+        let damaged = Error::Damaged { what: "the journal", why: "an entry of it has no meaning" };
+        let [version, kind, fields @ ..] = body else { return Err(damaged) };
+        if *version != VERSION {
+            return Err(newer(u32::from(*version)));
+        }
+        let fact = match kind {
+            1 => fields.try_into().ok().map(Self::Key),
+            2 => ObjectInfo::decode(fields).map(Self::Object),
+            3 => fields.try_into().ok().map(|id| Self::Removed(ObjectId::from_bytes(id))),
+            _ => return Err(newer(u32::from(VERSION) + 1)),
+        };
+        fact.ok_or(damaged)
+    }
+}
+
+/// Frames in memory, for one write at a known place.
+pub(super) struct Frames {
+    key: StoreKey,
+    /// Where in the file the first one goes.
+    start: u64,
+    bytes: BytesMut,
+}
+
+impl Frames {
+    /// Adds a frame.
+    #[expect(clippy::cast_possible_truncation, reason = "bodies are far shorter than 4 GiB")]
+    pub(super) fn push(&mut self, fact: &Fact) {
+        let body = fact.encode();
+        let at = self.start + self.bytes.len() as u64;
+        self.bytes.put_slice(&MAGIC);
+        self.bytes.put_u32_le(body.len() as u32);
+        self.bytes.put_slice(&checksum(&self.key, at, &body));
+        self.bytes.put_slice(&body);
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
+    }
+}
+
+/// 16 bytes over a frame's body and its place, keyed with the store's key.
+fn checksum(key: &StoreKey, at: u64, body: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    let digest = hasher.update(b"journal").update(&at.to_le_bytes()).update(body).finalize();
+    let mut sum = [0; 16];
+    sum.copy_from_slice(&digest.as_bytes()[..16]);
+    sum
+}
+
+/// The open journal.
+pub(super) struct Journal {
+    disk: Arc<dyn Disk>,
+    key: StoreKey,
+    file: Arc<dyn File>,
+    /// Where the next frame goes.
+    end: u64,
+    /// Its length after the last compaction.
+    compacted: u64,
+}
+
+/// The key at the head of a journal, for a store that lost its FORMAT.
+pub(super) fn rescue_key(disk: &dyn Disk) -> Result<Option<StoreKey>, Error> {
+    let size = (FRAME_HEADER + 34).next_multiple_of(ALIGN);
+    let bytes = match disk.open(Path::new(FILE)).and_then(|file| file.read_at(0, size)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read the journal")(error)),
+    };
+    let key = bytes.get(FRAME_HEADER + 2..FRAME_HEADER + 34).and_then(|key| StoreKey::try_from(key).ok());
+    let frame = key.and_then(|key| frame(&bytes, &key, 0));
+    match frame.map(|(body, _)| Fact::decode(&body)) {
+        Some(Ok(Fact::Key(key))) => Ok(Some(key)),
+        _ => Err(Error::Damaged { what: "FORMAT", why: "it is missing, and the journal has no key either" }),
+    }
+}
+
+/// The frame at the head of `bytes`, which is at `at` in the file: its body and its length with padding.
+fn frame(bytes: &[u8], key: &StoreKey, at: u64) -> Option<(Bytes, usize)> {
+    let header = bytes.get(..FRAME_HEADER)?;
+    let length = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+    if header[..4] != MAGIC || length > MAX_BODY {
+        return None;
+    }
+    let body = bytes.get(FRAME_HEADER..FRAME_HEADER + length)?;
+    let holds = header[8..] == checksum(key, at, body);
+    let whole = (FRAME_HEADER + length).next_multiple_of(ALIGN);
+    (holds && bytes.len() >= whole).then(|| (Bytes::copy_from_slice(body), whole))
+}
+
+impl Journal {
+    /// Opens the journal, tells `each` what it says in order, cuts a torn end off, and makes durable what was
+    /// told. Makes an empty one when there is none.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        key: StoreKey,
+        mut each: impl FnMut(Fact),
+    ) -> Result<Self, Error> {
+        let file = match disk.open(Path::new(FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::create(disk, key),
+            Err(error) => return Err(Error::io("open the journal")(error)),
+        };
+        let mut journal = Self { disk, key, file, end: 0, compacted: 0 };
+        journal.replay(&mut each)?;
+        journal.compacted = journal.end;
+        Ok(journal)
+    }
+
+    fn create(disk: Arc<dyn Disk>, key: StoreKey) -> Result<Self, Error> {
+        let file = write_new(disk.as_ref(), &key, &mut std::iter::empty());
+        let (file, end) = file.map_err(Error::io("write the journal"))?;
+        install(disk.as_ref()).map_err(Error::io("write the journal"))?;
+        Ok(Self { disk, key, file, end, compacted: end })
+    }
+
+    /// Reads all frames. The file is at most a few times the size of the objects' facts, 15 MB for 100,000.
+    fn replay(&mut self, each: &mut impl FnMut(Fact)) -> Result<(), Error> {
+        let length = self.file.length().map_err(Error::io("read the journal"))?;
+        let size = usize::try_from(length).unwrap_or(usize::MAX);
+        let bytes = self.file.read_at(0, size).map_err(Error::io("read the journal"))?;
+        let (mut at, mut end) = (0, 0);
+        while at < bytes.len() {
+            let Some((body, whole)) = frame(&bytes[at..], &self.key, at as u64) else {
+                at += ALIGN;
+                continue;
+            };
+            if at > end {
+                tracing::error!(from = end, to = at, "the journal is damaged; what it said there is lost");
+            }
+            each(Fact::decode(&body)?);
+            at += whole;
+            end = at;
+        }
+        if end == 0 && !bytes.is_empty() {
+            return Err(Error::Damaged { what: "the journal", why: "it has no entry of this store" });
+        }
+        if (end as u64) < length {
+            self.file.truncate(end as u64).map_err(Error::io("cut the journal"))?;
+        }
+        self.end = end as u64;
+        // What was read may not have been durable, and is acted upon from now on.
+        self.file.sync().map_err(Error::io("sync the journal"))
+    }
+
+    /// An empty run of frames for the end of the journal.
+    pub(super) fn frames(&self) -> Frames {
+        Frames { key: self.key, start: self.end, bytes: BytesMut::new() }
+    }
+
+    /// Writes frames at the end; they are durable after [`Journal::sync`].
+    pub(super) fn write(&mut self, frames: &Frames) -> io::Result<()> {
+        self.file.write_at(self.end, &mut [IoSlice::new(&frames.bytes)])?;
+        self.end += frames.bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Cuts off what a failed write may have left.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        self.file.truncate(self.end)
+    }
+
+    /// Makes durable what was written.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    /// Whether it has grown to several times what it would be when written anew.
+    pub(super) fn is_long(&self) -> bool {
+        self.end > COMPACT_FROM.max(self.compacted.saturating_mul(3))
+    }
+
+    /// Writes the journal anew with just these facts: temporary, sync, rename, sync of the folder.
+    ///
+    /// The inner error: nothing has changed, and the old journal goes on. The outer: it is not known which of
+    /// the two will be there after a crash, and nothing more may be written.
+    pub(super) fn compact(&mut self, facts: &mut dyn Iterator<Item = Fact>) -> io::Result<io::Result<()>> {
+        let (file, end) = match write_new(self.disk.as_ref(), &self.key, facts) {
+            Ok(new) => new,
+            Err(error) => {
+                // Tried again when it has grown as much once more.
+                self.compacted = self.end;
+                let _ = self.disk.unlink(Path::new(TEMPORARY));
+                return Ok(Err(error));
+            }
+        };
+        install(self.disk.as_ref())?;
+        (self.file, self.end, self.compacted) = (file, end, end);
+        Ok(Ok(()))
+    }
+}
+
+/// Bytes of a new journal written at once.
+const PIECE: usize = 1 << 20;
+
+/// Writes a whole new journal beside the old one, and syncs it.
+fn write_new(
+    disk: &dyn Disk,
+    key: &StoreKey,
+    facts: &mut dyn Iterator<Item = Fact>,
+) -> io::Result<(Arc<dyn File>, u64)> {
+    let _ = disk.unlink(Path::new(TEMPORARY));
+    let file = disk.create(Path::new(TEMPORARY))?;
+    let mut frames = Frames { key: *key, start: 0, bytes: BytesMut::new() };
+    frames.push(&Fact::Key(*key));
+    for fact in facts {
+        frames.push(&fact);
+        if frames.bytes.len() >= PIECE {
+            file.write_at(frames.start, &mut [IoSlice::new(&frames.bytes)])?;
+            frames.start += frames.bytes.len() as u64;
+            frames.bytes.clear();
+        }
+    }
+    file.write_at(frames.start, &mut [IoSlice::new(&frames.bytes)])?;
+    file.sync()?;
+    Ok((file, frames.start + frames.bytes.len() as u64))
+}
+
+/// Puts the new journal in the old one's place, durably.
+fn install(disk: &dyn Disk) -> io::Result<()> {
+    disk.rename(Path::new(TEMPORARY), Path::new(FILE))?;
+    disk.sync_dir(Path::new(FOLDER))
+}

@@ -1,0 +1,265 @@
+//! Leases: under which everything is written.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::append::Put;
+use super::object::{NewObject, ObjectInfo, State};
+use super::record::{Key, Kind, Record};
+use super::space::{self, Promise};
+use super::{Error, Inner, now};
+use crate::content::{Chunk, ChunkId, Manifest, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart};
+
+/// What can be put: only what a type proves.
+#[derive(Clone, Debug)]
+pub enum Item<'a> {
+    /// A chunk of an object.
+    Chunk(Chunk),
+    /// A parity chunk; its place is [`crate::content::Place::Root`].
+    Parity(Chunk),
+    /// The top of a manifest.
+    Top(&'a ManifestTop),
+    /// A page of a manifest: the top that proves it, its index, the page.
+    Page(&'a ManifestTop, usize, &'a ManifestPage),
+    /// A parity part.
+    ParityPart(&'a ParityPart),
+    /// A page of a parity part.
+    ParityPage(&'a ParityPage),
+}
+
+/// Whether an object was new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It is here now, and was not, or not whole.
+    Created,
+    /// It was here already; its pin and its name were added where there were none.
+    Present,
+}
+
+/// The name of an object's parity part for a code.
+pub(super) fn parity_part_key(object: &ObjectId, codec: u8, k: u8, m: u8) -> Key {
+    let mut hasher = blake3::Hasher::new_derive_key("casd 2026 parity part name 1");
+    hasher.update(object.as_bytes()).update(&[codec, k, m]);
+    Key { kind: Kind::ParityPart, id: *hasher.finalize().as_bytes() }
+}
+
+impl Item<'_> {
+    fn record(&self) -> Result<Record, Error> {
+        let other = |kind, id, payload: Bytes| Record::other(Key { kind, id }, payload, now());
+        Ok(match self {
+            Self::Chunk(chunk) => Record::chunk(Kind::Data, chunk, now()),
+            Self::Parity(chunk) => Record::chunk(Kind::Parity, chunk, now()),
+            Self::Top(top) => other(Kind::Top, *top.id().as_bytes(), top.encode()),
+            Self::Page(top, index, page) => {
+                let fits = page.ids().len() == top.page_chunks(*index);
+                let value = top.page_value(*index).filter(|_| fits);
+                let value = value.ok_or(Error::Invalid("the page is not one of this manifest"))?;
+                other(Kind::Page, value, page.encode())
+            }
+            Self::ParityPart(part) => {
+                let claim = part.claim();
+                let key = parity_part_key(&claim.object, claim.codec, claim.k, claim.m);
+                Record::other(key, part.encode(), now())
+            }
+            Self::ParityPage(page) => other(Kind::ParityPage, page.digest(), page.encode()),
+        })
+    }
+}
+
+/// Protects what is put or held under it from removal, as long as it lives, and holds the room that was
+/// reserved. Give it to as many tasks as needed, behind an `Arc`. Dropping it gives everything back; what was
+/// stored stays for a day, so that a second try finds it.
+pub struct Lease {
+    store: Arc<Inner>,
+    /// Its name in the catalog.
+    id: u64,
+    /// Room that is left of what was reserved.
+    room: Mutex<Promise>,
+    /// The last ticket of what was put or held.
+    ticket: AtomicU64,
+}
+
+impl Lease {
+    pub(super) fn new(store: Arc<Inner>) -> Self {
+        let id = store.catalog.lease();
+        let room = Mutex::new(Promise::none(Arc::clone(&store.catalog.space)));
+        Self { store, id, room, ticket: AtomicU64::new(0) }
+    }
+
+    /// Reserves room for `bytes` of data, with what comes on top of it for headers and index. What is put is
+    /// taken from it; what turns out to be here already is given back.
+    ///
+    /// # Errors
+    /// [`Error::Quota`], [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`].
+    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.store.health.check()?;
+        let more = self.store.catalog.space.promise_data(bytes)?;
+        self.room.lock().unwrap_or_else(PoisonError::into_inner).merge(more);
+        Ok(())
+    }
+
+    /// Whether the chunk is here, and if so it stays while the lease lives: one operation. Its header is read
+    /// from disk, its payload is not.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn hold(&self, id: &ChunkId) -> Result<bool, Error> {
+        self.hold_key(Key::data(id)).await
+    }
+
+    /// As [`Lease::hold`], of a parity chunk.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn hold_parity(&self, id: &ChunkId) -> Result<bool, Error> {
+        self.hold_key(Key::parity(id)).await
+    }
+
+    async fn hold_key(&self, key: Key) -> Result<bool, Error> {
+        self.store.catalog.keep(self.id, &key);
+        let store = Arc::clone(&self.store);
+        let look = move || Ok::<_, Error>((store.catalog.prove(&key)?.is_some(), store.appender.ticket()));
+        let (there, ticket) = self.store.pool.run(look).await?;
+        self.ticket.fetch_max(ticket, Ordering::AcqRel);
+        Ok(there)
+    }
+
+    /// Stores something unless it is here, and keeps it while the lease lives. It can be read at once; it is
+    /// durable after [`Lease::sync`] or [`Lease::commit`]. Waits while too much is queued for the disk.
+    ///
+    /// # Errors
+    /// [`Error::Quota`] or [`Error::DiskFull`] for what was not reserved, [`Error::ReadOnly`], [`Error::Io`],
+    /// [`Error::Invalid`] for a page that does not belong to its top.
+    pub async fn put(&self, item: Item<'_>) -> Result<Put, Error> {
+        let record = item.record()?;
+        drop(item);
+        let store = &self.store;
+        let header = &record.header;
+        store.catalog.keep(self.id, &header.key);
+        let cost = space::cost(header.length, header.zero);
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(cost);
+        if room.left() < cost {
+            match store.catalog.space.promise(cost - room.left()) {
+                Ok(more) => room.merge(more),
+                // What is here already needs no room.
+                Err(error) if error.is_no_space() && self.hold_key(header.key).await? => {
+                    return Ok(Put::Already);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (put, ticket) = store.appender.append(record).await?;
+        // Either the record is counted by now, or its room is given back.
+        drop(room);
+        self.ticket.fetch_max(ticket, Ordering::AcqRel);
+        Ok(put)
+    }
+
+    /// Puts a manifest's top and all its pages.
+    ///
+    /// # Errors
+    /// As [`Lease::put`].
+    pub async fn put_manifest(&self, manifest: &Manifest) -> Result<(), Error> {
+        for (index, page) in manifest.pages().iter().enumerate() {
+            self.put(Item::Page(manifest.top(), index, page)).await?;
+        }
+        self.put(Item::Top(manifest.top())).await.map(|_| ())
+    }
+
+    /// Waits until all that was put and held so far is durable. Callers that wait together share a sync.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] when the disk failed; nothing put since the last sync may be counted on then.
+    pub async fn sync(&self) -> Result<(), Error> {
+        self.store.appender.durable(self.ticket.load(Ordering::Acquire)).await
+    }
+
+    /// Enters the object. What was put is made durable first, then the journal's entry, then this answers. An
+    /// object that is here already gets the pin, and the name and parity when it has none.
+    ///
+    /// Callers that wait together share the syncs: to add many small objects, commit many at a time.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when its only chunk, or the top of its manifest, is not here; [`Error::ReadOnly`],
+    /// [`Error::DiskFull`], [`Error::Io`].
+    pub async fn commit(&self, object: NewObject) -> Result<Committed, Error> {
+        object.check()?;
+        self.store.require_first_record(&object).await?;
+        self.sync().await?;
+        self.store
+            .ledger
+            .change(move |draft| {
+                let Some(mut info) = draft.get(&object.id).cloned() else {
+                    draft.set(object.into_info(State::Whole));
+                    return Ok(Committed::Created);
+                };
+                let created = info.state == State::Partial;
+                if join(&mut info, object)? || created {
+                    info.state = State::Whole;
+                    draft.set(info);
+                }
+                Ok(if created { Committed::Created } else { Committed::Present })
+            })
+            .await
+    }
+
+    /// Enters an object that is being fetched, durably: it is listed apart, and what of it is here is kept for
+    /// a day, also over a restart. An object that is here stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`].
+    pub async fn partial(&self, object: NewObject) -> Result<Committed, Error> {
+        object.check()?;
+        self.store
+            .ledger
+            .change(move |draft| {
+                match draft.get(&object.id).cloned() {
+                    Some(info) if info.state == State::Whole => Ok(Committed::Present),
+                    Some(mut info) => {
+                        // A second run begins the day anew.
+                        info.added = object.now;
+                        join(&mut info, object)?;
+                        draft.set(info);
+                        Ok(Committed::Present)
+                    }
+                    None => {
+                        draft.set(object.into_info(State::Partial));
+                        Ok(Committed::Created)
+                    }
+                }
+            })
+            .await
+    }
+}
+
+/// Adds to an object what a second add of it brings. Whether that was anything.
+fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
+    if info.length != new.length {
+        return Err(Error::Invalid("the object is known with another length"));
+    }
+    let mut changed = match new.pin {
+        Some(uid) => info.pin(uid, new.now)?,
+        None => false,
+    };
+    if info.name.is_none() && new.name.is_some() {
+        info.name = new.name;
+        changed = true;
+    }
+    if info.parity.is_none() && new.parity.is_some() {
+        info.parity = new.parity;
+        changed = true;
+    }
+    if new.publish && !info.publish {
+        info.publish = true;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.store.catalog.end_lease(self.id);
+    }
+}

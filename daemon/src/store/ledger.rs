@@ -1,0 +1,271 @@
+//! The objects: what the journal says, in memory, and the one task that changes it.
+//!
+//! Owns: every object's name, pins and state. Refuses: showing a change that is not durable. Survives a crash:
+//! every change that was answered.
+//!
+//! Changes that wait together are applied in order, written with one call and synced once. They are applied to a
+//! draft, which becomes the state only after the sync.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Error;
+use super::ballast::Ballast;
+use super::error::is_full;
+use super::health::Health;
+use super::journal::{Fact, Journal};
+use super::object::{ObjectInfo, State};
+use crate::content::ObjectId;
+use crate::support::pool::Pool;
+use crate::support::task::Tasks;
+
+/// Changes that wait, and at most as many for one sync.
+const QUEUE: usize = 1024;
+
+type Objects = BTreeMap<ObjectId, ObjectInfo>;
+
+/// A change: applied to the draft, it gives what is to be done when the draft is durable, or is not.
+type Change = Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// The objects with changes that are not durable yet.
+pub(super) struct Draft<'a> {
+    objects: &'a Objects,
+    /// `None`: removed.
+    changed: BTreeMap<ObjectId, Option<ObjectInfo>>,
+}
+
+impl Draft<'_> {
+    /// The object as the changes before left it.
+    pub(super) fn get(&self, id: &ObjectId) -> Option<&ObjectInfo> {
+        match self.changed.get(id) {
+            Some(changed) => changed.as_ref(),
+            None => self.objects.get(id),
+        }
+    }
+
+    /// Enters or changes an object.
+    pub(super) fn set(&mut self, info: ObjectInfo) {
+        self.changed.insert(info.id, Some(info));
+    }
+
+    /// Removes an object.
+    pub(super) fn remove(&mut self, id: ObjectId) {
+        self.changed.insert(id, None);
+    }
+}
+
+/// What a name or the beginning of an id stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// One object.
+    One(ObjectInfo),
+    /// Several: the first few of them.
+    Several(Vec<ObjectId>),
+    /// None.
+    None,
+}
+
+/// Ids named at most when a name stands for several.
+const SEVERAL: usize = 8;
+
+/// See the module.
+pub(super) struct Ledger {
+    changes: mpsc::Sender<Change>,
+    state: Arc<Shared>,
+}
+
+struct Shared {
+    objects: RwLock<Objects>,
+    journal: Mutex<Journal>,
+    health: Arc<Health>,
+    ballast: Ballast,
+}
+
+impl Ledger {
+    /// Begins with what the journal said.
+    pub(super) fn start(
+        (journal, objects): (Journal, BTreeMap<ObjectId, ObjectInfo>),
+        health: Arc<Health>,
+        ballast: Ballast,
+        pool: Pool,
+        tasks: &Tasks,
+    ) -> Self {
+        let (objects, journal) = (RwLock::new(objects), Mutex::new(journal));
+        let state = Arc::new(Shared { objects, journal, health, ballast });
+        let (changes, queue) = mpsc::channel(QUEUE);
+        tasks.spawn("store-journal", apply_all(Arc::clone(&state), queue, pool, tasks.clone()));
+        Self { changes, state }
+    }
+
+    /// Applies a change and waits until it is durable. When `change` fails it must have changed nothing.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let change: Change = Box::new(move |draft| {
+            let result = change(draft);
+            Box::new(move |durable| {
+                // Whoever asked may have gone.
+                let _ = reply.send(durable.and(result));
+            })
+        });
+        self.changes.send(change).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    fn objects(&self) -> RwLockReadGuard<'_, Objects> {
+        self.state.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of an object.
+    pub(super) fn get(&self, id: &ObjectId) -> Option<ObjectInfo> {
+        self.objects().get(id).cloned()
+    }
+
+    /// Whether there is this object, whole or partial.
+    pub(super) fn contains(&self, id: &ObjectId) -> bool {
+        self.objects().contains_key(id)
+    }
+
+    /// Objects in the order of their ids.
+    pub(super) fn page(&self, state: State, after: Option<ObjectId>, limit: usize) -> Vec<ObjectInfo> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let objects = self.objects();
+        let rest = objects.range((from, Bound::Unbounded)).map(|(_, info)| info);
+        rest.filter(|info| info.state == state).take(limit).cloned().collect()
+    }
+
+    /// Ids and lengths of all objects that `matches`.
+    pub(super) fn select(&self, matches: impl Fn(&ObjectInfo) -> bool) -> Vec<ObjectInfo> {
+        self.objects().values().filter(|info| matches(info)).cloned().collect()
+    }
+
+    /// Number of objects, whole and partial.
+    pub(super) fn count(&self) -> (u64, u64) {
+        let objects = self.objects();
+        let whole = objects.values().filter(|info| info.state == State::Whole).count() as u64;
+        (whole, objects.len() as u64 - whole)
+    }
+
+    /// The object of this name, or of this id or beginning of one (8 digits and more). A name goes first.
+    pub(super) fn find(&self, text: &str) -> Found {
+        let objects = self.objects();
+        let whole = || objects.values().filter(|info| info.state == State::Whole);
+        let named = found(whole().filter(|info| info.name.as_deref() == Some(text)));
+        if named != Found::None {
+            return named;
+        }
+        let is_prefix = (8..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !is_prefix {
+            return Found::None;
+        }
+        let mut first = [0; 32];
+        let padded = format!("{text:0<64}");
+        if hex::decode_to_slice(padded, &mut first).is_err() {
+            return Found::None;
+        }
+        let from = objects.range(ObjectId::from_bytes(first)..).map(|(_, info)| info);
+        let matching = from.take_while(|info| info.id.to_string().starts_with(text));
+        found(matching.filter(|info| info.state == State::Whole))
+    }
+}
+
+fn found<'a>(mut matching: impl Iterator<Item = &'a ObjectInfo>) -> Found {
+    match (matching.next(), matching.next()) {
+        (None, _) => Found::None,
+        (Some(one), None) => Found::One(one.clone()),
+        (Some(one), Some(two)) => {
+            let rest = matching.take(SEVERAL - 2).map(|info| info.id);
+            Found::Several([one.id, two.id].into_iter().chain(rest).collect())
+        }
+    }
+}
+
+/// The task that changes.
+async fn apply_all(state: Arc<Shared>, mut queue: mpsc::Receiver<Change>, pool: Pool, tasks: Tasks) {
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            biased;
+            count = queue.recv_many(&mut batch, QUEUE) => if count == 0 { break },
+            () = tasks.stopping() => {
+                queue.close();
+                continue;
+            }
+        }
+        let state = Arc::clone(&state);
+        pool.run(move || state.apply(batch)).await;
+    }
+}
+
+impl Shared {
+    /// Applies changes and makes them durable, all or none. Blocks.
+    fn apply(&self, batch: Vec<Change>) {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let mut draft = Draft { objects: &objects, changed: BTreeMap::new() };
+        let answers: Vec<Answer> = batch.into_iter().map(|change| change(&mut draft)).collect();
+        let changed = draft.changed;
+        drop(objects);
+        let durable = self.write(&changed);
+        if durable.is_ok() {
+            let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+            for (id, info) in changed {
+                match info {
+                    Some(info) => objects.insert(id, info),
+                    None => objects.remove(&id),
+                };
+            }
+        }
+        for answer in answers {
+            answer(durable.clone());
+        }
+        self.compact();
+    }
+
+    fn write(&self, changed: &BTreeMap<ObjectId, Option<ObjectInfo>>) -> Result<(), Error> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        self.health.before_write()?;
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut frames = journal.frames();
+        for (id, info) in changed {
+            frames.push(&info.clone().map_or(Fact::Removed(*id), Fact::Object));
+        }
+        let mut written = journal.write(&frames);
+        if written.as_ref().is_err_and(is_full) && changed.values().all(Option::is_none) {
+            // Removing must work on a full disk: that is what the ballast is for.
+            self.ballast.release();
+            written = journal.cut().and_then(|()| journal.write(&frames));
+        }
+        if let Err(error) = written {
+            if is_full(&error) && journal.cut().is_ok() {
+                return Err(Error::DiskFull { needed: 4096, free: 0, reserve: 0 });
+            }
+            return Err(self.health.fail("write the journal", &error));
+        }
+        journal.sync().map_err(|error| self.health.fail("sync the journal", &error))
+    }
+
+    /// Shortens a journal that has grown long.
+    fn compact(&self) {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if !journal.is_long() || self.health.check().is_err() {
+            return;
+        }
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        match journal.compact(&mut objects.values().cloned().map(Fact::Object)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the journal could not be shortened; it goes on as it is")
+            }
+            Err(error) => drop(self.health.fail("replace the journal", &error)),
+        }
+    }
+}

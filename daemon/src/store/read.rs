@@ -1,0 +1,196 @@
+//! Reading, each time with a proof.
+
+use std::sync::Arc;
+
+use super::lease::parity_part_key;
+use super::record::{Key, Kind};
+use super::{Error, Inner, Store};
+use crate::content::{
+    CHUNK_LEN, CODEC_RS8, Chunk, ChunkId, ChunkRef, Manifest, ManifestPage, ManifestTop, ObjectId,
+    ParityPage, ParityPart, Place,
+};
+
+impl Store {
+    /// Reads a chunk, data or parity, and verifies it: a look-up, one read of the disk, one hash, off the
+    /// runtime. `None`: it is not here. One that is damaged is told of ([`Store::take_damage`]) and counts as
+    /// not here from then on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk fails, [`Error::Index`].
+    pub async fn chunk(&self, chunk: &ChunkRef) -> Result<Option<Chunk>, Error> {
+        let chunk = *chunk;
+        self.blocking(move |store| store.chunk(&chunk)).await
+    }
+
+    /// Whether the chunk, data or parity, is here as far as the index knows. Takes microseconds; may read a page
+    /// of the index. To build on it use [`super::Lease::hold`].
+    #[must_use]
+    pub fn has(&self, id: &ChunkId) -> bool {
+        self.inner.has(id)
+    }
+
+    /// [`Store::has`] for many, in their order, off the runtime.
+    pub async fn has_all(&self, ids: Vec<ChunkId>) -> Vec<bool> {
+        self.blocking(move |store| ids.iter().map(|id| store.has(id)).collect()).await
+    }
+
+    /// The top of an object's manifest.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn top(&self, id: &ObjectId) -> Result<Option<ManifestTop>, Error> {
+        let id = *id;
+        self.blocking(move |store| store.top(&id)).await
+    }
+
+    /// Page `index` of a manifest.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn page(&self, top: &ManifestTop, index: usize) -> Result<Option<ManifestPage>, Error> {
+        let top = top.clone();
+        self.blocking(move |store| store.page(&top, index)).await
+    }
+
+    /// An object's whole manifest. `None` also when a page of it is missing, and for an object of one chunk.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn manifest(&self, id: &ObjectId) -> Result<Option<Manifest>, Error> {
+        let id = *id;
+        self.blocking(move |store| store.manifest(&id)).await
+    }
+
+    /// An object's parity part for stripes of `k` and `m` chunks.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn parity_part(&self, id: &ObjectId, k: u8, m: u8) -> Result<Option<ParityPart>, Error> {
+        let id = *id;
+        self.blocking(move |store| store.parity_part(&id, k, m)).await
+    }
+
+    /// Page `index` of a parity part.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn parity_page(&self, part: &ParityPart, index: usize) -> Result<Option<ParityPage>, Error> {
+        let part = part.clone();
+        self.blocking(move |store| store.parity_page(&part, index)).await
+    }
+
+    /// The parity that is stored with an object: its part and all pages. `None` when there is none, or a page of
+    /// it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn parity(&self, id: &ObjectId) -> Result<Option<(ParityPart, Vec<ParityPage>)>, Error> {
+        let id = *id;
+        self.blocking(move |store| store.parity(&id)).await
+    }
+
+    /// How many of an object's chunks are here; flagged zeros are. `None` when its manifest is not.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn local_chunks(&self, id: &ObjectId) -> Result<Option<u64>, Error> {
+        let id = *id;
+        self.blocking(move |store| store.local_chunks(&id)).await
+    }
+
+    /// Runs a blocking call of the store off the runtime.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> T {
+        let inner = Arc::clone(&self.inner);
+        self.inner.pool.run(move || call(&inner)).await
+    }
+}
+
+impl Inner {
+    fn chunk(&self, chunk: &ChunkRef) -> Result<Option<Chunk>, Error> {
+        let data = self.chunk_of(&Key::data(&chunk.id), chunk)?;
+        match (data, chunk.place) {
+            // Only plainly hashed chunks are parity.
+            (None, Place::Root) => self.chunk_of(&Key::parity(&chunk.id), chunk),
+            (data, _) => Ok(data),
+        }
+    }
+
+    fn chunk_of(&self, key: &Key, chunk: &ChunkRef) -> Result<Option<Chunk>, Error> {
+        // Whoever asks with another place or length asks for what does not exist; the record is not to blame.
+        let described = |place, length| (place, length) == (chunk.place, chunk.length);
+        match self.catalog.find(key)? {
+            Some(entry) if described(entry.place, entry.length) => {
+                self.catalog.read(key, |bytes, _| chunk.verify(bytes).ok())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// An index that fails knows of nothing.
+    pub(super) fn has(&self, id: &ChunkId) -> bool {
+        let known = |key| matches!(self.catalog.find(&key), Ok(Some(_)));
+        known(Key::data(id)) || known(Key::parity(id))
+    }
+
+    pub(super) fn top(&self, id: &ObjectId) -> Result<Option<ManifestTop>, Error> {
+        let key = Key { kind: Kind::Top, id: *id.as_bytes() };
+        self.catalog.read(&key, |bytes, _| ManifestTop::prove(*id, &bytes).ok())
+    }
+
+    pub(super) fn page(&self, top: &ManifestTop, index: usize) -> Result<Option<ManifestPage>, Error> {
+        let Some(id) = top.page_value(index) else { return Ok(None) };
+        let key = Key { kind: Kind::Page, id };
+        self.catalog.read(&key, |bytes, _| ManifestPage::prove(top, index, &bytes).ok())
+    }
+
+    fn manifest(&self, id: &ObjectId) -> Result<Option<Manifest>, Error> {
+        let Some(top) = self.top(id)? else { return Ok(None) };
+        let mut pages = Vec::new();
+        for index in 0..top.pages() {
+            let Some(page) = self.page(&top, index)? else { return Ok(None) };
+            pages.push(page);
+        }
+        Ok(Manifest::new(top, pages))
+    }
+
+    pub(super) fn parity_part(&self, id: &ObjectId, k: u8, m: u8) -> Result<Option<ParityPart>, Error> {
+        let key = parity_part_key(id, CODEC_RS8, k, m);
+        let proved = |part: &ParityPart| {
+            let claim = part.claim();
+            claim.object == *id && (claim.codec, claim.k, claim.m) == (CODEC_RS8, k, m)
+        };
+        self.catalog.read(&key, |bytes, _| ParityPart::check(&bytes).ok().filter(proved))
+    }
+
+    pub(super) fn parity_page(&self, part: &ParityPart, index: usize) -> Result<Option<ParityPage>, Error> {
+        let Some(&id) = part.pages().get(index) else { return Ok(None) };
+        let key = Key { kind: Kind::ParityPage, id };
+        self.catalog.read(&key, |bytes, _| ParityPage::prove(part, index, &bytes).ok())
+    }
+
+    fn parity(&self, id: &ObjectId) -> Result<Option<(ParityPart, Vec<ParityPage>)>, Error> {
+        let Some((k, m)) = self.ledger.get(id).and_then(|info| info.parity) else { return Ok(None) };
+        let Some(part) = self.parity_part(id, k, m)? else { return Ok(None) };
+        let pages = (0..part.pages().len()).map(|index| self.parity_page(&part, index));
+        let pages: Option<Vec<_>> = pages.collect::<Result<_, _>>()?;
+        Ok(pages.map(|pages| (part, pages)))
+    }
+
+    fn local_chunks(&self, id: &ObjectId) -> Result<Option<u64>, Error> {
+        let length = self.ledger.get(id).map(|info| info.length);
+        if length.is_some_and(|length| length <= CHUNK_LEN) {
+            return Ok(Some(u64::from(self.has(&id.only_chunk()))));
+        }
+        let Some(top) = self.top(id)? else { return Ok(None) };
+        let mut here = 0;
+        for index in 0..top.pages() {
+            let Some(page) = self.page(&top, index)? else { continue };
+            let ids = page.ids().iter().enumerate();
+            here += ids.filter(|(at, id)| page.is_zero(*at) || self.has(id)).count() as u64;
+        }
+        Ok(Some(here))
+    }
+}

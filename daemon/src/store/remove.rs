@@ -1,0 +1,321 @@
+//! Removing: pins dropped, objects forgotten, and their records' room given back.
+//!
+//! Owns: the order of a removal. The journal forgets the object, durably; then each record that neither another object
+//! nor a lease needs is taken out of the index; then holes are punched where they were. A crash in between leaves
+//! records that nothing references, which [`Store::collect`] finds.
+//!
+//! When another object's manifest cannot be read, what it references is not known: then only records that cannot be
+//! shared are punched.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::Error;
+use super::index::Entry;
+use super::lease::parity_part_key;
+use super::ledger::Draft;
+use super::object::{ObjectInfo, State};
+use super::record::{Key, Kind};
+use super::store::{Inner, Store};
+use crate::content::{CHUNK_LEN, CODEC_RS8, ObjectId};
+
+/// An unpinned object is kept this long by [`Store::collect`]: an hour.
+const OBJECT_AGE: u64 = 3600;
+
+/// What an unfinished add or fetch left is kept this long: a day.
+const LEFTOVER_AGE: u64 = 24 * 3600;
+
+/// What became of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// The object is gone.
+    Removed {
+        /// Bytes of disk given back: what nothing else needs.
+        freed: u64,
+    },
+    /// The caller's pin is gone, the object stays.
+    StillPinned {
+        /// Pins of others.
+        others: usize,
+    },
+    /// There is no such object.
+    NotFound,
+    /// Others have pinned it, the caller has not and is no administrator.
+    NotPermitted,
+}
+
+/// What a collection did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Objects that nobody had pinned.
+    pub objects: Vec<ObjectId>,
+    /// Unfinished fetches.
+    pub partials: Vec<ObjectId>,
+    /// Records that nothing referenced.
+    pub orphans: u64,
+    /// Bytes of disk given back.
+    pub freed: u64,
+}
+
+impl Store {
+    /// Drops the caller's pin, and the object when no other is left. An administrator who has no pin of his own
+    /// drops all. What a lease holds stays on disk while the lease lives.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
+    pub async fn remove(&self, id: &ObjectId, uid: u32, is_admin: bool) -> Result<Removed, Error> {
+        let id = *id;
+        let change = move |draft: &mut Draft<'_>| {
+            let Some(mut info) = draft.get(&id).cloned() else { return Ok((Removed::NotFound, None)) };
+            let had_pin = info.unpin(uid);
+            let others = info.pins.len();
+            if others > 0 && !had_pin && !is_admin {
+                return Ok((Removed::NotPermitted, None));
+            }
+            if others > 0 && had_pin {
+                draft.set(info);
+                return Ok((Removed::StillPinned { others }, None));
+            }
+            draft.remove(id);
+            Ok((Removed::Removed { freed: 0 }, Some(info)))
+        };
+        match self.inner.ledger.change(change).await? {
+            (_, Some(info)) => {
+                let freed = self.blocking(move |inner| inner.sweep(&[info])).await?;
+                Ok(Removed::Removed { freed })
+            }
+            (outcome, None) => Ok(outcome),
+        }
+    }
+
+    /// Drops what nobody has pinned and is older than an hour, fetches begun more than a day ago, and records
+    /// older than a day that nothing references. Nothing that a lease holds. With `dry_run` it only tells.
+    /// `now` in Unix seconds. Reads all manifests.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
+    pub async fn collect(&self, now: u64, dry_run: bool) -> Result<Collected, Error> {
+        let due: Vec<ObjectInfo> = self.inner.ledger.select(|info| is_due(info, now));
+        let mut due: Vec<ObjectInfo> = due.into_iter().filter(|info| !self.inner.is_leased(info)).collect();
+        if !dry_run {
+            let change = move |draft: &mut Draft<'_>| {
+                // It may have been pinned since.
+                due.retain(|info| draft.get(&info.id).is_some_and(|info| is_due(info, now)));
+                for info in &due {
+                    draft.remove(info.id);
+                }
+                Ok(due)
+            };
+            due = self.inner.ledger.change(change).await?;
+        }
+        let ids = |state| due.iter().filter(|info| info.state == state).map(|info| info.id).collect();
+        let mut collected =
+            Collected { objects: ids(State::Whole), partials: ids(State::Partial), ..Collected::default() };
+        let (orphans, freed) = self
+            .blocking(move |inner| {
+                if dry_run {
+                    return inner.would_free(&due, now);
+                }
+                let freed = inner.sweep(&due)?;
+                inner.sweep_orphans(now).map(|(orphans, more)| (orphans, freed + more))
+            })
+            .await?;
+        (collected.orphans, collected.freed) = (orphans, freed);
+        Ok(collected)
+    }
+}
+
+/// Whether nothing keeps an object any more. A pin counts once the object is whole.
+fn is_due(info: &ObjectInfo, now: u64) -> bool {
+    match info.state {
+        State::Whole => info.pins.is_empty() && info.added.saturating_add(OBJECT_AGE) <= now,
+        State::Partial => info.added.saturating_add(LEFTOVER_AGE) <= now,
+    }
+}
+
+/// What is known of the records that an object needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// All of them.
+    All,
+    /// A part of its manifest is missing.
+    Some,
+}
+
+impl Inner {
+    /// Names the records that an object references.
+    fn references(&self, info: &ObjectInfo, mut each: impl FnMut(Key)) -> Result<Known, Error> {
+        if info.length <= CHUNK_LEN {
+            each(Key::data(&info.id.only_chunk()));
+            return Ok(Known::All);
+        }
+        each(Key { kind: Kind::Top, id: *info.id.as_bytes() });
+        let mut known = Known::All;
+        match self.top(&info.id)? {
+            None => known = Known::Some,
+            Some(top) => {
+                for index in 0..top.pages() {
+                    each(Key { kind: Kind::Page, id: top.page_value(index).unwrap_or_default() });
+                    let Some(page) = self.page(&top, index)? else {
+                        known = Known::Some;
+                        continue;
+                    };
+                    let ids = page.ids().iter().enumerate().filter(|(at, _)| !page.is_zero(*at));
+                    ids.for_each(|(_, id)| each(Key::data(id)));
+                }
+            }
+        }
+        if let Some((k, m)) = info.parity {
+            each(parity_part_key(&info.id, CODEC_RS8, k, m));
+            let Some(part) = self.parity_part(&info.id, k, m)? else { return Ok(Known::Some) };
+            for (index, digest) in part.pages().iter().enumerate() {
+                each(Key { kind: Kind::ParityPage, id: *digest });
+                match self.parity_page(&part, index)? {
+                    Some(page) => page.ids().iter().for_each(|id| each(Key::parity(id))),
+                    None => known = Known::Some,
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Whether a lease holds an object's first record.
+    fn is_leased(&self, info: &ObjectInfo) -> bool {
+        let first = if info.length <= CHUNK_LEN {
+            Key::data(&info.id.only_chunk())
+        } else {
+            Key { kind: Kind::Top, id: *info.id.as_bytes() }
+        };
+        self.catalog.is_kept(&first)
+    }
+
+    /// The records of `removed` that no other object needs. `gone`: ids that count as removed already.
+    fn victims(&self, removed: &[ObjectInfo], gone: &BTreeSet<ObjectId>) -> Result<HashSet<Key>, Error> {
+        let mut victims = HashSet::new();
+        for info in removed {
+            self.references(info, |key| {
+                victims.insert(key);
+            })?;
+        }
+        let stays = |info: &ObjectInfo| !gone.contains(&info.id);
+        // A single chunk is shared with nothing but the object itself, which may have come again.
+        let singles = removed.iter().filter(|info| info.length <= CHUNK_LEN && !gone.contains(&info.id));
+        for info in singles.filter(|info| self.ledger.contains(&info.id)) {
+            victims.remove(&Key::data(&info.id.only_chunk()));
+        }
+        if removed.iter().all(|info| info.length <= CHUNK_LEN) {
+            return Ok(victims);
+        }
+        let mut known = Known::All;
+        for other in self.ledger.select(|info| info.length > CHUNK_LEN && stays(info)) {
+            let all = self.references(&other, |key| {
+                victims.remove(&key);
+            })?;
+            // A fetch may be about to learn the rest of its manifest; what it has stored, its leases hold.
+            if all == Known::Some && other.state == State::Whole {
+                known = Known::Some;
+            }
+        }
+        if known == Known::Some {
+            tracing::warn!("a manifest cannot be read; chunks that it may share are kept");
+            let single: HashSet<_> = removed.iter().map(|info| info.id.only_chunk()).collect();
+            victims.retain(|key| single.iter().any(|id| *key == Key::data(id)));
+        }
+        Ok(victims)
+    }
+
+    /// Gives back what removed objects alone needed. The journal has forgotten them, durably.
+    fn sweep(&self, removed: &[ObjectInfo]) -> Result<u64, Error> {
+        if removed.is_empty() {
+            return Ok(0);
+        }
+        let sweep = self.catalog.sweep();
+        let victims = self.victims(removed, &BTreeSet::new())?;
+        let mut retired = Vec::new();
+        for key in &victims {
+            retired.extend(sweep.retire(key)?);
+        }
+        self.punch(retired)
+    }
+
+    /// Gives back records that no object references and that are a day old.
+    fn sweep_orphans(&self, now: u64) -> Result<(u64, u64), Error> {
+        let sweep = self.catalog.sweep();
+        let mut retired = Vec::new();
+        for (key, _) in self.orphans(&BTreeSet::new(), now)? {
+            retired.extend(sweep.retire(&key)?);
+        }
+        Ok((retired.len() as u64, self.punch(retired)?))
+    }
+
+    /// Records that no object but the `gone` ones references, which are a day old and which no lease holds.
+    fn orphans(&self, gone: &BTreeSet<ObjectId>, now: u64) -> Result<Vec<(Key, Entry)>, Error> {
+        // Eight bytes a record; that two are equal by chance only keeps a record.
+        let mut referenced = HashSet::new();
+        for info in self.ledger.select(|info| !gone.contains(&info.id)) {
+            let known = self.references(&info, |key| {
+                referenced.insert(key.fingerprint());
+            })?;
+            if known == Known::Some && info.state == State::Whole {
+                tracing::warn!(object = %info.id, "its manifest cannot be read; unreferenced records are kept");
+                return Ok(Vec::new());
+            }
+        }
+        let mut orphans = Vec::new();
+        for item in self.catalog.index.entries() {
+            let (key, entry) = item?;
+            if referenced.contains(&key.fingerprint()) || self.catalog.is_kept(&key) {
+                continue;
+            }
+            let time = self.catalog.header(&entry)?.map_or(0, |header| header.time);
+            if time.saturating_add(LEFTOVER_AGE) <= now {
+                orphans.push((key, entry));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// What a collection would give back: orphans, and bytes.
+    fn would_free(&self, due: &[ObjectInfo], now: u64) -> Result<(u64, u64), Error> {
+        let gone: BTreeSet<_> = due.iter().map(|info| info.id).collect();
+        let victims = self.victims(due, &gone)?;
+        let mut freed = 0;
+        for key in victims.iter().filter(|key| !self.catalog.is_kept(key)) {
+            freed += self.catalog.find(key)?.map_or(0, |entry| entry.footprint());
+        }
+        let mut orphans = self.orphans(&gone, now)?;
+        orphans.retain(|(key, _)| !victims.contains(key));
+        freed += orphans.iter().map(|(_, entry)| entry.footprint()).sum::<u64>();
+        Ok((orphans.len() as u64, freed))
+    }
+
+    /// Punches holes where retired records are, and unlinks segments that nothing is left in. Gives the bytes.
+    fn punch(&self, mut retired: Vec<Entry>) -> Result<u64, Error> {
+        // What sled hands to the kernel survives casd being killed; after a power cut the start looks for holes.
+        self.catalog.index.flush()?;
+        retired.sort_by_key(|entry| entry.spot);
+        let freed = retired.iter().map(Entry::footprint).sum();
+        for run in retired.chunk_by(|a, b| a.spot.segment == b.spot.segment) {
+            let number = run[0].spot.segment;
+            if let Err(error) = self.punch_segment(number, run) {
+                // The records are forgotten all the same; their room comes back when the segment is emptied.
+                tracing::warn!(segment = number, %error, "a hole could not be punched");
+            }
+        }
+        Ok(freed)
+    }
+
+    fn punch_segment(&self, number: u32, retired: &[Entry]) -> std::io::Result<()> {
+        let Some(segment) = self.catalog.segments.get(number) else { return Ok(()) };
+        if self.catalog.space.is_empty(number) && number != self.appender.segment() {
+            return self.catalog.segments.unlink(number);
+        }
+        let file = self.catalog.segments.file(&segment)?;
+        let ends = |entry: &Entry| u64::from(entry.spot.offset) + entry.footprint();
+        for run in retired.chunk_by(|a, b| ends(a) == u64::from(b.spot.offset)) {
+            let (start, end) = (u64::from(run[0].spot.offset), run.last().map_or(0, ends));
+            let _alone = segment.punching();
+            file.punch(start, end - start)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! How many bytes are in use, promised and allowed.
+//!
+//! Owns: the quota, the reserve, and which segments have anything in them. Refuses: bytes that the quota or the file
+//! system has no room for, before they are accepted. Survives a crash: nothing; it is counted at the start.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Error;
+use super::disk::Disk;
+use super::index::Entry;
+use super::record::{BLOCK, footprint};
+use crate::content::CHUNK_LEN;
+
+/// What an entry costs in the index: sled was measured at 277 bytes.
+const INDEX_ENTRY: u64 = 288;
+
+/// What a record of `length` bytes costs against the quota.
+pub(super) fn cost(length: u32, zero: bool) -> u64 {
+    footprint(length, zero) + INDEX_ENTRY
+}
+
+/// What `bytes` of an object's data cost at most: a header, padding and an entry a chunk.
+fn cost_of_data(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes.div_ceil(CHUNK_LEN).saturating_mul(2 * BLOCK + INDEX_ENTRY))
+}
+
+/// The account of a store.
+pub(super) struct Space {
+    disk: Arc<dyn Disk>,
+    /// Bytes that may be used; 0 is no limit.
+    quota: u64,
+    /// Bytes of the file system that are to stay free.
+    reserve: u64,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Bytes of records in segments.
+    stored: u64,
+    /// Number of records.
+    records: u64,
+    /// Bytes promised and not yet used.
+    promised: u64,
+    /// Bytes of records by segment.
+    live: BTreeMap<u32, u64>,
+}
+
+impl Counts {
+    fn used(&self) -> u64 {
+        self.stored + self.records * INDEX_ENTRY
+    }
+}
+
+impl Space {
+    pub(super) fn new(disk: Arc<dyn Disk>, quota: u64, reserve: u64) -> Arc<Self> {
+        Arc::new(Self { disk, quota, reserve, counts: Mutex::default() })
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record is there now.
+    pub(super) fn add(&self, entry: &Entry) {
+        let mut counts = self.counts();
+        counts.stored += entry.footprint();
+        counts.records += 1;
+        *counts.live.entry(entry.spot.segment).or_default() += entry.footprint();
+    }
+
+    /// A record is gone.
+    pub(super) fn subtract(&self, entry: &Entry) {
+        let mut counts = self.counts();
+        counts.stored = counts.stored.saturating_sub(entry.footprint());
+        counts.records = counts.records.saturating_sub(1);
+        let live = counts.live.entry(entry.spot.segment).or_default();
+        *live = live.saturating_sub(entry.footprint());
+        if *live == 0 {
+            counts.live.remove(&entry.spot.segment);
+        }
+    }
+
+    /// Whether no record is in this segment.
+    pub(super) fn is_empty(&self, segment: u32) -> bool {
+        !self.counts().live.contains_key(&segment)
+    }
+
+    /// Bytes of records, and those counted against the quota.
+    pub(super) fn stored_and_used(&self) -> (u64, u64) {
+        let counts = self.counts();
+        (counts.stored, counts.used())
+    }
+
+    pub(super) fn quota(&self) -> u64 {
+        self.quota
+    }
+
+    /// Promises room for `bytes` of data.
+    pub(super) fn promise_data(self: &Arc<Self>, bytes: u64) -> Result<Promise, Error> {
+        self.promise(cost_of_data(bytes))
+    }
+
+    /// Promises `cost` bytes until they are used or the promise is dropped.
+    pub(super) fn promise(self: &Arc<Self>, cost: u64) -> Result<Promise, Error> {
+        let free = self.disk.free().map_err(Error::io("ask for the free space"))?;
+        let mut counts = self.counts();
+        let used = counts.used().saturating_add(counts.promised);
+        if self.quota != 0 && used.saturating_add(cost) > self.quota {
+            return Err(Error::Quota { needed: cost, used, quota: self.quota });
+        }
+        let spoken_for = counts.promised.saturating_add(self.reserve);
+        if spoken_for.saturating_add(cost) > free {
+            return Err(Error::DiskFull { needed: cost, free, reserve: self.reserve });
+        }
+        counts.promised += cost;
+        Ok(Promise { space: Arc::clone(self), left: cost })
+    }
+}
+
+/// Room that was promised. Given back when dropped.
+pub(super) struct Promise {
+    space: Arc<Space>,
+    left: u64,
+}
+
+impl Promise {
+    /// A promise of nothing, to be merged into.
+    pub(super) fn none(space: Arc<Space>) -> Self {
+        Self { space, left: 0 }
+    }
+
+    /// Splits off up to `cost` bytes.
+    pub(super) fn take(&mut self, cost: u64) -> Self {
+        let taken = cost.min(self.left);
+        self.left -= taken;
+        Self { space: Arc::clone(&self.space), left: taken }
+    }
+
+    /// Adds another's room to this one's.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        self.left += std::mem::take(&mut other.left);
+    }
+
+    /// Bytes that are left.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let mut counts = self.space.counts();
+        counts.promised = counts.promised.saturating_sub(self.left);
+    }
+}

@@ -1,0 +1,269 @@
+//! The store's face: opening, objects, pins, closing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::append::Appender;
+use super::ballast::Ballast;
+use super::catalog::{Catalog, DAMAGE_QUEUE, Damage};
+use super::disk::Disk;
+use super::health::Health;
+use super::index::Index;
+use super::journal::{Fact, Journal};
+use super::lease::Lease;
+use super::ledger::{Found, Ledger};
+use super::object::{NewObject, ObjectInfo, State};
+use super::record::{Key, Kind};
+use super::segment::Segments;
+use super::space::Space;
+use super::{Error, open};
+use crate::content::{CHUNK_LEN, ObjectId};
+use crate::support::pool::Pool;
+use crate::support::task::Tasks;
+
+/// How long [`Store::close`] waits for what was accepted to be written: the queue holds 16 MiB.
+const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+
+/// A store's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes that the store may use, with headers and index; 0: no limit.
+    pub quota: u64,
+    /// Bytes of the file system that are to stay free.
+    pub reserve: u64,
+    /// Bytes of memory for the index's cache. 32 MiB hold the entries of about 100 GiB of 1 MiB chunks; the daemon
+    /// is to stay under 150 MiB.
+    pub index_cache: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { quota: 0, reserve: 1 << 30, index_cache: 32 << 20 }
+    }
+}
+
+/// What is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of records on disk: payloads with their headers and padding.
+    pub stored_bytes: u64,
+    /// Bytes that count against the quota: the same with the index.
+    pub used_bytes: u64,
+    /// Whole objects.
+    pub objects: u64,
+    /// Objects that are being fetched.
+    pub partials: u64,
+    /// The quota, 0 for none.
+    pub quota: u64,
+    /// Bytes free on the file system.
+    pub free: u64,
+}
+
+/// An open store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What clones and leases share.
+pub(super) struct Inner {
+    pub(super) pool: Pool,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) appender: Appender,
+    pub(super) ledger: Ledger,
+    pub(super) health: Arc<Health>,
+    disk: Arc<dyn Disk>,
+    /// The appender's and the ledger's tasks.
+    tasks: Tasks,
+    /// Taken once, by whoever heals.
+    damage: Mutex<Option<mpsc::Receiver<Damage>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without a close the tasks end as well: with what they have at hand.
+        self.tasks.stop();
+    }
+}
+
+impl Store {
+    /// Opens the store on `disk`, making it when there is none, and brings it up to what the last run left. Blocks;
+    /// must be called within a tokio runtime, on which the store's three tasks then run.
+    ///
+    /// # Errors
+    /// [`Error::Folder`], [`Error::Locked`], [`Error::TooNew`], [`Error::Damaged`], [`Error::Io`],
+    /// [`Error::Index`].
+    pub fn open(options: &Options, disk: Arc<dyn Disk>, pool: Pool) -> Result<Self, Error> {
+        let lock = open::prepare(disk.as_ref())?;
+        let key = open::key(disk.as_ref())?;
+        let health = Arc::new(Health::open(Arc::clone(&disk), lock));
+        let clean = health.is_clean();
+        let mut objects = BTreeMap::new();
+        let journal = Journal::open(Arc::clone(&disk), key, |fact| match fact {
+            Fact::Key(_) => {}
+            Fact::Object(info) => drop(objects.insert(info.id, info)),
+            Fact::Removed(id) => drop(objects.remove(&id)),
+        })?;
+        let segments = Segments::list(Arc::clone(&disk)).map_err(Error::io("list segments"))?;
+        let index = Index::open(disk.index_dir().as_deref(), options.index_cache, &key)?;
+        let space = Space::new(Arc::clone(&disk), options.quota, options.reserve);
+        let (told, damage) = mpsc::channel(DAMAGE_QUEUE);
+        let catalog = Arc::new(Catalog::new(key, segments, index, space, told));
+        let tail = open::recover(&catalog, clean)?;
+        let tasks = Tasks::new();
+        let appender = Appender::start(Arc::clone(&catalog), Arc::clone(&health), tail, &pool, &tasks);
+        let ballast = Ballast::open(Arc::clone(&disk));
+        let ledger = Ledger::start((journal, objects), Arc::clone(&health), ballast, pool.clone(), &tasks);
+        let damage = Mutex::new(Some(damage));
+        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Writes what was accepted, makes it durable, and marks the store as closed in order. Later calls that
+    /// write give [`Error::Closed`]. The folder stays locked until the last clone and lease are dropped.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] when the disk failed, [`Error::Io`], [`Error::Index`].
+    pub async fn close(&self) -> Result<(), Error> {
+        let running = self.inner.tasks.drain(CLOSE_WITHIN).await;
+        self.blocking(move |inner| {
+            inner.appender.finish()?;
+            inner.catalog.index.flush()?;
+            if running == 0 { inner.health.close() } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// A new lease, under which to write.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        Lease::new(Arc::clone(&self.inner))
+    }
+
+    /// What is known of an object, whole or partial (see its state).
+    #[must_use]
+    pub fn object(&self, id: &ObjectId) -> Option<ObjectInfo> {
+        self.inner.ledger.get(id)
+    }
+
+    /// Up to `limit` whole objects in the order of their ids, from behind `after` on.
+    #[must_use]
+    pub fn objects(&self, after: Option<ObjectId>, limit: usize) -> Vec<ObjectInfo> {
+        self.inner.ledger.page(State::Whole, after, limit)
+    }
+
+    /// As [`Store::objects`], of those that are being fetched.
+    #[must_use]
+    pub fn partials(&self, after: Option<ObjectId>, limit: usize) -> Vec<ObjectInfo> {
+        self.inner.ledger.page(State::Partial, after, limit)
+    }
+
+    /// The whole object of this name, or whose id is this or begins with it (8 to 64 digits). Names go first.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Found {
+        self.inner.ledger.find(text)
+    }
+
+    /// Pins an object for a user. `Ok(false)`: there is no such whole object. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Invalid`] for too many pins.
+    pub async fn pin(&self, id: &ObjectId, uid: u32) -> Result<bool, Error> {
+        let now = super::now();
+        self.edit(id, move |info| info.pin(uid, now).map(|_| ())).await
+    }
+
+    /// Takes a user's pin away; the object stays, as a cached one when it was the last. `Ok(false)`: there is no
+    /// such whole object. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`].
+    pub async fn unpin(&self, id: &ObjectId, uid: u32) -> Result<bool, Error> {
+        self.edit(id, move |info| {
+            info.unpin(uid);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets an object's name leave this node, or no more. `Ok(false)`: there is no such whole object.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`].
+    pub async fn publish(&self, id: &ObjectId, publish: bool) -> Result<bool, Error> {
+        self.edit(id, move |info| {
+            info.publish = publish;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn edit(
+        &self,
+        id: &ObjectId,
+        edit: impl FnOnce(&mut ObjectInfo) -> Result<(), Error> + Send + 'static,
+    ) -> Result<bool, Error> {
+        let id = *id;
+        let change = move |draft: &mut super::ledger::Draft<'_>| {
+            let Some(old) = draft.get(&id).filter(|info| info.state == State::Whole) else {
+                return Ok(false);
+            };
+            let mut info = old.clone();
+            edit(&mut info)?;
+            if info != *old {
+                draft.set(info);
+            }
+            Ok(true)
+        };
+        self.inner.ledger.change(change).await
+    }
+
+    /// What is in use.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file system does not tell its free space.
+    pub async fn usage(&self) -> Result<Usage, Error> {
+        self.blocking(|inner| {
+            let (stored_bytes, used_bytes) = inner.catalog.space.stored_and_used();
+            let (objects, partials) = inner.ledger.count();
+            let free = inner.disk.free().map_err(Error::io("ask for the free space"))?;
+            let quota = inner.catalog.space.quota();
+            Ok(Usage { stored_bytes, used_bytes, objects, partials, quota, free })
+        })
+        .await
+    }
+
+    /// Whether a write has failed, so that nothing more is written until casd is restarted.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.inner.health.check().is_err()
+    }
+
+    /// Where damage is told of. Gives it once.
+    #[must_use]
+    pub fn take_damage(&self) -> Option<mpsc::Receiver<Damage>> {
+        self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Inner {
+    /// An object without its only chunk, or without the top of its manifest, is none.
+    pub(super) async fn require_first_record(self: &Arc<Self>, object: &NewObject) -> Result<(), Error> {
+        let key = if object.length <= CHUNK_LEN {
+            Key::data(&object.id.only_chunk())
+        } else {
+            Key { kind: Kind::Top, id: *object.id.as_bytes() }
+        };
+        if self.catalog.is_fresh(&key) {
+            return Ok(());
+        }
+        let inner = Arc::clone(self);
+        match self.pool.run(move || inner.catalog.find(&key)).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::Invalid("the object's chunk or manifest has not been stored")),
+        }
+    }
+}

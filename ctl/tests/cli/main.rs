@@ -1,6 +1,11 @@
 //! casctl as a process, against a daemon that does as a test tells it.
 
-#![expect(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, reason = "a test's own daemon")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's own daemon"
+)]
 
 mod daemon;
 

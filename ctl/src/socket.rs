@@ -17,7 +17,8 @@ const SYSTEM: &str = "/run/casd/casd.sock";
 /// # Errors
 /// When none does, saying what was tried.
 pub(crate) async fn connect(given: Option<&Path>) -> Result<Channel, Failure> {
-    let places = match given {
+    // An empty path, as in `CASD_SOCKET= casctl …`, names nothing.
+    let places = match given.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => vec![path.to_owned()],
         None => places(|key| std::env::var_os(key)),
     };

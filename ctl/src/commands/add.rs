@@ -24,7 +24,6 @@ const AT_ONCE: usize = 8;
 
 /// Adds every path; see [`Add`].
 pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
-    check(&args)?;
     let progress = Progress::new(session.output, None);
     let results =
         stream::iter(&args.paths).map(|path| add(session, &args, path, &progress)).buffered(AT_ONCE);
@@ -39,7 +38,7 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
 }
 
 /// Refuses what makes no sense together, and what this version does not have.
-fn check(args: &Add) -> Result<(), Failure> {
+pub(super) fn check(args: &Add) -> Result<(), Failure> {
     if args.recursive || args.each {
         return Err(
             Failure::not_built("directories (-r, --each)").hint("meanwhile: `tar c DIR | casctl add -`")

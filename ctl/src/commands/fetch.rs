@@ -20,13 +20,18 @@ use crate::output::text::{count, escaped, size};
 
 /// Fetches; see [`Fetch`].
 pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure> {
-    if args.detach || args.wait || args.symlinks {
-        return Err(Failure::not_built("--detach, --wait and --symlinks"));
-    }
     match args.output.as_deref() {
         Some(path) if path.as_os_str() == "-" => to_stdout(session, &args).await,
         path => to_file(session, &args, path).await,
     }
+}
+
+/// Refuses what this version does not have.
+pub(super) fn check(args: &Fetch) -> Result<(), Failure> {
+    if args.detach || args.wait || args.symlinks {
+        return Err(Failure::not_built("--detach, --wait and --symlinks"));
+    }
+    Ok(())
 }
 
 async fn to_stdout(session: &Session, args: &Fetch) -> Result<Exit, Failure> {

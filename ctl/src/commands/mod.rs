@@ -75,8 +75,12 @@ impl Session {
 /// # Errors
 /// When the verb as a whole fails. What fails of one of several arguments is told here, and is in the exit code.
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
-    if let Verb::Completions(args) = args.verb {
-        return completions::run(&args);
+    // What needs no daemon comes first.
+    match &args.verb {
+        Verb::Completions(args) => return completions::run(args),
+        Verb::Add(args) => add::check(args)?,
+        Verb::Fetch(args) => fetch::check(args)?,
+        _ => {}
     }
     let channel = socket::connect(args.global.socket.as_deref()).await?;
     let session = Session { channel, output };

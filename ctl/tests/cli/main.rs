@@ -215,6 +215,8 @@ async fn the_highest_code_wins_and_names_are_safe() {
 #[tokio::test]
 async fn no_daemon_says_what_was_tried() {
     let folder = folder();
+    let (code, _, stderr) = words(&run(folder.path(), &["add", "-r", "."]).await);
+    assert!(code == 2 && stderr.contains("later version"), "{stderr}");
     let (code, _, stderr) = words(&run(folder.path(), &["--json", "status"]).await);
     let error: Value = serde_json::from_str(&stderr).unwrap();
     assert_eq!((code, &error["reason"]), (3, &Value::from("NO_DAEMON")));

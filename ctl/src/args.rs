@@ -85,8 +85,8 @@ pub(crate) struct Add {
     /// What to call it instead of the file's name
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Let the network find it by its name
-    #[arg(long, conflicts_with = "private")]
+    /// (later) Let the network find it by its name
+    #[arg(long, hide = true, conflicts_with = "private")]
     pub(crate) publish: bool,
     /// Never announce, serve or place it
     #[arg(long)]
@@ -127,8 +127,8 @@ pub(crate) struct Fetch {
     /// Give up when nothing arrives for so long (500ms, 60s, 2m, 1h)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) stall: Duration,
-    /// Only bring it into the store, and do not wait for it
-    #[arg(long, hide = true, conflicts_with = "output")]
+    /// (later) Leave it in the store, and do not wait for it
+    #[arg(long, hide = true)]
     pub(crate) detach: bool,
     /// (later) Wait until someone holds it
     #[arg(long, hide = true)]
@@ -252,7 +252,9 @@ mod tests {
         assert_eq!(parse_duration("60s"), Ok(Duration::from_secs(60)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["", "60", "s", "-1s", "1.5s", "0s", "1 s", "99999999999999999999s", "9999999999999999h", "1d"] {
+        for wrong in
+            ["", "60", "s", "-1s", "1.5s", "0s", "1 s", "99999999999999999999s", "9999999999999999h", "1d"]
+        {
             assert!(parse_duration(wrong).is_err(), "{wrong:?}");
         }
     }

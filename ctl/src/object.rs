@@ -114,12 +114,15 @@ mod tests {
 
     #[test]
     fn links_carry_hints() {
-        let link = format!("casd:{ID},name=a%20b%2Cc,peer=12D3@127.0.0.1:9000,later=x,peer=/ip4/1.2.3.4/p2p/Q");
+        let link =
+            format!("casd:{ID},name=a%20b%2Cc,peer=12D3@127.0.0.1:9000,later=x,peer=/ip4/1.2.3.4/p2p/Q");
         let source: Source = link.parse().unwrap();
         assert_eq!(source.id.as_str(), ID);
         assert_eq!(source.name.as_deref(), Some("a b,c"));
         assert_eq!(source.peers, ["12D3@127.0.0.1:9000", "/ip4/1.2.3.4/p2p/Q"]);
-        for wrong in ["casd:", "casd:12", &format!("casd:{ID},name"), &format!("casd:{ID},name=%ff"), "http://x"] {
+        for wrong in
+            ["casd:", "casd:12", &format!("casd:{ID},name"), &format!("casd:{ID},name=%ff"), "http://x"]
+        {
             assert!(wrong.parse::<Source>().is_err(), "{wrong}");
         }
     }

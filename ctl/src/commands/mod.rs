@@ -1,0 +1,121 @@
+//! The verbs, one a file.
+
+mod add;
+mod cat;
+mod completions;
+mod connect;
+mod fetch;
+mod gc;
+mod link;
+mod ls;
+mod peers;
+mod pin;
+mod providers;
+mod rm;
+mod stat;
+mod status;
+mod unpin;
+
+use std::process::ExitCode;
+
+use casd_proto::client;
+use casd_proto::v1::network_client::NetworkClient;
+use casd_proto::v1::node_client::NodeClient;
+use casd_proto::v1::objects_client::ObjectsClient;
+use clap::error::ErrorKind;
+use futures::{Stream, StreamExt};
+use tonic::transport::Channel;
+
+use crate::args::{Args, Verb};
+use crate::error::{Exit, Failure};
+use crate::output::{Line, Output};
+use crate::socket;
+
+/// What a verb works with.
+struct Session {
+    /// The connection to the daemon.
+    channel: Channel,
+    /// How results are printed.
+    output: Output,
+}
+
+impl Session {
+    fn objects(&self) -> ObjectsClient<Channel> {
+        client::objects(self.channel.clone())
+    }
+
+    fn network(&self) -> NetworkClient<Channel> {
+        client::network(self.channel.clone())
+    }
+
+    fn node(&self) -> NodeClient<Channel> {
+        client::node(self.channel.clone())
+    }
+
+    /// Prints what comes of several arguments, in their order; a failure of one does not stop the others.
+    /// Gives the highest exit code.
+    async fn tell_each(&self, results: impl Stream<Item = Result<Line, Failure>>) -> Result<Exit, Failure> {
+        let mut worst = Exit::Done;
+        let mut results = std::pin::pin!(results);
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(line) => self.output.result(&line)?,
+                Err(failure) => {
+                    worst = worst.max(failure.exit);
+                    self.output.failure(&failure);
+                }
+            }
+        }
+        Ok(worst)
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// When the verb as a whole fails. What fails of one of several arguments is told here, and is in the exit code.
+pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
+    // What needs no daemon comes first.
+    match &args.verb {
+        Verb::Completions(args) => return completions::run(args),
+        Verb::Add(args) => add::check(args)?,
+        Verb::Fetch(args) => fetch::check(args)?,
+        _ => {}
+    }
+    let channel = socket::connect(args.global.socket.as_deref()).await?;
+    let session = Session { channel, output };
+    match args.verb {
+        Verb::Add(args) => add::run(&session, args).await,
+        Verb::Fetch(args) => fetch::run(&session, args).await,
+        Verb::Cat(args) => cat::run(&session, args).await,
+        Verb::Ls(args) => ls::run(&session, args).await,
+        Verb::Stat(args) => stat::run(&session, args).await,
+        Verb::Rm(args) => rm::run(&session, args).await,
+        Verb::Pin(args) => pin::run(&session, args).await,
+        Verb::Unpin(args) => unpin::run(&session, args).await,
+        Verb::Link(args) => link::run(&session, args).await,
+        Verb::Providers(args) => providers::run(&session, args).await,
+        Verb::Peers => peers::run(&session).await,
+        Verb::Connect(args) => connect::run(&session, args).await,
+        Verb::Status => status::run(&session).await,
+        Verb::Gc(args) => gc::run(&session, args).await,
+        Verb::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Says what is wrong with the command line, or what `--help` and `--version` ask for.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !asked && std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let message = lines.next().unwrap_or_default().trim_start_matches("error: ");
+        let hint = lines.find_map(|line| line.strip_prefix("tip: ")).unwrap_or("see `casctl --help`");
+        let failure = Failure::local(Exit::Usage, "USAGE", message).hint(hint);
+        Output { json: true, quiet: false }.failure(&failure);
+        return Exit::Usage.into();
+    }
+    // The terminal may be gone; then there is nobody to tell.
+    let _ = error.print();
+    if asked { Exit::Done.into() } else { Exit::Usage.into() }
+}

@@ -1,0 +1,40 @@
+//! `casctl peers`: lists the connected peers.
+
+use casd_proto::v1::{Peer, PeersRequest};
+use serde_json::json;
+
+use super::Session;
+use crate::error::{Exit, Failure};
+use crate::output::Line;
+use crate::output::text::{escaped, size};
+
+/// Lists.
+pub(super) async fn run(session: &Session) -> Result<Exit, Failure> {
+    let peers = session.network().peers(PeersRequest {}).await?.into_inner().peers;
+    if peers.is_empty() {
+        session
+            .output
+            .note("no peers; `casctl connect ADDR`, or `bootstrap` in the configuration, finds some");
+    }
+    let lines: Vec<Line> = peers.iter().map(line).collect();
+    session.output.results(&lines)?;
+    Ok(Exit::Done)
+}
+
+fn line(peer: &Peer) -> Line {
+    let id = escaped(&peer.peer_id);
+    let (received, sent) = (size(peer.received_bytes), size(peer.sent_bytes));
+    let addresses = escaped(&peer.addresses.join(" "));
+    Line {
+        human: format!("{id}  in {received}  out {sent}  {addresses}").trim_end().to_owned(),
+        bare: id,
+        json: json!({
+            "peer_id": peer.peer_id,
+            "addresses": peer.addresses,
+            "chunk_connected": peer.chunk_connected,
+            "dht_connected": peer.dht_connected,
+            "received_bytes": peer.received_bytes,
+            "sent_bytes": peer.sent_bytes,
+        }),
+    }
+}

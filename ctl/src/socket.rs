@@ -1,0 +1,120 @@
+//! Finding the daemon: which socket, and what to say when none answers.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use casd_proto::client;
+use tonic::transport::Channel;
+
+use crate::error::{Exit, Failure, plain};
+
+/// Where the system's daemon listens.
+const SYSTEM: &str = "/run/casd/casd.sock";
+
+/// Connects to the daemon: to `given` only, or else to the first place of [`places`] where one answers.
+///
+/// # Errors
+/// When none does, saying what was tried.
+pub(crate) async fn connect(given: Option<&Path>) -> Result<Channel, Failure> {
+    // An empty path, as in `CASD_SOCKET= casctl …`, names nothing.
+    let places = match given.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => vec![path.to_owned()],
+        None => places(|key| std::env::var_os(key)),
+    };
+    let mut tried = Vec::new();
+    for path in &places {
+        match client::connect(path).await {
+            Ok(channel) => return Ok(channel),
+            // Where nothing is, or nobody listens any more, the next place may do.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                tried.push((path, error));
+            }
+            Err(error) => return Err(refused(path, &error)),
+        }
+    }
+    Err(nobody(&tried))
+}
+
+/// Where a daemon may listen, best first: the user's own daemon, then the system's.
+fn places(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let folder = |key, below: &str| {
+        // As the XDG specification has it, a relative path counts as not set.
+        variable(key).map(PathBuf::from).filter(|path| path.is_absolute()).map(|path| path.join(below))
+    };
+    let own = [
+        folder("XDG_RUNTIME_DIR", "casd/casd.sock"),
+        folder("XDG_STATE_HOME", "casd/casd.sock"),
+        folder("HOME", ".local/state/casd/casd.sock"),
+    ];
+    let mut places: Vec<PathBuf> = own.into_iter().flatten().collect();
+    places.push(PathBuf::from(SYSTEM));
+    places
+}
+
+/// There is a socket, but not for this caller, or it is none.
+fn refused(path: &Path, error: &io::Error) -> Failure {
+    let shown = path.display();
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let message = format!("{shown}: not permitted to connect to the daemon");
+        return Failure::local(Exit::NotPermitted, "NOT_PERMITTED", message)
+            .hint("ask to be made a member of the socket's group (`ls -l` shows it), or run a daemon of your own: `casd`");
+    }
+    Failure::local(
+        Exit::NoDaemon,
+        "NO_DAEMON",
+        format!("{shown}: cannot connect to a daemon: {}", plain(error)),
+    )
+}
+
+/// Nobody listens anywhere.
+fn nobody(tried: &[(&PathBuf, io::Error)]) -> Failure {
+    let list: Vec<String> = tried
+        .iter()
+        .map(|(path, error)| {
+            let why =
+                if error.kind() == io::ErrorKind::NotFound { "nothing there" } else { "nobody listens" };
+            format!("{} ({why})", path.display())
+        })
+        .collect();
+    Failure::local(Exit::NoDaemon, "NO_DAEMON", format!("no daemon answers; tried {}", list.join(", "))).hint(
+        "start it with `systemctl start casd`, or as yourself with `casd`; --socket names another place",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_own_daemon_comes_first() {
+        let set = |key: &str| match key {
+            "XDG_RUNTIME_DIR" => Some("/run/user/7".into()),
+            "XDG_STATE_HOME" => Some("relative".into()),
+            "HOME" => Some("/home/u".into()),
+            _ => None,
+        };
+        let expected =
+            ["/run/user/7/casd/casd.sock", "/home/u/.local/state/casd/casd.sock", "/run/casd/casd.sock"];
+        assert_eq!(places(set), expected.map(PathBuf::from));
+        assert_eq!(places(|_| None), [PathBuf::from(SYSTEM)]);
+    }
+
+    #[tokio::test]
+    async fn what_was_tried_is_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none.sock");
+        let failure = connect(Some(&path)).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::NoDaemon);
+        assert!(failure.to_string().contains("none.sock (nothing there)"), "{failure}");
+
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let failure = connect(Some(&path)).await.unwrap_err();
+        assert!(failure.to_string().contains("nobody listens"), "{failure}");
+
+        let long = folder.path().join("x".repeat(120));
+        assert_eq!(connect(Some(&long)).await.unwrap_err().exit, Exit::NoDaemon);
+    }
+}

@@ -1,1 +1,3 @@
-//! Not built yet.
+//! The fetch path. So far only its policy is built: [`planner`].
+
+pub mod planner;

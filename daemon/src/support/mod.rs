@@ -5,12 +5,9 @@
 //! nothing, it keeps no state.
 
 pub mod pool;
-pub mod pool;
 pub mod rate;
 pub mod ready;
 pub mod shutdown;
 pub mod systemd;
-pub mod task;
-pub mod telemetry;
 pub mod task;
 pub mod telemetry;

@@ -1,0 +1,166 @@
+//! Which needed chunk to ask of which peer.
+
+use std::time::Duration;
+
+use super::late::much_later;
+use super::{Action, CHUNK_LEN, Order, PeerNo, Planner, RECHECK, Shard};
+
+/// Chunks that are looked at for a peer of which nobody knows what it holds.
+const GUESSES: usize = 1024;
+
+impl Planner {
+    /// Gives every peer with room something to do, as far as there is anything.
+    pub(super) fn fill(&mut self, actions: &mut Vec<Action>) {
+        let mut idle = Vec::new();
+        loop {
+            while let Some(peer) = self.next_peer(&idle) {
+                match self.pick(peer, actions) {
+                    Some(shard) => self.ask(peer, shard, actions),
+                    None => idle.push(peer),
+                }
+            }
+            if !self.survey(!idle.is_empty(), actions) {
+                break;
+            }
+            idle.clear();
+        }
+        let waiting = !idle.is_empty() && self.flight.bytes > 0;
+        self.recheck = waiting.then_some(self.now + RECHECK);
+    }
+
+    /// Of the peers with room and not in `idle`, the one that would answer soonest.
+    fn next_peer(&self, idle: &[PeerNo]) -> Option<PeerNo> {
+        let bytes = self.chunks.bytes(0);
+        let ready = self.peers.iter().filter(|&(no, peer)| {
+            !idle.contains(no) && peer.has_room(bytes, self.now) && self.allows(peer, bytes)
+        });
+        let soonest = ready.min_by_key(|(_, peer)| peer.answers_in(bytes, self.now).unwrap_or(Duration::MAX));
+        soonest.map(|(&no, _)| no)
+    }
+
+    /// The best thing to ask of a peer now.
+    fn pick(&mut self, no: PeerNo, actions: &mut Vec<Action>) -> Option<Shard> {
+        let data = match self.order {
+            Order::Rarest => self.pick_rarest(no),
+            Order::InOrder { .. } => self.pick_in_order(no),
+        };
+        data.map(Shard::Data)
+            .or_else(|| self.pick_for_stripe(no))
+            .or_else(|| self.pick_guess(no).map(Shard::Data))
+            .or_else(|| self.pick_duplicate(no, actions))
+    }
+
+    /// The rarest open chunk that a peer holds.
+    fn pick_rarest(&mut self, no: PeerNo) -> Option<u64> {
+        let overtaken = self.overtaken(no) >= self.chunks.missing();
+        if let Some(chunk) = self.pick_again(no, overtaken) {
+            return Some(chunk);
+        }
+        loop {
+            let peer = self.peers.get_mut(&no)?;
+            let Some((chunk, count)) = peer.queue.pop() else {
+                if peer.dry {
+                    return None;
+                }
+                let queue = self.runs.sort(&self.chunks, &self.holders, self.peers.get(&no)?);
+                let peer = self.peers.get_mut(&no)?;
+                (peer.dry, peer.queue) = (queue.is_empty(), queue);
+                continue;
+            };
+            // What has become less rare since comes back when the queue is sorted again.
+            let stale = self.holders.count(chunk) > count || !peer.holding.has(chunk);
+            if stale || !self.chunks.open(chunk) {
+                continue;
+            }
+            if overtaken && self.sooner_elsewhere(no, chunk) {
+                self.peers.get_mut(&no)?.queue.push((chunk, count));
+                return None;
+            }
+            return Some(chunk);
+        }
+    }
+
+    /// A chunk that was asked for in vain before; last of all the one that failed at this very peer.
+    fn pick_again(&mut self, no: PeerNo, overtaken: bool) -> Option<u64> {
+        // What nobody here holds is found by the survey instead.
+        self.flight.again.retain(|&chunk| self.holders.count(chunk) > 0);
+        let peer = self.peers.get(&no)?;
+        let fits = |chunk: &u64| {
+            self.chunks.open(*chunk)
+                && peer.holding.has(*chunk)
+                && !(overtaken && self.sooner_elsewhere(no, *chunk))
+        };
+        let mut fitting = self.flight.again.iter().copied().filter(fits);
+        let first = fitting.next()?;
+        if peer.avoid != Some(first) {
+            return Some(first);
+        }
+        fitting.next().or_else(|| peer.dry.then_some(first))
+    }
+
+    /// The first open chunk within the window that a peer holds, and that it would bring in time.
+    fn pick_in_order(&self, no: PeerNo) -> Option<u64> {
+        let peer = self.peers.get(&no)?;
+        let overtaken = self.overtaken(no);
+        let mut avoided = None;
+        for (ahead, chunk) in (0..).zip(self.chunks.needed(self.window())) {
+            if self.chunks.asked.get(chunk)
+                || !peer.holding.has(chunk)
+                || (ahead < overtaken && self.sooner_elsewhere(no, chunk))
+            {
+                continue;
+            }
+            if peer.avoid != Some(chunk) {
+                return Some(chunk);
+            }
+            avoided = Some(chunk);
+        }
+        avoided
+    }
+
+    /// A chunk that no peer is known to hold, for a peer of which nobody knows what it holds.
+    fn pick_guess(&self, no: PeerNo) -> Option<u64> {
+        let peer = self.peers.get(&no)?;
+        let open = self.chunks.needed(self.window()).take(GUESSES).filter(|&chunk| self.chunks.open(chunk));
+        let mut orphans = open.filter(|&chunk| self.holders.count(chunk) == 0);
+        orphans.find(|&chunk| peer.holding.may_have(chunk))
+    }
+
+    /// How many chunks the other peers will bring before this one could answer; 0 unless it is much slower than
+    /// the fastest of them.
+    fn overtaken(&self, no: PeerNo) -> u64 {
+        let bytes = self.chunks.bytes(0);
+        let Some(mine) = self.proven_answer(no) else { return 0 };
+        let (mut rate, mut best) = (0u64, Duration::MAX);
+        for (_, peer) in self.peers.iter().filter(|&(&other, _)| other != no) {
+            if let (true, Some(theirs)) = (peer.is_available(self.now), peer.speed.rate()) {
+                rate = rate.saturating_add(theirs);
+                best = best.min(peer.answers_in(bytes, self.now).unwrap_or(Duration::MAX));
+            }
+        }
+        if best == Duration::MAX || !much_later(mine, best) {
+            return 0;
+        }
+        let brought = u128::from(rate) * mine.as_micros() / 1_000_000 / u128::from(CHUNK_LEN);
+        u64::try_from(brought).unwrap_or(u64::MAX)
+    }
+
+    /// Whether another peer that holds a chunk would bring it much sooner than this one.
+    fn sooner_elsewhere(&self, no: PeerNo, chunk: u64) -> bool {
+        let bytes = self.chunks.bytes(chunk);
+        let Some(mine) = self.proven_answer(no) else { return false };
+        self.peers.iter().any(|(&other, peer)| {
+            other != no
+                && peer.is_available(self.now)
+                && peer.speed.is_proven()
+                && peer.holding.has(chunk)
+                && peer.answers_in(bytes, self.now).is_some_and(|theirs| much_later(mine, theirs))
+        })
+    }
+
+    /// In what time a peer that has delivered before would answer one more request.
+    fn proven_answer(&self, no: PeerNo) -> Option<Duration> {
+        let peer = self.peers.get(&no).filter(|peer| peer.speed.is_proven())?;
+        peer.answers_in(self.chunks.bytes(0), self.now)
+    }
+}

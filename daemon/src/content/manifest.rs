@@ -21,7 +21,8 @@ impl Manifest {
     #[must_use]
     pub fn new(top: ManifestTop, pages: Vec<ManifestPage>) -> Option<Self> {
         let fits = |(index, page): (usize, &ManifestPage)| page.ids().len() == top.page_chunks(index);
-        (top.pages() > 0 && pages.len() == top.pages() && pages.iter().enumerate().all(fits)).then_some(Self { top, pages })
+        (top.pages() > 0 && pages.len() == top.pages() && pages.iter().enumerate().all(fits))
+            .then_some(Self { top, pages })
     }
 
     /// The object.

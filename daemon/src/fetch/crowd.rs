@@ -77,10 +77,7 @@ impl Crowd {
         }
         let (parts, hint) = (Arc::clone(&self.parts), hint.clone());
         self.dialling.push(Box::pin(async move {
-            let addresses = match &hint.reach {
-                Reach::Chunk(host, port) => resolve(host, *port).await,
-                Reach::Dht(address) => parts.discovery.chunk_addresses(hint.peer, vec![address.clone()]).await,
-            };
+            let addresses = sockets(&parts, &hint).await;
             (hint.peer, parts.links.connect(hint.peer, &addresses).await)
         }));
     }
@@ -126,7 +123,9 @@ impl Crowd {
 
     /// Dials those that wait, as far as the limits allow.
     fn dial_waiting(&mut self) {
-        while self.dialling.len() < DIALS && self.members.len() + self.dialling.len() < self.parts.options.per_fetch {
+        while self.dialling.len() < DIALS
+            && self.members.len() + self.dialling.len() < self.parts.options.per_fetch
+        {
             let Some(provider) = self.waiting.pop() else { return };
             let parts = Arc::clone(&self.parts);
             self.dialling.push(Box::pin(async move {
@@ -151,6 +150,14 @@ impl Crowd {
         if let Some(member) = self.members.get_mut(&peer) {
             member.bytes += bytes;
         }
+    }
+
+    /// A member lied: it leaves, its session ends, and it is remembered. One line in the log.
+    pub(super) fn strike(&mut self, peer: PeerNo) {
+        let Some(peer) = self.leave(peer) else { return };
+        let verdict = self.parts.scores().strike(peer, SystemTime::now());
+        tracing::warn!(%peer, ?verdict, "a peer sent something else than what was asked of it; it is not asked again");
+        self.parts.links.forget(&peer);
     }
 
     /// A member is gone, or is to be.
@@ -184,12 +191,13 @@ impl Crowd {
     }
 }
 
-/// The sockets of a host.
-async fn resolve(host: &Host, port: u16) -> Vec<SocketAddr> {
-    match host {
-        Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
-        Host::Name(name) => {
-            tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect).unwrap_or_default()
+/// The chunk ports that an address leads to: itself, those of its name, or those that the peer tells over libp2p.
+pub(super) async fn sockets(parts: &Parts, at: &PeerAddr) -> Vec<SocketAddr> {
+    match &at.reach {
+        Reach::Chunk(Host::Ip(ip), port) => vec![SocketAddr::new(*ip, *port)],
+        Reach::Chunk(Host::Name(name), port) => {
+            tokio::net::lookup_host((name.as_str(), *port)).await.map(Iterator::collect).unwrap_or_default()
         }
+        Reach::Dht(address) => parts.discovery.chunk_addresses(at.peer, vec![address.clone()]).await,
     }
 }

@@ -7,7 +7,9 @@ use crate::store;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No peer is known at all.
-    #[error("no peers are known, so {id} cannot be looked for; add one with `casctl connect ADDR`, --peer, or network.bootstrap")]
+    #[error(
+        "no peers are known, so {id} cannot be looked for; add one with `casctl connect ADDR`, --peer, or network.bootstrap"
+    )]
     NoPeers {
         /// The object.
         id: ObjectId,
@@ -21,7 +23,9 @@ pub enum Error {
         seconds: u64,
     },
     /// Nothing has come for as long as the caller would wait.
-    #[error("nothing arrived for {seconds} s; missing of {id}: {missing}; the same fetch again goes on from here")]
+    #[error(
+        "nothing arrived for {seconds} s; missing of {id}: {missing}; the same fetch again goes on from here"
+    )]
     Stalled {
         /// The object.
         id: ObjectId,

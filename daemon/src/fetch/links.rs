@@ -26,20 +26,28 @@ struct Shared {
     dial: Arc<dyn Dial>,
     options: Options,
     tasks: Tasks,
-    /// One slot a peer that was ever asked for; the inner lock keeps two fetches from dialling it twice.
+    /// One slot a peer that a session was opened with, or is being.
     slots: Mutex<HashMap<PeerId, Arc<Slot>>>,
 }
 
 #[derive(Default)]
 struct Slot {
-    open: AsyncMutex<Option<Link>>,
-    /// For people to see, without waiting for a dial.
-    view: Mutex<Option<LinkView>>,
+    /// Held while dialling, so that a peer is dialled once.
+    dialling: AsyncMutex<()>,
+    /// The last session and where it leads.
+    link: Mutex<Option<(Asker, SocketAddr)>>,
 }
 
-#[derive(Clone)]
-struct Link {
-    asker: Asker,
+impl Slot {
+    fn link(&self) -> MutexGuard<'_, Option<(Asker, SocketAddr)>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Option<Asker> {
+        let mut link = self.link();
+        link.take_if(|(asker, _)| asker.is_closed());
+        link.as_ref().map(|(asker, _)| asker.clone())
+    }
 }
 
 /// A session, for people to see.
@@ -51,6 +59,10 @@ pub struct LinkView {
     pub at: SocketAddr,
     /// Whether it is open.
     pub open: bool,
+    /// Bytes that came in it.
+    pub received: u64,
+    /// Bytes that went out in it.
+    pub sent: u64,
 }
 
 impl Links {
@@ -68,30 +80,26 @@ impl Links {
     /// time by the dialler and the hello. `None` when it cannot be reached.
     pub async fn connect(&self, peer: PeerId, addresses: &[SocketAddr]) -> Option<Asker> {
         let slot = Arc::clone(self.slots().entry(peer).or_default());
-        let mut open = slot.open.lock().await;
-        if let Some(link) = open.as_ref().filter(|link| !link.asker.is_closed()) {
-            return Some(link.asker.clone());
+        let _dialling = slot.dialling.lock().await;
+        if let Some(asker) = slot.open() {
+            return Some(asker);
         }
-        *open = None;
         for at in addresses.iter().take(ADDRESSES) {
             match self.dial(peer, *at).await {
                 Ok(asker) => {
-                    let view = LinkView { peer, at: *at, open: true };
-                    *slot.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
-                    *open = Some(Link { asker: asker.clone() });
+                    *slot.link() = Some((asker.clone(), *at));
                     return Some(asker);
                 }
                 Err(why) => tracing::debug!(%peer, %at, %why, "no session"),
             }
         }
-        drop(open);
         self.forget(&peer);
         None
     }
 
     async fn dial(&self, peer: PeerId, at: SocketAddr) -> Result<Asker, String> {
         let conn = self.shared.dial.dial(peer, at).await.map_err(|error| error.to_string())?;
-        let options = self.shared.options.clone();
+        let options = &self.shared.options;
         Asker::open(conn, options, &self.shared.tasks).await.map_err(|error| error.to_string())
     }
 
@@ -103,7 +111,14 @@ impl Links {
     /// All sessions that are open.
     #[must_use]
     pub fn views(&self) -> Vec<LinkView> {
-        let view = |slot: &Arc<Slot>| slot.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.slots().values().filter_map(view).collect()
+        let slots: Vec<(PeerId, Arc<Slot>)> =
+            self.slots().iter().map(|(peer, slot)| (*peer, Arc::clone(slot))).collect();
+        let view = |(peer, slot): (PeerId, Arc<Slot>)| {
+            let link = slot.link();
+            let (asker, at) = link.as_ref()?;
+            let (received, sent) = (asker.received(), asker.sent());
+            Some(LinkView { peer, at: *at, open: !asker.is_closed(), received, sent })
+        };
+        slots.into_iter().filter_map(view).filter(|view| view.open).collect()
     }
 }

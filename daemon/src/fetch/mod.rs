@@ -214,6 +214,12 @@ impl Fetcher {
         Fetching { events }
     }
 
+    /// Opens a session at a chunk port. `None` when that peer does not answer there.
+    pub async fn connect(&self, at: &PeerAddr) -> Option<PeerId> {
+        let addresses = crowd::sockets(&self.parts, at).await;
+        self.parts.links.connect(at.peer, &addresses).await.map(|asker| asker.peer())
+    }
+
     /// The sessions that are open, for people to see.
     #[must_use]
     pub fn links(&self) -> Vec<LinkView> {

@@ -57,7 +57,11 @@ impl Parity {
     /// The stripes, as the planner wants them.
     #[expect(clippy::cast_possible_truncation, reason = "a stripe has at most 128 data and 64 parity chunks")]
     pub(super) fn stripes(&self) -> Vec<planner::Stripe> {
-        let stripe = |s: erasure::Stripe| planner::Stripe { first: s.first, data: s.data as u8, parity: s.parity as u8 };
+        let stripe = |s: erasure::Stripe| planner::Stripe {
+            first: s.first,
+            data: s.data as u8,
+            parity: s.parity as u8,
+        };
         self.layout.iter().map(stripe).collect()
     }
 
@@ -83,7 +87,13 @@ impl Parity {
     }
 
     /// Begins to rebuild a stripe from its data chunks in the store and the parity chunks here.
-    pub(super) fn rebuild(&self, number: u32, shape: &Shape, parts: &Arc<Parts>, lease: &Arc<Lease>) -> Option<Rebuild> {
+    pub(super) fn rebuild(
+        &self,
+        number: u32,
+        shape: &Shape,
+        parts: &Arc<Parts>,
+        lease: &Arc<Lease>,
+    ) -> Option<Rebuild> {
         Some(Rebuild {
             stripe: self.layout.stripe(u64::from(number))?,
             parity: self.held.get(&number).cloned().unwrap_or_default(),
@@ -151,14 +161,19 @@ impl Rebuild {
     /// A chunk of this stripe that is not in the store.
     fn first_missing(&self) -> u64 {
         let missing = |index: &u64| {
-            !self.shape.is_zero(*index) && self.shape.chunk(*index).is_some_and(|chunk| !self.parts.store.has(&chunk.id))
+            !self.shape.is_zero(*index)
+                && self.shape.chunk(*index).is_some_and(|chunk| !self.parts.store.has(&chunk.id))
         };
         self.stripe.chunks().find(missing).unwrap_or(self.stripe.first)
     }
 }
 
 /// Rebuilds and proves the missing chunks. A chunk that does not match its id is [`erasure::Error::Shape`].
-fn compute(stripe: &erasure::Stripe, shape: &Shape, shards: &[Option<Bytes>]) -> Result<Vec<(u64, Chunk)>, erasure::Error> {
+fn compute(
+    stripe: &erasure::Stripe,
+    shape: &Shape,
+    shards: &[Option<Bytes>],
+) -> Result<Vec<(u64, Chunk)>, erasure::Error> {
     let prove = |(at, bytes): (usize, Bytes)| {
         let index = stripe.first + at as u64;
         let chunk = shape.chunk(index).filter(|chunk| bytes.len() >= chunk.length as usize);

@@ -120,7 +120,9 @@ impl Inner {
         let at = match self.order {
             Order::InOrder => Some(self.low).filter(|at| self.ready.get(*at)),
             // What is in memory first, so that it leaves memory.
-            Order::Any => self.held.keys().next().copied().or_else(|| self.ready.first_beyond(&self.taken, self.low)),
+            Order::Any => {
+                self.held.keys().next().copied().or_else(|| self.ready.first_beyond(&self.taken, self.low))
+            }
         }?;
         self.taken.set(at);
         let bytes = self.held.remove(&at);

@@ -23,9 +23,10 @@ pub use error::Error;
 
 use crate::content::{Chunk, ObjectId, Place};
 use crate::erasure::Geometry;
-use crate::store::{Item, NewObject, Store};
+use crate::store::{Committed, Item, NewObject, Store};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
+use crate::support::unix_now;
 
 /// Messages on their way into a pipeline: with messages of 1 MiB, 4 MiB of memory an add.
 const QUEUE: usize = 4;
@@ -126,8 +127,7 @@ impl Ingest {
         let known = Added::known(id, size, &options)?;
         let lease = self.store.lease();
         lease.put(Item::Chunk(chunk)).await?;
-        lease.sync().await?;
-        let created = lease.commit(new_object(id, size, None, &options)).await?.is_new();
+        let created = lease.commit(new_object(id, size, None, &options)).await? == Committed::Created;
         Ok(Added { created, ..known })
     }
 }
@@ -145,12 +145,11 @@ impl Added {
 /// The journal's entry for an object that was added with these options.
 fn new_object(id: ObjectId, length: u64, parity: Option<Geometry>, options: &AddOptions) -> NewObject {
     NewObject {
-        id,
-        length,
         name: options.name.clone(),
         parity: parity.map(|geometry| (geometry.k(), geometry.m())),
         private: options.private,
         pin: options.pin,
+        ..NewObject::new(id, length, unix_now())
     }
 }
 

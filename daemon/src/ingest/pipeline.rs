@@ -6,17 +6,23 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 
 use super::cut::Cutter;
-use super::stripes::{Ready, Stripes};
+use super::stripes::Stripes;
 use super::{AddOptions, Added, Error, Ingest, Input, new_object};
-use crate::content::{self, CHUNK_LEN, CODEC_RS8, Chunk, ManifestBuilder, ObjectId, ParityClaim, ParityPart, Place};
+use crate::content::{
+    self, CHUNK_LEN, CODEC_RS8, Chunk, ManifestBuilder, ObjectId, ParityClaim, ParityPart, Place,
+};
 use crate::erasure::Geometry;
-use crate::store::{Item, Lease};
+use crate::store::{Committed, Item, Lease};
 
 /// Chunks of one add that are hashed at once.
 const HASHING: usize = 4;
 
 /// Runs one add to its end. Dropping the sender without a finish ends it with nothing.
-pub(super) async fn run(ingest: Ingest, options: AddOptions, input: mpsc::Receiver<Input>) -> Result<Added, Error> {
+pub(super) async fn run(
+    ingest: Ingest,
+    options: AddOptions,
+    input: mpsc::Receiver<Input>,
+) -> Result<Added, Error> {
     let stopping = ingest.tasks.clone();
     let add = Add::new(ingest, options);
     tokio::select! {
@@ -110,7 +116,8 @@ impl Add {
         let place = Place::At(self.cut * CHUNK_LEN);
         self.cut += 1;
         let pool = self.ingest.pool.clone();
-        let work = async move { pool.run(move || Chunk::compute(place, bytes)).await.map_err(content::Error::from) };
+        let work =
+            async move { pool.run(move || Chunk::compute(place, bytes)).await.map_err(content::Error::from) };
         self.hashing.push_back(Box::pin(work));
     }
 
@@ -129,7 +136,7 @@ impl Add {
     /// Encodes and stores the parity of the stripes that are ready.
     async fn encode(&mut self) -> Result<(), Error> {
         while let Some(ready) = self.stripes.as_mut().and_then(Stripes::ready) {
-            let parity = self.parity(ready).await?;
+            let parity = self.ingest.pool.run(move || ready.encode()).await?;
             if let Some(stripes) = &mut self.stripes {
                 stripes.done(&parity);
             }
@@ -138,10 +145,6 @@ impl Add {
             }
         }
         Ok(())
-    }
-
-    async fn parity(&self, ready: Ready) -> Result<Vec<Chunk>, Error> {
-        self.ingest.pool.run(move || ready.encode()).await
     }
 
     /// The end of the stream: the rest, the manifest, the parity part, and the object.
@@ -173,30 +176,32 @@ impl Add {
         let manifest = self.manifest.finish()?;
         let known = Added::known(manifest.id(), manifest.length(), &self.options)?;
         self.lease.sync().await?;
-        for index in 0..manifest.pages().len() {
-            self.lease.put(Item::page(&manifest, index)).await?;
-        }
-        self.lease.put(Item::Top(manifest.top().clone())).await?;
+        self.lease.put_manifest(&manifest).await?;
         let parity = match self.stripes {
             Some(stripes) => Some(put_part(&self.ingest, &self.lease, known.id, known.size, stripes).await?),
             None => None,
         };
-        self.lease.sync().await?;
         let entry = new_object(known.id, known.size, parity, &self.options);
-        let created = self.lease.commit(entry).await?.is_new();
+        let created = self.lease.commit(entry).await? == Committed::Created;
         Ok(Added { created, ..known })
     }
 }
 
 /// Signs and stores the parity part of an object.
-async fn put_part(ingest: &Ingest, lease: &Lease, object: ObjectId, length: u64, stripes: Stripes) -> Result<Geometry, Error> {
+async fn put_part(
+    ingest: &Ingest,
+    lease: &Lease,
+    object: ObjectId,
+    length: u64,
+    stripes: Stripes,
+) -> Result<Geometry, Error> {
     let (geometry, ids) = stripes.finish();
     let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
     let claim = ParityClaim { object, length, codec: CODEC_RS8, k: geometry.k(), m: geometry.m(), count };
     let (part, pages) = ParityPart::sign(claim, &ids, &ingest.key)?;
-    for page in pages {
+    for page in &pages {
         lease.put(Item::ParityPage(page)).await?;
     }
-    lease.put(Item::ParityPart(part)).await?;
+    lease.put(Item::ParityPart(&part)).await?;
     Ok(geometry)
 }

@@ -1,1 +1,184 @@
-//! Not built yet.
+//! The product's verbs: what a person or a program can ask of a node.
+//!
+//! Owns: how the rooms below work together for one request, and what a caller may do to others' objects. Refuses:
+//! protocols and encodings (that is `api`), and sockets (the network is behind traits). Survives a crash:
+//! nothing of its own.
+
+mod error;
+mod objects;
+mod people;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+pub use error::Error;
+pub use objects::{ChunkLine, Stat};
+pub use people::{PeerLine, Status};
+
+use crate::content::ObjectId;
+use crate::erasure::Geometry;
+use crate::fetch::Fetcher;
+use crate::ingest::{self, Added, Ingest};
+use crate::peer::{Announced, Discovery, Multiaddr, PeerId};
+use crate::store::Store;
+use crate::upkeep::Announcer;
+
+pub use crate::content::Link;
+pub use crate::fetch::{Event, Fetching, Order, Progress, Request, Summary};
+pub use crate::ingest::AddOptions;
+pub use crate::peer::{Key, PeerAddr, Provider};
+pub use crate::store::{Collected, ObjectInfo};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub uid: u32,
+    /// Root, or the user that the daemon runs as.
+    pub is_admin: bool,
+}
+
+/// The nodes around this one, as the DHT plane knows them.
+pub trait Neighbours: Send + Sync {
+    /// Who is known, with the addresses, and whether there is a connection.
+    fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>>;
+
+    /// Dials a node and waits until it has proved to be of this network.
+    fn connect(&self, at: Multiaddr) -> BoxFuture<'static, Result<PeerId, String>>;
+
+    /// Where this node listens, each ending in `/p2p/` and its id.
+    fn listen(&self) -> Vec<Multiaddr>;
+}
+
+/// What a node is made of.
+pub struct Parts {
+    /// What is stored.
+    pub store: Store,
+    /// The add path.
+    pub ingest: Ingest,
+    /// The fetch path.
+    pub fetcher: Fetcher,
+    /// The announcing schedule.
+    pub announcer: Announcer,
+    /// Finds holders.
+    pub discovery: Arc<dyn Discovery>,
+    /// The nodes around.
+    pub neighbours: Arc<dyn Neighbours>,
+    /// What the node is.
+    pub about: About,
+}
+
+/// What a node is and how it adds by default.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Its id.
+    pub peer: PeerId,
+    /// What people call it.
+    pub name: String,
+    /// The network's name.
+    pub network: String,
+    /// Its chunk ports as bound; empty for a client.
+    pub chunk: Vec<std::net::SocketAddr>,
+    /// Parity of what is added, unless said otherwise.
+    pub parity: Option<Geometry>,
+    /// Whether what is added is private, unless said otherwise.
+    pub private: bool,
+    /// When it started.
+    pub started: Instant,
+}
+
+/// A node. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    parts: Arc<Parts>,
+}
+
+/// An add in progress. Dropping it ends the add: nothing becomes of it.
+pub struct Adding {
+    node: Node,
+    inner: ingest::Adding,
+    wait_announced: bool,
+}
+
+impl Node {
+    /// A node made of these.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn about(&self) -> &About {
+        &self.parts.about
+    }
+
+    /// Begins to add an object. With `wait_announced` the add is answered when the DHT has been told.
+    #[must_use]
+    pub fn add(&self, options: AddOptions, wait_announced: bool) -> Adding {
+        Adding { node: self.clone(), inner: self.parts.ingest.begin(options), wait_announced }
+    }
+
+    /// Adds an object of at most 1 MiB that is in memory already; many may run at once.
+    ///
+    /// # Errors
+    /// [`Error::Ingest`].
+    pub async fn add_small(
+        &self,
+        bytes: Bytes,
+        options: AddOptions,
+        wait_announced: bool,
+    ) -> Result<(Added, Option<Announced>), Error> {
+        let added = self.parts.ingest.add_small(bytes, options).await?;
+        let announced = self.announce(&added, wait_announced).await;
+        Ok((added, announced))
+    }
+
+    /// Lets the network know of what was added; after the answer unless the caller waits for it.
+    async fn announce(&self, added: &Added, wait: bool) -> Option<Announced> {
+        if added.private || added.id == ObjectId::EMPTY {
+            return None;
+        }
+        if wait {
+            return self.parts.announcer.hold_and_wait(added.id).await;
+        }
+        self.parts.announcer.hold(added.id);
+        None
+    }
+
+    /// Begins a fetch from peers and the store.
+    ///
+    /// # Errors
+    /// [`crate::fetch::Error::NoPeers`] when the object is not here and nobody could be asked.
+    pub async fn fetch(&self, request: Request) -> Result<Fetching, Error> {
+        let here = request.id == ObjectId::EMPTY || self.is_whole(&request.id);
+        if !here && request.peers.is_empty() && self.parts.neighbours.peers().await.is_empty() {
+            return Err(crate::fetch::Error::NoPeers { id: request.id }.into());
+        }
+        Ok(self.parts.fetcher.fetch(request))
+    }
+}
+
+impl Adding {
+    /// Hands over the next bytes.
+    ///
+    /// # Errors
+    /// [`Error::Ingest`], which ended the add.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        Ok(self.inner.write(bytes).await?)
+    }
+
+    /// Ends the stream, which must have had `length` bytes, and waits until the object is durable; and where the
+    /// caller waits for it, until it has been announced.
+    ///
+    /// # Errors
+    /// [`Error::Ingest`]; nothing became an object then.
+    pub async fn finish(self, length: u64) -> Result<(Added, Option<Announced>), Error> {
+        let added = self.inner.finish(length).await?;
+        let announced = self.node.announce(&added, self.wait_announced).await;
+        Ok((added, announced))
+    }
+}

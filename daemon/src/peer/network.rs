@@ -108,8 +108,9 @@ pub trait Discovery: Send + Sync {
     /// Looks for holders of `key`. The channel ends when the look-up does; dropping it cancels the look-up.
     fn providers(&self, key: Key) -> mpsc::Receiver<Provider>;
 
-    /// A peer's chunk ports, asked of it over libp2p when they are not known. Empty when they cannot be had.
-    fn chunk_addresses(&self, peer: PeerId) -> BoxFuture<'static, Vec<SocketAddr>>;
+    /// A peer's chunk ports, asked of it over libp2p when they are not known; `known` are addresses to reach it at
+    /// besides those that are known already. Empty when they cannot be had.
+    fn chunk_addresses(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>>;
 }
 
 /// Tells the network what this node holds.

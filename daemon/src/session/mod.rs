@@ -13,6 +13,7 @@
 
 mod asker;
 mod asking;
+mod board;
 mod codec;
 mod error;
 pub mod frames;
@@ -26,6 +27,7 @@ mod pending;
 mod want;
 
 pub use asker::Asker;
+pub use board::Board;
 pub use error::{Error, Reason};
 pub use give::{Ended, Summary, give};
 pub use giver::{Giver, Snapshot, Subscription};

@@ -11,3 +11,10 @@ pub mod shutdown;
 pub mod systemd;
 pub mod task;
 pub mod telemetry;
+
+/// The time in Unix seconds, 0 for a clock before 1970.
+#[must_use]
+pub fn unix_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::content::ObjectId;
 use crate::peer::{Announce, Announced, Key};
-use crate::store::{ObjectInfo, ObjectState, Store};
+use crate::store::{ObjectInfo, State, Store};
 use crate::support::task::Tasks;
 
 /// Nodes that keep an object's key.
@@ -24,9 +24,6 @@ const ROUND: usize = 16_384;
 
 /// Chunk keys announced in one go: 512 KiB of them.
 const CHUNK_ROUND: usize = 16_384;
-
-/// A partial object is announced once it has this many chunks.
-pub(crate) const PARTIAL_CHUNKS: usize = 16;
 
 /// How long a round that reached nobody waits before it is tried again, and the longest such wait.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
@@ -207,7 +204,8 @@ impl Schedule {
         if objects.is_empty() {
             return Round::Idle;
         }
-        let held: Vec<ObjectInfo> = objects.iter().filter_map(|id| self.store.object(id)).filter(|o| !o.private).collect();
+        let held: Vec<ObjectInfo> =
+            objects.iter().filter_map(|id| self.store.object(id)).filter(|o| !o.private).collect();
         let keys: Vec<Key> = held.iter().map(|object| *object.id.as_bytes()).collect();
         let announced = self.network.announce(keys, OBJECT_COPIES).await;
         let alone = announced.receivers == 0 && !held.is_empty();
@@ -228,7 +226,8 @@ impl Schedule {
         let withdrawn = std::mem::take(&mut pending.withdrawn);
         let mut objects = std::mem::take(&mut pending.objects);
         // Those that someone waits for go first; the rest in order, as many as a round takes.
-        let awaited: Vec<ObjectId> = pending.waiting.iter().map(|(id, _)| *id).filter(|id| objects.remove(id)).collect();
+        let awaited: Vec<ObjectId> =
+            pending.waiting.iter().map(|(id, _)| *id).filter(|id| objects.remove(id)).collect();
         if let Some(beyond) = objects.iter().nth(ROUND).copied() {
             pending.objects = objects.split_off(&beyond);
         }
@@ -245,7 +244,7 @@ impl Schedule {
         let waiting = std::mem::take(&mut pending.waiting);
         for (id, done) in waiting {
             if objects.contains(&id) {
-                let _ = done.send(announced.clone());
+                let _ = done.send(*announced);
             } else {
                 pending.waiting.push((id, done));
             }
@@ -254,7 +253,7 @@ impl Schedule {
 
     /// Announces the chunks of one object, as far as the policy wants them.
     async fn chunks(&mut self, object: &ObjectInfo) {
-        let whole = object.state == ObjectState::Whole;
+        let whole = object.state == State::Whole;
         let wanted = match self.options.policy {
             Policy::None | Policy::Objects => false,
             Policy::Chunks => true,
@@ -265,8 +264,11 @@ impl Schedule {
         }
         // An object of one chunk is announced already: the keys are the same bytes.
         let Ok(Some(manifest)) = self.store.manifest(&object.id).await else { return };
-        let held = (0..manifest.chunks()).filter(|index| !manifest.is_zero(*index)).filter_map(|index| manifest.chunk(index));
-        let keys: Vec<Key> = held.filter(|chunk| self.store.has(&chunk.id)).map(|chunk| *chunk.id.as_bytes()).collect();
+        let held = (0..manifest.chunks())
+            .filter(|index| !manifest.is_zero(*index))
+            .filter_map(|index| manifest.chunk(index));
+        let keys: Vec<Key> =
+            held.filter(|chunk| self.store.has(&chunk.id)).map(|chunk| *chunk.id.as_bytes()).collect();
         if whole && self.options.policy == Policy::Auto {
             self.spent += keys.len();
         }

@@ -243,4 +243,3 @@ impl ParityRecord {
         self.lacks.remove(&stripe);
     }
 }
-

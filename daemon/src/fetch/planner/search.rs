@@ -84,7 +84,8 @@ impl Planner {
     fn walk(&mut self, actions: &mut Vec<Action>) -> (bool, bool) {
         let window = self.window();
         let cursor = if window.contains(&self.search.cursor) { self.search.cursor } else { window.start };
-        let (ahead, behind) = (self.chunks.needed(cursor..window.end), self.chunks.needed(window.start..cursor));
+        let (ahead, behind) =
+            (self.chunks.needed(cursor..window.end), self.chunks.needed(window.start..cursor));
         let step: Vec<u64> = ahead.chain(behind).take(STEP).collect();
         let (mut lacking, mut useless) = (false, None);
         for &chunk in &step {

@@ -1,0 +1,441 @@
+//! One fetch: the planner's events come from sockets, its actions go to them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::{BoxFuture, OptionFuture};
+use futures::stream::{FuturesUnordered, SelectAll, Stream};
+use tokio::sync::mpsc;
+
+use super::asks::{Ask, Asks, Ended, Outcome};
+use super::crowd::{Arrival, Crowd};
+use super::deliver::Delivery;
+use super::error::name_missing;
+use super::planner::{self, Action, Bits, Credits, Has, PeerNo, Plan, Planner, Shard};
+use super::repair::{Parity, Rebuilt};
+use super::shape::{Shape, Wanted};
+use super::shelf::{Order, Shelf};
+use super::{Error, Event, Notice, Parts, Progress, Request, Summary, learn};
+use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
+use crate::session::Have;
+use crate::store::Lease;
+
+/// How often a caller is told how far it is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// Chunks that a reader in order may be ahead of: 32 MiB.
+const WINDOW: u64 = 32;
+
+/// An object is announced once this many of its chunks are here.
+const ANNOUNCE_FROM: u64 = 16;
+
+/// Runs one fetch to its end.
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    request: Request,
+    out: mpsc::Sender<Result<Event, Error>>,
+) -> Result<(), Error> {
+    let started = Instant::now();
+    if request.id == ObjectId::EMPTY {
+        let _ = out.send(Ok(Event::Started { size: 0, name: None })).await;
+        let _ =
+            out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
+        return Ok(());
+    }
+    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
+    let shape = match learn::from_store(&parts.store, &request.id).await? {
+        Some(shape) => shape,
+        None => learn::from_peers(&mut crowd, &request).await?,
+    };
+    let entry = learn::entry(&parts, &request, &shape);
+    let wanted = Wanted::of(shape.length(), request.range)?;
+    let _ = out.send(Ok(Event::Started { size: shape.length(), name: entry.name.clone() })).await;
+    let lease = Arc::new(parts.store.lease());
+    let whole = request.range.is_none();
+    if let Shape::Many(manifest) = &shape {
+        lease.put_manifest(manifest).await?;
+    }
+    lease.partial(entry.clone()).await?;
+    let mut job = Job::new(Begun { parts, request, shape, wanted, crowd, lease, started });
+    let summary = job.drive(&out).await?;
+    if whole {
+        job.lease.commit(entry).await?;
+        job.notice();
+    }
+    let _ = out.send(Ok(Event::Finished(summary))).await;
+    Ok(())
+}
+
+/// What a peer says it holds.
+type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Have)> + Send>>;
+/// A parity part with its pages, from one peer.
+type Part = Option<(ParityPart, Vec<ParityPage>)>;
+
+/// A fetch that knows what its object is.
+struct Begun {
+    parts: Arc<Parts>,
+    request: Request,
+    shape: Shape,
+    wanted: Wanted,
+    crowd: Crowd,
+    /// Keeps what arrives.
+    lease: Arc<Lease>,
+    started: Instant,
+}
+
+/// The state of one fetch.
+struct Job {
+    parts: Arc<Parts>,
+    request: Request,
+    shape: Shape,
+    wanted: Wanted,
+    crowd: Crowd,
+    /// Keeps what arrives.
+    lease: Arc<Lease>,
+    started: Instant,
+    planner: Planner,
+    /// What the planner wants done.
+    actions: Vec<Action>,
+    shelf: Arc<Shelf>,
+    asks: Asks,
+    haves: SelectAll<News>,
+    /// Parity, once a peer has told of it.
+    parity: Option<Parity>,
+    learning: FuturesUnordered<BoxFuture<'static, Part>>,
+    rebuilding: FuturesUnordered<BoxFuture<'static, (u32, Rebuilt)>>,
+    /// No look-up or dial is going on.
+    quiet: bool,
+    /// Chunks of the object that are here.
+    here: u64,
+    summary: Summary,
+    /// For the rate: bytes from peers when it was last told.
+    told: (Instant, u64),
+}
+
+impl Job {
+    fn new(begun: Begun) -> Self {
+        let Begun { parts, request, shape, wanted, crowd, lease, started } = begun;
+        let local = shape.local(&parts.store);
+        let shelf = Arc::new(Shelf::new(count(&wanted), request.order));
+        let mut summary = Summary { size: shape.length(), ..Summary::default() };
+        for index in local.ones(wanted.chunks.clone()) {
+            let length = shape.chunk(index).map_or(0, |chunk| chunk.length as usize);
+            summary.local += wanted.within(index, length).len() as u64;
+            shelf.put(place(&wanted, index), None);
+        }
+        let here = local.count();
+        let planner = Planner::new(plan(&parts, &request, &shape, &wanted, local));
+        Self {
+            planner,
+            actions: Vec::new(),
+            shelf,
+            asks: Asks::default(),
+            haves: SelectAll::new(),
+            parity: None,
+            learning: FuturesUnordered::new(),
+            rebuilding: FuturesUnordered::new(),
+            quiet: false,
+            here,
+            summary,
+            told: (started, 0),
+            parts,
+            request,
+            shape,
+            wanted,
+            crowd,
+            lease,
+            started,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Runs until every wanted byte has been given.
+    async fn drive(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<Summary, Error> {
+        let (lost, mut losses) = mpsc::channel(4);
+        let delivery = Delivery {
+            store: self.parts.store.clone(),
+            shape: self.shape.clone(),
+            wanted: self.wanted.clone(),
+            shelf: Arc::clone(&self.shelf),
+            out: out.clone(),
+            lost,
+        };
+        let mut delivery = std::pin::pin!(delivery.run());
+        let mut ticks = tokio::time::interval(PROGRESS);
+        let members: Vec<PeerNo> = self.crowd.members().map(|(peer, _)| peer).collect();
+        self.tell(planner::Event::Tick);
+        members.into_iter().for_each(|peer| self.joined(peer));
+        loop {
+            self.act();
+            let wakeup =
+                self.planner.next_wakeup().map(|at| tokio::time::sleep_until((self.started + at).into()));
+            let wakeup = OptionFuture::from(wakeup);
+            tokio::select! {
+                given = &mut delivery => {
+                    given?;
+                    break;
+                }
+                ended = self.asks.next() => self.ended(ended)?,
+                arrival = self.crowd.next(), if !self.quiet => match arrival {
+                    Arrival::Joined(peer) => self.joined(peer),
+                    Arrival::Quiet => self.quiet = true,
+                },
+                Some((peer, have)) = self.haves.next() => self.has(peer, &have),
+                Some(part) = self.learning.next() => self.learned(part),
+                Some((stripe, rebuilt)) = self.rebuilding.next() => self.rebuilt(stripe, rebuilt)?,
+                Some(chunk) = losses.recv() => {
+                    self.here = self.here.saturating_sub(1);
+                    self.tell(planner::Event::Lost { chunk });
+                }
+                Some(()) = wakeup => self.tell(planner::Event::Tick),
+                _ = ticks.tick() => self.tick(out)?,
+            }
+            if self.request.order == Order::InOrder {
+                let chunk = self.wanted.chunks.start + self.shelf.low() as u64;
+                self.tell(planner::Event::ReadTo { chunk });
+            }
+        }
+        self.summary.peers = self.crowd.bytes_by_peer();
+        self.summary.took = self.started.elapsed();
+        Ok(self.summary.clone())
+    }
+
+    fn tell(&mut self, event: planner::Event) {
+        let now = self.now();
+        self.planner.on(event, now, &mut self.actions);
+    }
+
+    /// Does what the planner wants done.
+    fn act(&mut self) {
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Ask { peer, shard } => self.ask(peer, shard),
+                Action::Cancel { peer, shard } => self.asks.cancel(peer, shard),
+                Action::Rebuild { stripe } => self.rebuild(stripe),
+                Action::Release { stripe } => {
+                    if let Some(parity) = &mut self.parity {
+                        parity.release(stripe);
+                    }
+                }
+                Action::FindChunk { chunk } => {
+                    if let Some(chunk) = self.shape.chunk(chunk) {
+                        self.look_for(*chunk.id.as_bytes());
+                    }
+                }
+                Action::NeedPeers => {
+                    self.crowd.retry();
+                    self.look_for(*self.request.id.as_bytes());
+                }
+                Action::Done => {}
+            }
+        }
+    }
+
+    fn look_for(&mut self, key: [u8; 32]) {
+        self.crowd.look_for(key);
+        self.quiet = false;
+    }
+
+    fn ask(&mut self, peer: PeerNo, shard: Shard) {
+        let chunk = match shard {
+            Shard::Data(index) => self.shape.chunk(index),
+            Shard::Parity { stripe, index } => {
+                self.parity.as_ref().and_then(|parity| parity.chunk(stripe, index))
+            }
+        };
+        let (Some(chunk), Some(member)) = (chunk, self.crowd.get(peer)) else { return };
+        let (parts, lease) = (Arc::clone(&self.parts), Arc::clone(&self.lease));
+        self.asks.ask(peer, shard, Ask { parts, lease, asker: member.asker.clone(), chunk });
+    }
+
+    /// A peer can be asked: its credits, what it holds, and the parity it knows of.
+    fn joined(&mut self, peer: PeerNo) {
+        let Some(member) = self.crowd.get(peer) else { return };
+        let asker = member.asker.clone();
+        let (requests, bytes) = asker.room();
+        let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+        self.tell(planner::Event::PeerJoined { peer, credits: Credits { requests, bytes: bytes as u64 } });
+        if matches!(self.shape, Shape::Single(_)) {
+            return self.tell(planner::Event::PeerHas { peer, has: Has::Whole });
+        }
+        // Until it says what it holds, it may be asked for what nobody is known to hold.
+        self.tell(planner::Event::PeerHas { peer, has: Has::Unknown });
+        let id = self.request.id;
+        if self.parity.is_none() {
+            self.learning.push(Box::pin(learn::parity_of(asker.clone(), id)));
+        }
+        let news = futures::stream::once(async move { asker.haves(id).await.ok() })
+            .filter_map(|haves| async move { haves })
+            .flat_map(move |haves| {
+                futures::stream::unfold(haves, move |mut haves| async move {
+                    haves.next().await.map(|have| ((peer, have), haves))
+                })
+            });
+        self.haves.push(Box::pin(news));
+    }
+
+    fn has(&mut self, peer: PeerNo, have: &Have) {
+        let chunks = self.shape.chunks();
+        let has = match have {
+            Have::Whole => Has::Whole,
+            some => {
+                let mut bits = Bits::new(chunks);
+                some.indexes().filter(|index| *index < chunks).for_each(|index| _ = bits.set(index));
+                Has::Bitmap(bits)
+            }
+        };
+        self.tell(planner::Event::PeerHas { peer, has });
+    }
+
+    /// A request has ended.
+    fn ended(&mut self, ended: Ended) -> Result<(), Error> {
+        let Ended { peer, shard, outcome } = ended;
+        let event = match outcome {
+            Outcome::Chunk(chunk) => {
+                let bytes = chunk.bytes().len() as u64;
+                self.crowd.gave(peer, bytes);
+                match shard {
+                    Shard::Data(index) => self.stored(index, chunk.into_bytes()),
+                    Shard::Parity { stripe, index } => {
+                        if let Some(parity) = self.parity.as_mut().filter(|_| self.planner.wants(shard)) {
+                            parity.keep(stripe, index, chunk);
+                        }
+                    }
+                }
+                planner::Event::Arrived { peer, shard, bytes }
+            }
+            Outcome::NotFound => planner::Event::NotFound { peer, shard },
+            Outcome::Busy(retry_after) => planner::Event::Busy { peer, shard, retry_after },
+            Outcome::Bad => {
+                self.tell(planner::Event::Bad { peer, shard });
+                self.asks.cancel_peer(peer);
+                self.crowd.strike(peer);
+                return Ok(());
+            }
+            Outcome::Failed => {
+                self.tell(planner::Event::Failed { peer, shard });
+                if self.crowd.get(peer).is_some_and(|member| member.asker.is_closed()) {
+                    self.asks.cancel_peer(peer);
+                    self.crowd.leave(peer);
+                    self.tell(planner::Event::PeerLeft { peer });
+                }
+                return Ok(());
+            }
+            Outcome::Store(error) => return Err(error.into()),
+        };
+        self.tell(event);
+        Ok(())
+    }
+
+    /// A data chunk is proved and stored.
+    fn stored(&mut self, index: u64, bytes: Bytes) {
+        if !self.planner.wants(Shard::Data(index)) {
+            return;
+        }
+        self.here += 1;
+        self.parts.board.stored(&self.request.id, index);
+        if self.wanted.chunks.contains(&index) {
+            self.shelf.put(place(&self.wanted, index), Some(bytes));
+        }
+        if self.here == ANNOUNCE_FROM {
+            self.notice();
+        }
+    }
+
+    /// Tells the announcing schedule that this node holds (some of) the object.
+    fn notice(&self) {
+        let _ = self.parts.notices.try_send(Notice::Holds(self.request.id));
+    }
+
+    /// A peer told of parity, or of none.
+    fn learned(&mut self, part: Part) {
+        let Some((part, pages)) = part.filter(|_| self.parity.is_none()) else { return };
+        if let Some(parity) = Parity::new(&self.shape, &part, &pages) {
+            let stripes = parity.stripes();
+            self.parity = Some(parity);
+            self.tell(planner::Event::ParityKnown { stripes });
+        }
+    }
+
+    fn rebuild(&mut self, stripe: u32) {
+        let rebuild =
+            self.parity.as_ref().and_then(|p| p.rebuild(stripe, &self.shape, &self.parts, &self.lease));
+        match rebuild {
+            Some(rebuild) => self.rebuilding.push(Box::pin(async move { (stripe, rebuild.run().await) })),
+            None => self.tell(planner::Event::RebuildFailed { stripe }),
+        }
+    }
+
+    fn rebuilt(&mut self, stripe: u32, rebuilt: Rebuilt) -> Result<(), Error> {
+        match rebuilt {
+            Rebuilt::Chunks(chunks) => {
+                self.summary.rebuilt += chunks.len() as u64;
+                let indexes = chunks.iter().map(|(index, _)| *index).collect();
+                chunks.into_iter().for_each(|(index, bytes)| self.stored(index, bytes));
+                self.tell(planner::Event::Rebuilt { stripe, chunks: indexes });
+            }
+            Rebuilt::False => {
+                let maker = self.parity.take().map(|parity| parity.maker());
+                tracing::warn!(object = %self.request.id, maker = ?maker, "the parity of this object is false; it is not used");
+                self.tell(planner::Event::RebuildFailed { stripe });
+            }
+            Rebuilt::Lost(chunk) => self.tell(planner::Event::Lost { chunk }),
+            Rebuilt::Store(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Twice a second: progress, and whether it has stalled.
+    fn tick(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
+        if self.planner.is_stalled(self.now(), self.request.stall) {
+            let missing: Vec<u64> = self.planner.missing().collect();
+            let seconds = self.request.stall.as_secs();
+            let missing = name_missing(&missing, self.shape.chunks());
+            return Err(Error::Stalled { id: self.request.id, seconds, missing });
+        }
+        let received: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
+        let (since, before) = std::mem::replace(&mut self.told, (Instant::now(), received));
+        let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let missing = self.planner.progress().missing.saturating_mul(CHUNK_LEN);
+        let length = self.wanted.bytes.end - self.wanted.bytes.start;
+        let progress = Progress {
+            bytes: length.saturating_sub(missing),
+            local: self.summary.local,
+            peers: self.crowd.len(),
+            rate: received.saturating_sub(before).saturating_mul(1000) / millis,
+        };
+        // A caller that has bytes waiting needs no progress.
+        let _ = out.try_send(Ok(Event::Progress(progress)));
+        Ok(())
+    }
+}
+
+/// Wanted chunks.
+fn count(wanted: &Wanted) -> usize {
+    usize::try_from(wanted.chunks.end - wanted.chunks.start).unwrap_or(usize::MAX)
+}
+
+/// The place of chunk `index` on the shelf.
+fn place(wanted: &Wanted, index: u64) -> usize {
+    usize::try_from(index - wanted.chunks.start).unwrap_or(usize::MAX)
+}
+
+fn plan(parts: &Parts, request: &Request, shape: &Shape, wanted: &Wanted, local: Bits) -> Plan {
+    Plan {
+        length: shape.length(),
+        wanted: wanted.chunks.clone(),
+        local,
+        stripes: Vec::new(),
+        order: match request.order {
+            Order::Any => planner::Order::Rarest,
+            Order::InOrder => planner::Order::InOrder { window: WINDOW },
+        },
+        limits: planner::Limits { in_flight: parts.options.in_flight, peers: parts.options.per_fetch },
+        seed: rand::random(),
+    }
+}

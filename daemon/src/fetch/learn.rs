@@ -1,0 +1,135 @@
+//! What an object consists of: from the store, else from a peer that proves it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+
+use super::crowd::{Arrival, Crowd};
+use super::planner::PeerNo;
+use super::shape::Shape;
+use super::{Error, Parts, Request};
+use crate::content::{Manifest, ManifestTop, ObjectId, ParityPage, ParityPart};
+use crate::session::{self, Answer, Asker};
+use crate::store::{NewObject, Store};
+use crate::support::unix_now;
+
+/// How long until the holders are looked for again when none was found.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What the store knows of the object; `None` when it has to be asked for.
+pub(super) async fn from_store(store: &Store, id: &ObjectId) -> Result<Option<Shape>, Error> {
+    if let Some(manifest) = store.manifest(id).await? {
+        return Ok(Some(Shape::Many(Arc::new(manifest))));
+    }
+    let length = store.object(id).and_then(|info| u32::try_from(info.length).ok());
+    Ok(length.filter(|_| store.has(&id.only_chunk())).map(|length| Shape::single(*id, length)))
+}
+
+/// What came of asking one peer.
+enum Told {
+    Shape(Shape),
+    /// It does not have it; it stays, since it may have chunks.
+    Nothing,
+    /// It lied.
+    Lie,
+    /// The session broke.
+    Gone,
+}
+
+type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
+
+/// Asks the crowd until one of it proves what the object is.
+///
+/// # Errors
+/// [`Error::NoHolders`] when nobody has for as long as the request allows.
+pub(super) async fn from_peers(crowd: &mut Crowd, request: &Request) -> Result<Shape, Error> {
+    crowd.look_for(*request.id.as_bytes());
+    let deadline = Instant::now() + request.stall;
+    let mut asking = Asking::new();
+    let mut again = Instant::now() + AGAIN;
+    let mut quiet = false;
+    loop {
+        let idle = quiet && asking.is_empty();
+        tokio::select! {
+            arrival = crowd.next(), if !quiet => match arrival {
+                Arrival::Joined(peer) => ask(crowd, peer, request.id, &mut asking),
+                Arrival::Quiet => quiet = true,
+            },
+            Some((peer, told)) = asking.next() => match told {
+                Told::Shape(shape) => return Ok(shape),
+                Told::Nothing => {}
+                Told::Lie => crowd.strike(peer),
+                Told::Gone => _ = crowd.leave(peer),
+            },
+            () = tokio::time::sleep_until(again.into()), if idle => {
+                again = Instant::now() + AGAIN;
+                quiet = false;
+                crowd.retry();
+                crowd.look_for(*request.id.as_bytes());
+                let members: Vec<PeerNo> = crowd.members().map(|(peer, _)| peer).collect();
+                members.into_iter().for_each(|peer| ask(crowd, peer, request.id, &mut asking));
+            }
+            () = tokio::time::sleep_until(deadline.into()) => {
+                return Err(Error::NoHolders { id: request.id, seconds: request.stall.as_secs() });
+            }
+        }
+    }
+}
+
+fn ask(crowd: &Crowd, peer: PeerNo, id: ObjectId, asking: &mut Asking) {
+    if let Some(member) = crowd.get(peer) {
+        let asker = member.asker.clone();
+        asking.push(Box::pin(async move { (peer, told(shape_of(&asker, &id).await)) }));
+    }
+}
+
+fn told(answer: Result<Option<Shape>, session::Error>) -> Told {
+    match answer {
+        Ok(Some(shape)) => Told::Shape(shape),
+        Ok(None) => Told::Nothing,
+        Err(error) if error.is_strike() => Told::Lie,
+        Err(_) => Told::Gone,
+    }
+}
+
+/// Asks one peer for the top and all pages.
+async fn shape_of(asker: &Asker, id: &ObjectId) -> Result<Option<Shape>, session::Error> {
+    let Answer::Found(top) = asker.top(id).await? else { return Ok(None) };
+    if let Some(shape) = single(&top) {
+        return Ok(Some(shape));
+    }
+    let mut pages = Vec::with_capacity(top.pages());
+    for index in 0..top.pages() {
+        let Answer::Found(page) = asker.page(&top, index).await? else { return Ok(None) };
+        pages.push(page);
+    }
+    Ok(Manifest::new(top, pages).map(|manifest| Shape::Many(Arc::new(manifest))))
+}
+
+fn single(top: &ManifestTop) -> Option<Shape> {
+    let length = u32::try_from(top.length()).ok()?;
+    (top.chunks() == 1).then(|| Shape::single(top.id(), length))
+}
+
+/// Asks one peer for an object's parity part and its pages.
+pub(super) async fn parity_of(asker: Asker, id: ObjectId) -> Option<(ParityPart, Vec<ParityPage>)> {
+    let part = asker.parity(&id).await.ok()?.found()?;
+    let mut pages = Vec::with_capacity(part.pages().len());
+    for index in 0..part.pages().len() {
+        pages.push(asker.parity_page(&part, index).await.ok()?.found()?);
+    }
+    Some((part, pages))
+}
+
+/// The journal's entry for an object that is being fetched.
+pub(super) fn entry(parts: &Parts, request: &Request, shape: &Shape) -> NewObject {
+    let known = parts.store.object(&request.id);
+    NewObject {
+        name: request.name.clone().or(known.and_then(|info| info.name)),
+        pin: request.pin,
+        ..NewObject::new(request.id, shape.length(), unix_now())
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a verb could not be done: one enum for everything that `api` turns into a status.
+
+use crate::content::{IdError, ObjectId};
+use crate::{fetch, ingest, store};
+
+/// What went wrong, for the person who asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Text that is neither an id nor a name or prefix of what is stored.
+    #[error("there is no object {0:?} in this node's store; `casctl ls` lists what there is")]
+    NotFound(String),
+    /// A name or prefix of several objects.
+    #[error("{text:?} could be any of {}; give more of the id", list(.ids))]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// The first few that it could be.
+        ids: Vec<ObjectId>,
+    },
+    /// A whole id was needed.
+    #[error("{text:?} is not an id: {why}")]
+    Id {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: IdError,
+    },
+    /// An address that is none.
+    #[error("{text:?} is not a peer's address: {why}")]
+    Address {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A peer could not be reached.
+    #[error("{address} cannot be reached: {why}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// Someone else's.
+    #[error("others have pinned {0}; only they, or an administrator, can remove it")]
+    NotPermitted(ObjectId),
+    /// For administrators.
+    #[error("only an administrator may {0}: run it as root or as the user that casd runs as")]
+    AdminOnly(&'static str),
+    /// Comes with a later version.
+    #[error("{0} arrives in a later version")]
+    NotBuilt(&'static str),
+    /// An object whose manifest cannot be read any more.
+    #[error("{0} is damaged: its manifest cannot be read; fetch it again")]
+    Damaged(ObjectId),
+    /// An add failed.
+    #[error(transparent)]
+    Ingest(#[from] ingest::Error),
+    /// A fetch failed.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+fn list(ids: &[ObjectId]) -> String {
+    ids.iter().map(|id| id.to_string()[..16].to_owned()).collect::<Vec<_>>().join(", ")
+}

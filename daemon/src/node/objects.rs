@@ -1,0 +1,272 @@
+//! Verbs about what is stored.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Caller, Error, Node};
+use crate::content::{ChunkId, Link, ObjectId, ParityPage, ParityPart, chunk_count};
+use crate::erasure::{Geometry, Layout};
+use crate::fetch::{Fetching, Order, Request};
+use crate::peer::PeerAddr;
+use crate::store::{Collected, Found, ObjectInfo, Removed, State, Store};
+
+/// Objects of a list in one page.
+const PAGE: usize = 1024;
+
+/// How long `cat` waits for bytes.
+const CAT_STALL: Duration = Duration::from_secs(60);
+
+/// An object, described.
+#[derive(Clone, Debug)]
+pub struct Stat {
+    /// What the store knows of it.
+    pub info: ObjectInfo,
+    /// Data chunks.
+    pub chunks: u64,
+    /// Data chunks that are here, zeros among them.
+    pub local_chunks: u64,
+    /// Parity chunks.
+    pub parity_chunks: u64,
+    /// Parity chunks that are here.
+    pub local_parity_chunks: u64,
+}
+
+/// A chunk in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkLine {
+    /// Data chunks count from 0, and so do parity chunks.
+    pub index: u64,
+    /// Its id; `None` for a chunk of zeros.
+    pub id: Option<ChunkId>,
+    /// Its bytes.
+    pub size: u32,
+    /// Whether it is parity.
+    pub parity: bool,
+    /// Whether it is here.
+    pub local: bool,
+}
+
+impl Node {
+    fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    pub(super) fn is_whole(&self, id: &ObjectId) -> bool {
+        self.store().object(id).is_some_and(|info| info.state == State::Whole)
+    }
+
+    /// A whole id, which need not be stored here.
+    ///
+    /// # Errors
+    /// [`Error::Id`].
+    pub fn whole_id(text: &str) -> Result<ObjectId, Error> {
+        text.parse().map_err(|why| Error::Id { text: text.to_owned(), why })
+    }
+
+    /// What is stored under a whole id, a unique prefix of 8 digits or more, or a unique name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ambiguous`].
+    pub fn find(&self, text: &str) -> Result<ObjectInfo, Error> {
+        match self.store().find(text) {
+            Found::One(info) => Ok(info),
+            Found::Several(ids) => Err(Error::Ambiguous { text: text.to_owned(), ids }),
+            Found::None => Err(Error::NotFound(text.to_owned())),
+        }
+    }
+
+    /// The objects behind `after` in the order of their ids, a page of them; empty at the end.
+    #[must_use]
+    pub fn list(&self, after: Option<ObjectId>) -> Vec<ObjectInfo> {
+        self.store().objects(after, PAGE)
+    }
+
+    /// Describes an object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Damaged`], [`Error::Store`].
+    pub async fn stat(&self, text: &str) -> Result<Stat, Error> {
+        let info = self.find(text)?;
+        let local = self.store().local_chunks(&info.id).await?;
+        let parity = self.parity(&info).await?;
+        let ids: Vec<ChunkId> = parity.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+        let held = self.store().has_all(ids).await;
+        Ok(Stat {
+            chunks: chunk_count(info.length),
+            local_chunks: local.ok_or(Error::Damaged(info.id))?,
+            parity_chunks: held.len() as u64,
+            local_parity_chunks: held.iter().filter(|held| **held).count() as u64,
+            info,
+        })
+    }
+
+    /// The layout and the parity chunks of an object that has some.
+    async fn parity(&self, info: &ObjectInfo) -> Result<Option<(Layout, Vec<ChunkId>)>, Error> {
+        let geometry = info.parity.and_then(|(k, m)| Geometry::new(k, m).ok());
+        let Some(layout) = geometry.and_then(|geometry| Layout::new(info.length, geometry)) else {
+            return Ok(None);
+        };
+        let ids = |(_, pages): (ParityPart, Vec<ParityPage>)| {
+            (layout, pages.iter().flat_map(|page| page.ids().iter().copied()).collect())
+        };
+        Ok(self.store().parity(&info.id).await?.map(ids))
+    }
+
+    /// All chunks of an object: data, then parity, handed to the receiver a page at a time.
+    ///
+    /// # Errors
+    /// As [`Node::stat`].
+    pub async fn chunks(&self, text: &str) -> Result<mpsc::Receiver<Vec<ChunkLine>>, Error> {
+        let info = self.find(text)?;
+        let mut lines = self.data_lines(&info).await?;
+        if let Some((layout, ids)) = self.parity(&info).await? {
+            let sizes = layout.iter().flat_map(|stripe| std::iter::repeat_n(stripe.shard, stripe.parity));
+            lines.extend((0..).zip(ids).zip(sizes).map(|((index, id), size)| ChunkLine {
+                index,
+                id: Some(id),
+                size: u32::try_from(size).unwrap_or(0),
+                parity: true,
+                local: self.store().has(&id),
+            }));
+        }
+        let (pages, receiver) = mpsc::channel(lines.len().div_ceil(PAGE).max(1));
+        for page in lines.chunks(PAGE) {
+            // There is room for all of them.
+            let _ = pages.try_send(page.to_vec());
+        }
+        Ok(receiver)
+    }
+
+    async fn data_lines(&self, info: &ObjectInfo) -> Result<Vec<ChunkLine>, Error> {
+        let Some(manifest) = self.store().manifest(&info.id).await? else {
+            let id = info.id.only_chunk();
+            let size = u32::try_from(info.length).map_err(|_| Error::Damaged(info.id))?;
+            return Ok(vec![ChunkLine {
+                index: 0,
+                id: Some(id),
+                size,
+                parity: false,
+                local: self.store().has(&id),
+            }]);
+        };
+        let line = |index| {
+            let chunk = manifest.chunk(index)?;
+            let zero = manifest.is_zero(index);
+            let local = zero || self.store().has(&chunk.id);
+            Some(ChunkLine {
+                index,
+                id: (!zero).then_some(chunk.id),
+                size: chunk.length,
+                parity: false,
+                local,
+            })
+        };
+        Ok((0..manifest.chunks()).filter_map(line).collect())
+    }
+
+    /// Gives a range of a stored object's bytes, in order. What is damaged here is asked of peers.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ambiguous`].
+    pub fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Fetching, Error> {
+        let id = match text.parse() {
+            Ok(ObjectId::EMPTY) => ObjectId::EMPTY,
+            _ => self.find(text)?.id,
+        };
+        Ok(self.parts.fetcher.fetch(Request {
+            id,
+            peers: Vec::new(),
+            pin: None,
+            name: None,
+            stall: CAT_STALL,
+            order: Order::InOrder,
+            range: Some((offset, length.unwrap_or(u64::MAX))),
+        }))
+    }
+
+    /// Pins an object for the caller. Whether the pin is new.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Store`].
+    pub async fn pin(&self, caller: Caller, text: &str) -> Result<(ObjectId, bool), Error> {
+        let info = self.find(text)?;
+        self.store().pin(&info.id, caller.uid).await?;
+        Ok((info.id, !is_pinned_by(&info, caller)))
+    }
+
+    /// Takes the caller's pin back. Whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Store`].
+    pub async fn unpin(&self, caller: Caller, text: &str) -> Result<(ObjectId, bool), Error> {
+        let info = self.find(text)?;
+        self.store().unpin(&info.id, caller.uid).await?;
+        Ok((info.id, is_pinned_by(&info, caller)))
+    }
+
+    /// Drops the caller's pin and what nothing else holds. Gives the id and the bytes freed; `None` when others'
+    /// pins keep the object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NotPermitted`], [`Error::Store`].
+    pub async fn remove(&self, caller: Caller, text: &str) -> Result<(ObjectId, Option<u64>), Error> {
+        let info = self.find(text)?;
+        let keys = self.keys(&info).await?;
+        match self.store().remove(&info.id, caller.uid, caller.is_admin).await? {
+            Removed::Removed { freed } => {
+                self.parts.announcer.drop_keys(keys);
+                Ok((info.id, Some(freed)))
+            }
+            Removed::StillPinned { .. } => Ok((info.id, None)),
+            Removed::NotFound => Err(Error::NotFound(text.to_owned())),
+            Removed::NotPermitted => Err(Error::NotPermitted(info.id)),
+        }
+    }
+
+    /// The keys under which an object may have been announced.
+    async fn keys(&self, info: &ObjectInfo) -> Result<Vec<[u8; 32]>, Error> {
+        if info.private {
+            return Ok(Vec::new());
+        }
+        let mut keys = vec![*info.id.as_bytes()];
+        if let Some(manifest) = self.store().manifest(&info.id).await? {
+            keys.extend(
+                (0..manifest.chunks()).filter_map(|index| Some(*manifest.chunk(index)?.id.as_bytes())),
+            );
+        }
+        Ok(keys)
+    }
+
+    /// Drops what is unpinned and older than an hour; with `dry_run` only says what would go.
+    ///
+    /// # Errors
+    /// [`Error::AdminOnly`], [`Error::Store`].
+    pub async fn collect(&self, caller: Caller, dry_run: bool) -> Result<Collected, Error> {
+        if !caller.is_admin {
+            return Err(Error::AdminOnly("collect"));
+        }
+        let collected = self.store().collect(crate::support::unix_now(), dry_run).await?;
+        if !dry_run {
+            self.parts.announcer.drop_keys(collected.objects.iter().map(|id| *id.as_bytes()));
+        }
+        Ok(collected)
+    }
+
+    /// The link by which others fetch an object: its id, its name, and where this node listens.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ambiguous`].
+    pub fn link(&self, text: &str) -> Result<Link, Error> {
+        let info = self.find(text)?;
+        let about = self.about();
+        let reachable = about.chunk.iter().filter(|at| !at.ip().is_unspecified());
+        let peers = reachable.map(|at| PeerAddr::chunk(about.peer, *at).to_string());
+        let listen = self.parts.neighbours.listen().into_iter().map(|at| at.to_string());
+        Ok(Link { id: info.id, name: info.name, peers: peers.chain(listen).take(8).collect() })
+    }
+}
+
+fn is_pinned_by(info: &ObjectInfo, caller: Caller) -> bool {
+    info.pins.iter().any(|pin| pin.uid == caller.uid)
+}

@@ -1,0 +1,124 @@
+//! Verbs about other nodes, and what this one says of itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Error, Node};
+use crate::peer::{Key, Multiaddr, PeerAddr, PeerId, Provider, Reach};
+use crate::upkeep;
+
+/// How long connecting to a chunk port may take before it counts as unreachable.
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// A node that this one knows.
+#[derive(Clone, Debug, Default)]
+pub struct PeerLine {
+    /// Where: multiaddrs and chunk ports.
+    pub addresses: Vec<String>,
+    /// Whether there is a session on the chunk plane.
+    pub chunk: bool,
+    /// Whether there is a connection on the DHT plane.
+    pub dht: bool,
+    /// Bytes that came from it.
+    pub received: u64,
+    /// Bytes that went to it.
+    pub sent: u64,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Chunk ports as bound.
+    pub chunk: Vec<SocketAddr>,
+    /// DHT addresses as bound, good as another node's bootstrap.
+    pub dht: Vec<Multiaddr>,
+    /// Nodes that it is connected to.
+    pub peers: u64,
+    /// What the store holds.
+    pub usage: crate::store::Usage,
+    /// Whether the store has become read-only.
+    pub read_only: bool,
+    /// Since it started.
+    pub uptime: Duration,
+}
+
+impl Node {
+    /// The holders of an object or a chunk that the network knows, as they are found.
+    ///
+    /// # Errors
+    /// [`Error::Id`] unless `text` is a whole id.
+    pub fn providers(&self, text: &str) -> Result<mpsc::Receiver<Provider>, Error> {
+        let key: Key = *Self::whole_id(text)?.as_bytes();
+        Ok(self.parts.discovery.providers(key))
+    }
+
+    /// The nodes that are known, by id.
+    pub async fn peers(&self) -> BTreeMap<PeerId, PeerLine> {
+        let mut lines: BTreeMap<PeerId, PeerLine> = BTreeMap::new();
+        for (peer, addresses, connected) in self.parts.neighbours.peers().await {
+            let line = lines.entry(peer).or_default();
+            line.addresses.extend(addresses.iter().map(ToString::to_string));
+            line.dht = connected;
+        }
+        for link in self.parts.fetcher.links() {
+            let line = lines.entry(link.peer).or_default();
+            line.addresses.push(PeerAddr::chunk(link.peer, link.at).to_string());
+            line.chunk = link.open;
+            line.received += link.received;
+            line.sent += link.sent;
+        }
+        lines
+    }
+
+    /// Connects to a node by its address on either plane.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::Unreachable`].
+    pub async fn connect(&self, text: &str) -> Result<PeerId, Error> {
+        let address = Self::address(text)?;
+        let unreachable = |why: String| Error::Unreachable { address: text.to_owned(), why };
+        match &address.reach {
+            Reach::Dht(at) => self.parts.neighbours.connect(at.clone()).await.map_err(unreachable),
+            Reach::Chunk(..) => {
+                let connected = tokio::time::timeout(CONNECT, self.parts.fetcher.connect(&address)).await;
+                let silent = || unreachable("nobody answers there as that peer".to_owned());
+                connected.ok().flatten().ok_or_else(silent)
+            }
+        }
+    }
+
+    /// Reads a peer's address.
+    ///
+    /// # Errors
+    /// [`Error::Address`].
+    pub fn address(text: &str) -> Result<PeerAddr, Error> {
+        let wrong =
+            |why: crate::peer::AddrError| Error::Address { text: text.to_owned(), why: why.to_string() };
+        text.parse().map_err(wrong)
+    }
+
+    /// What this node says of itself.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the file system does not answer.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let peers = self.peers().await;
+        Ok(Status {
+            chunk: self.about().chunk.clone(),
+            dht: self.parts.neighbours.listen(),
+            peers: peers.values().filter(|line| line.dht || line.chunk).count() as u64,
+            usage: self.parts.store.usage().await?,
+            read_only: self.parts.store.is_read_only(),
+            uptime: self.about().started.elapsed(),
+        })
+    }
+
+    /// Where announcing stands.
+    #[must_use]
+    pub fn announcing(&self) -> upkeep::Status {
+        self.parts.announcer.status()
+    }
+}

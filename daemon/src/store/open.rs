@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::catalog::Catalog;
 use super::disk::{Disk, File};
 use super::index::{Entry, Spot};
-use super::record::{BLOCK, Header, Key, Kind, StoreKey};
+use super::record::{BLOCK, BLOCK_SIZE, Header, Key, Kind, StoreKey};
 use super::scan::scan;
 use super::segment::{self, Segment};
 use super::{Error, format, journal};
@@ -149,7 +149,7 @@ impl<'a> Scanner<'a> {
         self.enter()?;
         for at in &self.torn {
             // It was never acknowledged. Its header must not pass for a record later.
-            let zeros = [0; 4096];
+            let zeros = [0; BLOCK_SIZE];
             file.write_at(*at, &mut [IoSlice::new(&zeros)]).map_err(Error::io("clear a torn record"))?;
         }
         Ok(self.end)

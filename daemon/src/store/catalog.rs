@@ -129,6 +129,10 @@ impl Catalog {
     ) -> Result<Option<T>, Error> {
         while let Some(entry) = self.find(key)? {
             let Some(segment) = self.segments.get(entry.spot.segment) else {
+                // Either it was unlinked since, or the file has been lost.
+                if self.find(key)? != Some(entry) {
+                    continue;
+                }
                 self.damaged(key, &entry)?;
                 return Ok(None);
             };

@@ -76,7 +76,8 @@ pub(super) fn recover(catalog: &Catalog, clean: bool) -> Result<Tail, Error> {
     }
     let synced = checkpoint.filter(|spot| spot.segment == last).map_or(0, |spot| u64::from(spot.offset));
     let start = from(last, &numbers, checkpoint, clean).unwrap_or(0);
-    let end = Scanner::new(catalog, last, synced).run(start)?.max(synced);
+    let unsynced = if clean { u64::MAX } else { synced };
+    let end = Scanner::new(catalog, last, unsynced).run(start)?.max(synced);
     if file.length().map_err(Error::io("measure a segment"))? > end {
         file.truncate(end).map_err(Error::io("cut a segment"))?;
     }
@@ -161,13 +162,14 @@ impl<'a> Scanner<'a> {
             self.end = offset + BLOCK;
             return Ok(());
         }
-        if offset >= self.unsynced && !is_whole(file, header, offset) {
-            self.torn.push(offset);
-            return Ok(());
-        }
-        self.end = offset + header.footprint();
         let spot = Spot { segment: self.number, offset: offset as u32 };
         let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
+        if offset >= self.unsynced && !is_whole(file, header, offset) {
+            self.torn.push(offset);
+            // An earlier start may have entered it, from pages that never came to the disk.
+            return self.catalog.index.forget(&header.key, &entry);
+        }
+        self.end = offset + header.footprint();
         // The later copy of two is the one that replaced a bad one.
         if self.catalog.index.get(&header.key)?.is_none_or(|old| old.spot < spot) {
             self.found.push((header.key, entry));

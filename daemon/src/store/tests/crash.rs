@@ -119,3 +119,82 @@ async fn a_failing_disk_makes_the_store_read_only_and_loses_nothing_acknowledged
         assert!(matches!(store.lease().reserve(1), Err(Error::ReadOnly { .. })));
     }
 }
+
+#[tokio::test]
+async fn segments_follow_each_other_and_empty_ones_go() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let mut manifests = Vec::new();
+    for seed in 0..6 {
+        let seeds: Vec<u64> = (1..=5).map(|n| seed * 10 + n).collect();
+        manifests.push(add_several(&store, &seeds).await);
+    }
+    let names = disk.list(Path::new("segments")).unwrap();
+    assert!(names.len() >= 4, "{names:?}");
+    let sealed = disk.open(Path::new(SEGMENT)).unwrap();
+    let length = sealed.length().unwrap();
+    let last = sealed.read_at(length - 4096, 4096).unwrap();
+    assert!(last.starts_with(b"casd-rec") && last[9] == Kind::Footer as u8);
+    let store = open_forgetful(&disk.crash());
+    for manifest in &manifests {
+        assert!(is_whole(&store, manifest).await);
+    }
+    for manifest in &manifests[..2] {
+        assert!(matches!(store.remove(&manifest.id(), 1000, false).await.unwrap(), Removed::Removed { .. }));
+    }
+    assert_eq!(store.chunk(&manifests[0].chunk(0).unwrap()).await.unwrap(), None);
+    for manifest in &manifests[2..] {
+        assert!(is_whole(&store, manifest).await);
+    }
+}
+
+#[tokio::test]
+async fn a_removal_cut_short_leaves_leftovers_and_no_ghosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_real(folder.path());
+    let manifest = add_several(&store, &[1, 2, 3]).await;
+    let (kept, _) = add_single(&store, 4, 5000).await;
+    store.close().await.unwrap();
+    drop(store);
+    return_lock(folder.path()).await;
+    // The records were punched, and the index lost that they had been taken out.
+    std::fs::remove_file(folder.path().join("CLEAN")).unwrap();
+    let file = Real::new(folder.path()).open(Path::new(SEGMENT)).unwrap();
+    file.punch(0, 3 * (CHUNK as u64 + 4096)).unwrap();
+    let store = open_real(folder.path());
+    for index in 0..3 {
+        assert!(!store.has(&manifest.chunk(index).unwrap().id));
+    }
+    assert!(store.chunk(&kept).await.unwrap().is_some());
+    assert_eq!(store.local_chunks(&manifest.id()).await.unwrap(), Some(0));
+    let lease = store.lease();
+    for chunk in several(&[1, 2, 3]).0 {
+        assert_eq!(lease.put(Item::Chunk(chunk)).await.unwrap(), Put::New);
+    }
+    assert!(is_whole(&store, &manifest).await);
+}
+
+#[tokio::test]
+async fn the_journal_is_shortened_and_loses_nothing() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (_, id) = add_single(&store, 1, 100).await;
+    let name = "n".repeat(MAX_NAME);
+    let (chunk, object) = single(2, 100);
+    let lease = store.lease();
+    lease.put(Item::Chunk(chunk)).await.unwrap();
+    lease.commit(NewObject { name: Some(name.clone()), ..object.clone() }).await.unwrap();
+    // Each of these writes the object anew: 1.1 KiB.
+    let mut length = 0;
+    for uid in 5000..5700 {
+        store.pin(&object.id, uid).await.unwrap();
+        store.unpin(&object.id, uid).await.unwrap();
+        length = length.max(disk.open(Path::new("journal/journal")).unwrap().length().unwrap());
+    }
+    // 1.5 MiB were written in all, and it is shortened at 1 MiB.
+    assert!((1_000_000..=1 << 20).contains(&length), "{length}");
+    assert!(disk.open(Path::new("journal/journal")).unwrap().length().unwrap() < length);
+    let store = open_forgetful(&disk.crash());
+    assert!(store.object(&id).is_some());
+    assert_eq!(store.object(&object.id).unwrap().name, Some(name));
+}

@@ -302,8 +302,11 @@ impl Writer {
         } else {
             sealed.and_then(|()| file.sync()).map_err(|error| self.health.fail("seal a segment", &error))?;
         }
-        let (segment, file) =
-            self.catalog.segments.create(number + 1).map_err(Error::io("make a segment"))?;
+        let (segment, file) = match self.catalog.segments.create(number + 1) {
+            Ok(new) => new,
+            Err(error) if is_full(&error) => return Err(Error::io("make a segment")(error)),
+            Err(error) => return Err(self.health.fail("make a segment", &error)),
+        };
         (active.segment, active.file, active.offset) = (segment, file, 0);
         Ok(())
     }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::Error;
 use super::index::{Entry, Index};
-use super::record::{BLOCK, Header, Key, Kind, StoreKey, payload_at};
+use super::record::{BLOCK_SIZE, Header, Key, Kind, StoreKey, payload_at};
 use super::segment::{Segment, Segments};
 use super::space::Space;
 use crate::content::CHUNK;
@@ -115,7 +115,7 @@ impl Catalog {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("open a segment")(error)),
         };
-        let block = file.read_at(offset, BLOCK as usize).map_err(Error::io("read a record's header"))?;
+        let block = file.read_at(offset, BLOCK_SIZE).map_err(Error::io("read a record's header"))?;
         Ok(Header::read(&block, &self.key, entry.spot.segment, offset))
     }
 
@@ -129,6 +129,10 @@ impl Catalog {
     ) -> Result<Option<T>, Error> {
         while let Some(entry) = self.find(key)? {
             let Some(segment) = self.segments.get(entry.spot.segment) else {
+                // Either it was unlinked since, or the file has been lost.
+                if self.find(key)? != Some(entry) {
+                    continue;
+                }
                 self.damaged(key, &entry)?;
                 return Ok(None);
             };

@@ -102,11 +102,19 @@ impl Error {
     /// Whether there was no room for what was asked: quota or file system.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Quota { .. } | Self::DiskFull { .. })
+        match self {
+            Self::Quota { .. } | Self::DiskFull { .. } => true,
+            Self::Io { kind, .. } => is_full_kind(*kind),
+            _ => false,
+        }
     }
 }
 
 /// Whether an error of the disk says that there is no room.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    is_full_kind(error.kind())
+}
+
+fn is_full_kind(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -263,9 +263,12 @@ impl Shared {
         match journal.compact(&mut objects.values().cloned().map(Fact::Object)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the journal could not be shortened; it goes on as it is")
+                tracing::warn!(%error, "the journal could not be shortened; it goes on as it is");
             }
-            Err(error) => drop(self.health.fail("replace the journal", &error)),
+            Err(error) => {
+                // The store is read-only from here on; there is nobody to tell but the log.
+                let _ = self.health.fail("replace the journal", &error);
+            }
         }
     }
 }

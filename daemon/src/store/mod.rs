@@ -13,6 +13,7 @@ mod catalog;
 mod disk;
 mod error;
 mod format;
+mod handle;
 mod health;
 mod index;
 mod journal;
@@ -26,7 +27,6 @@ mod remove;
 mod scan;
 mod segment;
 mod space;
-mod store;
 
 #[cfg(test)]
 mod tests;
@@ -35,14 +35,14 @@ pub use append::Put;
 pub use catalog::Damage;
 pub use disk::{Disk, File, Real};
 pub use error::Error;
+pub use handle::{Options, Store, Usage};
 pub use lease::{Committed, Item, Lease};
 pub use ledger::Found;
 pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};
 pub use record::Kind;
 pub use remove::{Collected, Removed};
-pub use store::{Options, Store, Usage};
 
-use store::Inner;
+use handle::Inner;
 
 /// The time in Unix seconds.
 fn now() -> u64 {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::catalog::Catalog;
 use super::disk::{Disk, File};
 use super::index::{Entry, Spot};
-use super::record::{BLOCK, Header, Key, Kind, StoreKey};
+use super::record::{BLOCK, BLOCK_SIZE, Header, Key, Kind, StoreKey};
 use super::scan::scan;
 use super::segment::{self, Segment};
 use super::{Error, format, journal};
@@ -76,7 +76,8 @@ pub(super) fn recover(catalog: &Catalog, clean: bool) -> Result<Tail, Error> {
     }
     let synced = checkpoint.filter(|spot| spot.segment == last).map_or(0, |spot| u64::from(spot.offset));
     let start = from(last, &numbers, checkpoint, clean).unwrap_or(0);
-    let end = Scanner::new(catalog, last, synced).run(start)?.max(synced);
+    let unsynced = if clean { u64::MAX } else { synced };
+    let end = Scanner::new(catalog, last, unsynced).run(start)?.max(synced);
     if file.length().map_err(Error::io("measure a segment"))? > end {
         file.truncate(end).map_err(Error::io("cut a segment"))?;
     }
@@ -149,7 +150,7 @@ impl<'a> Scanner<'a> {
         self.enter()?;
         for at in &self.torn {
             // It was never acknowledged. Its header must not pass for a record later.
-            let zeros = [0; 4096];
+            let zeros = [0; BLOCK_SIZE];
             file.write_at(*at, &mut [IoSlice::new(&zeros)]).map_err(Error::io("clear a torn record"))?;
         }
         Ok(self.end)
@@ -161,13 +162,14 @@ impl<'a> Scanner<'a> {
             self.end = offset + BLOCK;
             return Ok(());
         }
-        if offset >= self.unsynced && !is_whole(file, header, offset) {
-            self.torn.push(offset);
-            return Ok(());
-        }
-        self.end = offset + header.footprint();
         let spot = Spot { segment: self.number, offset: offset as u32 };
         let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
+        if offset >= self.unsynced && !is_whole(file, header, offset) {
+            self.torn.push(offset);
+            // An earlier start may have entered it, from pages that never came to the disk.
+            return self.catalog.index.forget(&header.key, &entry);
+        }
+        self.end = offset + header.footprint();
         // The later copy of two is the one that replaced a bad one.
         if self.catalog.index.get(&header.key)?.is_none_or(|old| old.spot < spot) {
             self.found.push((header.key, entry));

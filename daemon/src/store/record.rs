@@ -10,7 +10,9 @@ use crate::content::{CHUNK, ChunkId, ChunkRef, Place};
 
 /// Records begin at multiples of this, and a header fills one.
 pub(super) const BLOCK: u64 = 4096;
-const BLOCK_SIZE: usize = 4096;
+
+/// [`BLOCK`] as a size in memory.
+pub(super) const BLOCK_SIZE: usize = 4096;
 
 /// Bytes of a block that belong to the header; a payload that fits behind them shares the block.
 const HEADER: usize = 512;

@@ -10,12 +10,12 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Error;
+use super::handle::{Inner, Store};
 use super::index::Entry;
 use super::lease::parity_part_key;
 use super::ledger::Draft;
 use super::object::{ObjectInfo, State};
 use super::record::{Key, Kind};
-use super::store::{Inner, Store};
 use crate::content::{CHUNK_LEN, CODEC_RS8, ObjectId};
 
 /// An unpinned object is kept this long by [`Store::collect`]: an hour.

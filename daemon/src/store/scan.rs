@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::disk::File;
-use super::record::{BLOCK, Header, StoreKey};
+use super::record::{BLOCK, BLOCK_SIZE, Header, StoreKey};
 
 /// Read ahead when headers follow each other: 16 blocks.
-const WINDOW: usize = 16 * 4096;
+const WINDOW: usize = 16 * BLOCK_SIZE;
 
 /// Calls `each` with every valid header at or after `from`, and where it stands. A block that is no header
 /// never ends the scan, it goes on at the next one; holes are skipped.
@@ -61,12 +61,12 @@ impl Window {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset >= end {
             // One block after a jump; more when the last window was used up to its end.
-            let size = if offset == end { WINDOW } else { BLOCK as usize };
+            let size = if offset == end { WINDOW } else { BLOCK_SIZE };
             self.bytes = file.read_at(offset, size)?;
             self.start = offset;
         }
         let at = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
         let rest = self.bytes.slice(at.min(self.bytes.len())..);
-        Ok(rest.slice(..rest.len().min(BLOCK as usize)))
+        Ok(rest.slice(..rest.len().min(BLOCK_SIZE)))
     }
 }

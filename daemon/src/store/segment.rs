@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use super::disk::{Disk, File};
 
-/// Bytes of records in a segment at most; its footer comes on top.
-pub(super) const SEGMENT: u64 = 1 << 30;
+/// Bytes of records in a segment at most; its footer comes on top. Tests fill several.
+pub(super) const SEGMENT: u64 = if cfg!(test) { 8 << 20 } else { 1 << 30 };
 
 /// Segment files kept open: 128 descriptors serve 128 GiB without opening anything.
 const OPEN: usize = 128;
@@ -106,7 +106,11 @@ impl Segments {
     /// Makes segment `number`, durably, so that records synced into it are there after a crash.
     pub(super) fn create(&self, number: u32) -> io::Result<(Arc<Segment>, Arc<dyn File>)> {
         let file = self.disk.create(&path(number))?;
-        self.disk.sync_dir(FOLDER.as_ref())?;
+        if let Err(error) = self.disk.sync_dir(FOLDER.as_ref()) {
+            // So that it can be tried again.
+            let _ = self.disk.unlink(&path(number));
+            return Err(error);
+        }
         Ok((self.add(number, None), file))
     }
 

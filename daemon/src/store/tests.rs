@@ -1,5 +1,7 @@
 //! The store over a real folder, and over a disk that forgets what was not synced.
 
+mod crash;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use super::*;
 use crate::content::{CHUNK, Chunk, ChunkRef, Manifest, ManifestBuilder, ObjectId, Place};
 use crate::support::pool::Pool;
 
+/// The first segment.
 const SEGMENT: &str = "segments/00000001.seg";
 const HOUR: u64 = 3600;
 
@@ -138,48 +141,6 @@ async fn a_second_store_on_the_folder_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_power_cut_and_nothing_else_is_seen() {
-    let disk = Forgetful::default();
-    let store = open_forgetful(&disk);
-    let (_, kept) = add_single(&store, 1, 5000).await;
-    let manifest = add_several(&store, &[2, 3]).await;
-    let lease = store.lease();
-    let (chunk, object) = single(4, CHUNK);
-    lease.put(Item::Chunk(chunk.clone())).await.unwrap();
-    let crashed = disk.crash();
-    // Done after the cut, so that it must not show.
-    lease.commit(object.clone()).await.unwrap();
-    for round in 0..3 {
-        let disk = crashed.crash();
-        let store = open_forgetful(&disk);
-        assert!(store.object(&kept).is_some() && is_whole(&store, &manifest).await, "round {round}");
-        assert_eq!(store.object(&object.id), None);
-        assert_eq!(store.chunk(&chunk.reference()).await.unwrap(), None);
-        assert!(!store.lease().hold(&chunk.id()).await.unwrap());
-    }
-}
-
-#[tokio::test]
-async fn a_torn_record_does_not_pass_for_one() {
-    let disk = Forgetful::default();
-    let store = open_forgetful(&disk);
-    add_single(&store, 1, 5000).await;
-    let (torn, whole) = (single(2, CHUNK).0, single(3, 9000).0);
-    let lease = store.lease();
-    lease.put(Item::Chunk(torn.clone())).await.unwrap();
-    lease.put(Item::Chunk(whole.clone())).await.unwrap();
-    lease.sync().await.unwrap();
-    let crashed = disk.crash();
-    // The header came to the disk, the end of the payload did not.
-    crashed.edit(SEGMENT, |bytes| bytes[12288 + 4096 + CHUNK - 4096..12288 + 4096 + CHUNK].fill(0));
-    let store = open_forgetful(&crashed);
-    assert_eq!(store.chunk(&torn.reference()).await.unwrap(), None);
-    assert!(store.chunk(&whole.reference()).await.unwrap().is_some());
-    assert_eq!(store.lease().put(Item::Chunk(torn.clone())).await.unwrap(), Put::New);
-    assert!(store.chunk(&torn.reference()).await.unwrap().is_some());
-}
-
-#[tokio::test]
 async fn damage_is_told_once_not_served_and_healed_by_a_put() {
     let disk = Forgetful::default();
     let store = open_forgetful(&disk);
@@ -195,82 +156,6 @@ async fn damage_is_told_once_not_served_and_healed_by_a_put() {
     assert!(!store.has(&reference.id) && damage.try_recv().is_err());
     assert_eq!(store.lease().put(Item::Chunk(single(1, 20_000).0)).await.unwrap(), Put::New);
     assert!(store.chunk(&reference).await.unwrap().is_some());
-}
-
-#[tokio::test]
-async fn the_index_may_be_lost_damaged_or_anothers() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut manifests, mut usages) = (Vec::new(), Vec::new());
-    for (folder, seed) in [(&one, 1), (&two, 50)] {
-        let store = open_real(folder.path());
-        manifests.push(add_several(&store, &[seed, seed + 1]).await);
-        usages.push(store.usage().await.unwrap().stored_bytes);
-        store.close().await.unwrap();
-        drop(store);
-        return_lock(folder.path()).await;
-    }
-    let index = one.path().join("index");
-    let spoil: [&dyn Fn(); 3] = [
-        &|| std::fs::remove_dir_all(&index).unwrap(),
-        &|| {
-            for entry in std::fs::read_dir(&index).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_file() {
-                    std::fs::write(&path, sample(9, 4000)).unwrap();
-                }
-            }
-        },
-        &|| {
-            std::fs::remove_dir_all(&index).unwrap();
-            std::fs::rename(two.path().join("index"), &index).unwrap();
-        },
-    ];
-    for spoil in spoil {
-        spoil();
-        let store = open_real(one.path());
-        assert!(is_whole(&store, &manifests[0]).await);
-        assert_eq!(store.usage().await.unwrap().stored_bytes, usages[0]);
-        assert!(!store.has(&manifests[1].chunk(0).unwrap().id));
-        store.close().await.unwrap();
-        drop(store);
-        return_lock(one.path()).await;
-    }
-}
-
-#[tokio::test]
-async fn a_lost_format_comes_back_from_the_journal() {
-    let disk = Forgetful::default();
-    let (reference, _) = add_single(&open_forgetful(&disk), 1, 10_000).await;
-    let crashed = disk.crash();
-    crashed.unlink(Path::new("FORMAT")).unwrap();
-    assert!(open_forgetful(&crashed).chunk(&reference).await.unwrap().is_some());
-}
-
-#[tokio::test]
-async fn a_failing_disk_makes_the_store_read_only_and_loses_nothing_acknowledged() {
-    for steps in 0.. {
-        let disk = Forgetful::default();
-        let store = open_forgetful(&disk);
-        let (kept, _) = add_single(&store, 1, 5000).await;
-        disk.fail_after(steps);
-        let (chunk, object) = single(2, 5000);
-        let lease = store.lease();
-        let put = lease.put(Item::Chunk(chunk.clone())).await;
-        let done = match put {
-            Ok(_) => lease.commit(object.clone()).await.map(|_| ()),
-            Err(error) => Err(error),
-        };
-        assert!(store.chunk(&kept).await.unwrap().is_some(), "after {steps} steps");
-        let after = open_forgetful(&disk.crash());
-        assert!(after.chunk(&kept).await.unwrap().is_some(), "after {steps} steps");
-        let Err(error) = done else {
-            assert!(after.object(&object.id).is_some() && after.has(&chunk.id()));
-            break;
-        };
-        assert!(matches!(error, Error::ReadOnly { .. }) && store.is_read_only(), "{error}");
-        assert_eq!((store.object(&object.id), after.object(&object.id)), (None, None));
-        assert!(matches!(store.lease().reserve(1), Err(Error::ReadOnly { .. })));
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,200 @@
+//! What is left after a power cut, a failing disk, and files that were lost or changed.
+
+use super::*;
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_power_cut_and_nothing_else_is_seen() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (_, kept) = add_single(&store, 1, 5000).await;
+    let manifest = add_several(&store, &[2, 3]).await;
+    let lease = store.lease();
+    let (chunk, object) = single(4, CHUNK);
+    lease.put(Item::Chunk(chunk.clone())).await.unwrap();
+    let crashed = disk.crash();
+    // Done after the cut, so that it must not show.
+    lease.commit(object.clone()).await.unwrap();
+    for round in 0..3 {
+        let disk = crashed.crash();
+        let store = open_forgetful(&disk);
+        assert!(store.object(&kept).is_some() && is_whole(&store, &manifest).await, "round {round}");
+        assert_eq!(store.object(&object.id), None);
+        assert_eq!(store.chunk(&chunk.reference()).await.unwrap(), None);
+        assert!(!store.lease().hold(&chunk.id()).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_torn_record_does_not_pass_for_one() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    add_single(&store, 1, 5000).await;
+    let (torn, whole) = (single(2, CHUNK).0, single(3, 9000).0);
+    let lease = store.lease();
+    lease.put(Item::Chunk(torn.clone())).await.unwrap();
+    lease.put(Item::Chunk(whole.clone())).await.unwrap();
+    lease.sync().await.unwrap();
+    let crashed = disk.crash();
+    // The header came to the disk, the end of the payload did not.
+    crashed.edit(SEGMENT, |bytes| bytes[12288 + 4096 + CHUNK - 4096..12288 + 4096 + CHUNK].fill(0));
+    let store = open_forgetful(&crashed);
+    assert_eq!(store.chunk(&torn.reference()).await.unwrap(), None);
+    assert!(store.chunk(&whole.reference()).await.unwrap().is_some());
+    assert_eq!(store.lease().put(Item::Chunk(torn.clone())).await.unwrap(), Put::New);
+    assert!(store.chunk(&torn.reference()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_index_may_be_lost_damaged_or_anothers() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut manifests, mut usages) = (Vec::new(), Vec::new());
+    for (folder, seed) in [(&one, 1), (&two, 50)] {
+        let store = open_real(folder.path());
+        manifests.push(add_several(&store, &[seed, seed + 1]).await);
+        usages.push(store.usage().await.unwrap().stored_bytes);
+        store.close().await.unwrap();
+        drop(store);
+        return_lock(folder.path()).await;
+    }
+    let index = one.path().join("index");
+    let spoil: [&dyn Fn(); 3] = [
+        &|| std::fs::remove_dir_all(&index).unwrap(),
+        &|| {
+            for entry in std::fs::read_dir(&index).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    std::fs::write(&path, sample(9, 4000)).unwrap();
+                }
+            }
+        },
+        &|| {
+            std::fs::remove_dir_all(&index).unwrap();
+            std::fs::rename(two.path().join("index"), &index).unwrap();
+        },
+    ];
+    for spoil in spoil {
+        spoil();
+        let store = open_real(one.path());
+        assert!(is_whole(&store, &manifests[0]).await);
+        assert_eq!(store.usage().await.unwrap().stored_bytes, usages[0]);
+        assert!(!store.has(&manifests[1].chunk(0).unwrap().id));
+        store.close().await.unwrap();
+        drop(store);
+        return_lock(one.path()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_format_comes_back_from_the_journal() {
+    let disk = Forgetful::default();
+    let (reference, _) = add_single(&open_forgetful(&disk), 1, 10_000).await;
+    let crashed = disk.crash();
+    crashed.unlink(Path::new("FORMAT")).unwrap();
+    assert!(open_forgetful(&crashed).chunk(&reference).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_failing_disk_makes_the_store_read_only_and_loses_nothing_acknowledged() {
+    for steps in 0.. {
+        let disk = Forgetful::default();
+        let store = open_forgetful(&disk);
+        let (kept, _) = add_single(&store, 1, 5000).await;
+        disk.fail_after(steps);
+        let (chunk, object) = single(2, 5000);
+        let lease = store.lease();
+        let put = lease.put(Item::Chunk(chunk.clone())).await;
+        let done = match put {
+            Ok(_) => lease.commit(object.clone()).await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        assert!(store.chunk(&kept).await.unwrap().is_some(), "after {steps} steps");
+        let after = open_forgetful(&disk.crash());
+        assert!(after.chunk(&kept).await.unwrap().is_some(), "after {steps} steps");
+        let Err(error) = done else {
+            assert!(after.object(&object.id).is_some() && after.has(&chunk.id()));
+            break;
+        };
+        assert!(matches!(error, Error::ReadOnly { .. }) && store.is_read_only(), "{error}");
+        assert_eq!((store.object(&object.id), after.object(&object.id)), (None, None));
+        assert!(matches!(store.lease().reserve(1), Err(Error::ReadOnly { .. })));
+    }
+}
+
+#[tokio::test]
+async fn segments_follow_each_other_and_empty_ones_go() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let mut manifests = Vec::new();
+    for seed in 0..6 {
+        let seeds: Vec<u64> = (1..=5).map(|n| seed * 10 + n).collect();
+        manifests.push(add_several(&store, &seeds).await);
+    }
+    let names = disk.list(Path::new("segments")).unwrap();
+    assert!(names.len() >= 4, "{names:?}");
+    let sealed = disk.open(Path::new(SEGMENT)).unwrap();
+    let length = sealed.length().unwrap();
+    let last = sealed.read_at(length - 4096, 4096).unwrap();
+    assert!(last.starts_with(b"casd-rec") && last[9] == Kind::Footer as u8);
+    let store = open_forgetful(&disk.crash());
+    for manifest in &manifests {
+        assert!(is_whole(&store, manifest).await);
+    }
+    for manifest in &manifests[..2] {
+        assert!(matches!(store.remove(&manifest.id(), 1000, false).await.unwrap(), Removed::Removed { .. }));
+    }
+    assert_eq!(store.chunk(&manifests[0].chunk(0).unwrap()).await.unwrap(), None);
+    for manifest in &manifests[2..] {
+        assert!(is_whole(&store, manifest).await);
+    }
+}
+
+#[tokio::test]
+async fn a_removal_cut_short_leaves_leftovers_and_no_ghosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_real(folder.path());
+    let manifest = add_several(&store, &[1, 2, 3]).await;
+    let (kept, _) = add_single(&store, 4, 5000).await;
+    store.close().await.unwrap();
+    drop(store);
+    return_lock(folder.path()).await;
+    // The records were punched, and the index lost that they had been taken out.
+    std::fs::remove_file(folder.path().join("CLEAN")).unwrap();
+    let file = Real::new(folder.path()).open(Path::new(SEGMENT)).unwrap();
+    file.punch(0, 3 * (CHUNK as u64 + 4096)).unwrap();
+    let store = open_real(folder.path());
+    for index in 0..3 {
+        assert!(!store.has(&manifest.chunk(index).unwrap().id));
+    }
+    assert!(store.chunk(&kept).await.unwrap().is_some());
+    assert_eq!(store.local_chunks(&manifest.id()).await.unwrap(), Some(0));
+    let lease = store.lease();
+    for chunk in several(&[1, 2, 3]).0 {
+        assert_eq!(lease.put(Item::Chunk(chunk)).await.unwrap(), Put::New);
+    }
+    assert!(is_whole(&store, &manifest).await);
+}
+
+#[tokio::test]
+async fn the_journal_is_shortened_and_loses_nothing() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (_, id) = add_single(&store, 1, 100).await;
+    let name = "n".repeat(MAX_NAME);
+    let (chunk, object) = single(2, 100);
+    let lease = store.lease();
+    lease.put(Item::Chunk(chunk)).await.unwrap();
+    lease.commit(NewObject { name: Some(name.clone()), ..object.clone() }).await.unwrap();
+    // Each of these writes the object anew: 1.1 KiB.
+    let mut length = 0;
+    for uid in 5000..5700 {
+        store.pin(&object.id, uid).await.unwrap();
+        store.unpin(&object.id, uid).await.unwrap();
+        length = length.max(disk.open(Path::new("journal/journal")).unwrap().length().unwrap());
+    }
+    // 1.5 MiB were written in all, and it is shortened at 1 MiB.
+    assert!((1_000_000..=1 << 20).contains(&length), "{length}");
+    assert!(disk.open(Path::new("journal/journal")).unwrap().length().unwrap() < length);
+    let store = open_forgetful(&disk.crash());
+    assert!(store.object(&id).is_some());
+    assert_eq!(store.object(&object.id).unwrap().name, Some(name));
+}

@@ -118,3 +118,6 @@ impl Have {
         set.filter(|(_, held)| *held).map(|(index, _)| index).chain(chunks.iter().copied())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! A TLS stream together with the right to be connected.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use super::caps::Permit;
+use super::tls;
+use crate::peer::{Conn, PeerId};
+
+/// Encrypted bytes that may wait for the socket: a slice of 128 KiB with its heads goes down in one call, and a peer
+/// that does not read holds no more than this.
+const WAITING: usize = 256 * 1024;
+
+/// Gives the permit back when it is dropped.
+struct Held {
+    tls: TlsStream<TcpStream>,
+    _permit: Permit,
+}
+
+/// A connection whose handshake is done and whose peer is known.
+pub(super) fn conn(
+    mut stream: TlsStream<TcpStream>,
+    peer: PeerId,
+    remote: SocketAddr,
+    permit: Permit,
+) -> Result<Conn, rustls::Error> {
+    let binding = tls::binding(&stream)?;
+    match &mut stream {
+        TlsStream::Client(stream) => stream.get_mut().1.set_buffer_limit(Some(WAITING)),
+        TlsStream::Server(stream) => stream.get_mut().1.set_buffer_limit(Some(WAITING)),
+    }
+    let stream = Box::new(Held { tls: stream, _permit: permit });
+    Ok(Conn { peer, remote: Some(remote), stream, binding })
+}
+
+impl AsyncRead for Held {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(context, to)
+    }
+}
+
+impl AsyncWrite for Held {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(context)
+    }
+}

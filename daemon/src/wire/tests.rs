@@ -1,0 +1,228 @@
+//! Real sockets on loopback.
+
+use super::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const LOOPBACK: &str = "127.0.0.1:0";
+
+/// A node's identity, wire and open port.
+fn node(options: Options) -> (PeerId, Wire, Listener, Tasks) {
+    let (key, tasks) = (Keypair::generate_ed25519(), Tasks::new());
+    let wire = Wire::new(&key, options).unwrap();
+    let listener = wire.listen(LOOPBACK.parse().unwrap(), &tasks).unwrap();
+    (key.public().to_peer_id(), wire, listener, tasks)
+}
+
+fn brief() -> Options {
+    Options { handshake: Duration::from_millis(300), ..Options::default() }
+}
+
+/// No test takes longer.
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("a test takes under a minute")
+}
+
+#[tokio::test]
+async fn both_ends_know_who_the_other_is() {
+    let (alice, wire, mut port, _tasks) = node(Options::default());
+    let (bob, other, _port, _other_tasks) = node(Options::default());
+    within(async {
+        let (out, into) = tokio::join!(other.dial(alice, port.local_addr()), port.accept());
+        let (mut out, mut into) = (out.unwrap(), into.unwrap());
+        assert_eq!((out.peer, into.peer), (alice, bob));
+        assert_eq!(out.remote, Some(port.local_addr()));
+        assert_eq!(out.binding, into.binding);
+        assert_ne!(out.binding, [0; 32]);
+        let data: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+        let (_, back) = tokio::join!(
+            async {
+                into.stream.write_all(&data).await.unwrap();
+                into.stream.shutdown().await.unwrap();
+            },
+            async {
+                let mut back = Vec::new();
+                out.stream.read_to_end(&mut back).await.unwrap();
+                back
+            }
+        );
+        assert!(back == data);
+        let (again, _into) = tokio::join!(other.dial(alice, port.local_addr()), port.accept());
+        assert_ne!(again.unwrap().binding, out.binding);
+        assert_eq!(wire.counters(), Counters { accepted: 2, failed: 0, refused: 0 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn aes_is_negotiated_and_nothing_can_be_resumed() {
+    let (alice, _wire, port, _tasks) = node(Options::default());
+    let tls = Tls::new(&Keypair::generate_ed25519()).unwrap();
+    within(async {
+        let socket = TcpStream::connect(port.local_addr()).await.unwrap();
+        let stream = tls.connect(alice, port.local_addr(), socket).await.unwrap();
+        let (_, session) = stream.get_ref();
+        let suite = session.negotiated_cipher_suite().unwrap().suite();
+        assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_peer_than_the_one_wanted_is_named_and_does_not_learn_who_asked() {
+    let (alice, wire, mut port, _tasks) = node(brief());
+    let (_, other, ..) = node(Options::default());
+    let wanted = PeerId::random();
+    within(async {
+        match other.dial(wanted, port.local_addr()).await {
+            Err(DialError::WrongPeer { wanted: w, found, .. }) => assert_eq!((w, found), (wanted, alice)),
+            other => panic!("{other:?}"),
+        }
+        while wire.counters().failed == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(port.accept().now_or_never().is_none());
+        assert_eq!(wire.connections(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_speaks_something_else_or_nothing_is_closed_and_counted() {
+    let (alice, wire, mut port, _tasks) = node(brief());
+    within(async {
+        let garbage: Vec<u8> =
+            (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let calls: [&[u8]; 5] = [
+            b"",
+            b"GET / HTTP/1.1\r\nHost: casd\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9.9\r\n",
+            b"\x16\x03\x01\xff\xff",
+            &garbage,
+        ];
+        for (count, bytes) in (1..).zip(calls) {
+            let mut socket = TcpStream::connect(port.local_addr()).await.unwrap();
+            let _ = socket.write_all(bytes).await;
+            // It is we who wait: the other side must close. A reset is as good.
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+            while wire.counters().failed < count {
+                tokio::task::yield_now().await;
+            }
+        }
+        // TLS, but of nobody, or of another protocol.
+        let socket = TcpStream::connect(port.local_addr()).await.unwrap();
+        let _ = shake_as_stranger(socket).await;
+        let socket = TcpStream::connect(port.local_addr()).await.unwrap();
+        let _ = shake_as_libp2p(socket).await;
+        while wire.counters().failed < 7 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((wire.counters().accepted, wire.connections()), (0, 0));
+        let (bob, other, ..) = node(Options::default());
+        let (out, into) = tokio::join!(other.dial(alice, port.local_addr()), port.accept());
+        assert!(out.is_ok() && into.unwrap().peer == bob);
+    })
+    .await;
+}
+
+/// A client that has no certificate at all.
+async fn shake_as_stranger(socket: TcpStream) -> std::io::Result<()> {
+    let mut config = libp2p_tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
+    config.client_auth_cert_resolver = Arc::new(Nobody);
+    config.alpn_protocols = vec![b"casd/1".to_vec()];
+    shake(config, socket).await
+}
+
+/// A node of another protocol with a good identity.
+async fn shake_as_libp2p(socket: TcpStream) -> std::io::Result<()> {
+    shake(libp2p_tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap(), socket).await
+}
+
+async fn shake(config: rustls::ClientConfig, socket: TcpStream) -> std::io::Result<()> {
+    let name = rustls::pki_types::ServerName::try_from("casd.invalid").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+    stream.read_u8().await.map(drop)
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl rustls::client::ResolvesClientCert for Nobody {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_dial_ends_in_time_and_says_why() {
+    let options = Options { dial: Duration::from_millis(200), ..Options::default() };
+    let (_, wire, port, tasks) = node(options);
+    within(async {
+        // Accepts and says nothing.
+        let silent = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
+        let error = wire.dial(PeerId::random(), silent.local_addr().unwrap()).await.unwrap_err();
+        assert!(matches!(error, DialError::TimedOut { .. }), "{error}");
+        let at = port.local_addr();
+        drop(port);
+        tasks.drain(Duration::from_secs(30)).await;
+        let error = wire.dial(PeerId::random(), at).await.unwrap_err();
+        assert!(matches!(error, DialError::Connect { .. }), "{error}");
+        let web = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
+        let answer = async {
+            let (mut socket, _) = web.accept().await.unwrap();
+            socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            socket
+        };
+        let (error, _socket) = tokio::join!(wire.dial(PeerId::random(), web.local_addr().unwrap()), answer);
+        assert!(matches!(error, Err(DialError::Handshake { .. })), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_more_connections_than_allowed_and_room_again_when_one_ends() {
+    let (alice, wire, mut port, _tasks) = node(Options { connections: 1, ..Options::default() });
+    let (_, other, ..) = node(Options { connections: 1, ..Options::default() });
+    let at = port.local_addr();
+    within(async {
+        let (out, into) = tokio::join!(other.dial(alice, at), port.accept());
+        let (out, into) = (out.unwrap(), into.unwrap());
+        assert!(matches!(other.dial(alice, at).await, Err(DialError::Full { limit: 1, .. })));
+        // The limit of the listening side: the socket is closed before a handshake.
+        let mut socket = TcpStream::connect(at).await.unwrap();
+        assert!(matches!(socket.read(&mut [0]).await, Ok(0) | Err(_)));
+        assert_eq!((wire.counters().refused, wire.connections(), other.connections()), (1, 1, 1));
+        drop((out, into));
+        assert_eq!((wire.connections(), other.connections()), (0, 0));
+        let (out, into) = tokio::join!(other.dial(alice, at), port.accept());
+        assert!(out.is_ok() && into.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ports_are_taken_freed_and_told_apart() {
+    let (alice, wire, port, tasks) = node(Options::default());
+    within(async {
+        let taken = wire.listen(port.local_addr(), &tasks).unwrap_err();
+        assert!(
+            matches!(&taken, Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse)
+        );
+        let stopped = tasks.child();
+        let mut second = wire.listen(LOOPBACK.parse().unwrap(), &stopped).unwrap();
+        assert_ne!(second.local_addr(), port.local_addr());
+        assert_eq!(stopped.drain(Duration::from_secs(30)).await, 0);
+        assert!(second.accept().await.is_none());
+        // Not every machine has IPv6; where it is there, the wildcard takes both.
+        let Ok(mut both) = wire.listen("[::]:0".parse().unwrap(), &tasks) else { return };
+        let (_, other, ..) = node(Options::default());
+        let at = SocketAddr::new("127.0.0.1".parse().unwrap(), both.local_addr().port());
+        let (out, into) = tokio::join!(other.dial(alice, at), both.accept());
+        assert!(out.is_ok() && into.unwrap().remote.unwrap().is_ipv4());
+    })
+    .await;
+}

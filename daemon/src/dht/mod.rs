@@ -1,1 +1,318 @@
-//! Not built yet.
+//! The DHT plane: libp2p and nothing else.
+//!
+//! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
+//! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: carrying chunks,
+//! values in the DHT, and nodes of other networks. Survives a crash: nothing yet; records and peers are
+//! caches that the network fills again.
+//!
+//! # Where things are
+//!
+//! - [`event_loop`]: the one task that owns the swarm; its halves [`asking`] and [`answering`].
+//! - [`announcer`]: many keys to their nearest nodes, by [`regions`] of the key space ([`position`]).
+//! - [`records`]: who announced what to this node.
+//! - [`look_ups`], [`peers`], [`bootstrap`]: state machines of the loop, pure.
+//! - [`batch`], [`hello`]: our two protocols, over [`codec`].
+//! - [`behaviour`], [`transport`], [`listen`]: how the swarm is put together.
+
+mod announcer;
+mod answering;
+mod asking;
+mod batch;
+mod behaviour;
+mod bootstrap;
+mod codec;
+mod command;
+mod error;
+mod event_loop;
+mod hello;
+mod listen;
+mod look_ups;
+mod options;
+mod peers;
+mod position;
+mod records;
+mod regions;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{self, Swarm, SwarmEvent};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::error::Error;
+pub use self::options::{Limits, Mode, Options};
+
+use self::announcer::{Announcer, Purpose};
+use self::behaviour::{Behaviour, Protocols};
+use self::command::Command;
+use self::event_loop::EventLoop;
+use crate::peer::{Announce, Announced, Discovery, Key, Keypair, Multiaddr, PeerId, Provider};
+use crate::support::task::Tasks;
+
+/// Commands that may wait for the event loop.
+const COMMANDS: usize = 256;
+/// How long a connection without open streams is kept: a fetch asks several times within a minute.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a caller waits for a connection.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long listeners may take to say where they are bound.
+const BIND: Duration = Duration::from_secs(10);
+
+/// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop or all clones
+/// are dropped.
+#[derive(Clone)]
+pub struct Dht(Arc<Inner>);
+
+/// What the handles share.
+struct Inner {
+    /// The way to the event loop.
+    commands: mpsc::Sender<Command>,
+    /// Where this node is.
+    addresses: watch::Receiver<Addresses>,
+    /// Who this node is.
+    local: PeerId,
+    /// Signs batches.
+    keypair: Keypair,
+    /// The network's name, part of what is signed.
+    network: Arc<str>,
+    /// Whether this node is itself one that keeps records.
+    mode: Mode,
+    /// The number of the next batch. Starts at the microseconds since 1970, so that it grows over restarts.
+    sequence: AtomicU64,
+    /// Where waiting is done for callers that cannot wait.
+    tasks: Tasks,
+}
+
+/// Where this node is.
+#[derive(Clone, Debug, Default)]
+struct Addresses {
+    /// Everything that is listened on.
+    listening: Vec<Multiaddr>,
+    /// What others are told.
+    external: Vec<Multiaddr>,
+}
+
+/// A node that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Who.
+    pub peer: PeerId,
+    /// Where: what it told, else where its connections lead.
+    pub addresses: Vec<Multiaddr>,
+    /// What it calls itself; empty until it is connected. Free of control characters.
+    pub agent: String,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Whether it has proved, on a present connection, to speak this network's protocols.
+    pub member: bool,
+    /// Whether it is in the routing table: a server of the DHT.
+    pub routed: bool,
+}
+
+/// Figures of the DHT plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether this node keeps records for others.
+    pub server: bool,
+    /// Nodes connected.
+    pub connected: usize,
+    /// Nodes in the routing table.
+    pub routed: usize,
+    /// Own keys announced.
+    pub own_keys: usize,
+    /// Records of others kept.
+    pub other_records: usize,
+    /// Nodes that those are of.
+    pub sources: usize,
+    /// Announcing messages taken from others since the start.
+    pub batches_taken: u64,
+}
+
+// === impl Dht ===
+
+impl Dht {
+    /// Binds the listeners and starts the event loop. Joining the network goes on in the background.
+    ///
+    /// # Errors
+    /// The network's name or an address is unusable, or a port is in use.
+    pub async fn start(mut options: Options, keypair: Keypair, tasks: &Tasks) -> Result<Self, Error> {
+        let protocols = Protocols::new(&options.network)?;
+        if let Some(anonymous) = options.bootstrap.iter().find(|at| peer_of(at).is_none()) {
+            return Err(Error::NoPeerId(anonymous.clone()));
+        }
+        let local = keypair.public().to_peer_id();
+        options.bootstrap.retain(|at| peer_of(at) != Some(local));
+        let behaviour = Behaviour::new(&options, &protocols, &keypair);
+        let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+        let mut swarm = Swarm::new(transport::build(&keypair)?, behaviour, local, config);
+        bind(&mut swarm, &options).await?;
+
+        let (commands, requests) = mpsc::channel(COMMANDS);
+        let (here, addresses) = watch::channel(Addresses::default());
+        let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
+        let mut event_loop = EventLoop::new(swarm, options, protocols, requests, here);
+        event_loop.publish_addresses();
+        let stopping = tasks.clone();
+        tasks.spawn("dht", event_loop.run(stopping));
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
+        let tasks = tasks.clone();
+        Ok(Self(Arc::new(Inner { commands, addresses, local, keypair, network, mode, sequence, tasks })))
+    }
+
+    /// Where this node listens, as bound, each ending in `/p2p/` and its id: good as another node's
+    /// bootstrap.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<Multiaddr> {
+        let listening = self.0.addresses().listening.into_iter();
+        listening.map(|address| address.with(Protocol::P2p(self.0.local))).collect()
+    }
+
+    /// Dials a node, by an address that ends in `/p2p/PEERID`, and waits until it has proved to be of this
+    /// network; at most 30 s.
+    ///
+    /// # Errors
+    /// The address names nobody, nobody answers there, or the node is of another network.
+    pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, Error> {
+        let peer = peer_of(&address).ok_or_else(|| Error::NoPeerId(address.clone()))?;
+        if peer == self.0.local {
+            return Err(Error::Myself(address));
+        }
+        let silent = Error::Silent { address: address.clone(), within: CONNECT };
+        let asked = self.0.ask(|done| Command::Connect { peer, address, done });
+        tokio::time::timeout(CONNECT, asked).await.map_err(|_| silent)?.ok_or(Error::Stopped)?
+    }
+
+    /// The nodes that are connected or in the routing table. Empty once the room has stopped.
+    pub async fn peers(&self) -> Vec<PeerView> {
+        self.0.ask(|done| Command::Peers { done }).await.unwrap_or_default()
+    }
+
+    /// Figures. All zero once the room has stopped.
+    pub async fn status(&self) -> Status {
+        self.0.ask(|done| Command::Status { done }).await.unwrap_or_default()
+    }
+}
+
+impl Discovery for Dht {
+    fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
+        let (found, providers) = mpsc::channel(look_ups::MAX_FOUND);
+        if let Err(mpsc::error::TrySendError::Full(command)) =
+            self.0.commands.try_send(Command::Providers { key, found })
+        {
+            // The loop is behind: wait for it on the caller's behalf. Callers hold as many receivers as
+            // there are such tasks.
+            let commands = self.0.commands.clone();
+            self.0.tasks.spawn("dht look-up", async move { drop(commands.send(command).await) });
+        }
+        providers
+    }
+
+    fn chunk_addresses(&self, peer: PeerId) -> BoxFuture<'static, Vec<SocketAddr>> {
+        let dht = Arc::clone(&self.0);
+        Box::pin(async move {
+            dht.ask(|done| Command::ChunkAddresses { peer, done }).await.unwrap_or_default()
+        })
+    }
+}
+
+impl Announce for Dht {
+    /// `keys` counts those that another node took: with no other node known it is 0.
+    fn announce(&self, keys: Vec<Key>, copies: usize) -> BoxFuture<'static, Announced> {
+        let dht = Arc::clone(&self.0);
+        Box::pin(async move {
+            let own = keys.clone();
+            let over = dht.ask(|done| Command::Keep { keys: own, done }).await.unwrap_or_default();
+            let mut announced = Announcer::new(dht, Purpose::Put, &keys).run(copies).await;
+            announced.refused += over;
+            announced
+        })
+    }
+
+    fn withdraw(&self, keys: Vec<Key>) -> BoxFuture<'static, ()> {
+        let dht = Arc::clone(&self.0);
+        Box::pin(async move {
+            let own = keys.clone();
+            dht.ask(|done| Command::Forget { keys: own, done }).await;
+            // As far as any key may have been placed.
+            Announcer::new(dht, Purpose::TakeBack, &keys).run(regions::K).await;
+        })
+    }
+}
+
+// === impl PeerView ===
+
+impl PeerView {
+    fn new(peer: PeerId) -> Self {
+        let (addresses, agent) = (Vec::new(), String::new());
+        Self { peer, addresses, agent, connected: false, member: false, routed: false }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Sends a command and waits for its answer; `None` when the room has stopped.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(command(done)).await.ok()?;
+        answer.await.ok()
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.addresses.borrow().clone()
+    }
+}
+
+/// The peer id at the end of an address.
+fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    }
+}
+
+/// Starts all listeners and waits until each has said where it is bound.
+async fn bind(swarm: &mut Swarm<Behaviour>, options: &Options) -> Result<(), Error> {
+    let mut waiting = Vec::new();
+    for address in listen::free_ports(&options.listen, options.replace_busy_port)? {
+        let listener = swarm.listen_on(address.clone());
+        let listener = listener
+            .map_err(|error| Error::Listen { address: address.clone(), reason: error.to_string() })?;
+        waiting.push((listener, address));
+    }
+    let bound = async {
+        while !waiting.is_empty() {
+            match swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, .. } => {
+                    waiting.retain(|(listener, _)| *listener != listener_id);
+                }
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
+                | SwarmEvent::ListenerError { listener_id, error } => {
+                    if let Some((_, address)) = waiting.iter().find(|(listener, _)| *listener == listener_id) {
+                        let (address, reason) = (address.clone(), error.to_string());
+                        return Err(Error::Listen { address, reason });
+                    }
+                }
+                // Somebody connects already: the event loop will learn of it from what follows.
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(BIND, bound).await {
+        Ok(result) => result,
+        Err(_) => Err(match waiting.into_iter().next() {
+            Some((_, address)) => Error::Listen { address, reason: "no answer from the system".into() },
+            None => Error::Stopped,
+        }),
+    }
+}

@@ -1,0 +1,269 @@
+//! Announcing: many keys, few look-ups, few messages.
+//!
+//! Owns: choosing the nearest nodes of every key, and handing each node its keys in signed batches.
+//! Refuses: one query a key. Survives a crash: nothing; the schedule above announces again.
+//!
+//! Keys are taken in the order of the key space, so that neighbours share a look-up (see
+//! [`regions`](super::regions)). Then each node gets its keys in batches, one batch at a time and several
+//! nodes at once. What a node did not take goes to the key's next nearest node, at most [`ROUNDS`] times.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::StreamExt;
+use futures::stream;
+use libp2p::{Multiaddr, PeerId};
+
+use super::batch::{Answer, Draft, MAX_KEYS, Refusal, peer_record};
+use super::command::{Closest, Command, Node};
+use super::options::Mode;
+use super::position::{BITS, Position};
+use super::records::MAX_LIFETIME;
+use super::regions::Regions;
+use super::{Inner, Key};
+use crate::peer::Announced;
+
+/// Nodes that are sent to at once: eight batches of 130 KiB in memory.
+const RECEIVERS_AT_ONCE: usize = 8;
+/// First the nearest nodes, then twice the next nearest for what was not taken.
+const ROUNDS: usize = 3;
+/// Look-ups for one announcement: enough for a network of twenty thousand nodes, and an end for one that
+/// answers with nonsense.
+const MAX_LOOK_UPS: usize = 2_048;
+/// Keys placed before other tasks get a turn: about 2 ms.
+const TURN: usize = 1_024;
+
+/// Whether keys are put or taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Put,
+    TakeBack,
+}
+
+/// One announcement under way.
+pub(super) struct Announcer {
+    /// The way to the event loop.
+    dht: Arc<Inner>,
+    /// Put or take back.
+    purpose: Purpose,
+    /// The keys, in the order of the key space.
+    keys: Vec<(Position, Key)>,
+    /// What is known of the network.
+    regions: Regions,
+    /// Where its nodes are.
+    addresses: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Look-ups so far.
+    look_ups: usize,
+    /// Nodes that failed: they are not tried again.
+    dead: HashSet<PeerId>,
+}
+
+/// Whom to give which keys, by their place in the order.
+type Plan = HashMap<PeerId, Vec<usize>>;
+
+/// What became of one node's keys.
+#[derive(Default)]
+struct Delivery {
+    /// Who.
+    peer: Option<PeerId>,
+    /// Whether it failed for good.
+    dead: bool,
+    /// Messages sent.
+    messages: usize,
+    /// Keys it refused.
+    refused: usize,
+    /// Keys it took.
+    taken: Vec<usize>,
+    /// Keys it did not take, for whatever reason.
+    missed: Vec<usize>,
+}
+
+// === impl Announcer ===
+
+impl Announcer {
+    pub(super) fn new(dht: Arc<Inner>, purpose: Purpose, keys: &[Key]) -> Self {
+        let mut keys: Vec<_> = keys.iter().map(|key| (Position::of_key(key), *key)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut regions = Regions::default();
+        if dht.mode == Mode::Server {
+            // This node may be one of the nearest; its own keys are in its store already.
+            regions.add(dht.local);
+        }
+        let (addresses, dead) = (HashMap::new(), HashSet::new());
+        Self { dht, purpose, keys, regions, addresses, look_ups: 0, dead }
+    }
+
+    /// Places every key at its `copies` nearest nodes.
+    pub(super) async fn run(mut self, copies: usize) -> Announced {
+        let mut result = Announced::default();
+        let mut placed = vec![false; self.keys.len()];
+        let mut receivers = HashSet::new();
+        // How far each key has gone down its list of nearest nodes, for keys that were not taken.
+        let mut reached: HashMap<usize, usize> = HashMap::new();
+        let mut plan = self.nearest(copies).await;
+        for round in 0..ROUNDS {
+            let mut missed = Vec::new();
+            for delivery in self.deliver(std::mem::take(&mut plan)).await {
+                result.messages += delivery.messages;
+                result.refused += delivery.refused;
+                receivers.extend(delivery.peer.filter(|_| !delivery.taken.is_empty()));
+                self.dead.extend(delivery.peer.filter(|_| delivery.dead));
+                for index in delivery.taken {
+                    placed[index] = true;
+                }
+                missed.extend(delivery.missed);
+            }
+            if missed.is_empty() || round + 1 == ROUNDS || self.purpose == Purpose::TakeBack {
+                break;
+            }
+            for index in missed {
+                let rank = reached.entry(index).or_insert(copies);
+                if let Some(peer) = self.next_nearest(index, rank) {
+                    plan.entry(peer).or_default().push(index);
+                }
+            }
+        }
+        result.keys = placed.iter().filter(|placed| **placed).count();
+        result.receivers = receivers.len();
+        tracing::debug!(?result, look_ups = self.look_ups, nodes = self.regions.len(), "announced");
+        result
+    }
+
+    /// The nearest nodes of every key.
+    async fn nearest(&mut self, copies: usize) -> Plan {
+        let mut plan = Plan::new();
+        for index in 0..self.keys.len() {
+            if index % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            for peer in self.nearest_to(index, copies).await {
+                if peer != self.dht.local {
+                    plan.entry(peer).or_default().push(index);
+                }
+            }
+        }
+        plan
+    }
+
+    /// The nearest nodes of one key, looked up as far as that is needed.
+    async fn nearest_to(&mut self, index: usize, copies: usize) -> Vec<PeerId> {
+        let (at, key) = self.keys[index];
+        while let Err(missing) = self.regions.nearest(at, copies) {
+            if self.look_ups >= MAX_LOOK_UPS {
+                break;
+            }
+            let target = if missing.length() == BITS { Some(key) } else { missing.some_key() };
+            let Some(target) = target else {
+                self.regions.settle(missing);
+                continue;
+            };
+            self.look_ups += 1;
+            let Some(Closest { nodes, whole }) =
+                self.dht.ask(|done| Command::Closest { key: target, done }).await
+            else {
+                // The room has stopped.
+                return Vec::new();
+            };
+            let found: Vec<_> = nodes.iter().map(|node| node.peer).collect();
+            self.addresses.extend(nodes.into_iter().map(|node| (node.peer, node.addresses)));
+            if whole {
+                self.regions.learn(Position::of_key(&target), &found);
+            } else {
+                found.into_iter().for_each(|peer| self.regions.add(peer));
+                self.regions.settle(missing);
+            }
+        }
+        self.regions.nearest_known(at, copies)
+    }
+
+    /// The next node on a key's list, after those that have been tried.
+    fn next_nearest(&self, index: usize, rank: &mut usize) -> Option<PeerId> {
+        let (at, _) = self.keys[index];
+        loop {
+            let peer = self.regions.nearest_known(at, *rank + 1).get(*rank).copied()?;
+            *rank += 1;
+            if peer != self.dht.local && !self.dead.contains(&peer) {
+                return Some(peer);
+            }
+        }
+    }
+
+    async fn deliver(&self, plan: Plan) -> Vec<Delivery> {
+        let record = peer_record(&self.dht.keypair, self.dht.addresses().external);
+        let record = record.as_slice();
+        stream::iter(plan)
+            .map(|(peer, indexes)| self.deliver_to(peer, indexes, record))
+            .buffer_unordered(RECEIVERS_AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// Gives one node its keys, batch after batch, until it fails.
+    async fn deliver_to(&self, peer: PeerId, mut indexes: Vec<usize>, record: &[u8]) -> Delivery {
+        let mut delivery = Delivery { peer: Some(peer), ..Delivery::default() };
+        // The format wants keys ascending, not by position.
+        indexes.sort_unstable_by_key(|index| self.keys[*index].1);
+        for batch in indexes.chunks(MAX_KEYS) {
+            if delivery.dead {
+                delivery.missed.extend(batch);
+                continue;
+            }
+            match self.send(peer, batch, record, &mut delivery.messages).await {
+                Ok(Answer::Taken(answer)) => {
+                    let all = self.purpose == Purpose::TakeBack;
+                    for (place, index) in batch.iter().enumerate() {
+                        let taken = all || answer.taken.get(place).copied().unwrap_or(false);
+                        if taken { &mut delivery.taken } else { &mut delivery.missed }.push(*index);
+                        delivery.refused += usize::from(!taken);
+                    }
+                }
+                Ok(Answer::Refused(refusal, _)) => {
+                    tracing::debug!(%peer, ?refusal, "a node refuses our keys");
+                    delivery.refused += batch.len();
+                    delivery.dead = true;
+                    delivery.missed.extend(batch);
+                }
+                Err(reason) => {
+                    tracing::debug!(%peer, %reason, "a node did not answer an announcement");
+                    delivery.dead = true;
+                    delivery.missed.extend(batch);
+                }
+            }
+        }
+        delivery
+    }
+
+    /// Sends one batch. A node that remembers higher numbers of ours than we do (our clock went back) gets it
+    /// once more with a number beyond them.
+    async fn send(
+        &self,
+        peer: PeerId,
+        batch: &[usize],
+        record: &[u8],
+        messages: &mut usize,
+    ) -> Result<Answer, String> {
+        let keys: Vec<Key> = batch.iter().map(|index| self.keys[*index].1).collect();
+        let (keys, removals) = match self.purpose {
+            Purpose::Put => (keys, Vec::new()),
+            Purpose::TakeBack => (Vec::new(), keys),
+        };
+        let mut draft = Draft { receiver: peer, sequence: 0, lifetime: MAX_LIFETIME, keys, removals };
+        let addresses = self.addresses.get(&peer).cloned().unwrap_or_default();
+        let mut answer = Err("the DHT has been stopped".to_owned());
+        for _ in 0..2 {
+            draft.sequence = self.dht.sequence.fetch_add(1, Ordering::Relaxed);
+            let bytes = draft.sign(&self.dht.network, &self.dht.keypair, record)?;
+            let to = Node { peer, addresses: addresses.clone() };
+            let Some(answered) = self.dht.ask(|done| Command::Send { to, batch: bytes, done }).await else {
+                return answer;
+            };
+            *messages += 1;
+            answer = answered;
+            let Ok(Answer::Refused(Refusal::Sequence, highest)) = answer else { break };
+            self.dht.sequence.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
+        }
+        answer
+    }
+}

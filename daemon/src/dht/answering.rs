@@ -1,0 +1,107 @@
+//! The answering half of the event loop: hellos and batches from others.
+//!
+//! Owns: what a stranger's message may do. Refuses: batches whose announcer is not their sender, that were
+//! seen before, or when this node is no server. Survives a crash: nothing.
+
+use std::time::Instant;
+
+use libp2p::PeerId;
+use libp2p::request_response::{Event, Message};
+
+use super::batch::{Answer, Batch, Refusal, Request, Taken};
+use super::event_loop::EventLoop;
+use super::hello::Hello;
+use super::listen::ip_of;
+use super::options::Mode;
+use super::records::{MAX_LIFETIME, Verdict};
+
+impl EventLoop {
+    pub(super) fn on_hello(&mut self, event: Event<Hello, Hello>) {
+        match event {
+            Event::Message { peer, connection_id, message } => {
+                let remote = self.peers.remote_ip(&peer, connection_id);
+                match message {
+                    Message::Request { request, channel, .. } => {
+                        let answer = Hello::to(&self.options.chunk, self.options.serves, remote);
+                        // Fails only when the asker has gone.
+                        let _ = self.swarm.behaviour_mut().hello.send_response(channel, answer);
+                        self.hello_resolved(peer, Some(request.usable(remote)));
+                    }
+                    Message::Response { request_id, response } => {
+                        self.hellos.remove(&request_id);
+                        self.hello_resolved(peer, Some(response.usable(remote)));
+                    }
+                }
+            }
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                self.hellos.remove(&request_id);
+                self.hello_failed(peer, &error);
+            }
+            Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "a hello went wrong"),
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn on_announce(&mut self, event: Event<Request, Answer>) {
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                let answer = match request {
+                    Request::Incoming(read) => self.judge(peer, read),
+                    // The reader never makes it.
+                    Request::Outgoing(_) => Answer::Refused(Refusal::Signature, 0),
+                };
+                // Fails only when the announcer has gone.
+                let _ = self.swarm.behaviour_mut().announce.send_response(channel, answer);
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                if let Some(done) = self.batches.remove(&request_id) {
+                    let _ = done.send(Ok(response));
+                }
+            }
+            Event::OutboundFailure { request_id, error, .. } => {
+                if let Some(done) = self.batches.remove(&request_id) {
+                    let _ = done.send(Err(error.to_string()));
+                }
+            }
+            Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "a batch went wrong"),
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn judge(&mut self, sender: PeerId, read: Result<Batch, Refusal>) -> Answer {
+        let batch = match read {
+            Ok(batch) => batch,
+            Err(refusal) => return Answer::Refused(refusal, 0),
+        };
+        if self.options.mode == Mode::Client {
+            return Answer::Refused(Refusal::Client, 0);
+        }
+        if batch.announcer != sender {
+            return Answer::Refused(Refusal::Signature, 0);
+        }
+        let near = self.peers.get(&sender).is_some_and(|connected| {
+            connected.remotes().any(|at| ip_of(at).is_some_and(|ip| ip.is_loopback()))
+        });
+        let records = self.swarm.behaviour_mut().kad.store_mut();
+        if let Err(highest) = records.first_time(sender, batch.sequence) {
+            return Answer::Refused(Refusal::Sequence, highest);
+        }
+        let mut addresses = batch.addresses;
+        addresses.retain(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
+        if !addresses.is_empty() {
+            records.locate(&sender, addresses);
+        }
+        let lifetime = batch.lifetime.min(MAX_LIFETIME);
+        let mut taken = Taken { lifetime, ..Taken::default() };
+        taken.removed = batch.removals.iter().fold(0, |n, key| n + u32::from(records.take_back(key, &sender)));
+        let now = Instant::now();
+        for key in batch.keys {
+            let verdict = records.put(key, sender, lifetime, now);
+            taken.far += u32::from(verdict == Verdict::Far);
+            taken.full += u32::from(verdict == Verdict::Full);
+            taken.taken.push(verdict == Verdict::Taken);
+        }
+        self.batches_taken += 1;
+        Answer::Taken(taken)
+    }
+}

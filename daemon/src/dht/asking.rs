@@ -1,0 +1,186 @@
+//! The asking half of the event loop: look-ups, hellos to others, batches to others.
+//!
+//! Owns: what happens between a command and its answer. Refuses: nothing of its own; limits are kept by
+//! [`look_ups`](super::look_ups) and [`peers`](super::peers). Survives a crash: nothing.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use libp2p::PeerId;
+use libp2p::kad::{self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, RecordKey};
+use libp2p::request_response::OutboundFailure;
+use libp2p::swarm::dial_opts::PeerCondition;
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::{Answer, Request};
+use super::command::{Closest, Node};
+use super::event_loop::EventLoop;
+use super::hello::Hello;
+use super::look_ups::End;
+use super::peers::{Next, Waiter};
+use super::{Key, Provider};
+
+impl EventLoop {
+    pub(super) fn look_up(&mut self, key: Key, found: mpsc::Sender<Provider>) {
+        self.look_ups.push(key, found);
+        self.start_look_ups();
+    }
+
+    pub(super) fn learn_chunk_addresses(&mut self, peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>>) {
+        self.want_hello(peer, Waiter::Call(done));
+    }
+
+    pub(super) fn find_closest(&mut self, key: Key, done: oneshot::Sender<Closest>) {
+        let query = self.swarm.behaviour_mut().kad.get_closest_peers(key.to_vec());
+        self.closest.insert(query, done);
+    }
+
+    pub(super) fn send_batch(
+        &mut self,
+        to: Node,
+        batch: Vec<u8>,
+        done: oneshot::Sender<Result<Answer, String>>,
+    ) {
+        let announce = &mut self.swarm.behaviour_mut().announce;
+        let request =
+            announce.send_request_with_addresses(&to.peer, Request::Outgoing(batch), to.addresses);
+        self.batches.insert(request, done);
+    }
+
+    pub(super) fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                self.on_query(id, result, step.last);
+            }
+            kad::Event::RoutingUpdated { .. } => self.on_routing_changed(),
+            kad::Event::InboundRequest { request } => tracing::trace!(?request, "answered"),
+            // Nodes enter the table by what identify tells, never by these.
+            kad::Event::UnroutablePeer { .. }
+            | kad::Event::RoutablePeer { .. }
+            | kad::Event::PendingRoutablePeer { .. } => {}
+            kad::Event::ModeChanged { new_mode } => tracing::debug!(%new_mode, "another part in the DHT"),
+        }
+    }
+
+    fn on_query(&mut self, query: QueryId, result: QueryResult, last: bool) {
+        match result {
+            QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
+                let local = *self.swarm.local_peer_id();
+                let (number, new) = self.look_ups.found(query, providers, local);
+                for peer in new {
+                    self.want_hello(peer, Waiter::LookUp(number));
+                }
+            }
+            QueryResult::GetProviders(Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) | Err(_)) => {}
+            QueryResult::GetClosestPeers(result) => {
+                let (nodes, whole) = match result {
+                    Ok(found) => (found.peers, true),
+                    Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
+                };
+                let node = |PeerInfo { peer_id, addrs }| Node { peer: peer_id, addresses: addrs };
+                if let Some(done) = self.closest.remove(&query) {
+                    let _ = done.send(Closest { nodes: nodes.into_iter().map(node).collect(), whole });
+                }
+            }
+            QueryResult::Bootstrap(Ok(progress)) => {
+                tracing::debug!(left = progress.num_remaining, "looking for neighbours");
+            }
+            QueryResult::Bootstrap(Err(error)) => tracing::debug!(%error, "a bootstrap query failed"),
+            // Never started by casd.
+            QueryResult::StartProviding(_)
+            | QueryResult::RepublishProvider(_)
+            | QueryResult::GetRecord(_)
+            | QueryResult::PutRecord(_)
+            | QueryResult::RepublishRecord(_) => {}
+        }
+        if last {
+            self.end_query(query);
+        }
+    }
+
+    fn end_query(&mut self, query: QueryId) {
+        match self.look_ups.ended(query) {
+            Some((number, End::Again(key))) => self.query_providers(number, key),
+            Some((_, End::Done)) => self.start_look_ups(),
+            None => {}
+        }
+    }
+
+    pub(super) fn sweep_look_ups(&mut self) {
+        for query in self.look_ups.sweep() {
+            if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {
+                query.finish();
+            }
+        }
+        self.start_look_ups();
+    }
+
+    fn start_look_ups(&mut self) {
+        while let Some((number, key)) = self.look_ups.start() {
+            self.query_providers(number, key);
+        }
+    }
+
+    fn query_providers(&mut self, number: u64, key: Key) {
+        let query = self.swarm.behaviour_mut().kad.get_providers(RecordKey::new(&key));
+        self.look_ups.queried(number, query);
+    }
+
+    fn want_hello(&mut self, peer: PeerId, waiter: Waiter) {
+        match self.peers.want(peer, waiter, Instant::now()) {
+            Next::Known(waiter, chunk) => self.answer(peer, waiter, Some(chunk)),
+            Next::Refused(waiter) => self.answer(peer, waiter, None),
+            Next::Ask => self.say_hello(peer),
+            Next::Dial => {
+                let known = self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer);
+                self.dial(peer, known, PeerCondition::DisconnectedAndNotDialing);
+            }
+            Next::Wait => {}
+        }
+    }
+
+    /// Asks a connected peer for its hello.
+    pub(super) fn say_hello(&mut self, peer: PeerId) {
+        if self.hellos.values().any(|asked| *asked == peer) {
+            return;
+        }
+        let remote = self.peers.get(&peer).and_then(|connected| {
+            connected.remotes().next().and_then(super::listen::ip_of)
+        });
+        let hello = Hello::to(&self.options.chunk, self.options.serves, remote);
+        let request = self.swarm.behaviour_mut().hello.send_request(&peer, hello);
+        self.hellos.insert(request, peer);
+    }
+
+    /// A hello came, or cannot be had: tells all who waited.
+    pub(super) fn hello_resolved(&mut self, peer: PeerId, chunk: Option<Vec<SocketAddr>>) {
+        for waiter in self.peers.resolve(peer, chunk.clone(), Instant::now()) {
+            self.answer(peer, waiter, chunk.clone());
+        }
+        self.start_look_ups();
+    }
+
+    pub(super) fn hello_failed(&mut self, peer: PeerId, error: &OutboundFailure) {
+        tracing::debug!(%peer, %error, "no hello");
+        self.hello_resolved(peer, None);
+    }
+
+    fn answer(&mut self, peer: PeerId, waiter: Waiter, chunk: Option<Vec<SocketAddr>>) {
+        match waiter {
+            Waiter::Call(done) => drop(done.send(chunk.unwrap_or_default())),
+            Waiter::LookUp(number) => {
+                let provider = chunk.map(|chunk| Provider { peer, chunk, dht: self.dht_addresses(&peer) });
+                self.look_ups.told(number, provider);
+            }
+        }
+    }
+
+    /// Where a peer's DHT port is: what it told, else where its connections lead.
+    fn dht_addresses(&mut self, peer: &PeerId) -> Vec<libp2p::Multiaddr> {
+        let told = self.swarm.behaviour_mut().kad.store_mut().whereabouts(peer);
+        if !told.is_empty() {
+            return told;
+        }
+        self.peers.get(peer).map(|connected| connected.remotes().cloned().collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,430 @@
+//! Announcement batches: many keys in one signed message.
+//!
+//! Owns: the format and its proof. A [`Batch`] exists only when its signature holds, its receiver is this
+//! node and its keys are in order; the check runs where the message is read, off the event loop.
+//! Refuses: everything that is not canonical, and metadata, by name, until it is built.
+//! Survives a crash: nothing.
+//!
+//! Protocol `/casd/<network>/announce/1`, little-endian. The question:
+//!
+//! ```text
+//! size  field
+//! 1     version: 1
+//! 1+n   the receiver's peer id, preceded by its length (at most 64)
+//! 1+n   the announcer's public key, libp2p's protobuf form (Ed25519), preceded by its length (at most 64)
+//! 8     sequence: no number of this announcer counts twice at a receiver
+//! 4     expiry: seconds from receipt, 1 to 172,800, so that clocks need not agree
+//! 2+n   the announcer's signed peer record (its addresses), preceded by its length (at most 4,096; 0: none)
+//! 4     number of keys
+//! 4     number of removals; keys and removals are at most 4,096 together
+//! 2     number of metadata entries; not built yet: 0
+//! 32 each  keys, ascending, none twice
+//! 32 each  removals, ascending, none twice
+//! 2+n each metadata entries, preceded by their length (at most 1,024)
+//! 64    Ed25519 signature over "casd announce 1", a zero byte, the length (one byte) and name of the
+//!       network, and all of the above
+//! ```
+//!
+//! The answer: version 1; outcome (0 = taken, else a [`Refusal`]); then, taken: expiry granted (4), keys far
+//! (4), keys full (4), removed (4), number of keys (2), a bit for each key in order, set when it was taken,
+//! in whole bytes, lowest bit first; refused: the highest sequence seen, or 0 (8).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::core::{PeerRecord, SignedEnvelope};
+use libp2p::identity::{Keypair, PublicKey};
+use libp2p::{Multiaddr, PeerId};
+
+use super::Key;
+use super::codec::{Exchange, Reader, malformed};
+use super::records::MAX_LIFETIME;
+
+/// Keys and removals of one message: 128 KiB.
+pub(super) const MAX_KEYS: usize = 4_096;
+const MAX_ID: usize = 64;
+const MAX_RECORD: usize = 4_096;
+const VERSION: u8 = 1;
+const DOMAIN: &[u8] = b"casd announce 1\0";
+const SIGNATURE: usize = 64;
+
+/// What an announcer says to one receiver.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    /// Whom it is for.
+    pub(super) receiver: PeerId,
+    /// Its number.
+    pub(super) sequence: u64,
+    /// How long the keys shall be kept.
+    pub(super) lifetime: Duration,
+    /// Keys held, ascending.
+    pub(super) keys: Vec<Key>,
+    /// Keys held no longer, ascending.
+    pub(super) removals: Vec<Key>,
+}
+
+/// A batch that is proved to come from its announcer and to be meant for this node.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Who announces.
+    pub(super) announcer: PeerId,
+    /// Its number.
+    pub(super) sequence: u64,
+    /// How long the keys are to be kept.
+    pub(super) lifetime: Duration,
+    /// Where the announcer is, signed by it; empty when it does not say.
+    pub(super) addresses: Vec<Multiaddr>,
+    /// Keys held.
+    pub(super) keys: Vec<Key>,
+    /// Keys held no longer.
+    pub(super) removals: Vec<Key>,
+}
+
+/// Why a whole batch was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It names another receiver.
+    Receiver = 1,
+    /// Its announcer is not the one who sent it, or the signature does not hold.
+    Signature = 2,
+    /// Its number was seen before.
+    Sequence = 3,
+    /// It carries metadata, which is not built yet.
+    Metadata = 4,
+    /// This node takes no records: it is no server of the DHT.
+    Client = 5,
+}
+
+/// What a receiver says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It looked at every key.
+    Taken(Taken),
+    /// It took nothing; with the highest sequence it has seen.
+    Refused(Refusal, u64),
+}
+
+/// What became of the keys of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// How long the keys will be kept.
+    pub(super) lifetime: Duration,
+    /// Keys refused because many nodes are nearer.
+    pub(super) far: u32,
+    /// Keys refused because the store is full.
+    pub(super) full: u32,
+    /// Keys removed.
+    pub(super) removed: u32,
+    /// For each key, in order, whether it was taken.
+    pub(super) taken: Vec<bool>,
+}
+
+/// A question on its way.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To another node, signed and encoded.
+    Outgoing(Vec<u8>),
+    /// From another node, proved or refused.
+    Incoming(Result<Batch, Refusal>),
+}
+
+/// The protocol.
+#[derive(Clone, Debug)]
+pub(super) struct Announcing {
+    /// The network, part of what is signed.
+    pub(super) network: Arc<str>,
+    /// This node: batches must name it.
+    pub(super) local: PeerId,
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// Signs and encodes. `record` is the announcer's signed peer record, as [`peer_record`] makes it.
+    pub(super) fn sign(&self, network: &str, keypair: &Keypair, record: &[u8]) -> Result<Vec<u8>, String> {
+        let keys = self.keys.len() + self.removals.len();
+        if keys > MAX_KEYS || record.len() > MAX_RECORD {
+            return Err(format!("a batch of {keys} keys and {} bytes of addresses is too large", record.len()));
+        }
+        let mut bytes = Vec::with_capacity(512 + record.len() + 32 * keys);
+        bytes.push(VERSION);
+        push_short(&mut bytes, &self.receiver.to_bytes());
+        push_short(&mut bytes, &keypair.public().encode_protobuf());
+        bytes.extend(self.sequence.to_le_bytes());
+        bytes.extend(seconds(self.lifetime).to_le_bytes());
+        bytes.extend(u16::try_from(record.len()).unwrap_or(0).to_le_bytes());
+        bytes.extend(record);
+        bytes.extend(u32::try_from(self.keys.len()).unwrap_or(0).to_le_bytes());
+        bytes.extend(u32::try_from(self.removals.len()).unwrap_or(0).to_le_bytes());
+        bytes.extend(0u16.to_le_bytes());
+        bytes.extend(self.keys.as_flattened());
+        bytes.extend(self.removals.as_flattened());
+        let signature = keypair.sign(&signed(network, &bytes)).map_err(|error| error.to_string())?;
+        bytes.extend(signature);
+        Ok(bytes)
+    }
+}
+
+/// The signed peer record that goes into batches: where this node is. Empty when it would be too large.
+pub(super) fn peer_record(keypair: &Keypair, addresses: Vec<Multiaddr>) -> Vec<u8> {
+    let record = PeerRecord::new_interop(keypair, addresses).ok();
+    let bytes = record.map(|record| record.into_signed_envelope().into_protobuf_encoding());
+    bytes.filter(|bytes| bytes.len() <= MAX_RECORD).unwrap_or_default()
+}
+
+// === impl Announcing ===
+
+impl Announcing {
+    /// Reads and proves a batch. An error means that it is not in the form; a refusal is answered.
+    fn read(&self, bytes: &[u8]) -> io::Result<Result<Batch, Refusal>> {
+        let (body, signature) =
+            bytes.split_last_chunk::<SIGNATURE>().ok_or_else(|| malformed("a batch that is cut short"))?;
+        let mut reader = Reader::new(body);
+        if reader.u8()? != VERSION {
+            return Err(malformed("a batch of another version"));
+        }
+        let receiver = short(&mut reader)?;
+        let key = PublicKey::try_decode_protobuf(short(&mut reader)?);
+        let key = key.map_err(|_| malformed("a batch without its announcer's key"))?;
+        let sequence = reader.u64()?;
+        let lifetime = Duration::from_secs(u64::from(reader.u32()?));
+        let record_length = usize::from(reader.u16()?);
+        if record_length > MAX_RECORD || lifetime.is_zero() || lifetime > MAX_LIFETIME {
+            return Err(malformed("a batch with an impossible expiry or peer record"));
+        }
+        let record = reader.bytes(record_length)?;
+        let (keys, removals) = (length(reader.u32()?), length(reader.u32()?));
+        if keys.saturating_add(removals) > MAX_KEYS {
+            return Err(malformed("a batch of more than 4,096 keys"));
+        }
+        if reader.u16()? != 0 {
+            return Ok(Err(Refusal::Metadata));
+        }
+        let (keys, removals) = (ascending(&mut reader, keys)?, ascending(&mut reader, removals)?);
+        reader.end()?;
+        if receiver != self.local.to_bytes() {
+            return Ok(Err(Refusal::Receiver));
+        }
+        if !key.verify(&signed(&self.network, body), signature) {
+            return Ok(Err(Refusal::Signature));
+        }
+        let announcer = key.to_peer_id();
+        let Some(addresses) = located(record, announcer) else { return Ok(Err(Refusal::Signature)) };
+        Ok(Ok(Batch { announcer, sequence, lifetime, addresses, keys, removals }))
+    }
+}
+
+impl Exchange for Announcing {
+    type Request = Request;
+    type Response = Answer;
+    /// Keys, the peer record and 64 KiB for metadata to come.
+    const MAX_REQUEST: usize = 1_024 + MAX_RECORD + 32 * MAX_KEYS + (64 << 10);
+    const MAX_RESPONSE: usize = 2 + 4 * 4 + 2 + MAX_KEYS / 8;
+
+    fn decode_request(&self, bytes: &[u8]) -> io::Result<Request> {
+        self.read(bytes).map(Request::Incoming)
+    }
+
+    fn decode_response(&self, bytes: &[u8]) -> io::Result<Answer> {
+        Answer::decode(bytes)
+    }
+
+    fn encode_request(&self, request: Request) -> Vec<u8> {
+        match request {
+            Request::Outgoing(bytes) => bytes,
+            // Never sent: only the reader makes it.
+            Request::Incoming(_) => Vec::new(),
+        }
+    }
+
+    fn encode_response(&self, response: Answer) -> Vec<u8> {
+        response.encode()
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        match self {
+            Self::Refused(refusal, highest) => {
+                bytes.push(*refusal as u8);
+                bytes.extend(highest.to_le_bytes());
+            }
+            Self::Taken(taken) => {
+                bytes.push(0);
+                for count in [seconds(taken.lifetime), taken.far, taken.full, taken.removed] {
+                    bytes.extend(count.to_le_bytes());
+                }
+                bytes.extend(u16::try_from(taken.taken.len()).unwrap_or(0).to_le_bytes());
+                for eight in taken.taken.chunks(8) {
+                    bytes.push(eight.iter().rev().fold(0, |byte, taken| (byte << 1) | u8::from(*taken)));
+                }
+            }
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(malformed("an answer of another version"));
+        }
+        let outcome = reader.u8()?;
+        if outcome != 0 {
+            let refusal = [
+                Refusal::Receiver,
+                Refusal::Signature,
+                Refusal::Sequence,
+                Refusal::Metadata,
+                Refusal::Client,
+            ];
+            let refusal = refusal.into_iter().find(|refusal| *refusal as u8 == outcome);
+            let answer =
+                Self::Refused(refusal.ok_or_else(|| malformed("an unknown refusal"))?, reader.u64()?);
+            reader.end()?;
+            return Ok(answer);
+        }
+        let lifetime = Duration::from_secs(u64::from(reader.u32()?));
+        let (far, full, removed) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let count = usize::from(reader.u16()?);
+        if count > MAX_KEYS {
+            return Err(malformed("an answer for more than 4,096 keys"));
+        }
+        let bits = reader.bytes(count.div_ceil(8))?;
+        let taken: Vec<_> = (0..count).map(|n| bits[n / 8] >> (n % 8) & 1 == 1).collect();
+        reader.end()?;
+        let answer = Self::Taken(Taken { lifetime, far, full, removed, taken });
+        if answer.encode() == bytes { Ok(answer) } else { Err(malformed("an answer with bits to spare")) }
+    }
+}
+
+/// What is signed of a batch.
+fn signed(network: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(DOMAIN.len() + 1 + network.len() + body.len());
+    bytes.extend(DOMAIN);
+    push_short(&mut bytes, network.as_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+fn push_short(bytes: &mut Vec<u8>, field: &[u8]) {
+    bytes.push(u8::try_from(field.len()).unwrap_or(u8::MAX));
+    bytes.extend(field);
+}
+
+fn short<'a>(reader: &mut Reader<'a>) -> io::Result<&'a [u8]> {
+    let length = usize::from(reader.u8()?);
+    if length > MAX_ID { Err(malformed("an id that is too long")) } else { reader.bytes(length) }
+}
+
+fn length(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn ascending(reader: &mut Reader<'_>, count: usize) -> io::Result<Vec<Key>> {
+    let (keys, _) = reader.bytes(32 * count)?.as_chunks::<32>();
+    if keys.is_sorted_by(|a, b| a < b) { Ok(keys.to_vec()) } else { Err(malformed("keys out of order")) }
+}
+
+/// The addresses of a signed peer record; `None` when it is not signed by `peer`.
+fn located(record: &[u8], peer: PeerId) -> Option<Vec<Multiaddr>> {
+    if record.is_empty() {
+        return Some(Vec::new());
+    }
+    let envelope = SignedEnvelope::from_protobuf_encoding(record).ok()?;
+    let record = PeerRecord::from_signed_envelope_interop(envelope).ok()?;
+    (record.peer_id() == peer).then(|| record.addresses().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    fn keys(count: u16) -> Vec<Key> {
+        (0..count)
+            .map(|n| {
+                let mut key = [0; 32];
+                key[..2].copy_from_slice(&n.to_be_bytes());
+                key
+            })
+            .collect()
+    }
+
+    fn setup() -> (Keypair, Announcing, Draft) {
+        let (announcer, receiver) = (Keypair::generate_ed25519(), PeerId::random());
+        let protocol = Announcing { network: "test".into(), local: receiver };
+        let lifetime = Duration::from_secs(60);
+        let draft = Draft { receiver, sequence: 7, lifetime, keys: keys(100), removals: keys(3) };
+        (announcer, protocol, draft)
+    }
+
+    #[test]
+    fn a_signed_batch_is_read_as_it_was_written() {
+        let (announcer, protocol, draft) = setup();
+        let at: Multiaddr = "/ip4/192.0.2.1/tcp/8468".parse().unwrap();
+        let bytes = draft.sign("test", &announcer, &peer_record(&announcer, vec![at.clone()])).unwrap();
+        let batch = protocol.read(&bytes).unwrap().unwrap();
+        assert_eq!((batch.announcer, batch.sequence), (announcer.public().to_peer_id(), 7));
+        assert_eq!((batch.keys, batch.removals, batch.addresses), (draft.keys, draft.removals, vec![at]));
+        assert_eq!(batch.lifetime, Duration::from_secs(60));
+        let full = Draft { keys: keys(4_096), removals: vec![], ..setup().2 };
+        assert!(full.sign("test", &announcer, &[]).unwrap().len() <= Announcing::MAX_REQUEST);
+    }
+
+    #[test]
+    fn each_lie_is_refused() {
+        let (announcer, protocol, draft) = setup();
+        let refused = |bytes: &[u8]| protocol.read(bytes).unwrap().unwrap_err();
+        let good = draft.sign("test", &announcer, &[]).unwrap();
+        assert_eq!(refused(&draft.sign("other", &announcer, &[]).unwrap()), Refusal::Signature);
+        let elsewhere = Draft { receiver: PeerId::random(), ..draft.clone() };
+        assert_eq!(refused(&elsewhere.sign("test", &announcer, &[]).unwrap()), Refusal::Receiver);
+        let stranger = peer_record(&Keypair::generate_ed25519(), vec![]);
+        assert_eq!(refused(&draft.sign("test", &announcer, &stranger).unwrap()), Refusal::Signature);
+        let mut described = good.clone();
+        let metadata = good.len() - SIGNATURE - 32 * 103 - 2;
+        described[metadata] = 1;
+        assert_eq!(refused(&described), Refusal::Metadata);
+        let unsorted = Draft { keys: keys(9).into_iter().rev().collect(), ..draft.clone() };
+        assert!(protocol.read(&unsorted.sign("test", &announcer, &[]).unwrap()).is_err());
+        let endless = Draft { lifetime: Duration::from_secs(1 << 31), ..draft.clone() };
+        assert!(protocol.read(&endless.sign("test", &announcer, &[]).unwrap()).is_err());
+        assert!(Draft { keys: keys(4_097), ..draft }.sign("test", &announcer, &[]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bit_may_be_flipped(at in any::<proptest::sample::Index>(), bit in 0u8..8) {
+            let (announcer, protocol, draft) = setup();
+            let mut bytes = draft.sign("test", &announcer, &[]).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(!matches!(protocol.read(&bytes), Ok(Ok(_))));
+        }
+
+        #[test]
+        fn garbage_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let (_, protocol, _) = setup();
+            prop_assert!(!matches!(protocol.read(&bytes), Ok(Ok(_))));
+        }
+
+        #[test]
+        fn answers_are_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..40), bits: Vec<bool>) {
+            if let Ok(answer) = Answer::decode(&bytes) {
+                prop_assert_eq!(answer.encode(), bytes);
+            }
+            let answer = Answer::Taken(Taken { far: 1, full: 2, taken: bits, ..Taken::default() });
+            prop_assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
+            let refused = Answer::Refused(Refusal::Sequence, 9);
+            prop_assert_eq!(Answer::decode(&refused.encode()).unwrap(), refused);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the swarm does by itself: Kademlia, identify, ping, limits, and our two protocols.
+//!
+//! Owns: the composition and its settings. Refuses: values in the DHT, republishing and caching by the
+//! swarm, and nodes in the routing table that this room has not looked at. Survives a crash: nothing.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libp2p::identity::Keypair;
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{StreamProtocol, connection_limits, identify, kad, memory_connection_limits, ping};
+
+use super::batch::Announcing;
+use super::codec::Whole;
+use super::error::Error;
+use super::hello::Greeting;
+use super::options::{Mode, Options};
+use super::records::{self, Records};
+
+/// Twenty closer peers and twenty providers with sixteen addresses of fifty bytes each are 32 KiB.
+const MAX_KAD_MESSAGE: usize = 64 << 10;
+/// Time for a whole query: a dead peer costs one QUIC handshake (5 s), three at a time.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for one question of a query.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time for a hello, and for a batch of 200 KiB at 10 KiB/s.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(8);
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Batches at once on one connection: 8 × 200 KiB.
+const BATCHES_AT_ONCE: usize = 8;
+/// Connections with one peer: both may dial both transports at once.
+const CONNECTIONS_PER_PEER: u32 = 4;
+/// Handshakes under way.
+const PENDING: u32 = 128;
+/// What identify says we are.
+const AGENT: &str = concat!("casd/", env!("CARGO_PKG_VERSION"));
+
+/// The names of a network's protocols.
+#[derive(Clone, Debug)]
+pub(super) struct Protocols {
+    /// Kademlia: told by servers only.
+    pub(super) kad: StreamProtocol,
+    /// The hello: told by every node of the network, so it is what tells members from strangers.
+    pub(super) hello: StreamProtocol,
+    /// Batches of keys.
+    pub(super) announce: StreamProtocol,
+}
+
+/// Everything that runs on a connection.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    /// Bounds connections by number…
+    limits: connection_limits::Behaviour,
+    /// …and by memory.
+    memory: memory_connection_limits::Behaviour,
+    /// Notices dead connections.
+    ping: ping::Behaviour,
+    /// Tells who speaks what, and where.
+    pub(super) identify: identify::Behaviour,
+    /// Finds nodes and providers.
+    pub(super) kad: kad::Behaviour<Records>,
+    /// Learns chunk addresses.
+    pub(super) hello: request_response::Behaviour<Whole<Greeting>>,
+    /// Places keys.
+    pub(super) announce: request_response::Behaviour<Whole<Announcing>>,
+}
+
+// === impl Protocols ===
+
+impl Protocols {
+    /// The names for `network`, which must be usable in one.
+    pub(super) fn new(network: &str) -> Result<Self, Error> {
+        let usable = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        let bad = || Error::Network(network.to_owned());
+        if network.is_empty() || network.len() > 63 || !network.bytes().all(usable) {
+            return Err(bad());
+        }
+        let name = |rest: &str| {
+            StreamProtocol::try_from_owned(format!("/casd/{network}/{rest}")).map_err(|_| bad())
+        };
+        Ok(Self { kad: name("kad/1.0.0")?, hello: name("hello/1")?, announce: name("announce/1")? })
+    }
+}
+
+// === impl Behaviour ===
+
+impl Behaviour {
+    pub(super) fn new(options: &Options, protocols: &Protocols, keypair: &Keypair) -> Self {
+        let local = keypair.public().to_peer_id();
+        let limits = &options.limits;
+        let limits = connection_limits::ConnectionLimits::default()
+            .with_max_pending_incoming(Some(PENDING))
+            .with_max_pending_outgoing(Some(PENDING))
+            .with_max_established_incoming(Some(limits.inbound))
+            .with_max_established_outgoing(Some(limits.outbound))
+            .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
+        let identify = identify::Config::new_with_signed_peer_record("/casd/1".into(), keypair)
+            .with_agent_version(AGENT.into())
+            .with_push_listen_addr_updates(true)
+            .with_hide_listen_addrs(true);
+        let exchange = |timeout, streams| {
+            request_response::Config::default()
+                .with_request_timeout(timeout)
+                .with_max_concurrent_streams(streams)
+        };
+        let announcing = Announcing { network: Arc::from(options.network.as_str()), local };
+        Self {
+            limits: connection_limits::Behaviour::new(limits),
+            memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
+            ping: ping::Behaviour::default(),
+            identify: identify::Behaviour::new(identify),
+            kad: kademlia(options, protocols, local),
+            hello: request_response::Behaviour::with_codec(
+                Whole(Greeting),
+                [(protocols.hello.clone(), ProtocolSupport::Full)],
+                exchange(HELLO_TIMEOUT, BATCHES_AT_ONCE),
+            ),
+            announce: request_response::Behaviour::with_codec(
+                Whole(announcing),
+                [(protocols.announce.clone(), ProtocolSupport::Full)],
+                exchange(ANNOUNCE_TIMEOUT, BATCHES_AT_ONCE),
+            ),
+        }
+    }
+}
+
+fn kademlia(options: &Options, protocols: &Protocols, local: libp2p::PeerId) -> kad::Behaviour<Records> {
+    let mut config = kad::Config::new(protocols.kad.clone());
+    config
+        .set_max_packet_size(MAX_KAD_MESSAGE)
+        .set_query_timeout(QUERY_TIMEOUT)
+        .set_substreams_timeout(QUESTION_TIMEOUT)
+        .set_replication_factor(NonZeroUsize::new(super::regions::K).unwrap_or(kad::K_VALUE))
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_caching(kad::Caching::Disabled)
+        // The store itself judges what it takes, alike for batches and ADD_PROVIDER; the swarm's filter
+        // would acknowledge every PUT_VALUE, where our store refuses it and the asker sees that.
+        .set_record_filtering(kad::StoreInserts::Unfiltered)
+        .set_provider_record_ttl(Some(records::MAX_LIFETIME))
+        .set_provider_publication_interval(None)
+        .set_publication_interval(None)
+        .set_replication_interval(None);
+    let limits = records::Limits {
+        own_keys: options.limits.own_keys,
+        other_bytes: options.limits.other_bytes,
+    };
+    let records = Records::new(local, limits, Instant::now());
+    let mut kad = kad::Behaviour::with_config(local, records, config);
+    kad.set_mode(Some(match options.mode {
+        Mode::Server => kad::Mode::Server,
+        Mode::Client => kad::Mode::Client,
+    }));
+    kad
+}

@@ -1,0 +1,127 @@
+//! One message each way over a stream: the shape of all our request-response protocols.
+//!
+//! Owns: reading a whole message within its limit, and handing it to the protocol that knows it.
+//! Refuses: a message over its limit, before keeping more of it than that. Survives a crash: nothing.
+
+use std::io;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::StreamProtocol;
+use libp2p::request_response::Codec;
+
+/// A protocol of one question and one answer, each a whole message.
+pub(super) trait Exchange: Clone + Send + 'static {
+    /// What is asked.
+    type Request: Send;
+    /// What is answered.
+    type Response: Send;
+    /// Bytes of the longest question.
+    const MAX_REQUEST: usize;
+    /// Bytes of the longest answer.
+    const MAX_RESPONSE: usize;
+
+    /// Reads a question; an error ends the stream without an answer.
+    fn decode_request(&self, bytes: &[u8]) -> io::Result<Self::Request>;
+    /// Reads an answer.
+    fn decode_response(&self, bytes: &[u8]) -> io::Result<Self::Response>;
+    /// Writes a question.
+    fn encode_request(&self, request: Self::Request) -> Vec<u8>;
+    /// Writes an answer.
+    fn encode_response(&self, response: Self::Response) -> Vec<u8>;
+}
+
+/// Carries an [`Exchange`] over the swarm's streams.
+#[derive(Clone, Debug)]
+pub(super) struct Whole<E>(pub(super) E);
+
+impl<E: Exchange + Sync> Codec for Whole<E> {
+    type Protocol = StreamProtocol;
+    type Request = E::Request;
+    type Response = E::Response;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<E::Request>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        self.0.decode_request(&read_whole(io, E::MAX_REQUEST).await?)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<E::Response>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        self.0.decode_response(&read_whole(io, E::MAX_RESPONSE).await?)
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: E::Request) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        io.write_all(&self.0.encode_request(request)).await
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, answer: E::Response) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        io.write_all(&self.0.encode_response(answer)).await
+    }
+}
+
+/// Reads to the end of the stream, refusing more than `limit` bytes. Memory grows with what has arrived.
+async fn read_whole<T: AsyncRead + Unpin>(io: &mut T, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    io.take(most).read_to_end(&mut bytes).await?;
+    if bytes.len() > limit {
+        return Err(malformed("longer than its limit"));
+    }
+    Ok(bytes)
+}
+
+/// The error of a message that is not as its protocol says.
+pub(super) fn malformed(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Takes fields off the front of a message; every step says when it runs short.
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn bytes(&mut self, count: usize) -> io::Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(|| malformed("cut short"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or_else(|| malformed("cut short"))?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn u8(&mut self) -> io::Result<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> io::Result<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> io::Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> io::Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// Ends the message: nothing may follow.
+    pub(super) fn end(self) -> io::Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(malformed("followed by more than belongs to it")) }
+    }
+}

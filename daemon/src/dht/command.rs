@@ -1,0 +1,50 @@
+//! What the handle asks of the event loop.
+
+use std::net::SocketAddr;
+
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::Answer;
+use super::error::Error;
+use super::{Key, PeerView, Provider, Status};
+
+/// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
+/// dropped request means that the loop has stopped.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Dial a node and wait until it has proved to be of this network.
+    Connect { peer: PeerId, address: Multiaddr, done: oneshot::Sender<Result<PeerId, Error>> },
+    /// List the nodes known.
+    Peers { done: oneshot::Sender<Vec<PeerView>> },
+    /// Count what there is.
+    Status { done: oneshot::Sender<Status> },
+    /// Find who announced a key.
+    Providers { key: Key, found: mpsc::Sender<Provider> },
+    /// Learn where a node's chunk port is.
+    ChunkAddresses { peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>> },
+    /// Find the nodes nearest to a key.
+    Closest { key: Key, done: oneshot::Sender<Closest> },
+    /// Send a batch.
+    Send { to: Node, batch: Vec<u8>, done: oneshot::Sender<Result<Answer, String>> },
+    /// Keep own keys; answers how many did not fit.
+    Keep { keys: Vec<Key>, done: oneshot::Sender<usize> },
+    /// Forget own keys.
+    Forget { keys: Vec<Key>, done: oneshot::Sender<()> },
+}
+
+/// A node and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) peer: PeerId,
+    pub(super) addresses: Vec<Multiaddr>,
+}
+
+/// The nodes nearest to a key that answered.
+#[derive(Debug)]
+pub(super) struct Closest {
+    /// Up to K of them.
+    pub(super) nodes: Vec<Node>,
+    /// Whether the look-up ran to its end, so that there are no nearer ones.
+    pub(super) whole: bool,
+}

@@ -1,0 +1,380 @@
+//! The one task that owns the swarm.
+//!
+//! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
+//! Every event has a named fate here or in [`asking`](super::asking) and [`answering`](super::answering).
+//! Refuses: nodes of other networks, which are told goodbye by closing. Survives a crash: nothing.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
+use libp2p::kad::QueryId;
+use libp2p::request_response::OutboundRequestId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, identify};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::batch::Answer;
+use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
+use super::bootstrap::Bootstrap;
+use super::command::{Closest, Command};
+use super::error::Error;
+use super::listen::{self, ip_of};
+use super::look_ups::LookUps;
+use super::options::{Mode, Options};
+use super::peers::{Peers, Standing};
+use super::position::Position;
+use super::records::MAX_ADDRESSES;
+use super::{Addresses, PeerView, Status};
+use crate::support::task::Tasks;
+
+/// How often bootstrap nodes, abandoned look-ups and expired records are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A caller that waits for a connection.
+type Connecting = (Multiaddr, oneshot::Sender<Result<PeerId, Error>>);
+
+/// The task's state.
+pub(super) struct EventLoop {
+    /// The network.
+    pub(super) swarm: Swarm<Behaviour>,
+    /// What this node was told at start.
+    pub(super) options: Options,
+    /// Names of our protocols.
+    protocols: Protocols,
+    /// Requests of the handles.
+    commands: mpsc::Receiver<Command>,
+    /// Where the handles see our addresses.
+    addresses: watch::Sender<Addresses>,
+    /// Who is connected.
+    pub(super) peers: Peers,
+    /// Provider look-ups.
+    pub(super) look_ups: LookUps,
+    /// Queries for nearest nodes, by who asked.
+    pub(super) closest: HashMap<QueryId, oneshot::Sender<Closest>>,
+    /// Hellos under way.
+    pub(super) hellos: HashMap<OutboundRequestId, PeerId>,
+    /// Batches under way.
+    pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
+    /// Callers that wait for a connection.
+    connecting: HashMap<PeerId, Vec<Connecting>>,
+    /// The configured nodes.
+    bootstrap: Bootstrap,
+    /// Batches taken from others.
+    pub(super) batches_taken: u64,
+}
+
+// === impl EventLoop ===
+
+impl EventLoop {
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        options: Options,
+        protocols: Protocols,
+        commands: mpsc::Receiver<Command>,
+        addresses: watch::Sender<Addresses>,
+    ) -> Self {
+        let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
+        let bootstrap = Bootstrap::new(nodes.collect(), Instant::now());
+        Self {
+            swarm,
+            options,
+            protocols,
+            commands,
+            addresses,
+            peers: Peers::default(),
+            look_ups: LookUps::default(),
+            closest: HashMap::new(),
+            hellos: HashMap::new(),
+            batches: HashMap::new(),
+            connecting: HashMap::new(),
+            bootstrap,
+            batches_taken: 0,
+        }
+    }
+
+    /// Runs until the room is told to stop or the last handle is gone.
+    pub(super) async fn run(mut self, tasks: Tasks) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = tasks.stopping() => break,
+                _ = tick.tick() => self.on_tick(),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+        }
+        let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        tracing::debug!("the DHT has stopped");
+    }
+
+    fn on_command(&mut self, command: Command) {
+        // An answer that nobody waits for any more is dropped.
+        match command {
+            Command::Connect { peer, address, done } => self.connect(peer, address, done),
+            Command::Peers { done } => drop(done.send(self.list_peers())),
+            Command::Status { done } => drop(done.send(self.status())),
+            Command::Providers { key, found } => self.look_up(key, found),
+            Command::ChunkAddresses { peer, done } => self.learn_chunk_addresses(peer, done),
+            Command::Closest { key, done } => self.find_closest(key, done),
+            Command::Send { to, batch, done } => self.send_batch(to, batch, done),
+            Command::Keep { keys, done } => {
+                let _ = done.send(self.swarm.behaviour_mut().kad.store_mut().keep(&keys));
+            }
+            Command::Forget { keys, done } => {
+                self.swarm.behaviour_mut().kad.store_mut().forget(&keys);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_opened(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                if self.peers.closed(&peer_id, connection_id) {
+                    self.swarm.behaviour_mut().kad.store_mut().parted(&peer_id);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                self.on_dial_failed(peer, &error);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: None, error, .. } => {
+                tracing::debug!(%error, "a dial to an unnamed peer failed");
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(from = %send_back_addr, %error, "a connection did not finish its handshake");
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::info!(%address, "the DHT listens");
+                self.publish_addresses();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                tracing::info!(%address, "the DHT no longer listens there");
+                self.publish_addresses();
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::warn!(?addresses, ?reason, "a DHT listener has closed");
+                self.publish_addresses();
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a DHT listener has trouble"),
+            SwarmEvent::Dialing { peer_id, .. } => tracing::trace!(?peer_id, "dialling"),
+            SwarmEvent::ExternalAddrConfirmed { address } => tracing::debug!(%address, "others are told"),
+            SwarmEvent::ExternalAddrExpired { address } => {
+                tracing::debug!(%address, "others are no longer told");
+            }
+            SwarmEvent::NewExternalAddrCandidate { address } => {
+                tracing::trace!(%address, "others see us there; whether it reaches us is not tested yet");
+            }
+            SwarmEvent::IncomingConnection { .. }
+            | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
+            other => tracing::trace!(?other, "an event without a fate"),
+        }
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, info);
+            }
+            BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
+                tracing::debug!(peer = %peer_id, %error, "a peer did not say what it is");
+            }
+            BehaviourEvent::Identify(identify::Event::Sent { .. } | identify::Event::Pushed { .. }) => {}
+            BehaviourEvent::Ping(event) => {
+                if let Err(error) = event.result {
+                    tracing::debug!(peer = %event.peer, %error, "a peer does not answer pings");
+                }
+            }
+            BehaviourEvent::Hello(event) => self.on_hello(event),
+            BehaviourEvent::Announce(event) => self.on_announce(event),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        self.swarm.behaviour_mut().kad.store_mut().clean(now);
+        let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
+        for (peer, addresses) in self.bootstrap.due(now, alone) {
+            self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
+        }
+        self.sweep_look_ups();
+    }
+
+    fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let remote = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => address.clone(),
+            ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr.clone(),
+        };
+        if self.peers.opened(peer, connection, remote) {
+            self.say_hello(peer);
+        }
+    }
+
+    fn on_dial_failed(&mut self, peer: PeerId, error: &DialError) {
+        if matches!(error, DialError::DialPeerConditionFalse(_)) {
+            // Connected, or about to be.
+            return;
+        }
+        tracing::debug!(%peer, %error, "a dial failed");
+        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            let _ = done.send(Err(Error::Unreachable { address, reason: innermost(error) }));
+        }
+        if self.peers.get(&peer).is_none() {
+            if self.bootstrap.failed(&peer) {
+                tracing::warn!(%peer, reason = %innermost(error), "cannot reach a bootstrap node; trying on");
+            }
+            self.hello_resolved(peer, None);
+        }
+    }
+
+    /// A peer said what it speaks: one of ours is welcomed, another is let go.
+    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        if !info.protocols.contains(&self.protocols.hello) {
+            self.peers.identified(&peer, Standing::Stranger, &info.agent_version);
+            tracing::debug!(%peer, "a node that is not of this network; letting it go");
+            if self.bootstrap.failed(&peer) {
+                let network = &self.options.network;
+                tracing::warn!(%peer, %network, "a bootstrap node is not of this network");
+            }
+            for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+                let network = self.options.network.clone();
+                let _ = done.send(Err(Error::OtherNetwork { address, network }));
+            }
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        }
+        self.peers.identified(&peer, Standing::Member, &info.agent_version);
+        self.bootstrap.reached(&peer);
+        for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            let _ = done.send(Ok(peer));
+        }
+        let near = self.peers.get(&peer).is_some_and(|connected| {
+            connected.remotes().any(|remote| ip_of(remote).is_some_and(|ip| ip.is_loopback()))
+        });
+        let told = info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
+        let addresses: Vec<_> = told.take(MAX_ADDRESSES).collect();
+        let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        kad.store_mut().met(peer, addresses.clone());
+        if info.protocols.contains(&self.protocols.kad) {
+            for address in addresses {
+                kad.add_address(&peer, address);
+            }
+            if alone && kad.bootstrap().is_err() {
+                tracing::debug!(%peer, "the first node told no address to reach it by");
+            }
+        } else {
+            kad.remove_peer(&peer);
+        }
+    }
+
+    /// The routing table has changed: records are judged by it.
+    pub(super) fn on_routing_changed(&mut self) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let known: Vec<_> = kad
+            .kbuckets()
+            .flat_map(|bucket| bucket.iter().map(|e| *e.node.key.preimage()).collect::<Vec<_>>())
+            .map(|peer| Position::of_peer(&peer))
+            .collect();
+        kad.store_mut().know(known.into_iter());
+    }
+
+    fn connect(&mut self, peer: PeerId, address: Multiaddr, done: oneshot::Sender<Result<PeerId, Error>>) {
+        if self.peers.get(&peer).is_some_and(|connected| connected.standing == Standing::Member) {
+            let _ = done.send(Ok(peer));
+            return;
+        }
+        self.connecting.entry(peer).or_default().push((address.clone(), done));
+        self.dial(peer, vec![address], PeerCondition::Always);
+    }
+
+    /// Dials now, while running queries still know further addresses.
+    pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, when: PeerCondition) {
+        let options = DialOpts::peer_id(peer).condition(when).addresses(addresses);
+        if let Err(error) = self.swarm.dial(options.extend_addresses_through_behaviour().build()) {
+            self.on_dial_failed(peer, &error);
+        }
+    }
+
+    /// Tells the handles, and through the swarm the others, where this node is.
+    pub(super) fn publish_addresses(&mut self) {
+        let listening: Vec<_> = self.swarm.listeners().cloned().collect();
+        let external = listen::external(&listening, &self.options.listen);
+        let before: Vec<_> = self.swarm.external_addresses().cloned().collect();
+        for gone in before.iter().filter(|address| !external.contains(address)) {
+            self.swarm.remove_external_address(gone);
+        }
+        for new in external.iter().filter(|address| !before.contains(address)) {
+            self.swarm.add_external_address(new.clone());
+        }
+        self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
+        self.addresses.send_replace(Addresses { listening, external });
+    }
+
+    fn list_peers(&mut self) -> Vec<PeerView> {
+        let mut views: HashMap<PeerId, PeerView> = HashMap::new();
+        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+            for entry in bucket.iter() {
+                let peer = *entry.node.key.preimage();
+                let view = views.entry(peer).or_insert_with(|| PeerView::new(peer));
+                view.addresses = entry.node.value.iter().cloned().collect();
+                view.routed = true;
+            }
+        }
+        for (peer, connected) in self.peers.connected() {
+            let view = views.entry(*peer).or_insert_with(|| PeerView::new(*peer));
+            view.connected = true;
+            view.member = connected.standing == Standing::Member;
+            view.agent.clone_from(&connected.agent);
+            if view.addresses.is_empty() {
+                view.addresses = connected.remotes().cloned().collect();
+            }
+        }
+        let mut views: Vec<_> = views.into_values().collect();
+        views.sort_by_key(|view| view.peer);
+        views
+    }
+
+    fn status(&mut self) -> Status {
+        let connected = self.peers.connected().count();
+        let server = self.options.mode == Mode::Server;
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let routed = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        let records = kad.store_mut();
+        Status {
+            server,
+            connected,
+            routed,
+            own_keys: records.own_len(),
+            other_records: records.len(),
+            sources: records.sources_len(),
+            batches_taken: self.batches_taken,
+        }
+    }
+}
+
+/// The most telling words of a dial error: those of the last address tried.
+fn innermost(error: &DialError) -> String {
+    let DialError::Transport(tried) = error else { return error.to_string() };
+    let Some((address, error)) = tried.last() else { return "there is no address to try".into() };
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    format!("{cause} ({address})")
+}

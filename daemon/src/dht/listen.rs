@@ -1,0 +1,154 @@
+//! Listening: which ports are free, and which of our addresses others are told.
+//!
+//! Owns: the test for a port in use (libp2p's TCP listeners share ports with other processes of the same
+//! user, so that a second daemon would not notice), and the choice of external addresses.
+//! Refuses: nothing. Survives a crash: nothing.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+
+use super::error::Error;
+
+/// The transport of a listen address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Tcp,
+    Quic,
+}
+
+/// The addresses to listen on: as given, or with port 0 where the port is in use and may be replaced.
+pub(super) fn free_ports(wanted: &[Multiaddr], replace: bool) -> Result<Vec<Multiaddr>, Error> {
+    wanted.iter().map(|address| free_port(address, replace)).collect()
+}
+
+fn free_port(address: &Multiaddr, replace: bool) -> Result<Multiaddr, Error> {
+    let (socket, carrier) = parse(address).ok_or_else(|| Error::ListenForm(address.clone()))?;
+    match try_bind(socket, carrier) {
+        Ok(()) => Ok(address.clone()),
+        Err(rustix::io::Errno::ADDRINUSE) if replace => {
+            tracing::warn!(%address, "the default DHT port is in use; taking a free one");
+            Ok(with_port_zero(address))
+        }
+        Err(rustix::io::Errno::ADDRINUSE) => Err(Error::PortInUse(address.clone())),
+        Err(error) => Err(Error::Listen { address: address.clone(), reason: error.to_string() }),
+    }
+}
+
+/// The IP address in a multiaddr, where it is one that is reached directly.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
+        return None;
+    }
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+/// The addresses others are told: those that reach beyond this host, and loopback ones where that was asked
+/// for or is all there is, so that nodes on one host find each other.
+pub(super) fn external(listening: &[Multiaddr], configured: &[Multiaddr]) -> Vec<Multiaddr> {
+    let asked_for_loopback =
+        configured.iter().any(|address| ip_of(address).is_some_and(|ip| ip.is_loopback()));
+    let (near, far): (Vec<_>, Vec<_>) = listening
+        .iter()
+        .filter(|address| !ip_of(address).is_some_and(is_link_local))
+        .cloned()
+        .partition(|address| ip_of(address).is_some_and(|ip| ip.is_loopback()));
+    if far.is_empty() || asked_for_loopback { [far, near].concat() } else { far }
+}
+
+/// Link-local addresses mean nothing without the interface they belong to.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+fn parse(address: &Multiaddr) -> Option<(SocketAddr, Carrier)> {
+    let parts: Vec<_> = address.iter().collect();
+    let ip = ip_of(address)?;
+    match parts.as_slice() {
+        [_, Protocol::Tcp(port)] => Some((SocketAddr::new(ip, *port), Carrier::Tcp)),
+        [_, Protocol::Udp(port), Protocol::QuicV1] => Some((SocketAddr::new(ip, *port), Carrier::Quic)),
+        _ => None,
+    }
+}
+
+fn with_port_zero(address: &Multiaddr) -> Multiaddr {
+    let zero = |part| match part {
+        Protocol::Tcp(_) => Protocol::Tcp(0),
+        Protocol::Udp(_) => Protocol::Udp(0),
+        other => other,
+    };
+    address.iter().map(zero).collect()
+}
+
+/// Binds and lets go. The listener that follows may still lose a race; it then fails with its own words.
+fn try_bind(at: SocketAddr, carrier: Carrier) -> rustix::io::Result<()> {
+    if at.port() == 0 {
+        return Ok(());
+    }
+    if carrier == Carrier::Quic && at.is_ipv4() {
+        let bound = UdpSocket::bind(at);
+        return bound.map(drop).map_err(|e| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO));
+    }
+    let family = if at.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let kind = if carrier == Carrier::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
+    let socket = socket(family, kind, None)?;
+    if at.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if carrier == Carrier::Tcp {
+        // As listeners do: connections of an earlier run that linger are no obstacle, a listener is.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn addresses(all: &[&str]) -> Vec<Multiaddr> {
+        all.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_port_in_use_is_replaced_or_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let wanted = addresses(&[&format!("/ip4/127.0.0.1/tcp/{port}")]);
+        assert_eq!(free_ports(&wanted, true).unwrap(), addresses(&["/ip4/127.0.0.1/tcp/0"]));
+        let error = free_ports(&wanted, false).unwrap_err().to_string();
+        assert!(error.contains(&wanted[0].to_string()), "{error}");
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let wanted = addresses(&[&format!("/ip4/127.0.0.1/udp/{port}/quic-v1")]);
+        assert!(matches!(free_ports(&wanted, false), Err(Error::PortInUse(_))));
+        drop(taken);
+        assert_eq!(free_ports(&wanted, false).unwrap(), wanted);
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for bad in ["/ip4/127.0.0.1/udp/1", "/dns4/localhost/tcp/1", "/ip4/127.0.0.1/tcp/1/ws"] {
+            assert!(matches!(free_ports(&addresses(&[bad]), true), Err(Error::ListenForm(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_told_only_when_asked_for_or_alone() {
+        let both = addresses(&["/ip4/127.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1", "/ip6/fe80::1/tcp/1"]);
+        let wildcard = addresses(&["/ip4/0.0.0.0/tcp/1"]);
+        assert_eq!(external(&both, &wildcard), addresses(&["/ip4/192.0.2.1/tcp/1"]));
+        assert_eq!(external(&both[..1], &wildcard), both[..1]);
+        assert_eq!(external(&both, &addresses(&["/ip4/127.0.0.1/tcp/1"])).len(), 2);
+    }
+}

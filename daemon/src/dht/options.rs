@@ -1,0 +1,81 @@
+//! Settings of the room.
+
+use std::net::SocketAddr;
+
+use multiaddr::Multiaddr;
+
+/// Settings of the DHT plane. Nothing here is read from a file by this room.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The network's name: 1 to 63 of `a-z`, `0-9`, `-`, `_`, `.`. Nodes of other names are never spoken to.
+    pub network: String,
+    /// Where to listen: `/ip4|ip6/…/udp/PORT/quic-v1` and `/ip4|ip6/…/tcp/PORT`; port 0 picks one.
+    pub listen: Vec<Multiaddr>,
+    /// Whether a port in use may be replaced by a free one: for built-in defaults, not for what somebody
+    /// configured.
+    pub replace_busy_port: bool,
+    /// Nodes to join the network by, each ending in `/p2p/PEERID`.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether this node answers the network's questions.
+    pub mode: Mode,
+    /// Where the chunk port is bound, told to others by the hello.
+    pub chunk: Vec<SocketAddr>,
+    /// Whether this node gives chunks.
+    pub serves: bool,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// A node's part in the DHT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Keeps records and answers questions.
+    Server,
+    /// Only asks and announces.
+    Client,
+}
+
+/// How much this room may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Own keys kept (about 50 bytes each).
+    pub own_keys: usize,
+    /// Bytes for keys that other nodes place here.
+    pub other_bytes: usize,
+    /// Connections from others.
+    pub inbound: u32,
+    /// Connections to others.
+    pub outbound: u32,
+    /// New connections are refused while the process's resident memory is above this many bytes.
+    pub resident_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            network: "casd".into(),
+            listen: Vec::new(),
+            replace_busy_port: false,
+            bootstrap: Vec::new(),
+            mode: Mode::Server,
+            chunk: Vec::new(),
+            serves: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // All objects of a large node and its budget of 256 k chunk keys: 50 MiB.
+            own_keys: 1_000_000,
+            // Half a million records.
+            other_bytes: 64 << 20,
+            // A connection costs about 100 KiB with its buffers: 50 MiB for both.
+            inbound: 256,
+            outbound: 256,
+            resident_bytes: 2 << 30,
+        }
+    }
+}

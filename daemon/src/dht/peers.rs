@@ -1,0 +1,225 @@
+//! Who is connected, where their chunk ports are, and who waits to learn that.
+//!
+//! Owns: the table of connected peers and a bounded memory of what hellos told. Refuses: more waiting peers
+//! than its limit. Survives a crash: nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::oneshot;
+
+use super::listen::ip_of;
+
+/// Hellos remembered (about 200 bytes each).
+const MAX_CONTACTS: usize = 4_096;
+/// How long a hello is believed. A new connection ends it earlier: the node may have been restarted.
+const FRESH: Duration = Duration::from_secs(300);
+/// Peers whose hello may be awaited at once.
+const MAX_AWAITED: usize = 1_024;
+/// Characters of another's agent name that are kept.
+const MAX_AGENT: usize = 64;
+
+/// Whether a connected node is one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has not said.
+    Unknown,
+    /// It speaks this network's protocols.
+    Member,
+    /// It does not.
+    Stranger,
+}
+
+/// Who wants to know where a chunk port is.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// The provider look-up with this number.
+    LookUp(u64),
+    /// A caller.
+    Call(oneshot::Sender<Vec<SocketAddr>>),
+}
+
+/// What has to be done for somebody who waits for a hello.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// It is known: answer now.
+    Known(Waiter, Vec<SocketAddr>),
+    /// Too much is awaited already: answer that it is not known.
+    Refused(Waiter),
+    /// Ask over the connection there is.
+    Ask,
+    /// Dial first.
+    Dial,
+    /// Somebody asked before.
+    Wait,
+}
+
+/// A connected node.
+#[derive(Debug)]
+pub(super) struct Connected {
+    /// Where each connection leads.
+    remotes: HashMap<ConnectionId, Multiaddr>,
+    /// Whether it is one of ours.
+    pub(super) standing: Standing,
+    /// What it calls itself, made harmless.
+    pub(super) agent: String,
+}
+
+/// What a hello told.
+#[derive(Debug)]
+struct Contact {
+    chunk: Vec<SocketAddr>,
+    learnt: Instant,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    /// Connected nodes.
+    connected: HashMap<PeerId, Connected>,
+    /// What hellos told, at most [`MAX_CONTACTS`].
+    contacts: HashMap<PeerId, Contact>,
+    /// Who waits for whose hello, at most [`MAX_AWAITED`] peers.
+    awaited: HashMap<PeerId, Vec<Waiter>>,
+}
+
+// === impl Peers ===
+
+impl Peers {
+    /// A connection is there. True when somebody waits for this peer's hello.
+    pub(super) fn opened(&mut self, peer: PeerId, connection: ConnectionId, remote: Multiaddr) -> bool {
+        let fresh =
+            || Connected { remotes: HashMap::new(), standing: Standing::Unknown, agent: String::new() };
+        self.connected.entry(peer).or_insert_with(fresh).remotes.insert(connection, remote);
+        self.contacts.remove(&peer);
+        self.awaited.contains_key(&peer)
+    }
+
+    /// A connection is gone. True when it was the peer's last.
+    pub(super) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let Some(connected) = self.connected.get_mut(peer) else { return false };
+        connected.remotes.remove(&connection);
+        let last = connected.remotes.is_empty();
+        if last {
+            self.connected.remove(peer);
+        }
+        last
+    }
+
+    /// A connected peer said what it is.
+    pub(super) fn identified(&mut self, peer: &PeerId, standing: Standing, agent: &str) {
+        if let Some(connected) = self.connected.get_mut(peer) {
+            connected.standing = standing;
+            connected.agent = agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect();
+        }
+    }
+
+    /// A connected peer.
+    pub(super) fn get(&self, peer: &PeerId) -> Option<&Connected> {
+        self.connected.get(peer)
+    }
+
+    /// All connected peers.
+    pub(super) fn connected(&self) -> impl Iterator<Item = (&PeerId, &Connected)> {
+        self.connected.iter()
+    }
+
+    /// The IP address at the other end of a connection.
+    pub(super) fn remote_ip(&self, peer: &PeerId, connection: ConnectionId) -> Option<IpAddr> {
+        ip_of(self.connected.get(peer)?.remotes.get(&connection)?)
+    }
+
+    /// Somebody wants to know where a peer's chunk port is.
+    pub(super) fn want(&mut self, peer: PeerId, waiter: Waiter, now: Instant) -> Next {
+        let contact = self.contacts.get(&peer).filter(|contact| now < contact.learnt + FRESH);
+        if let Some(contact) = contact {
+            return Next::Known(waiter, contact.chunk.clone());
+        }
+        let full = self.awaited.len() >= MAX_AWAITED;
+        match self.awaited.entry(peer) {
+            Entry::Occupied(mut waiters) => {
+                waiters.get_mut().push(waiter);
+                Next::Wait
+            }
+            Entry::Vacant(_) if full => Next::Refused(waiter),
+            Entry::Vacant(vacant) => {
+                vacant.insert(vec![waiter]);
+                if self.connected.contains_key(&peer) { Next::Ask } else { Next::Dial }
+            }
+        }
+    }
+
+    /// A peer's hello came (or did not): those who waited for it.
+    pub(super) fn resolve(
+        &mut self,
+        peer: PeerId,
+        chunk: Option<Vec<SocketAddr>>,
+        now: Instant,
+    ) -> Vec<Waiter> {
+        if let Some(chunk) = chunk {
+            self.remember(peer, chunk, now);
+        }
+        self.awaited.remove(&peer).unwrap_or_default()
+    }
+
+    fn remember(&mut self, peer: PeerId, chunk: Vec<SocketAddr>, now: Instant) {
+        if self.contacts.len() >= MAX_CONTACTS && !self.contacts.contains_key(&peer) {
+            self.contacts.retain(|_, contact| now < contact.learnt + FRESH);
+        }
+        if self.contacts.len() >= MAX_CONTACTS
+            && let Some(oldest) = self.contacts.iter().min_by_key(|(_, c)| c.learnt).map(|(peer, _)| *peer)
+        {
+            self.contacts.remove(&oldest);
+        }
+        self.contacts.insert(peer, Contact { chunk, learnt: now });
+    }
+}
+
+// === impl Connected ===
+
+impl Connected {
+    /// Where the connections lead.
+    pub(super) fn remotes(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.remotes.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hellos_are_remembered_until_a_new_connection() {
+        let (mut peers, peer, now) = (Peers::default(), PeerId::random(), Instant::now());
+        let at = vec!["127.0.0.1:9000".parse().unwrap()];
+        assert!(matches!(peers.want(peer, Waiter::LookUp(1), now), Next::Dial));
+        assert!(matches!(peers.want(peer, Waiter::LookUp(2), now), Next::Wait));
+        let connection = ConnectionId::new_unchecked(1);
+        assert!(peers.opened(peer, connection, "/ip4/127.0.0.1/tcp/1".parse().unwrap()));
+        assert_eq!(peers.resolve(peer, Some(at.clone()), now).len(), 2);
+        assert!(matches!(peers.want(peer, Waiter::LookUp(3), now), Next::Known(_, known) if known == at));
+        assert!(matches!(peers.want(peer, Waiter::LookUp(3), now + FRESH), Next::Ask));
+        assert_eq!(peers.resolve(peer, None, now).len(), 1);
+        peers.opened(peer, ConnectionId::new_unchecked(2), "/ip4/127.0.0.1/tcp/2".parse().unwrap());
+        assert!(matches!(peers.want(peer, Waiter::LookUp(4), now), Next::Ask));
+        assert!(!peers.closed(&peer, connection));
+        assert!(peers.closed(&peer, ConnectionId::new_unchecked(2)));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        for age in 0..MAX_CONTACTS as u64 + 100 {
+            peers.resolve(PeerId::random(), Some(vec![]), now + Duration::from_millis(age));
+        }
+        assert_eq!(peers.contacts.len(), MAX_CONTACTS);
+        for _ in 0..MAX_AWAITED {
+            assert!(matches!(peers.want(PeerId::random(), Waiter::LookUp(1), now), Next::Dial));
+        }
+        assert!(matches!(peers.want(PeerId::random(), Waiter::LookUp(1), now), Next::Refused(_)));
+    }
+}

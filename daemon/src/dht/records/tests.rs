@@ -1,0 +1,202 @@
+//! Properties of the store: budgets, fairness, expiry.
+
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+use super::*;
+use libp2p::kad::store::RecordStore;
+use libp2p::kad::{ProviderRecord, Record, RecordKey};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn store(records: usize) -> (Records, Instant) {
+    let now = Instant::now();
+    let limits = Limits { own_keys: 4, other_bytes: records * RECORD_BYTES };
+    (Records::new(PeerId::random(), limits, now), now)
+}
+
+fn key(number: u32) -> Key {
+    let mut key = [0; 32];
+    key[..4].copy_from_slice(&number.to_le_bytes());
+    key
+}
+
+fn holders(records: &Records, number: u32, now: Instant) -> Vec<PeerId> {
+    records.holders(&key(number), now).into_iter().map(|(peer, _, _)| peer).collect()
+}
+
+/// Both trees and all counts tell the same story.
+fn check(records: &Records) {
+    assert_eq!(records.by_key.len(), records.by_source.len());
+    for ((key, source), until) in &records.by_key {
+        assert!(records.by_source.contains(&(*source, *until, *key)));
+    }
+    let counted: usize = records.sources.iter().flatten().map(|source| source.count as usize).sum();
+    assert_eq!(counted, records.by_key.len());
+    assert_eq!(records.by_count.len(), records.numbers.len());
+    assert!(records.by_key.len() * RECORD_BYTES <= records.limits.other_bytes);
+}
+
+#[test]
+fn own_keys_have_their_own_budget() {
+    let (mut records, now) = store(2);
+    let keys: Vec<_> = (0..6).map(key).collect();
+    assert_eq!(records.keep(&keys), 2);
+    assert_eq!(records.keep(&keys[..4]), 0);
+    assert_eq!(records.put(key(9), PeerId::random(), HOUR, now), Verdict::Taken);
+    records.forget(&keys[..1]);
+    assert_eq!(records.keep(&keys[4..5]), 0);
+    assert_eq!(records.own_len(), 4);
+}
+
+#[test]
+fn a_flood_cannot_push_others_below_their_share() {
+    let (mut records, now) = store(100);
+    let (modest, flooder, late) = (PeerId::random(), PeerId::random(), PeerId::random());
+    for n in 0..20 {
+        assert_eq!(records.put(key(n), modest, HOUR, now), Verdict::Taken);
+    }
+    // Free room may be used beyond the share of 50.
+    let taken = (1000..2000).filter(|n| records.put(key(*n), flooder, HOUR, now) == Verdict::Taken).count();
+    assert_eq!(taken, 80);
+    // A third source gets its share of 33, and takes it from the one with the most.
+    let taken = (3000..4000).filter(|n| records.put(key(*n), late, HOUR, now) == Verdict::Taken).count();
+    assert_eq!(taken, 33);
+    assert!((0..20).all(|n| holders(&records, n, now) == [modest]));
+    check(&records);
+}
+
+#[test]
+fn the_stalest_provider_of_a_key_gives_way() {
+    let (mut records, now) = store(1000);
+    let peers: Vec<_> = (0..=MAX_PROVIDERS).map(|_| PeerId::random()).collect();
+    for (age, peer) in peers.iter().enumerate() {
+        let lifetime = HOUR + Duration::from_secs(age as u64);
+        assert_eq!(records.put(key(1), *peer, lifetime, now), Verdict::Taken);
+    }
+    let kept = holders(&records, 1, now);
+    assert_eq!(kept.len(), MAX_PROVIDERS);
+    assert!(!kept.contains(&peers[0]) && kept.contains(&peers[MAX_PROVIDERS]));
+    check(&records);
+}
+
+#[test]
+fn records_expire_and_refreshing_keeps_them() {
+    let (mut records, now) = store(10);
+    let peer = PeerId::random();
+    assert_eq!(records.put(key(1), peer, HOUR, now), Verdict::Taken);
+    assert_eq!(records.put(key(2), peer, HOUR, now), Verdict::Taken);
+    assert_eq!(records.put(key(1), peer, HOUR, now + HOUR / 2), Verdict::Taken);
+    let later = now + HOUR + Duration::from_secs(1);
+    assert_eq!(holders(&records, 1, later), [peer]);
+    assert!(holders(&records, 2, later).is_empty());
+    records.clean(later);
+    assert_eq!(records.len(), 1);
+    // Nothing lives longer than the maximum, whatever its announcer says.
+    records.put(key(3), peer, Duration::MAX / 4, now);
+    records.clean(now + MAX_LIFETIME + HOUR);
+    assert_eq!(records.len(), 0);
+    check(&records);
+}
+
+#[test]
+fn a_far_key_is_refused_when_many_nodes_are_nearer() {
+    let (mut records, now) = store(10_000);
+    let nodes: Vec<_> = (0..400).map(|_| Position::of_peer(&PeerId::random())).collect();
+    records.know(nodes.iter().copied());
+    let peer = PeerId::random();
+    let (mut near, mut far) = (0, 0);
+    for n in 0..2_000 {
+        let at = Position::of_key(&key(n));
+        let nearer = nodes.iter().filter(|node| node.distance(at) < records.place.distance(at)).count();
+        match records.put(key(n), peer, HOUR, now) {
+            Verdict::Taken => near += usize::from(nearer < MAX_NEARER),
+            Verdict::Far => far += usize::from(nearer >= MAX_NEARER),
+            Verdict::Full => panic!("there is room"),
+        }
+    }
+    assert_eq!(near + far, 2_000);
+    assert!(near > 0 && far > near);
+}
+
+#[test]
+fn a_flood_of_identities_stays_bounded() {
+    let (mut records, now) = store(4 * MAX_SOURCES);
+    let honest = PeerId::random();
+    for n in 0..100 {
+        records.put(key(n), honest, HOUR, now);
+    }
+    for n in 0..u32::try_from(MAX_SOURCES).unwrap() + 500 {
+        records.put(key(1_000 + n), PeerId::random(), HOUR, now);
+    }
+    assert!(records.sources_len() <= MAX_SOURCES);
+    // The one with many records is never the smallest of those drawn.
+    assert_eq!(holders(&records, 7, now), [honest]);
+    check(&records);
+}
+
+#[test]
+fn the_swarm_gets_providers_with_addresses_and_no_values() {
+    let (mut records, _) = store(10);
+    let peer = PeerId::random();
+    let at: Multiaddr = "/ip4/192.0.2.7/udp/8468/quic-v1".parse().unwrap();
+    let claimed: Multiaddr = "/ip4/198.51.100.1/tcp/25".parse().unwrap();
+    records.met(peer, vec![at.clone(); 500]);
+    let wanted = RecordKey::new(&key(1));
+    records.add_provider(ProviderRecord::new(wanted.clone(), peer, vec![claimed])).unwrap();
+    let found = records.providers(&wanted);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].addresses, vec![at; MAX_ADDRESSES]);
+    assert!(records.add_provider(ProviderRecord::new(vec![1; 31], peer, vec![])).is_err());
+    assert!(records.add_provider(ProviderRecord::new(vec![1; 33], peer, vec![])).is_err());
+    assert!(RecordStore::put(&mut records, Record::new(wanted.clone(), vec![0; 64])).is_err());
+    assert!(records.get(&wanted).is_none() && records.provided().next().is_none());
+    records.remove_provider(&wanted, &peer);
+    assert!(records.providers(&wanted).is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put { number: u32, peer: usize, minutes: u64 },
+    TakeBack { number: u32, peer: usize },
+    Pass { minutes: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (0u32..40, 0usize..6, 1u64..300)
+            .prop_map(|(number, peer, minutes)| Step::Put { number, peer, minutes }),
+        1 => (0u32..40, 0usize..6).prop_map(|(number, peer)| Step::TakeBack { number, peer }),
+        1 => (1u64..120).prop_map(|minutes| Step::Pass { minutes }),
+    ];
+    (Just(()), proptest::collection::vec(step, 1..400)).prop_map(|((), steps)| steps)
+}
+
+proptest! {
+    #[test]
+    fn budgets_hold_whatever_happens(steps in steps(), room in 1usize..60, _seed in any::<u8>()) {
+        let (mut records, mut now) = store(room);
+        let peers: Vec<_> = (0..6).map(|_| PeerId::random()).collect();
+        for step in steps {
+            match step {
+                Step::Put { number, peer, minutes } => {
+                    let before = holders(&records, number, now).contains(&peers[peer]);
+                    let lifetime = Duration::from_secs(60 * minutes);
+                    let verdict = records.put(key(number), peers[peer], lifetime, now);
+                    prop_assert_eq!(verdict == Verdict::Taken, holders(&records, number, now).contains(&peers[peer]));
+                    prop_assert!(!before || verdict == Verdict::Taken, "refreshing works at capacity");
+                }
+                Step::TakeBack { number, peer } => {
+                    records.take_back(&key(number), &peers[peer]);
+                    prop_assert!(!holders(&records, number, now).contains(&peers[peer]));
+                }
+                Step::Pass { minutes } => {
+                    now += Duration::from_secs(60 * minutes);
+                    records.clean(now);
+                    let second = records.second(now);
+                    prop_assert!(records.by_key.values().all(|until| *until > second));
+                }
+            }
+            check(&records);
+        }
+    }
+}

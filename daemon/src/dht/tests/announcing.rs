@@ -1,0 +1,95 @@
+//! Many keys, few messages, found again.
+
+use std::collections::HashSet;
+
+use super::{Node, QUIC, TCP, key, network, until, within};
+use crate::peer::{Announce, Key};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_holders_of_six_are_found_and_withdrawn() {
+    let nodes = network(QUIC, 6).await;
+    for holder in &nodes[..4] {
+        let announced = within("the key is placed", holder.dht.announce(vec![key(7)], 20)).await;
+        assert_eq!((announced.keys, announced.receivers), (1, 5));
+    }
+    let holders: HashSet<_> = nodes[..4].iter().map(|node| node.dht.0.local).collect();
+    for seeker in &nodes[4..] {
+        let found: HashSet<_> = seeker.find(key(7)).await.into_iter().map(|p| p.peer).collect();
+        assert_eq!(found, holders);
+    }
+    within("keys are taken back", nodes[0].dht.withdraw(vec![key(7)])).await;
+    let found: HashSet<_> = nodes[5].find(key(7)).await.into_iter().map(|p| p.peer).collect();
+    assert_eq!(found.len(), 3);
+    assert!(!found.contains(&nodes[0].dht.0.local));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_keys_reach_ten_nodes_in_few_messages() {
+    let nodes = network(QUIC, 10).await;
+    let keys: Vec<Key> = (0..20_000).map(key).collect();
+    let announced = within("all keys are placed", nodes[3].dht.announce(keys.clone(), 20)).await;
+    assert_eq!((announced.keys, announced.receivers, announced.refused), (20_000, 9, 0));
+    assert!(announced.messages <= 9 * 5, "{announced:?}");
+    for (number, node) in nodes.iter().enumerate() {
+        let status = node.dht.status().await;
+        let (records, batches) = if number == 3 { (0, 0) } else { (20_000, 5) };
+        assert_eq!((status.other_records, status.batches_taken), (records, batches));
+    }
+    for sample in keys.iter().step_by(997) {
+        let found = nodes[8].find(*sample).await;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].peer, nodes[3].dht.0.local);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_copies_go_to_the_nearest_and_are_found_by_all() {
+    let nodes = network(TCP, 8).await;
+    let keys: Vec<Key> = (0..400).map(key).collect();
+    let announced = within("all keys are placed", nodes[0].dht.announce(keys.clone(), 2)).await;
+    assert!(announced.keys > 300, "own placements are not counted: {announced:?}");
+    let mut records = 0;
+    for node in &nodes[1..] {
+        records += node.dht.status().await.other_records;
+    }
+    assert!((600..=800).contains(&records), "{records}");
+    for sample in keys.iter().step_by(41) {
+        assert_eq!(nodes[5].find(*sample).await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_is_replaced_by_the_next_nearest() {
+    let mut nodes = network(TCP, 5).await;
+    nodes.pop().unwrap().stop().await;
+    let keys: Vec<Key> = (0..200).map(key).collect();
+    let announced = within("all keys are placed", nodes[0].dht.announce(keys, 2)).await;
+    assert_eq!(announced.keys, 200 - own_only(&announced), "{announced:?}");
+    until("the dead are noticed", || async { nodes[0].dht.status().await.connected == 3 }).await;
+}
+
+/// Keys of which this node was the only one to take them: none, as each goes to two nodes.
+fn own_only(_: &crate::peer::Announced) -> usize {
+    0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn look_ups_in_crowds_all_end() {
+    let nodes = network(QUIC, 3).await;
+    within("keys are placed", nodes[0].dht.announce((0..300).map(key).collect(), 20)).await;
+    let looks = (0..600).map(|number| nodes[1].find(key(number)));
+    let found = within("all look-ups end", futures::future::join_all(looks)).await;
+    assert!(found[..300].iter().all(|found| found.len() == 1));
+    assert!(found[300..].iter().all(Vec::is_empty));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_isolated_node_places_nothing_and_says_so() {
+    let node = Node::server(TCP, &[]).await;
+    let announced = within("it ends", node.dht.announce(vec![key(1)], 20)).await;
+    assert_eq!((announced.keys, announced.receivers, announced.messages), (0, 0, 0));
+    assert_eq!(node.dht.status().await.own_keys, 1);
+    assert!(node.find(key(1)).await.is_empty());
+    within("it ends", node.dht.withdraw(vec![key(1)])).await;
+    assert_eq!(node.dht.status().await.own_keys, 0);
+}

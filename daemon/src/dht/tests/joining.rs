@@ -1,0 +1,118 @@
+//! Starting, joining, learning where others are.
+
+use std::net::{TcpListener, UdpSocket};
+
+use super::{Node, QUIC, TCP, key, network, options, until, within};
+use crate::dht::{Dht, Error, Mode, Options};
+use crate::peer::{Announce, Discovery, Keypair};
+use crate::support::task::Tasks;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_find_each_other_over_quic_and_tcp() {
+    for listen in [QUIC, TCP] {
+        let nodes = network(listen, 2).await;
+        let announced = within("the key is placed", nodes[0].dht.announce(vec![key(1)], 20)).await;
+        assert_eq!((announced.keys, announced.receivers, announced.messages), (1, 1, 1));
+        let found = nodes[1].find(key(1)).await;
+        assert_eq!(found.len(), 1, "{listen}");
+        assert_eq!(found[0].peer, nodes[0].dht.0.local);
+        assert_eq!(found[0].chunk, ["127.0.0.1:9".parse().unwrap()]);
+        assert_eq!(found[0].dht, nodes[0].dht.listen_addresses());
+        assert!(nodes[0].find(key(1)).await.is_empty(), "the own id is skipped");
+        assert!(nodes[1].find(key(2)).await.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_are_listed_and_greeted() {
+    let nodes = network(QUIC, 2).await;
+    let peers = nodes[0].dht.peers().await;
+    assert_eq!(peers.len(), 1);
+    let peer = &peers[0];
+    assert_eq!(peer.peer, nodes[1].dht.0.local);
+    assert!(peer.connected && peer.member && peer.routed && peer.agent.starts_with("casd/"));
+    assert_eq!(peer.addresses, nodes[1].dht.listen_addresses());
+    let chunk = within("the hello is answered", nodes[0].dht.chunk_addresses(peer.peer)).await;
+    assert_eq!(chunk, ["127.0.0.1:9".parse().unwrap()]);
+    let nobody = within("a stranger has no address", nodes[0].dht.chunk_addresses(libp2p::PeerId::random()));
+    assert!(nobody.await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wildcard_chunk_port_is_told_as_a_port() {
+    let a = Node::with(Options { chunk: vec!["0.0.0.0:77".parse().unwrap()], ..options(TCP, &[]) }).await;
+    let b = Node::server(QUIC, &[]).await;
+    assert!(matches!(b.dht.connect("/ip4/127.0.0.1/tcp/1".parse().unwrap()).await, Err(Error::NoPeerId(_))));
+    assert!(matches!(b.dht.connect(b.address()).await, Err(Error::Myself(_))));
+    let peer = within("it connects", b.dht.connect(a.address())).await.unwrap();
+    assert_eq!(within("it connects", b.dht.connect(a.address())).await.unwrap(), peer);
+    let chunk = within("the hello is answered", b.dht.chunk_addresses(peer)).await;
+    assert_eq!(chunk, ["127.0.0.1:77".parse().unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_address_is_named() {
+    let gone = Node::server(TCP, &[]).await;
+    let address = gone.address();
+    gone.stop().await;
+    let node = Node::server(TCP, &[]).await;
+    let error = within("the dial fails", node.dht.connect(address.clone())).await.unwrap_err().to_string();
+    assert!(error.contains(&address.to_string()) && error.contains("refused"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_in_use_are_replaced_or_refused() {
+    let (tcp, udp) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (tcp, udp) = (tcp.local_addr().map(|a| (a, tcp)).unwrap(), udp.local_addr().map(|a| (a, udp)).unwrap());
+    let listen = vec![
+        format!("/ip4/127.0.0.1/tcp/{}", tcp.0.port()).parse().unwrap(),
+        format!("/ip4/127.0.0.1/udp/{}/quic-v1", udp.0.port()).parse().unwrap(),
+    ];
+    let wanted = Options { listen, ..options(TCP, &[]) };
+    let started = Dht::start(wanted.clone(), Keypair::generate_ed25519(), &Tasks::new()).await;
+    assert!(matches!(started, Err(Error::PortInUse(at)) if at == wanted.listen[0]));
+    let node = Node::with(Options { replace_busy_port: true, ..wanted.clone() }).await;
+    let bound = node.dht.listen_addresses();
+    assert_eq!(bound.len(), 2);
+    assert!(bound.iter().all(|at| !at.to_string().contains("/0/") && !wanted.listen.contains(at)));
+    // Another daemon's TCP port counts as in use, although libp2p would share it.
+    let other = bound.iter().find(|at| at.to_string().contains("tcp")).unwrap();
+    let other = other.iter().take(2).collect();
+    let again = Options { listen: vec![other], ..options(TCP, &[]) };
+    let started = Dht::start(again, Keypair::generate_ed25519(), &Tasks::new()).await;
+    assert!(matches!(started, Err(Error::PortInUse(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_first_joins_when_the_other_comes() {
+    // The bootstrap node's identity and port are known before it runs.
+    let keypair = Keypair::generate_ed25519();
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen: crate::peer::Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().unwrap();
+    let address = listen.clone().with(libp2p::multiaddr::Protocol::P2p(keypair.public().to_peer_id()));
+    let early = Node::with(Options { bootstrap: vec![address], ..options(TCP, &[]) }).await;
+    assert_eq!(early.dht.announce(vec![key(1)], 4).await.keys, 0);
+    let tasks = Tasks::new();
+    let late = Options { listen: vec![listen], ..options(QUIC, &[]) };
+    let late = Dht::start(late, keypair, &tasks).await.unwrap();
+    until("both are joined", || async { late.status().await.routed == 1 }).await;
+    early.knows(1).await;
+    tasks.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_announce_and_find_without_being_asked() {
+    let servers = network(TCP, 2).await;
+    let client = Options { mode: Mode::Client, ..options(QUIC, &[&servers[0]]) };
+    let client = Node::with(Options { listen: vec![QUIC.parse().unwrap(), TCP.parse().unwrap()], ..client }).await;
+    client.knows(2).await;
+    let announced = within("keys are placed", client.dht.announce(vec![key(1), key(2)], 20)).await;
+    assert_eq!((announced.keys, announced.receivers, announced.refused), (2, 2, 0));
+    let found = servers[1].find(key(2)).await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].peer, client.dht.0.local);
+    within("keys are placed", servers[0].dht.announce(vec![key(3)], 20)).await;
+    assert_eq!(client.find(key(3)).await.len(), 1);
+    assert_eq!(servers[0].dht.status().await.routed, 1, "a client is in nobody's table");
+    assert_eq!(client.dht.status().await.other_records, 0);
+}

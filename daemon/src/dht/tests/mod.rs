@@ -1,0 +1,116 @@
+//! Real swarms on loopback.
+//!
+//! Nothing sleeps: tests wait for conditions, each within [`PATIENCE`].
+
+mod announcing;
+mod joining;
+mod strangers;
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::{Dht, Mode, Options};
+use crate::peer::{Discovery, Key, Keypair, Multiaddr, Provider};
+use crate::support::task::Tasks;
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+pub(super) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+
+/// A node of a test's network, stopped when the test ends.
+pub(super) struct Node {
+    pub(super) dht: Dht,
+    tasks: Tasks,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+impl Node {
+    /// Starts a node with options of its own.
+    pub(super) async fn with(options: Options) -> Self {
+        let tasks = Tasks::new();
+        let dht = Dht::start(options, Keypair::generate_ed25519(), &tasks).await.unwrap();
+        Self { dht, tasks }
+    }
+
+    /// Starts a server on loopback that joins by `others`.
+    pub(super) async fn server(listen: &str, others: &[&Node]) -> Self {
+        Self::with(options(listen, others)).await
+    }
+
+    pub(super) fn address(&self) -> Multiaddr {
+        self.dht.listen_addresses().into_iter().next().unwrap()
+    }
+
+    /// Stops and waits for the end.
+    pub(super) async fn stop(self) {
+        assert_eq!(self.tasks.drain(PATIENCE).await, 0);
+    }
+
+    /// Waits until this node knows `count` servers.
+    pub(super) async fn knows(&self, count: usize) {
+        until("the routing table fills", || async { self.dht.status().await.routed >= count }).await;
+    }
+
+    /// All providers of `key`.
+    pub(super) async fn find(&self, key: Key) -> Vec<Provider> {
+        let look = async {
+            let (mut found, mut all) = (self.dht.providers(key), Vec::new());
+            while let Some(provider) = found.recv().await {
+                all.push(provider);
+            }
+            all
+        };
+        within("a look-up ends", look).await
+    }
+}
+
+pub(super) fn options(listen: &str, others: &[&Node]) -> Options {
+    Options {
+        network: "test".into(),
+        listen: vec![listen.parse().unwrap()],
+        bootstrap: others.iter().map(|node| node.address()).collect(),
+        chunk: vec!["127.0.0.1:9".parse().unwrap()],
+        mode: Mode::Server,
+        ..Options::default()
+    }
+}
+
+/// `count` servers, all joined by the first, that all know each other.
+pub(super) async fn network(listen: &str, count: usize) -> Vec<Node> {
+    let mut nodes = vec![Node::server(listen, &[]).await];
+    for _ in 1..count {
+        let node = Node::server(listen, &[&nodes[0]]).await;
+        nodes.push(node);
+    }
+    for node in &nodes {
+        node.knows(count - 1).await;
+    }
+    nodes
+}
+
+/// A key made from a number.
+pub(super) fn key(number: usize) -> Key {
+    *blake3::hash(&number.to_le_bytes()).as_bytes()
+}
+
+pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+}
+
+pub(super) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    within(what, async {
+        while !holds().await {
+            // A poll of a condition that has no event: the tables of another node.
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,66 @@
+//! How bytes move on the DHT plane: QUIC, and TCP with TLS 1.3 and yamux, both bound to peer ids.
+//!
+//! Owns: the transport stack and its per-connection limits. Refuses: other security (noise is not needed
+//! where every node has TLS). Survives a crash: nothing.
+//!
+//! A network key's proof belongs here, on the first stream of each authenticated connection, before the
+//! swarm sees it.
+
+use std::io;
+use std::time::Duration;
+
+use libp2p::core::Transport as _;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::{PeerId, dns, quic, tcp, tls, yamux};
+
+use super::error::Error;
+
+/// Streams of one connection: kad opens up to 32 each way at once, hello and announce a handful.
+const MAX_STREAMS: u32 = 64;
+/// Bytes in flight on one QUIC stream and connection: a batch is at most 200 KiB.
+const QUIC_STREAM_WINDOW: u32 = 512 << 10;
+const QUIC_CONNECTION_WINDOW: u32 = 2 << 20;
+/// QUIC notices a vanished peer after this long without a packet.
+const QUIC_IDLE: Duration = Duration::from_secs(15);
+/// From the first byte to a proved peer id.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// An authenticated, multiplexed connection a peer.
+pub(super) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// Builds the stack. Names are resolved by the system's resolver; where there is none (no resolv.conf) only
+/// addresses can be dialled.
+pub(super) fn build(keypair: &Keypair) -> Result<Transport, Error> {
+    match dns::tokio::Transport::system(carriers(keypair)?) {
+        Ok(transport) => Ok(transport.boxed()),
+        Err(error) => {
+            tracing::warn!(%error, "no name resolver: only peers given by IP address can be reached");
+            let (config, options) = (dns::ResolverConfig::from_name_servers(Vec::new()), dns::ResolverOpts::default());
+            Ok(dns::tokio::Transport::custom(carriers(keypair)?, config, options).boxed())
+        }
+    }
+}
+
+fn carriers(keypair: &Keypair) -> Result<Transport, Error> {
+    let failed = |error: &dyn std::error::Error| Error::Transport(error.to_string());
+    let tls = tls::Config::new(keypair).map_err(|error| failed(&error))?;
+    let mut multiplexer = yamux::Config::default();
+    multiplexer.set_max_num_streams(MAX_STREAMS as usize);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default())
+        .upgrade(Version::V1Lazy)
+        .authenticate(tls)
+        .multiplex(multiplexer)
+        .timeout(HANDSHAKE)
+        .boxed();
+    let mut config = quic::Config::new(keypair);
+    config.max_concurrent_stream_limit = MAX_STREAMS;
+    config.max_stream_data = QUIC_STREAM_WINDOW;
+    config.max_connection_data = QUIC_CONNECTION_WINDOW;
+    config.max_idle_timeout = u32::try_from(QUIC_IDLE.as_millis()).unwrap_or(u32::MAX);
+    let quic = quic::tokio::Transport::new(config);
+    let either = quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).or_transport(tcp);
+    Ok(either.map(|either, _| either.into_inner()).map_err(io::Error::other).boxed())
+}

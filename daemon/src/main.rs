@@ -1,2 +1,67 @@
-//! Under construction.
-fn main() {}
+//! The casd daemon: arguments, settings, telemetry, then [`casd::app::run`].
+
+use std::process::ExitCode;
+
+use casd::app::{self, Process};
+use casd::args::{Args, EXIT_CONFIG, EXIT_FAILED, EXIT_STORE_TOO_NEW};
+use casd::config::{self, Config};
+use casd::support::shutdown::Signals;
+use casd::support::systemd::{self, Notifier};
+use casd::support::telemetry;
+
+fn main() -> ExitCode {
+    let args = match Args::of_process() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    if args.gen_key {
+        println!("{}", hex::encode(rand::random::<[u8; 32]>()));
+        return ExitCode::SUCCESS;
+    }
+    let config = match read(&args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("casd: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if args.check_config {
+        return ExitCode::SUCCESS;
+    }
+    match serve(args, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            let too_new = matches!(error, app::Error::Store(casd::store::Error::TooNew { .. }));
+            ExitCode::from(if too_new { EXIT_STORE_TOO_NEW } else { EXIT_FAILED })
+        }
+    }
+}
+
+fn read(args: &Args) -> Result<Config, config::Error> {
+    let environment = config::Environment::of_process();
+    match &args.config {
+        Some(file) => Config::load(file, &environment),
+        None => Config::defaults(&environment),
+    }
+}
+
+fn serve(args: Args, config: Config) -> Result<(), app::Error> {
+    // A second subscriber cannot be: this is the first thing that the process does.
+    let _ = telemetry::start(&telemetry::Settings::of_process());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), state = %config.node.state_dir.display(), "casd starts");
+    if args.rebuild_index {
+        app::forget_index(&config)?;
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(app::Error::Runtime)?;
+    runtime.block_on(async {
+        let process = Process {
+            signals: Signals::listen().map_err(app::Error::Runtime)?,
+            notifier: Notifier::new(&systemd::Environment::of_process()).map_err(app::Error::Runtime)?,
+            socket: systemd::api_socket().map_err(app::Error::Runtime)?,
+            reload: Box::new(move || read(&args)),
+        };
+        app::run(config, process).await
+    })
+}

@@ -93,7 +93,8 @@ impl EventLoop {
         }
         let lifetime = batch.lifetime.min(MAX_LIFETIME);
         let mut taken = Taken { lifetime, ..Taken::default() };
-        taken.removed = batch.removals.iter().fold(0, |n, key| n + u32::from(records.take_back(key, &sender)));
+        taken.removed =
+            batch.removals.iter().fold(0, |n, key| n + u32::from(records.take_back(key, &sender)));
         let now = Instant::now();
         for key in batch.keys {
             let verdict = records.put(key, sender, lifetime, now);

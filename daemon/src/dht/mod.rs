@@ -216,10 +216,21 @@ impl Discovery for Dht {
         providers
     }
 
-    fn chunk_addresses(&self, peer: PeerId) -> BoxFuture<'static, Vec<SocketAddr>> {
-        let dht = Arc::clone(&self.0);
+    fn chunk_addresses(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>> {
+        let dht = self.clone();
         Box::pin(async move {
-            dht.ask(|done| Command::ChunkAddresses { peer, done }).await.unwrap_or_default()
+            let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, done });
+            let mut chunk = ask().await.unwrap_or_default();
+            for address in known {
+                if !chunk.is_empty() {
+                    break;
+                }
+                let Ok(address) = address.with_p2p(peer) else { continue };
+                if dht.connect(address).await.is_ok() {
+                    chunk = ask().await.unwrap_or_default();
+                }
+            }
+            chunk
         })
     }
 }
@@ -297,7 +308,8 @@ async fn bind(swarm: &mut Swarm<Behaviour>, options: &Options) -> Result<(), Err
                 }
                 SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
                 | SwarmEvent::ListenerError { listener_id, error } => {
-                    if let Some((_, address)) = waiting.iter().find(|(listener, _)| *listener == listener_id) {
+                    if let Some((_, address)) = waiting.iter().find(|(listener, _)| *listener == listener_id)
+                    {
                         let (address, reason) = (address.clone(), error.to_string());
                         return Err(Error::Listen { address, reason });
                     }

@@ -173,7 +173,7 @@ pub struct Parts {
     /// Finds holders.
     pub discovery: Arc<dyn Discovery>,
     /// `transfer.download`.
-    pub download: Limiter,
+    pub download: Arc<Limiter>,
     /// What is remembered of peers.
     pub scores: Arc<Mutex<Scores>>,
     /// Tells those who ask this node which chunks have come.

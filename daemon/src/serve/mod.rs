@@ -1,1 +1,230 @@
-//! Not built yet.
+//! The give path: what peers may have, and how fast.
+//!
+//! Owns: slots and rates, and that private objects do not exist for others. Refuses: to give a byte that was not read
+//! and verified for this answer, and parity that this node did not compute. Survives a crash: nothing.
+
+mod hidden;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+use crate::content::{CHUNK_LEN, Chunk, ChunkRef, Manifest, ManifestTop, ObjectId, Place};
+use crate::peer::PeerId;
+use crate::session::{Answer, Board, Giver, Snapshot, Subscription};
+use crate::store::{self, State, Store};
+use crate::support::rate::Limiter;
+use hidden::Hidden;
+
+/// How giving is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Chunks that are read for others at once; each costs 1 MiB of memory until it is sent.
+    pub slots: usize,
+    /// How long a request waits for a slot before it is told to come again.
+    pub patience: Duration,
+    /// `transfer.upload_per_peer`: bytes a second to each, 0 for no limit.
+    pub per_peer: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { slots: 32, patience: Duration::from_secs(2), per_peer: 0 }
+    }
+}
+
+/// When a peer that found no slot is to come again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Manifests kept in memory for peers that ask: a few busy objects.
+const MANIFESTS: usize = 8;
+
+/// Peers whose rate is limited one by one; the least recent give way.
+const PEERS: usize = 1024;
+
+/// Answers peers from the store.
+pub struct Serve {
+    store: Store,
+    /// Tells subscribers of chunks that come.
+    board: Board,
+    options: Options,
+    slots: Arc<Semaphore>,
+    upload: Arc<Limiter>,
+    /// Only where there is a limit for each.
+    per_peer: Mutex<HashMap<PeerId, Arc<Limiter>>>,
+    hidden: Hidden,
+    /// Lately used, the latest last.
+    manifests: Mutex<Vec<Arc<Manifest>>>,
+}
+
+impl Serve {
+    /// A give path from `store`; `upload` is the rate of all peers together.
+    #[must_use]
+    pub fn new(options: Options, store: Store, board: Board, upload: Arc<Limiter>) -> Self {
+        Self {
+            hidden: Hidden::new(store.clone()),
+            slots: Arc::new(Semaphore::new(options.slots.max(1))),
+            upload,
+            per_peer: Mutex::default(),
+            manifests: Mutex::default(),
+            store,
+            board,
+            options,
+        }
+    }
+
+    /// Whether there is such an object for others.
+    fn is_public(&self, object: &ObjectId) -> bool {
+        self.store.object(object).is_some_and(|info| !info.private)
+    }
+
+    /// The manifest of a public object of more than a chunk.
+    async fn manifest(&self, object: &ObjectId) -> Option<Arc<Manifest>> {
+        if !self.is_public(object) {
+            return None;
+        }
+        if let Some(known) = self.recall(object) {
+            return Some(known);
+        }
+        let manifest = Arc::new(told(self.store.manifest(object).await)??);
+        let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        if manifests.len() == MANIFESTS {
+            manifests.remove(0);
+        }
+        manifests.push(Arc::clone(&manifest));
+        Some(manifest)
+    }
+
+    fn recall(&self, object: &ObjectId) -> Option<Arc<Manifest>> {
+        let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = manifests.iter().position(|manifest| manifest.id() == *object)?;
+        let manifest = manifests.remove(at);
+        manifests.push(Arc::clone(&manifest));
+        Some(manifest)
+    }
+
+    async fn give_top(&self, object: ObjectId) -> Option<Bytes> {
+        if let Some(manifest) = self.manifest(&object).await {
+            return Some(manifest.top().encode());
+        }
+        let info = self.store.object(&object).filter(|info| !info.private && info.length <= CHUNK_LEN)?;
+        let length = u32::try_from(info.length).ok()?;
+        let chunk = ChunkRef { id: object.only_chunk(), place: Place::Root, length };
+        ManifestTop::of_chunk(&told(self.store.chunk(&chunk).await)??).map(|top| top.encode())
+    }
+
+    async fn give_parity(&self, object: ObjectId) -> Option<Bytes> {
+        let info = self.store.object(&object).filter(|info| !info.private)?;
+        let (k, m) = info.parity?;
+        told(self.store.parity_part(&object, k, m).await)?.map(|part| part.encode())
+    }
+
+    async fn give_parity_page(&self, object: ObjectId, digest: [u8; 32]) -> Option<Bytes> {
+        let info = self.store.object(&object).filter(|info| !info.private)?;
+        let (k, m) = info.parity?;
+        let part = told(self.store.parity_part(&object, k, m).await)??;
+        let index = part.pages().iter().position(|page| *page == digest)?;
+        told(self.store.parity_page(&part, index).await)?.map(|page| page.encode())
+    }
+
+    async fn give_chunk(&self, chunk: ChunkRef) -> Answer<Chunk> {
+        if self.hidden.contains(&chunk.id).await {
+            return Answer::NotFound;
+        }
+        let slot = tokio::time::timeout(self.options.patience, self.slots.acquire()).await;
+        let Ok(Ok(_slot)) = slot else { return Answer::Busy(AGAIN) };
+        match told(self.store.chunk(&chunk).await).flatten() {
+            Some(chunk) => Answer::Found(chunk),
+            None => Answer::NotFound,
+        }
+    }
+
+    async fn subscribe(&self, object: ObjectId) -> Option<Subscription> {
+        let info = self.store.object(&object).filter(|info| !info.private)?;
+        // Subscribed first: what comes while the snapshot is taken is told twice rather than never.
+        let updates = self.board.subscribe(object);
+        let Some(manifest) = self.manifest(&object).await else {
+            let here = info.length <= CHUNK_LEN && self.store.has(&object.only_chunk());
+            return here.then_some(Subscription { snapshot: Snapshot::Whole, updates });
+        };
+        let chunks: Vec<_> = (0..manifest.chunks()).filter_map(|index| manifest.chunk(index)).collect();
+        let held = self.store.has_all(chunks.iter().map(|chunk| chunk.id).collect()).await;
+        let held = |index: usize| held.get(index) == Some(&true) || manifest.is_zero(index as u64);
+        let whole = info.state == State::Whole && (0..chunks.len()).all(held);
+        let byte = |at: usize| {
+            (0..8).fold(0, |byte, bit| {
+                byte | u8::from(at * 8 + bit < chunks.len() && held(at * 8 + bit)) << bit
+            })
+        };
+        let snapshot = if whole {
+            Snapshot::Whole
+        } else {
+            Snapshot::Partial((0..chunks.len().div_ceil(8)).map(byte).collect())
+        };
+        Some(Subscription { snapshot, updates })
+    }
+
+    fn limiter(&self, peer: PeerId) -> Arc<Limiter> {
+        let mut limiters = self.per_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if limiters.len() >= PEERS && !limiters.contains_key(&peer) {
+            limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1);
+        }
+        Arc::clone(limiters.entry(peer).or_insert_with(|| Arc::new(Limiter::new(self.options.per_peer))))
+    }
+}
+
+/// What the store said; a failing disk is no answer to a peer, and the store has logged it.
+fn told<T>(result: Result<T, store::Error>) -> Option<T> {
+    result.inspect_err(|error| tracing::debug!(%error, "cannot answer a peer")).ok()
+}
+
+/// An answer of something that is there or not.
+fn answer<T>(found: Option<T>) -> Answer<T> {
+    found.map_or(Answer::NotFound, Answer::Found)
+}
+
+impl Giver for Serve {
+    fn top(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { answer(self.give_top(object).await) })
+    }
+
+    fn page(&self, _: PeerId, object: ObjectId, index: u32) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move {
+            let manifest = self.manifest(&object).await;
+            answer(manifest.and_then(|manifest| Some(manifest.pages().get(index as usize)?.encode())))
+        })
+    }
+
+    fn parity(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { answer(self.give_parity(object).await) })
+    }
+
+    fn parity_page(&self, _: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { answer(self.give_parity_page(object, digest).await) })
+    }
+
+    fn chunk(&self, _: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
+        Box::pin(self.give_chunk(chunk))
+    }
+
+    fn resolve(&self, _: PeerId, object: ObjectId, index: u64) -> BoxFuture<'_, Option<ChunkRef>> {
+        Box::pin(async move { self.manifest(&object).await?.chunk(index) })
+    }
+
+    fn haves(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>> {
+        Box::pin(self.subscribe(object))
+    }
+
+    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.upload.take(bytes).await;
+            if self.options.per_peer > 0 {
+                self.limiter(peer).take(bytes).await;
+            }
+        })
+    }
+}

@@ -1,6 +1,6 @@
 //! The store's face: opening, objects, pins, closing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -153,6 +153,12 @@ impl Store {
     #[must_use]
     pub fn objects(&self, after: Option<ObjectId>, limit: usize) -> Vec<ObjectInfo> {
         self.inner.ledger.page(State::Whole, after, limit)
+    }
+
+    /// The objects that are never to be announced, served or placed. The same set as long as nothing changes in it.
+    #[must_use]
+    pub fn private_objects(&self) -> Arc<BTreeSet<ObjectId>> {
+        self.inner.ledger.private()
     }
 
     /// As [`Store::objects`], of those that are being fetched.

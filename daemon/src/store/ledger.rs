@@ -6,7 +6,7 @@
 //! Changes that wait together are applied in order, written with one call and synced once. They are applied to a
 //! draft, which becomes the state only after the sync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -80,6 +80,8 @@ pub(super) struct Ledger {
 
 struct Shared {
     objects: RwLock<Objects>,
+    /// Those that are private; another set whenever it changes.
+    private: Mutex<Arc<BTreeSet<ObjectId>>>,
     journal: Mutex<Journal>,
     health: Arc<Health>,
     ballast: Ballast,
@@ -94,8 +96,10 @@ impl Ledger {
         pool: Pool,
         tasks: &Tasks,
     ) -> Self {
+        let private = objects.values().filter(|info| info.private).map(|info| info.id).collect();
+        let private = Mutex::new(Arc::new(private));
         let (objects, journal) = (RwLock::new(objects), Mutex::new(journal));
-        let state = Arc::new(Shared { objects, journal, health, ballast });
+        let state = Arc::new(Shared { objects, private, journal, health, ballast });
         let (changes, queue) = mpsc::channel(QUEUE);
         tasks.spawn("store-journal", apply_all(Arc::clone(&state), queue, pool, tasks.clone()));
         Self { changes, state }
@@ -125,6 +129,11 @@ impl Ledger {
     /// What is known of an object.
     pub(super) fn get(&self, id: &ObjectId) -> Option<ObjectInfo> {
         self.objects().get(id).cloned()
+    }
+
+    /// The private objects. The same set as long as nothing changes in it.
+    pub(super) fn private(&self) -> Arc<BTreeSet<ObjectId>> {
+        Arc::clone(&self.state.private.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether there is this object, whole or partial.
@@ -215,7 +224,17 @@ impl Shared {
         let durable = self.write(&changed);
         if durable.is_ok() {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+            let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, info) in changed {
+                let hide = info.as_ref().is_some_and(|info| info.private);
+                if hide != private.contains(&id) {
+                    let set = Arc::make_mut(&mut private);
+                    if hide {
+                        set.insert(id)
+                    } else {
+                        set.remove(&id)
+                    };
+                }
                 match info {
                     Some(info) => objects.insert(id, info),
                     None => objects.remove(&id),

@@ -64,7 +64,7 @@ fn bind(at: SocketAddr) -> io::Result<TcpListener> {
     // A restarted daemon takes its port back although old connections linger.
     socket.set_reuseaddr(true)?;
     if at.is_ipv6() {
-        rustix::net::sockopt::set_ipv6_v6only(&socket, !at.ip().is_unspecified())?;
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     socket.bind(at)?;
     socket.listen(BACKLOG)

@@ -98,7 +98,7 @@ impl Wire {
         Ok(Self { shared: Arc::new(Shared { options, tls, caps, accepted, failed, refused }) })
     }
 
-    /// Listens on `at`; port 0 takes a free one. `[::]` takes IPv4 as well. Incoming connections shake hands in
+    /// Listens on `at`; port 0 takes a free one. `[::]` takes IPv6 only. Incoming connections shake hands in
     /// tasks of their own among `tasks`, which stop listening when they are told to stop.
     ///
     /// # Errors

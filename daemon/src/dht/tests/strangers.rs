@@ -69,7 +69,9 @@ async fn values_and_odd_keys_are_refused() {
     let outcome = within("the put is answered", async {
         loop {
             if let SwarmEvent::Behaviour(StockEvent::Kad(kad::Event::OutboundQueryProgressed {
-                id, result, ..
+                id,
+                result,
+                ..
             })) = stock.select_next_some().await
                 && id == put
             {

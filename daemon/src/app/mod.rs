@@ -1,0 +1,251 @@
+//! Builds the rooms bottom-up, runs them, and drains them top-down.
+//!
+//! Owns: which part is given to which, and in what order the process starts and ends. Refuses: policy; every
+//! decision here is a line that hands something over. Survives a crash: nothing of its own.
+
+mod around;
+mod listen;
+mod settings;
+mod tasks;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::config::{self, Config};
+use crate::dht::Dht;
+use crate::fetch::{self, Fetcher, Links};
+use crate::ingest::Ingest;
+use crate::node::Node;
+use crate::peer::{Identity, Scores};
+use crate::serve::{self, Serve};
+use crate::session::{self, Board};
+use crate::store::{self, Store};
+use crate::support::pool::Pool;
+use crate::support::rate::Limiter;
+use crate::support::shutdown::Signals;
+use crate::support::systemd::Notifier;
+use crate::support::task::Tasks;
+use crate::upkeep::Announcer;
+use crate::wire::{self, Listener, Wire};
+use crate::{api, dht, erasure, peer};
+
+/// How long each family of tasks may take to end: all of them together stay under the 5 s that people wait.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Notices of fetches that wait for the announcing schedule.
+const NOTICES: usize = 64;
+
+/// Blocking disk calls at once.
+const DISK_CALLS: usize = 8;
+
+/// Why the daemon could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The processor is too old.
+    #[error("this processor has no AVX2, which casd needs on x86-64")]
+    Processor,
+    /// A listener could not be had.
+    #[error("cannot listen on {at}: {why}")]
+    Listen {
+        /// Where.
+        at: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Threads, signals, or what systemd handed over.
+    #[error("the process could not be set up: {0}")]
+    Runtime(std::io::Error),
+    /// The state folder or what is in it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The node's key.
+    #[error(transparent)]
+    Identity(#[from] peer::Error),
+    /// The chunk plane.
+    #[error(transparent)]
+    Wire(#[from] wire::Error),
+    /// The DHT plane.
+    #[error(transparent)]
+    Dht(#[from] dht::Error),
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] api::Error),
+}
+
+/// What a running daemon needs from its process.
+pub struct Process {
+    /// Told to stop, told to reload.
+    pub signals: Signals,
+    /// Tells systemd.
+    pub notifier: Notifier,
+    /// The socket that systemd handed over.
+    pub socket: Option<std::os::unix::net::UnixListener>,
+    /// Reads the settings again.
+    pub reload: Box<dyn Fn() -> Result<Config, config::Error> + Send>,
+}
+
+/// Runs a daemon until it is told to stop.
+///
+/// # Errors
+/// [`Error`], each a line for people.
+pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+    if !erasure::processor_is_supported() {
+        return Err(Error::Processor);
+    }
+    let Process { signals, notifier, socket, reload } = process;
+    let ours = socket.is_none();
+    let store = open_store(&config).await?;
+    let listener = listen::api_socket(&config, socket)?;
+    let house = House::build(&config, store.clone()).await?;
+    let about = house.node.about();
+    tracing::info!(chunk = ?about.chunk, peer = %about.peer, network = about.network, "ready");
+    notifier.ready();
+    house.watch_reload(signals.reload, reload);
+    let access = api::Access::new(rustix::process::geteuid().as_raw());
+    let served = api::serve(listener, house.node.clone(), access, signals.stop.clone());
+    let served = tokio::select! {
+        served = served => served,
+        // A client that does not let go must not keep the daemon from stopping.
+        () = async { signals.stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    };
+    tracing::info!("stopping");
+    notifier.stopping();
+    let late = house.drain().await;
+    if late > 0 {
+        tracing::warn!(late, "some work did not end in time");
+    }
+    store.close().await?;
+    if ours {
+        // Whoever connects now learns at once that nobody is there.
+        let _ = std::fs::remove_file(&config.api.socket);
+    }
+    tracing::info!("stopped");
+    Ok(served?)
+}
+
+/// Drops the index, which is made anew from the segments at the next start. The store must not be open.
+///
+/// # Errors
+/// [`Error::Runtime`] when it cannot be removed.
+pub fn forget_index(config: &Config) -> Result<(), Error> {
+    let folder = config.node.state_dir.join("index");
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Runtime(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The rooms of a running daemon.
+struct House {
+    node: Node,
+    /// Fetches, adds, announcing: what begins new work. Stops first.
+    above: Tasks,
+    /// Listeners, sessions, the swarm. Stops last.
+    below: Tasks,
+    upload: Arc<Limiter>,
+    download: Arc<Limiter>,
+}
+
+impl House {
+    async fn build(config: &Config, store: Store) -> Result<Self, Error> {
+        let key = Identity::load_or_create(&config.node.state_dir)?;
+        let me = key.public().to_peer_id();
+        let (above, below, pool) = (Tasks::new(), Tasks::new(), Pool::per_core());
+        let session = session::Options {
+            idle: config.transfer.idle_timeout,
+            ..session::Options::new(me, session::Network::new(&config.network.name, None), pool.clone())
+        };
+        let connections = usize::try_from(config.transfer.connections).unwrap_or(usize::MAX);
+        let wire = Wire::new(&key, wire::Options { connections, ..wire::Options::default() })?;
+        let listeners = listen::chunk_ports(config, &wire, &below)?;
+        let chunk: Vec<SocketAddr> = listeners.iter().map(Listener::local_addr).collect();
+        let dht = Dht::start(settings::dht(config, chunk.clone()), key.clone(), &below).await?;
+        let limiter = |rate| Arc::new(Limiter::new(rate));
+        let (upload, download) = (limiter(config.transfer.upload), limiter(config.transfer.download));
+        let board = Board::new();
+        let serve = serve::Options { per_peer: config.transfer.upload_per_peer, ..serve::Options::default() };
+        let serve = Arc::new(Serve::new(serve, store.clone(), board.clone(), upload.clone()));
+        for listener in listeners {
+            tasks::accept(listener, session.clone(), Arc::clone(&serve), &below);
+        }
+        let discovery: Arc<dyn peer::Discovery> = Arc::new(dht.clone());
+        let (notices, held) = mpsc::channel(NOTICES);
+        let fetcher = Fetcher::new(fetch::Parts {
+            options: fetch::Options {
+                per_fetch: usize::try_from(config.transfer.per_fetch).unwrap_or(usize::MAX),
+                ..fetch::Options::default()
+            },
+            store: store.clone(),
+            pool: pool.clone(),
+            tasks: above.clone(),
+            links: Links::new(Arc::new(wire), session, below.clone()),
+            discovery: Arc::clone(&discovery),
+            download: download.clone(),
+            scores: Arc::new(Mutex::new(Scores::new())),
+            board,
+            notices,
+        });
+        let announcer =
+            Announcer::start(settings::announcing(config), store.clone(), Arc::new(dht.clone()), &above);
+        tasks::announce_fetched(held, announcer.clone(), &above);
+        tasks::report_damage(&store, &below);
+        let node = Node::new(crate::node::Parts {
+            ingest: Ingest::new(store.clone(), pool, key, above.clone()),
+            store,
+            fetcher,
+            announcer,
+            discovery,
+            neighbours: Arc::new(around::Around(dht)),
+            about: settings::about(config, me, chunk),
+        });
+        Ok(Self { node, above, below, upload, download })
+    }
+
+    /// Applies on SIGHUP what can change while running: the rates. A bad file changes nothing.
+    fn watch_reload(
+        &self,
+        mut asked: mpsc::Receiver<()>,
+        read: Box<dyn Fn() -> Result<Config, config::Error> + Send>,
+    ) {
+        let (upload, download, stop) = (self.upload.clone(), self.download.clone(), self.above.token());
+        self.above.spawn("reload", async move {
+            loop {
+                tokio::select! {
+                    some = asked.recv() => if some.is_none() { return },
+                    () = stop.cancelled() => return,
+                }
+                match read() {
+                    Ok(config) => {
+                        upload.set(config.transfer.upload);
+                        download.set(config.transfer.download);
+                        tracing::info!(
+                            "settings reloaded: transfer rates; the others take effect at a restart"
+                        );
+                    }
+                    Err(error) => tracing::error!(%error, "the settings are wrong, so the old ones stay"),
+                }
+            }
+        });
+    }
+
+    /// Ends everything, what begins work first. How many tasks were late.
+    async fn drain(&self) -> usize {
+        self.above.drain(DRAIN).await + self.below.drain(DRAIN).await
+    }
+}
+
+/// Opens the store off the runtime: it may have to be recovered.
+async fn open_store(config: &Config) -> Result<Store, Error> {
+    let options = store::Options {
+        quota: config.store.quota,
+        reserve: config.store.reserve,
+        ..store::Options::default()
+    };
+    let folder = config.node.state_dir.clone();
+    let pool = Pool::new(DISK_CALLS);
+    let open = pool.clone();
+    Ok(open.run(move || Store::open(&options, Arc::new(store::Real::new(folder)), pool)).await?)
+}

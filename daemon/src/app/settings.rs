@@ -1,0 +1,46 @@
+//! What the settings mean for each room.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::config::{self, Config};
+use crate::node::About;
+use crate::peer::PeerId;
+use crate::{dht, upkeep};
+
+pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
+    let client = config.network.mode == config::Mode::Client || config.network.dht == config::DhtMode::Client;
+    dht::Options {
+        network: config.network.name.clone(),
+        listen: config.listen.dht.list.clone(),
+        replace_busy_port: !config.listen.dht.configured,
+        bootstrap: config.network.bootstrap.clone(),
+        mode: if client { dht::Mode::Client } else { dht::Mode::Server },
+        serves: config.network.mode == config::Mode::Full,
+        chunk,
+        ..dht::Options::default()
+    }
+}
+
+pub(super) fn announcing(config: &Config) -> upkeep::Options {
+    let policy = match config.network.announce {
+        _ if config.network.mode == config::Mode::Client => upkeep::Policy::None,
+        config::Announce::Auto => upkeep::Policy::Auto,
+        config::Announce::Objects => upkeep::Policy::Objects,
+        config::Announce::Chunks => upkeep::Policy::Chunks,
+        config::Announce::None => upkeep::Policy::None,
+    };
+    upkeep::Options { policy, ..upkeep::Options::default() }
+}
+
+pub(super) fn about(config: &Config, peer: PeerId, chunk: Vec<SocketAddr>) -> About {
+    About {
+        peer,
+        name: config.node.name.clone(),
+        network: config.network.name.clone(),
+        chunk,
+        parity: config.store.parity,
+        private: config.store.private,
+        started: Instant::now(),
+    }
+}

@@ -1,0 +1,71 @@
+//! The tasks that join one room's output to another's input.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::fetch::Notice;
+use crate::serve::Serve;
+use crate::session;
+use crate::store::Store;
+use crate::support::task::Tasks;
+use crate::upkeep::Announcer;
+use crate::wire::Listener;
+
+/// Damage that follows other damage within this time is summed up in one line.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// Runs a giver for each peer that connects.
+pub(super) fn accept(mut listener: Listener, options: session::Options, serve: Arc<Serve>, tasks: &Tasks) {
+    let family = tasks.clone();
+    tasks.spawn("chunk port", async move {
+        while let Some(conn) = listener.accept().await {
+            let (options, serve, inner) = (options.clone(), Arc::clone(&serve), family.clone());
+            family.spawn("session giver", async move {
+                let peer = conn.peer;
+                match session::give(conn, &options, serve, &inner).await {
+                    Ok(summary) => tracing::debug!(%peer, sent = summary.sent, "a session ended"),
+                    Err(error) => tracing::debug!(%peer, %error, "a session broke"),
+                }
+            });
+        }
+    });
+}
+
+/// Hands what fetches bring to the announcing schedule.
+pub(super) fn announce_fetched(mut held: mpsc::Receiver<Notice>, announcer: Announcer, tasks: &Tasks) {
+    let stop = tasks.token();
+    tasks.spawn("fetched", async move {
+        while let Some(Some(Notice::Holds(id))) = stop.run_until_cancelled(held.recv()).await {
+            announcer.hold(id);
+        }
+    });
+}
+
+/// Logs damaged records: the first at once, then how many more there were.
+pub(super) fn report_damage(store: &Store, tasks: &Tasks) {
+    let Some(mut damage) = store.take_damage() else { return };
+    let stop = tasks.token();
+    tasks.spawn("damage", async move {
+        while let Some(Some(first)) = stop.run_until_cancelled(damage.recv()).await {
+            tracing::error!(
+                id = hex::encode(first.id),
+                segment = first.segment,
+                offset = first.offset,
+                "a record on disk is damaged and is not served; what needs it is fetched or rebuilt again"
+            );
+            tokio::select! {
+                () = tokio::time::sleep(QUIET) => {}
+                () = stop.cancelled() => {}
+            }
+            let mut more = 0;
+            while damage.try_recv().is_ok() {
+                more += 1;
+            }
+            if more > 0 {
+                tracing::error!(more, "more records on disk are damaged");
+            }
+        }
+    });
+}

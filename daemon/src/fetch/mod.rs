@@ -25,6 +25,8 @@ pub mod planner;
 mod repair;
 mod shape;
 mod shelf;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -29,6 +29,15 @@ impl Store {
         self.inner.has(id)
     }
 
+    /// Forgets a chunk, as if its record had been found damaged.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, id: &ChunkId) {
+        let key = Key::data(id);
+        if let Ok(Some(entry)) = self.inner.catalog.find(&key) {
+            let _ = self.inner.catalog.forget(&key, &entry);
+        }
+    }
+
     /// [`Store::has`] for many, in their order, off the runtime.
     pub async fn has_all(&self, ids: Vec<ChunkId>) -> Vec<bool> {
         self.blocking(move |store| ids.iter().map(|id| store.has(id)).collect()).await

@@ -32,9 +32,9 @@ async fn peers_are_listed_and_greeted() {
     assert_eq!(peer.peer, nodes[1].dht.0.local);
     assert!(peer.connected && peer.member && peer.routed && peer.agent.starts_with("casd/"));
     assert_eq!(peer.addresses, nodes[1].dht.listen_addresses());
-    let chunk = within("the hello is answered", nodes[0].dht.chunk_addresses(peer.peer)).await;
+    let chunk = within("the hello is answered", nodes[0].dht.chunk_addresses(peer.peer, Vec::new())).await;
     assert_eq!(chunk, ["127.0.0.1:9".parse().unwrap()]);
-    let nobody = within("a stranger has no address", nodes[0].dht.chunk_addresses(libp2p::PeerId::random()));
+    let nobody = within("a stranger has no address", nodes[0].dht.chunk_addresses(libp2p::PeerId::random(), Vec::new()));
     assert!(nobody.await.is_empty());
 }
 
@@ -46,7 +46,7 @@ async fn a_wildcard_chunk_port_is_told_as_a_port() {
     assert!(matches!(b.dht.connect(b.address()).await, Err(Error::Myself(_))));
     let peer = within("it connects", b.dht.connect(a.address())).await.unwrap();
     assert_eq!(within("it connects", b.dht.connect(a.address())).await.unwrap(), peer);
-    let chunk = within("the hello is answered", b.dht.chunk_addresses(peer)).await;
+    let chunk = within("the hello is answered", b.dht.chunk_addresses(peer, Vec::new())).await;
     assert_eq!(chunk, ["127.0.0.1:77".parse().unwrap()]);
 }
 

@@ -1,0 +1,266 @@
+//! Fetches between real stores over real sessions; only the wire is a pipe in memory.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::{Error, Event, Fetcher, Links, Options, Order, Parts, Request, Summary};
+use crate::content::{CHUNK, ObjectId};
+use crate::erasure::Geometry;
+use crate::ingest::{AddOptions, Ingest};
+use crate::peer::{
+    Conn, Dial, DialError, Discovery, Key, Keypair, Multiaddr, PeerAddr, PeerId, Provider, Scores,
+};
+use crate::serve::{self, Serve};
+use crate::session::{self, Board, Giver, Network};
+use crate::store::{self, Real, Store};
+use crate::support::pool::Pool;
+use crate::support::rate::Limiter;
+use crate::support::task::Tasks;
+
+/// The nodes of a test and the pipes between them.
+#[derive(Clone, Default)]
+struct Web {
+    givers: Arc<Mutex<HashMap<SocketAddr, (PeerId, Arc<dyn Giver>, session::Options)>>>,
+    tasks: Tasks,
+}
+
+/// One end of the web: dials as `me`.
+struct End {
+    web: Web,
+    me: PeerId,
+}
+
+impl Dial for End {
+    fn dial(&self, peer: PeerId, at: SocketAddr) -> BoxFuture<'static, Result<Conn, DialError>> {
+        let (web, me) = (self.web.clone(), self.me);
+        Box::pin(async move {
+            let giver = web
+                .givers
+                .lock()
+                .unwrap()
+                .get(&at)
+                .filter(|(id, ..)| *id == peer)
+                .map(|(_, g, o)| (g.clone(), o.clone()));
+            let (giver, options) = giver.ok_or(DialError::TimedOut { at })?;
+            let (here, there) = tokio::io::duplex(1 << 18);
+            let conn = Conn { peer: me, remote: None, stream: Box::new(there), binding: [0; 32] };
+            let tasks = web.tasks.clone();
+            web.tasks.spawn("giver", async move { session::give(conn, &options, giver, &tasks).await });
+            Ok(Conn { peer, remote: Some(at), stream: Box::new(here), binding: [0; 32] })
+        })
+    }
+}
+
+/// Knows nobody: peers come from the request.
+struct Nobody;
+
+impl Discovery for Nobody {
+    fn providers(&self, _: Key) -> mpsc::Receiver<Provider> {
+        mpsc::channel(1).1
+    }
+
+    fn chunk_addresses(&self, _: PeerId, _: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+/// A node with a store of its own.
+struct Node {
+    store: Store,
+    ingest: Ingest,
+    fetcher: Fetcher,
+    address: PeerAddr,
+    _folder: TempDir,
+}
+
+impl Node {
+    fn new(web: &Web, number: u16) -> Self {
+        let key = Keypair::generate_ed25519();
+        let (me, at) = (key.public().to_peer_id(), SocketAddr::from(([127, 0, 0, 1], number)));
+        let folder = tempfile::tempdir().unwrap();
+        let pool = Pool::new(4);
+        let options = store::Options { reserve: 0, ..store::Options::default() };
+        let store = Store::open(&options, Arc::new(Real::new(folder.path())), pool.clone()).unwrap();
+        let options = session::Options::new(me, Network::new("test", None), pool.clone());
+        let (board, limiter) = (Board::new(), Arc::new(Limiter::new(0)));
+        let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), limiter.clone());
+        web.givers.lock().unwrap().insert(at, (me, Arc::new(serve), options.clone()));
+        let links = Links::new(Arc::new(End { web: web.clone(), me }), options, web.tasks.clone());
+        let fetcher = Fetcher::new(Parts {
+            options: Options::default(),
+            store: store.clone(),
+            pool: pool.clone(),
+            tasks: web.tasks.clone(),
+            links,
+            discovery: Arc::new(Nobody),
+            download: limiter,
+            scores: Arc::new(Mutex::new(Scores::new())),
+            board,
+            notices: mpsc::channel(64).0,
+        });
+        let ingest = Ingest::new(store.clone(), pool, key, web.tasks.clone());
+        Self { store, ingest, fetcher, address: PeerAddr::chunk(me, at), _folder: folder }
+    }
+
+    async fn add(&self, data: &[u8], parity: Option<Geometry>) -> ObjectId {
+        let mut adding = self.ingest.begin(AddOptions { parity, ..AddOptions::default() });
+        for part in data.chunks(700_001) {
+            adding.write(Bytes::copy_from_slice(part)).await.unwrap();
+        }
+        let added = adding.finish(data.len() as u64).await.unwrap();
+        assert_eq!(added.id.as_bytes(), blake3::hash(data).as_bytes());
+        added.id
+    }
+
+    /// Fetches and puts the bytes where their offsets say.
+    async fn fetch(&self, id: ObjectId, from: &[&Node], order: Order) -> Result<(Vec<u8>, Summary), Error> {
+        let request = Request {
+            id,
+            peers: from.iter().map(|node| node.address.clone()).collect(),
+            pin: None,
+            name: None,
+            stall: Duration::from_secs(3),
+            order,
+            range: None,
+        };
+        collect(self.fetcher.fetch(request).events, order).await
+    }
+}
+
+async fn collect(
+    mut events: mpsc::Receiver<Result<Event, Error>>,
+    order: Order,
+) -> Result<(Vec<u8>, Summary), Error> {
+    let first = tokio::time::timeout(Duration::from_secs(60), events.recv()).await;
+    match first.expect("a fetch hangs").expect("no end")? {
+        Event::Started { size, .. } => finish(events, vec![0xee; size as usize], order).await,
+        other => panic!("{other:?} before Started"),
+    }
+}
+
+async fn finish(
+    mut events: mpsc::Receiver<Result<Event, Error>>,
+    mut out: Vec<u8>,
+    order: Order,
+) -> Result<(Vec<u8>, Summary), Error> {
+    let mut next = 0;
+    loop {
+        let event = tokio::time::timeout(Duration::from_secs(60), events.recv()).await;
+        let (offset, bytes) = match event.expect("a fetch hangs").expect("no end")? {
+            Event::Data { offset, bytes } => (offset, bytes),
+            Event::Zeros { offset, length } => (offset, Bytes::from(vec![0; length as usize])),
+            Event::Progress(_) => continue,
+            Event::Finished(summary) => return Ok((out, summary)),
+            Event::Started { .. } => panic!("started twice"),
+        };
+        assert!(order == Order::Any || offset == next, "{offset} came where {next} was due");
+        next = offset + bytes.len() as u64;
+        out[offset as usize..next as usize].copy_from_slice(&bytes);
+    }
+}
+
+fn sample(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&length.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_of_every_shape_move_in_both_orders() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    for length in [0, 1, 1024, 1025, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK, 20 * CHUNK + 7] {
+        let mut data = sample(length);
+        if length > 4 * CHUNK {
+            data[2 * CHUNK..3 * CHUNK].fill(0);
+        }
+        let id = giver.add(&data, Some(Geometry::DEFAULT)).await;
+        let order = if length % 2 == 0 { Order::Any } else { Order::InOrder };
+        let (got, summary) = taker.fetch(id, &[&giver], order).await.unwrap();
+        assert!(got == data, "{length}");
+        assert_eq!(summary.local, if length > 4 * CHUNK { CHUNK as u64 } else { 0 });
+        // Again: everything is here.
+        let (got, summary) = taker.fetch(id, &[], Order::InOrder).await.unwrap();
+        assert!(got == data && summary.local == length as u64 && summary.peers.is_empty(), "{length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_holders_share_the_work_and_one_that_has_rotted_does_no_harm() {
+    let web = Web::default();
+    let data = sample(40 * CHUNK + 3);
+    let holders: Vec<Node> = (1..5).map(|number| Node::new(&web, number)).collect();
+    let mut id = ObjectId::EMPTY;
+    for holder in &holders {
+        id = holder.add(&data, None).await;
+    }
+    let taker = Node::new(&web, 9);
+    let from: Vec<&Node> = holders.iter().collect();
+    let (got, summary) = taker.fetch(id, &from, Order::Any).await.unwrap();
+    assert!(got == data);
+    assert_eq!(summary.peers.len(), 4, "{summary:?}");
+    assert_eq!(summary.peers.iter().map(|(_, bytes)| bytes).sum::<u64>(), data.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parity_fills_what_nobody_has_and_five_of_a_stripe_are_named() {
+    let web = Web::default();
+    let (giver, taker, late) = (Node::new(&web, 1), Node::new(&web, 2), Node::new(&web, 3));
+    let data = sample(33 * CHUNK + 9);
+    let id = giver.add(&data, Some(Geometry::DEFAULT)).await;
+    let manifest = giver.store.manifest(&id).await.unwrap().unwrap();
+    // Stripes of 34 chunks at 16+4: 16, 9, 9. Four of each are lost.
+    for index in [0, 3, 5, 15, 16, 17, 18, 24, 25, 30, 31, 33] {
+        giver.store.lose(&manifest.chunk(index).unwrap().id);
+    }
+    let (got, summary) = taker.fetch(id, &[&giver], Order::InOrder).await.unwrap();
+    assert!(got == data);
+    assert_eq!(summary.rebuilt, 12);
+    giver.store.lose(&manifest.chunk(7).unwrap().id);
+    let error = late.fetch(id, &[&giver], Order::Any).await.unwrap_err();
+    let Error::Stalled { missing, .. } = &error else { panic!("{error}") };
+    assert_eq!(missing, "chunks 0, 3, 5, 7, 15 (5 of 34)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_run_moves_only_the_rest_and_a_range_only_its_chunks() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    let data = sample(30 * CHUNK);
+    let id = giver.add(&data, None).await;
+    let request = Request {
+        id,
+        peers: vec![giver.address.clone()],
+        pin: None,
+        name: None,
+        stall: Duration::from_secs(3),
+        order: Order::InOrder,
+        range: Some((3 * CHUNK as u64 + 5, 10 * CHUNK as u64)),
+    };
+    let mut events = taker.fetcher.fetch(request).events;
+    let mut part = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let Event::Data { bytes, .. } = event.unwrap() {
+            part.extend_from_slice(&bytes);
+        }
+    }
+    assert!(part == data[3 * CHUNK + 5..13 * CHUNK + 5]);
+    let (got, summary) = taker.fetch(id, &[&giver], Order::Any).await.unwrap();
+    assert!(got == data);
+    assert_eq!(summary.local, 11 * CHUNK as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_has_it_is_said_in_time() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    let error = taker.fetch(ObjectId::from_bytes([7; 32]), &[&giver], Order::Any).await.unwrap_err();
+    assert!(matches!(error, Error::NoHolders { .. }), "{error}");
+}

@@ -1,1 +1,187 @@
-//! Not built yet.
+//! The gRPC services on the Unix socket: tonic and nothing else.
+//!
+//! Owns: the services of `casd.v1` over [`crate::node::Node`], conversions to messages, errors to statuses, and who may do
+//! what. Refuses: messages and streams beyond the limits below, callers without the role that a call needs; and to
+//! know how anything is done. Survives a crash: nothing; a call that was cut off left nothing behind but what
+//! the node keeps.
+//!
+//! A call begins in `objects`, `network` or `node`, whose first line says which [`Role`] it needs.
+
+mod access;
+mod add;
+mod convert;
+mod error;
+mod fetch;
+mod network;
+mod node;
+mod objects;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use casd_proto::v1::network_server::NetworkServer;
+use casd_proto::v1::node_server::NodeServer;
+use casd_proto::v1::objects_server::ObjectsServer;
+use casd_proto::{
+    CONNECTION_WINDOW_BYTES, FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, Reason,
+    STREAM_WINDOW_BYTES,
+};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Server;
+
+pub use access::{Access, Role};
+pub use error::Error;
+
+use crate::node::Node;
+
+/// Calls at once on one connection; more wait in the client.
+const MAX_STREAMS: u32 = 256;
+
+/// Calls at once that carry objects' bytes. Each holds at most its stream's window (4 MiB) and what waits for the
+/// store or the caller (4 to 8 MiB), and only while the other side is slow.
+const MAX_TRANSFERS: usize = 128;
+
+/// Metadata of one call. casd reads none of it.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+
+/// How often a connection without traffic is tried.
+const KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// How long the other end may leave that unanswered. Long: the kernel tells of clients that died, and one that was
+/// suspended for a while is to find its call alive.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// How long calls may go on after the daemon was told to stop; then they end with STOPPING.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How long their statuses may take to get out. What is open then (a health watch, a suspended client) is dropped.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long accepting rests after it failed: for want of descriptors, which somebody else must give back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the API on `listener` until `stop`, then lets calls end, for four seconds at most.
+///
+/// # Errors
+/// [`Error`].
+pub async fn serve(
+    listener: UnixListener,
+    node: Node,
+    access: Access,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let ending = CancellationToken::new();
+    let transfers = Arc::new(Semaphore::new(MAX_TRANSFERS));
+    let desk = Desk { node, access, ending: ending.clone(), transfers };
+    let objects = ObjectsServer::new(objects::Service(desk.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let network = NetworkServer::new(network::Service(desk.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let node = NodeServer::new(node::Service(desk))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<ObjectsServer<objects::Service>>().await;
+    reporter.set_serving::<NetworkServer<network::Service>>().await;
+    reporter.set_serving::<NodeServer<node::Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let server = builder()
+        .add_service(objects)
+        .add_service(network)
+        .add_service(node)
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(incoming(listener), stop.clone().cancelled_owned());
+    let end = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+        ending.cancel();
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        served = server => Ok(served?),
+        () = end => Ok(()),
+    }
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// Connections as they are accepted.
+fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    UnixListenerStream::new(listener).then(|accepted| async {
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "cannot accept a connection to the API");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    })
+}
+
+/// What a service answers with, message by message.
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+/// What all calls work with. Cheap to clone.
+#[derive(Clone)]
+struct Desk {
+    node: Node,
+    access: Access,
+    /// Cancelled when calls have had their time after the daemon was told to stop.
+    ending: CancellationToken,
+    /// One permit a call that carries objects' bytes.
+    transfers: Arc<Semaphore>,
+}
+
+impl Desk {
+    /// Room for one more call that carries objects' bytes.
+    ///
+    /// # Errors
+    /// BUSY.
+    fn transfer(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.transfers).try_acquire_owned().map_err(|_| {
+            let message = format!("casd does {MAX_TRANSFERS} adds and fetches already");
+            Reason::Busy.status(message, "try again when one of them has ended")
+        })
+    }
+
+    /// The answers up to their end or the daemon's, whichever is first. `held` lives as long as they do.
+    fn until_end<T: Send + 'static>(
+        &self,
+        answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+        held: impl Send + 'static,
+    ) -> Answers<T> {
+        let ending = self.ending.clone();
+        let next = move |state: Option<(Answers<T>, _)>| {
+            let ending = ending.clone();
+            async move {
+                let (mut answers, held) = state?;
+                tokio::select! {
+                    biased;
+                    answer = answers.next() => Some((answer?, Some((answers, held)))),
+                    () = ending.cancelled() => Some((Err(status::stopping()), None)),
+                }
+            }
+        };
+        stream::unfold(Some((answers.boxed(), held)), next).boxed()
+    }
+}

@@ -1,0 +1,206 @@
+//! Add and AddMany: checks what the caller's stream brings and hands it to the node, bytes uncopied.
+
+use bytes::Bytes;
+use casd_proto::v1::add_request::Part;
+use casd_proto::{MAX_BATCH, MAX_DATA_BYTES, Reason, v1};
+use futures::stream::{self, TryStreamExt};
+use futures::{Stream, StreamExt};
+use tonic::{Status, Streaming};
+
+use super::{Desk, convert, status};
+use crate::content::MAX_OBJECT;
+use crate::node::{AddOptions, Caller, Error, Node};
+
+/// The longest name: what file systems allow.
+const MAX_NAME: usize = 255;
+
+/// Objects of a batch that are added at once, so that they share their syncs.
+const OBJECTS: usize = 256;
+
+/// Batches under way on one stream: at most 4 MiB of bytes, and the next ones are read while the first syncs.
+const BATCHES: usize = 4;
+
+/// One object from its start to its finish.
+pub(super) async fn add(
+    desk: &Desk,
+    caller: Caller,
+    mut parts: Streaming<v1::AddRequest>,
+) -> Result<v1::AddResponse, Status> {
+    let Some(Part::Start(start)) = next(desk, &mut parts).await? else {
+        return Err(invalid("the first message is no start"));
+    };
+    let (options, wait) = started(&desk.node, caller, start)?;
+    let mut adding = desk.node.add(options, wait);
+    loop {
+        match next(desk, &mut parts).await? {
+            Some(Part::Data(v1::AddData { data })) if (1..=MAX_DATA_BYTES).contains(&data.len()) => {
+                adding.write(data).await?;
+            }
+            Some(Part::Data(_)) => return Err(invalid("a data message has 1 byte to 1 MiB")),
+            Some(Part::Start(_)) => return Err(invalid("there is a second start")),
+            Some(Part::Finish(finish)) => {
+                let object = convert::added(adding.finish(finish.length).await?);
+                return Ok(v1::AddResponse { object: Some(object) });
+            }
+            None => return Err(invalid("a message is neither start nor data nor finish")),
+        }
+    }
+}
+
+/// The next message's part, `None` for one that this version does not know.
+///
+/// # Errors
+/// NO_FINISH when the stream is at its end, STOPPING when the daemon is, and those of the connection.
+async fn next(desk: &Desk, parts: &mut Streaming<v1::AddRequest>) -> Result<Option<Part>, Status> {
+    let message = tokio::select! {
+        biased;
+        message = parts.message() => message?,
+        () = desk.ending.cancelled() => return Err(status::stopping()),
+    };
+    match message {
+        Some(message) => Ok(message.part),
+        None => Err(status::no_finish()),
+    }
+}
+
+/// What a start asks for, and whether to wait for the announcement.
+fn started(node: &Node, caller: Caller, start: v1::AddStart) -> Result<(AddOptions, bool), Status> {
+    let manner = Manner::read(node, caller, &start.options.unwrap_or_default())?;
+    if let Some(length) = start.length.filter(|length| *length > MAX_OBJECT) {
+        return Err(status::too_long(length));
+    }
+    let options = AddOptions {
+        length: start.length,
+        expected: start.expected_id.map(|text| Node::whole_id(&text)).transpose()?,
+        ..manner.options(start.name)?
+    };
+    Ok((options, manner.wait_announced))
+}
+
+/// Batches of small objects, each answered when it is durable, in order.
+pub(super) fn add_many(
+    desk: &Desk,
+    caller: Caller,
+    batches: Streaming<v1::AddManyRequest>,
+) -> impl Stream<Item = Result<v1::AddManyResponse, Status>> + Send + use<> {
+    let node = desk.node.clone();
+    let adding = desk.node.clone();
+    let mut manner = None;
+    batches
+        .map(move |batch| open(&node, caller, &mut manner, batch?))
+        .map(move |batch| add_batch(adding.clone(), batch))
+        .buffered(BATCHES)
+}
+
+/// A batch that may be added.
+struct Batch {
+    manner: Manner,
+    objects: Vec<(Bytes, AddOptions)>,
+}
+
+/// Checks a batch. The first one says how all of them are to be kept.
+fn open(
+    node: &Node,
+    caller: Caller,
+    manner: &mut Option<Manner>,
+    batch: v1::AddManyRequest,
+) -> Result<Batch, Status> {
+    let manner = match (&*manner, batch.options) {
+        (Some(_), Some(_)) => return Err(invalid_batch("only the first message may have options")),
+        (Some(known), None) => known.clone(),
+        (None, options) => manner.insert(Manner::read(node, caller, &options.unwrap_or_default())?).clone(),
+    };
+    let bytes: usize = batch.objects.iter().map(|object| object.data.len()).sum();
+    if batch.objects.len() > MAX_BATCH || bytes > MAX_DATA_BYTES {
+        return Err(invalid_batch("a message has at most 1,024 objects and 1 MiB of bytes"));
+    }
+    let with_options = |object: v1::SmallObject| Ok((object.data, manner.options(object.name)?));
+    let objects = batch.objects.into_iter().map(with_options).collect::<Result<_, Status>>()?;
+    Ok(Batch { manner, objects })
+}
+
+async fn add_batch(node: Node, batch: Result<Batch, Status>) -> Result<v1::AddManyResponse, Status> {
+    let Batch { manner, objects } = batch?;
+    let adds =
+        objects.into_iter().map(|(bytes, options)| node.add_small(bytes, options, manner.wait_announced));
+    let added = stream::iter(adds).buffered(OBJECTS).map_ok(convert::added);
+    Ok(v1::AddManyResponse { objects: added.try_collect().await? })
+}
+
+/// How objects are to be kept: the caller's wishes, and the node's defaults for what they leave open.
+#[derive(Clone)]
+struct Manner {
+    /// Without name, length and expected id.
+    template: AddOptions,
+    wait_announced: bool,
+}
+
+impl Manner {
+    fn read(node: &Node, caller: Caller, wanted: &v1::AddOptions) -> Result<Self, Status> {
+        if wanted.publish {
+            return Err(Error::NotBuilt("publishing").into());
+        }
+        let about = node.about();
+        let parity = match wanted.parity.as_deref() {
+            None => about.parity,
+            Some("none") => None,
+            Some(text) => Some(text.parse().map_err(Status::from)?),
+        };
+        let template = AddOptions {
+            parity,
+            private: wanted.private.unwrap_or(about.private),
+            pin: wanted.pin.unwrap_or(true).then_some(caller.uid),
+            ..AddOptions::default()
+        };
+        Ok(Self { template, wait_announced: wanted.wait_announced })
+    }
+
+    /// The options of one object. An empty name is none.
+    fn options(&self, name: String) -> Result<AddOptions, Status> {
+        check_name(&name)?;
+        Ok(AddOptions { name: Some(name).filter(|name| !name.is_empty()), ..self.template.clone() })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Status> {
+    let wrong = |why: &str| Err(Reason::InvalidName.status(format!("the name {why}"), ""));
+    match name {
+        "." | ".." => wrong("stands for a folder"),
+        _ if name.len() > MAX_NAME => wrong("is longer than 255 bytes"),
+        _ if name.contains('/') => wrong("is a path: it has a `/`"),
+        _ if name.contains('\0') => wrong("has a NUL"),
+        _ => Ok(()),
+    }
+}
+
+fn invalid(why: &str) -> Status {
+    Reason::InvalidStream.status(why, "first a start, then data, last a finish")
+}
+
+fn invalid_batch(why: &str) -> Status {
+    Reason::InvalidStream.status(why, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_name_is_a_file_name_without_folders(name in ".{0,300}") {
+            let fits = name.len() <= 255 && !name.contains(['/', '\0']) && name != "." && name != "..";
+            prop_assert_eq!(check_name(&name).is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn paths_are_no_names() {
+        for name in [".", "..", "a/b", "/", "a\0b", &"x".repeat(256)] {
+            assert_eq!(check_name(name).unwrap_err().code(), tonic::Code::InvalidArgument, "{name:?}");
+        }
+        for name in ["", "a", "...", "\u{fc}ber.txt", &"x".repeat(255)] {
+            assert!(check_name(name).is_ok(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The node's own types as messages.
+
+use casd_proto::v1;
+
+use crate::ingest::Added;
+use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
+use crate::node::{Progress, Provider, Stat, Status, Summary};
+use crate::peer::Announced;
+use crate::store::State;
+
+/// "K+M", or "none".
+fn parity(parity: Option<(u8, u8)>) -> String {
+    parity.map_or_else(|| "none".to_owned(), |(k, m)| format!("{k}+{m}"))
+}
+
+/// What an add came to.
+pub(super) fn added((added, announced): (Added, Option<Announced>)) -> v1::AddedObject {
+    v1::AddedObject {
+        id: added.id.to_string(),
+        size: added.size,
+        created: added.created,
+        announced: announced.map(|told| v1::Announced {
+            keys: told.keys as u64,
+            receivers: told.receivers as u64,
+            messages: told.messages as u64,
+            refused: told.refused as u64,
+        }),
+    }
+}
+
+/// An object in a list.
+pub(super) fn listed(info: ObjectInfo) -> v1::ListedObject {
+    v1::ListedObject {
+        id: info.id.to_string(),
+        name: info.name.unwrap_or_default(),
+        size: info.length,
+        pinned: !info.pins.is_empty(),
+        complete: info.state == State::Whole,
+    }
+}
+
+/// An object, described to `caller`.
+pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
+    let Stat { info, chunks, local_chunks, parity_chunks, local_parity_chunks } = stat;
+    v1::StatResponse {
+        id: info.id.to_string(),
+        name: info.name.unwrap_or_default(),
+        kind: v1::ObjectKind::File.into(),
+        size: info.length,
+        chunks,
+        parity: parity(info.parity),
+        parity_chunks,
+        local_chunks,
+        local_parity_chunks,
+        pinned: !info.pins.is_empty(),
+        pinned_by_caller: info.pins.iter().any(|pin| pin.uid == caller.uid),
+        private: info.private,
+    }
+}
+
+/// A chunk in a list. A chunk of zeros has no id.
+pub(super) fn chunk(line: ChunkLine) -> v1::ListedChunk {
+    v1::ListedChunk {
+        index: line.index,
+        id: line.id.map(|id| id.to_string()).unwrap_or_default(),
+        size: line.size,
+        parity: line.parity,
+        local: line.local,
+        zero: line.id.is_none(),
+    }
+}
+
+fn progress(progress: Progress) -> v1::FetchProgress {
+    v1::FetchProgress {
+        bytes: progress.bytes,
+        local_bytes: progress.local,
+        peers: u32::try_from(progress.peers).unwrap_or(u32::MAX),
+        bytes_per_second: progress.rate,
+    }
+}
+
+fn finished(summary: Summary) -> v1::FetchFinished {
+    v1::FetchFinished {
+        size: summary.size,
+        seconds: summary.took.as_secs_f64(),
+        local_bytes: summary.local,
+        peers: summary.peers.into_iter().map(|(peer, bytes)| (peer.to_string(), bytes)).collect(),
+    }
+}
+
+/// An event of the fetch of `id`. Zeros become a length.
+pub(super) fn fetched(id: &str, event: Event) -> v1::FetchResponse {
+    use v1::fetch_response::Event as Message;
+    let message = match event {
+        Event::Started { size, name } => {
+            Message::Started(v1::FetchStarted { id: id.to_owned(), size, name: name.unwrap_or_default() })
+        }
+        Event::Data { offset, bytes } => Message::Data(v1::FetchData { offset, data: bytes, zeros: 0 }),
+        Event::Zeros { offset, length } => {
+            Message::Data(v1::FetchData { offset, zeros: length, ..v1::FetchData::default() })
+        }
+        Event::Progress(how_far) => Message::Progress(progress(how_far)),
+        Event::Finished(summary) => Message::Finished(finished(summary)),
+    };
+    v1::FetchResponse { event: Some(message) }
+}
+
+/// A holder: its chunk ports first.
+pub(super) fn provider(found: &Provider) -> v1::ProvidersResponse {
+    let peer_id = found.peer.to_string();
+    let chunk = found.chunk.iter().map(|at| PeerAddr::chunk(found.peer, *at).to_string());
+    let dht = found.dht.iter().map(|at| whole_address(at.to_string(), &peer_id));
+    v1::ProvidersResponse { addresses: chunk.chain(dht).collect(), peer_id: peer_id.clone() }
+}
+
+/// A connected peer.
+pub(super) fn peer(peer_id: String, line: PeerLine) -> v1::Peer {
+    let addresses = line.addresses.into_iter().map(|at| whole_address(at, &peer_id)).collect();
+    v1::Peer {
+        addresses,
+        chunk_connected: line.chunk,
+        dht_connected: line.dht,
+        received_bytes: line.received,
+        sent_bytes: line.sent,
+        peer_id,
+    }
+}
+
+/// A multiaddr with its peer's id at the end, as every address of the API has it.
+fn whole_address(address: String, peer: &str) -> String {
+    if !address.starts_with('/') || address.ends_with(&format!("/p2p/{peer}")) {
+        return address;
+    }
+    format!("{address}/p2p/{peer}")
+}
+
+/// What a node says of itself.
+pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
+    v1::StatusResponse {
+        peer_id: about.peer.to_string(),
+        name: about.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        network: about.network.clone(),
+        listen_chunk: status.chunk.iter().map(ToString::to_string).collect(),
+        listen_dht: status.dht.iter().map(ToString::to_string).collect(),
+        peers: status.peers,
+        objects: status.usage.objects,
+        stored_bytes: status.usage.used_bytes,
+        quota_bytes: status.usage.quota,
+        free_bytes: status.usage.free,
+        // The socket answers last: store and listeners are up before it.
+        ready: true,
+        reachable: v1::Reachability::Unknown.into(),
+        uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,76 @@
+//! `casd.v1.Network`: other nodes.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use casd_proto::v1;
+use casd_proto::v1::network_server::Network;
+use futures::{StreamExt, future};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Answers, Desk, Role, convert, status};
+use crate::node::Node;
+
+/// Holders that one search gives: more are of no use to anyone, and strangers say who they are.
+const MAX_HOLDERS: usize = 1024;
+
+/// How long a search may take when its caller sets no end: no look-up takes as long.
+const SEARCH: Duration = Duration::from_mins(10);
+
+/// The service.
+pub(super) struct Service(pub(super) Desk);
+
+#[tonic::async_trait]
+impl Network for Service {
+    type ProvidersStream = Answers<v1::ProvidersResponse>;
+
+    async fn providers(
+        &self,
+        request: Request<v1::ProvidersRequest>,
+    ) -> Result<Response<Self::ProvidersStream>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let v1::ProvidersRequest { id, timeout_ms } = request.into_inner();
+        let object = Node::whole_id(&id)?;
+        if self.0.node.peers().await.is_empty() {
+            return Err(status::no_peers(object));
+        }
+        let found = ReceiverStream::new(self.0.node.providers(&id)?);
+        let time = if timeout_ms == 0 { SEARCH } else { Duration::from_millis(timeout_ms) };
+        let mut known = HashSet::new();
+        let answers = found
+            .filter(move |holder| future::ready(known.insert(holder.peer)))
+            .take(MAX_HOLDERS)
+            .map(|holder| Ok(convert::provider(&holder)))
+            .take_until(tokio::time::sleep(time));
+        Ok(Response::new(self.0.until_end(answers, ())))
+    }
+
+    async fn peers(&self, request: Request<v1::PeersRequest>) -> Result<Response<v1::PeersResponse>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let known = self.0.node.peers().await;
+        let connected = known.into_iter().filter(|(_, line)| line.chunk || line.dht);
+        let peers = connected.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
+        Ok(Response::new(v1::PeersResponse { peers }))
+    }
+
+    async fn connect(
+        &self,
+        request: Request<v1::ConnectRequest>,
+    ) -> Result<Response<v1::ConnectResponse>, Status> {
+        self.0.access.admit(&request, Role::Admin)?;
+        let peer = self.0.node.connect(&request.into_inner().address).await?;
+        Ok(Response::new(v1::ConnectResponse { peer_id: peer.to_string() }))
+    }
+
+    async fn announce_status(
+        &self,
+        request: Request<v1::AnnounceStatusRequest>,
+    ) -> Result<Response<v1::AnnounceStatusResponse>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let status = self.0.node.announcing();
+        let (queued, done) = (status.queued as u64, status.placed);
+        // The schedule keeps no due times a caller could be told of: what is queued is on its way.
+        Ok(Response::new(v1::AnnounceStatusResponse { keys: queued + done, queued, done, overdue: 0 }))
+    }
+}

@@ -1,0 +1,153 @@
+//! `casd.v1.Objects`: adding, fetching, reading and keeping objects.
+
+use casd_proto::v1;
+use casd_proto::v1::objects_server::Objects;
+use futures::{StreamExt, stream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Answers, Desk, Role, add, convert, fetch};
+use crate::content::ObjectId;
+use crate::node::{Error, Node};
+
+/// The service.
+pub(super) struct Service(pub(super) Desk);
+
+#[tonic::async_trait]
+impl Objects for Service {
+    async fn add(
+        &self,
+        request: Request<Streaming<v1::AddRequest>>,
+    ) -> Result<Response<v1::AddResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let _permit = self.0.transfer()?;
+        Ok(Response::new(add::add(&self.0, caller, request.into_inner()).await?))
+    }
+
+    type AddManyStream = Answers<v1::AddManyResponse>;
+
+    async fn add_many(
+        &self,
+        request: Request<Streaming<v1::AddManyRequest>>,
+    ) -> Result<Response<Self::AddManyStream>, Status> {
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let permit = self.0.transfer()?;
+        let answers = add::add_many(&self.0, caller, request.into_inner());
+        Ok(Response::new(self.0.until_end(answers, permit)))
+    }
+
+    type FetchStream = Answers<v1::FetchResponse>;
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let permit = self.0.transfer()?;
+        let answers = fetch::fetch(&self.0, caller, request.into_inner()).await?;
+        Ok(Response::new(self.0.until_end(answers, permit)))
+    }
+
+    type CatStream = Answers<v1::CatResponse>;
+
+    async fn cat(&self, request: Request<v1::CatRequest>) -> Result<Response<Self::CatStream>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let permit = self.0.transfer()?;
+        let v1::CatRequest { object, offset, length } = request.into_inner();
+        let fetching = self.0.node.cat(&object, offset, length)?;
+        Ok(Response::new(self.0.until_end(fetch::cat(fetching), permit)))
+    }
+
+    type ListStream = Answers<v1::ListResponse>;
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let v1::ListRequest { object } = request.into_inner();
+        if object.is_empty() {
+            return Ok(Response::new(self.0.until_end(stream::iter(pages(self.0.node.clone())), ())));
+        }
+        let one = convert::listed(self.0.node.find(&object)?);
+        let answer = stream::once(async move { Ok(v1::ListResponse { objects: vec![one] }) });
+        Ok(Response::new(self.0.until_end(answer, ())))
+    }
+
+    async fn stat(&self, request: Request<v1::StatRequest>) -> Result<Response<v1::StatResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Read)?;
+        let stat = self.0.node.stat(&request.into_inner().object).await?;
+        Ok(Response::new(convert::stat(stat, caller)))
+    }
+
+    type ChunksStream = Answers<v1::ChunksResponse>;
+
+    async fn chunks(
+        &self,
+        request: Request<v1::ChunksRequest>,
+    ) -> Result<Response<Self::ChunksStream>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let pages = self.0.node.chunks(&request.into_inner().object).await?;
+        let answers = ReceiverStream::new(pages).map(|lines| {
+            let chunks = lines.into_iter().map(convert::chunk).collect();
+            Ok(v1::ChunksResponse { chunks })
+        });
+        Ok(Response::new(self.0.until_end(answers, ())))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let (id, freed) = self.0.node.remove(caller, &request.into_inner().object).await?;
+        Ok(Response::new(v1::RemoveResponse {
+            id: id.to_string(),
+            removed: freed.is_some(),
+            freed_bytes: freed.unwrap_or(0),
+        }))
+    }
+
+    async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let (id, changed) = self.0.node.pin(caller, &request.into_inner().object).await?;
+        Ok(Response::new(v1::PinResponse { id: id.to_string(), changed }))
+    }
+
+    async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let (id, changed) = self.0.node.unpin(caller, &request.into_inner().object).await?;
+        Ok(Response::new(v1::UnpinResponse { id: id.to_string(), changed }))
+    }
+
+    async fn link(&self, request: Request<v1::LinkRequest>) -> Result<Response<v1::LinkResponse>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let link = self.0.node.link(&request.into_inner().object)?;
+        Ok(Response::new(v1::LinkResponse { link: link.to_string() }))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        self.0.access.admit(&request, Role::Write)?;
+        Node::whole_id(&request.into_inner().id)?;
+        Err(Error::NotBuilt("publishing").into())
+    }
+
+    async fn collect(
+        &self,
+        request: Request<v1::CollectRequest>,
+    ) -> Result<Response<v1::CollectResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Admin)?;
+        let collected = self.0.node.collect(caller, request.into_inner().dry_run).await?;
+        Ok(Response::new(v1::CollectResponse {
+            objects: collected.objects.len() as u64,
+            bytes: collected.freed,
+        }))
+    }
+}
+
+/// All objects, a page a message, each read when it is asked for.
+fn pages(node: Node) -> impl Iterator<Item = Result<v1::ListResponse, Status>> + Send {
+    let mut after: Option<ObjectId> = None;
+    std::iter::from_fn(move || {
+        let page = node.list(after);
+        after = Some(page.last()?.id);
+        Some(Ok(v1::ListResponse { objects: page.into_iter().map(convert::listed).collect() }))
+    })
+}

@@ -1,0 +1,169 @@
+//! The one place where an error of the rooms below becomes a gRPC status with its reason.
+//!
+//! The matches are exhaustive: a new error does not compile until it has a reason here. Messages are the errors' own;
+//! a hint is given only where the message does not say already what to do.
+
+use std::io;
+
+use casd_proto::Reason;
+use tonic::Status;
+
+use crate::content::{Error as ContentError, ObjectId};
+use crate::erasure::Error as ErasureError;
+use crate::fetch::Error as FetchError;
+use crate::ingest::Error as IngestError;
+use crate::node::Error;
+use crate::store::Error as StoreError;
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        status(of_node(&error), &error)
+    }
+}
+
+impl From<FetchError> for Status {
+    fn from(error: FetchError) -> Self {
+        status(of_fetch(&error), &error)
+    }
+}
+
+impl From<ErasureError> for Status {
+    fn from(error: ErasureError) -> Self {
+        status(of_erasure(&error), &error)
+    }
+}
+
+/// This node has nobody to ask for `id`.
+pub(super) fn no_peers(id: ObjectId) -> Status {
+    FetchError::NoPeers { id }.into()
+}
+
+/// The stream ended without a finish.
+pub(super) fn no_finish() -> Status {
+    Error::from(IngestError::Unfinished).into()
+}
+
+/// An object of `length` bytes is announced, which is too long.
+pub(super) fn too_long(length: u64) -> Status {
+    Error::from(IngestError::from(ContentError::TooLong { length })).into()
+}
+
+/// The daemon ends before the call does.
+pub(super) fn stopping() -> Status {
+    Reason::Stopping.status("casd is stopping", "")
+}
+
+/// A fault of casd: what should have gone on ended without a word.
+pub(super) fn broken() -> Status {
+    Reason::Internal.status("the call ended unexpectedly; this is a bug in casd", SEE_LOG)
+}
+
+const SEE_LOG: &str = "the daemon's log says more";
+
+fn status(reason: Reason, error: &dyn std::error::Error) -> Status {
+    if reason == Reason::Internal {
+        tracing::error!(%error, "a call failed");
+    }
+    reason.status(error.to_string(), hint(reason))
+}
+
+/// What to do, where no message of this reason says so itself.
+fn hint(reason: Reason) -> &'static str {
+    match reason {
+        Reason::InvalidId => "`b3sum FILE` prints a file's id",
+        Reason::InvalidAddress => "give a multiaddr that ends in /p2p/ID, or ID@HOST:PORT of a chunk port",
+        Reason::NoFinish => "send a finish with the length as the last message",
+        Reason::Unreachable => "check the address, and that casd runs there on the same network name and key",
+        Reason::Internal => SEE_LOG,
+        _ => "",
+    }
+}
+
+fn of_node(error: &Error) -> Reason {
+    match error {
+        Error::NotFound(_) => Reason::NotFound,
+        Error::Ambiguous { .. } => Reason::Ambiguous,
+        Error::Id { .. } => Reason::InvalidId,
+        Error::Address { .. } => Reason::InvalidAddress,
+        Error::Unreachable { .. } => Reason::Unreachable,
+        Error::NotPermitted(_) | Error::AdminOnly(_) => Reason::NotPermitted,
+        Error::NotBuilt(_) => Reason::NotBuilt,
+        Error::Damaged(_) => Reason::Damaged,
+        Error::Ingest(error) => of_ingest(error),
+        Error::Fetch(error) => of_fetch(error),
+        Error::Store(error) => of_store(error),
+    }
+}
+
+fn of_ingest(error: &IngestError) -> Reason {
+    match error {
+        IngestError::Unfinished => Reason::NoFinish,
+        IngestError::Length { .. } => Reason::LengthMismatch,
+        IngestError::NotExpected { .. } => Reason::IdMismatch,
+        IngestError::Stopping => Reason::Stopping,
+        IngestError::Content(ContentError::TooLong { .. }) => Reason::TooLarge,
+        // What an add has just hashed itself is of the right form.
+        IngestError::Content(
+            ContentError::Malformed { .. }
+            | ContentError::Unproven { .. }
+            | ContentError::NotZero { .. }
+            | ContentError::Signature
+            | ContentError::Order { .. }
+            | ContentError::Chunk(_),
+        ) => Reason::Internal,
+        IngestError::Erasure(error) => of_erasure(error),
+        IngestError::Store(error) => of_store(error),
+    }
+}
+
+fn of_fetch(error: &FetchError) -> Reason {
+    match error {
+        FetchError::NoPeers { .. } => Reason::NoPeers,
+        FetchError::NoHolders { .. } => Reason::NoProviders,
+        FetchError::Stalled { .. } => Reason::Stalled,
+        FetchError::Range { .. } => Reason::OutOfRange,
+        FetchError::Stopping => Reason::Stopping,
+        FetchError::Store(error) => of_store(error),
+    }
+}
+
+fn of_store(error: &StoreError) -> Reason {
+    match error {
+        StoreError::Quota { .. } => Reason::Quota,
+        StoreError::DiskFull { .. } => Reason::NoSpace,
+        StoreError::Io { kind: io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, .. } => {
+            Reason::NoSpace
+        }
+        StoreError::ReadOnly { .. } => Reason::ReadOnly,
+        StoreError::Closed => Reason::Stopping,
+        StoreError::Damaged { .. } => Reason::Damaged,
+        StoreError::Content(error) => of_stored(error),
+        // The first three come only of opening a store, the last of a request that should have been refused here.
+        StoreError::Folder { .. }
+        | StoreError::Locked { .. }
+        | StoreError::TooNew { .. }
+        | StoreError::Io { .. }
+        | StoreError::Index(_)
+        | StoreError::Invalid(_) => Reason::Internal,
+    }
+}
+
+/// What was read back from the store and is not of its form.
+fn of_stored(error: &ContentError) -> Reason {
+    match error {
+        ContentError::TooLong { .. } => Reason::TooLarge,
+        ContentError::Malformed { .. }
+        | ContentError::Unproven { .. }
+        | ContentError::NotZero { .. }
+        | ContentError::Signature
+        | ContentError::Order { .. }
+        | ContentError::Chunk(_) => Reason::Damaged,
+    }
+}
+
+fn of_erasure(error: &ErasureError) -> Reason {
+    match error {
+        ErasureError::Geometry { .. } | ErasureError::Text(_) => Reason::InvalidParity,
+        ErasureError::Shape | ErasureError::TooFew { .. } => Reason::Internal,
+    }
+}

@@ -15,7 +15,9 @@ use super::ledger::SUBSCRIPTIONS;
 use super::pending::{Asked, Credit, Pending, Waiter};
 use super::want::{Haves, Ticket, Want};
 use super::{Answer, Error, Options, Unproven};
-use crate::content::{self, CHUNK, ChunkRef, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart};
+use crate::content::{
+    self, CHUNK, CHUNK_LEN, ChunkRef, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart, Place,
+};
 use crate::peer::{Conn, PeerId};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
@@ -191,8 +193,12 @@ impl Asker {
     /// A chunk. Waits for credit first, then for the bytes; dropping the future takes the request back.
     ///
     /// # Errors
-    /// Why the session ended; a protocol error when `chunk` is not valid.
+    /// Why the session ended.
     pub async fn want(&self, chunk: ChunkRef) -> Result<Answer<Unproven>, Error> {
+        if !chunk.is_valid() {
+            // Nobody has such a chunk, and to ask for it would break the protocol.
+            return Ok(Answer::NotFound);
+        }
         let waiting = self.ask_chunks(vec![chunk], chunk.length, |_| Ask::Chunk(chunk)).await?;
         match waiting.into_iter().next() {
             Some(want) => want.await,
@@ -201,8 +207,8 @@ impl Asker {
     }
 
     /// Chunks `first` and following of an object whose manifest both ends hold, in one frame. Waits for credit for all
-    /// of them, so a run must not be longer than [`Asker::room`] ever is; of a longer one only the beginning is asked
-    /// for. Each [`Want`] that is dropped is taken back.
+    /// of them, so a run must not be longer than [`Asker::room`] ever is; of a longer one, or one with a
+    /// chunk that does not stand there, only the beginning is asked for. Each [`Want`] that is dropped is taken back.
     ///
     /// # Errors
     /// Why the session ended.
@@ -212,16 +218,18 @@ impl Asker {
         first: u64,
         chunks: &[ChunkRef],
     ) -> Result<Vec<Want>, Error> {
-        let shared = self.shared();
-        let most = shared.longest_run;
-        let (Ok(first), chunks) = (u32::try_from(first), chunks.get(..most).unwrap_or(chunks)) else {
-            return Err(Error::Protocol("a chunk that no object has"));
+        // To ask for what is not a chunk of an object at its place would break the protocol.
+        let fits = |(index, chunk): &(u64, &ChunkRef)| {
+            chunk.is_valid() && chunk.place == Place::At(index.saturating_mul(CHUNK_LEN))
         };
+        let chunks = (first..).zip(chunks).take(self.shared().longest_run).take_while(fits);
+        let chunks: Vec<ChunkRef> = chunks.map(|(_, chunk)| *chunk).collect();
+        let Ok(first) = u32::try_from(first) else { return Ok(Vec::new()) };
         if chunks.is_empty() {
             return Ok(Vec::new());
         }
         let ask = |count| Ask::Run { object, first, count };
-        self.ask_chunks(chunks.to_vec(), MAX_COST, ask).await
+        self.ask_chunks(chunks, MAX_COST, ask).await
     }
 
     /// Which chunks of an object the giver holds, now and from now on.
@@ -265,9 +273,6 @@ impl Asker {
         ask: impl FnOnce(u16) -> Ask,
     ) -> Result<Vec<Want>, Error> {
         let shared = self.shared();
-        if !chunks.iter().all(ChunkRef::is_valid) {
-            return Err(Error::Protocol("a want for a chunk that cannot be"));
-        }
         let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
         // Always in this order, so that two who wait never hold what the other needs.
         let mut requests = shared.credit(&shared.requests, count).await?;

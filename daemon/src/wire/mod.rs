@@ -140,7 +140,7 @@ impl Dial for Wire {
             let attempt = async {
                 let socket = connect(at).await.map_err(|source| DialError::Connect { at, source })?;
                 let stream = shared.tls.connect(peer, at, socket).await?;
-                Ok(conn(stream, peer, at, permit).map_err(|error| tls::handshake_error(at, &error))?)
+                conn(stream, peer, at, permit).map_err(|error| tls::handshake_error(at, &error))
             };
             tokio::time::timeout(shared.options.dial, attempt)
                 .await

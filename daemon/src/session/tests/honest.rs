@@ -62,9 +62,16 @@ async fn runs_are_asked_for_in_one_frame() {
             assert_eq!(want.await, Ok(Answer::NotFound));
         }
         // Cut to what credit there can ever be.
-        let many = vec![chunks[0]; 200];
+        let many: Vec<_> =
+            (0..200).map(|i| ChunkRef { place: Place::At(i * CHUNK_LEN), ..chunks[0] }).collect();
         assert_eq!(asker.want_run(shelf.object(), 0, &many).await.unwrap().len(), 64);
+        // What would break the protocol is not asked.
+        let beyond = ChunkRef { place: Place::At(crate::content::MAX_OBJECT), ..chunks[0] };
+        assert!(asker.want_run(shelf.object(), 1 << 22, &[beyond]).await.unwrap().is_empty());
+        assert!(asker.want_run(shelf.object(), 1, &chunks).await.unwrap().is_empty());
         assert!(asker.want_run(shelf.object(), 0, &[]).await.unwrap().is_empty());
+        assert_eq!(asker.want(beyond).await, Ok(Answer::NotFound));
+        assert!(!asker.is_closed());
     })
     .await;
 }

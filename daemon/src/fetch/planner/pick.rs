@@ -25,7 +25,12 @@ impl Planner {
             idle.clear();
         }
         let waiting = !idle.is_empty() && self.flight.bytes > 0;
-        self.recheck = waiting.then_some(self.now + RECHECK);
+        self.recheck = waiting.then(|| self.now + self.often(RECHECK));
+    }
+
+    /// An interval that grows with the time that nothing came: what takes long is looked at rarely.
+    pub(super) fn often(&self, least: Duration) -> Duration {
+        least.max(self.now.saturating_sub(self.progress_at) / 8)
     }
 
     /// Of the peers with room and not in `idle`, the one that would answer soonest.

@@ -23,7 +23,7 @@ const NEED_EVERY: Duration = Duration::from_secs(10);
 const STEP: usize = 4096;
 const STEP_EVERY: Duration = Duration::from_millis(50);
 
-/// How soon everything is looked at anew when nothing was told in between.
+/// How soon at least everything is looked at anew when nothing was told in between.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 
 /// What is being searched for.
@@ -69,7 +69,7 @@ impl Planner {
             return false;
         }
         let graces = [PARITY_GRACE, LOOKUP_GRACE].into_iter().filter(|&grace| grace > now);
-        self.search.survey_at = graces.min().unwrap_or(now + ROUND_EVERY);
+        self.search.survey_at = graces.min().unwrap_or(now + self.often(ROUND_EVERY));
         if self.peers.values().any(|peer| peer.is_available(now) && peer.holding.is_whole()) {
             return false;
         }
@@ -90,7 +90,8 @@ impl Planner {
         let step: Vec<u64> = ahead.chain(behind).take(STEP).collect();
         let (mut lacking, mut useless) = (false, None);
         for &chunk in &step {
-            if self.chunks.asked.get(chunk) || self.available(Shard::Data(chunk), None) {
+            let shard = Shard::Data(chunk);
+            if self.flight.is_coming(shard) || self.available(shard, None) {
                 continue;
             }
             let stripe = self.stripes.of(chunk);

@@ -29,11 +29,12 @@ impl Planner {
             }
             Event::Lost { chunk } => self.lose(chunk),
             Event::Rebuilt { stripe, chunks } => {
-                if let Some(state) = self.stripes.state_mut(stripe) {
-                    state.rebuilding = false;
-                }
+                // Still rebuilding until the last one is taken in, or the first would order another rebuild.
                 for chunk in chunks {
                     self.accept(chunk, actions);
+                }
+                if let Some(state) = self.stripes.state_mut(stripe) {
+                    state.rebuilding = false;
                 }
                 self.tend(stripe, actions);
             }

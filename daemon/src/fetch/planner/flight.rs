@@ -69,8 +69,8 @@ impl Flight {
         self.asked.values().map(|peers| peers.len() - 1).sum()
     }
 
-    /// Every shard that is asked for.
-    pub(super) fn shards(&self) -> Vec<Shard> {
-        self.asked.keys().copied().collect()
+    /// Every shard that is asked for, and of whom.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (Shard, &[PeerNo])> {
+        self.asked.iter().map(|(&shard, peers)| (shard, peers.as_slice()))
     }
 }

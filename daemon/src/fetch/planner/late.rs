@@ -26,20 +26,31 @@ impl Planner {
         for no in late.map(|(&no, _)| no).collect::<Vec<_>>() {
             self.snub(no, actions);
         }
+        self.relieve(actions);
         self.hedge(actions);
     }
 
-    /// A peer is late. Its oldest request stays out, as a probe, unless such probes fill half of what may be
-    /// in flight; those behind it go elsewhere.
+    /// Cancels what late peers owe, the oldest first, while it keeps others from being asked at all.
+    fn relieve(&mut self, actions: &mut Vec<Action>) {
+        let bytes = self.chunks.bytes(0);
+        loop {
+            let kept_waiting = self.peers.values().any(|peer| {
+                !peer.snubbed && peer.has_room(bytes, self.now) && !self.allows(peer, bytes)
+            });
+            let late = self.peers.iter().filter(|(_, peer)| peer.snubbed);
+            let owed = late.flat_map(|(&no, peer)| peer.requests.iter().map(move |owed| (owed.asked_at, no, owed.shard)));
+            let Some((_, no, shard)) = owed.min().filter(|_| kept_waiting) else { break };
+            self.cancel(no, shard, actions);
+        }
+    }
+
+    /// A peer is late. Its oldest request stays out, as a probe; those behind it go elsewhere, if they can.
     fn snub(&mut self, no: PeerNo, actions: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&no) else { return };
         peer.snub(self.now);
         let owed: Vec<Shard> = peer.requests.iter().map(|request| request.shard).collect();
-        let crowded = self.doubtful() > self.limits.in_flight / 2
-            && self.peers.values().any(|peer| peer.is_available(self.now));
-        for (place, shard) in owed.into_iter().enumerate() {
-            let elsewhere = self.available(shard, Some(no));
-            if crowded || elsewhere && place > 0 {
+        for shard in owed.into_iter().skip(1) {
+            if self.available(shard, Some(no)) {
                 self.cancel(no, shard, actions);
             }
         }
@@ -55,7 +66,7 @@ impl Planner {
         });
         for (shard, left) in owed.collect::<Vec<_>>() {
             let asked = self.flight.peers(shard);
-            if asked.iter().any(|no| self.peers.get(no).is_some_and(|peer| !peer.snubbed)) {
+            if asked.iter().any(|no| self.peers.get(no).is_some_and(|peer| peer.is_trusted() && !peer.snubbed)) {
                 continue;
             }
             let (oldest, crowded) = (asked.first().copied(), asked.len() >= COPIES);
@@ -97,17 +108,15 @@ impl Planner {
         let peer = self.peers.get(&no)?;
         let soon = peer.answers_in(self.chunks.bytes(0), self.now)?;
         let (mut slowest, mut stuck) = (None, None);
-        for (&other, owing) in self.peers.iter().filter(|&(&other, _)| other != no) {
-            for (place, request) in owing.requests.iter().enumerate() {
-                let (shard, left) = (request.shard, owing.finishes_in(place, self.now));
-                if self.flight.peers(shard).len() > 1 || !much_later(left, soon) {
-                    continue;
-                }
-                if self.may_give(peer, shard) {
-                    slowest = slowest.max(Some((left, shard)));
-                } else if !self.flight.doubted.contains(&shard) && !self.available(shard, Some(other)) {
-                    stuck = stuck.max(Some((left, shard)));
-                }
+        for (shard, asked) in self.flight.asked() {
+            let left = asked.iter().filter_map(|&no| self.left(no, shard)).min().unwrap_or_default();
+            if asked.contains(&no) || asked.len() >= COPIES || !much_later(left, soon) {
+                continue;
+            }
+            if self.may_give(peer, shard) {
+                slowest = slowest.max(Some((left, shard)));
+            } else if !self.flight.doubted.contains(&shard) && !self.available(shard, asked.first().copied()) {
+                stuck = stuck.max(Some((left, shard)));
             }
         }
         if let Some((_, shard)) = slowest {
@@ -115,5 +124,12 @@ impl Planner {
         }
         self.doubt(stuck?.1, actions);
         self.pick_for_stripe(no)
+    }
+
+    /// In what time a peer is expected to bring a shard that it was asked for.
+    fn left(&self, no: PeerNo, shard: Shard) -> Option<Duration> {
+        let peer = self.peers.get(&no)?;
+        let place = peer.requests.iter().position(|request| request.shard == shard)?;
+        Some(peer.finishes_in(place, self.now))
     }
 }

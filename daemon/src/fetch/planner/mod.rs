@@ -173,6 +173,7 @@ impl Planner {
         if self.chunks.missing() == 0 {
             self.finish(actions);
         } else {
+            self.tend_open(actions);
             self.review(actions);
             self.fill(actions);
         }
@@ -244,6 +245,8 @@ impl Planner {
         let wanted = self.chunks.wanted();
         match self.order {
             Order::Rarest => wanted,
+            // What the reader skipped, or was lost behind it, comes last.
+            Order::InOrder { .. } if self.reader >= wanted.end => wanted,
             Order::InOrder { window } => {
                 let start = self.reader.clamp(wanted.start, wanted.end.max(wanted.start));
                 start..start.saturating_add(window.max(1)).min(wanted.end)
@@ -260,7 +263,8 @@ impl Planner {
     fn ask(&mut self, peer: PeerNo, shard: Shard, actions: &mut Vec<Action>) {
         let bytes = self.chunks.shard_bytes(shard, self.stripes.layout());
         let Some(asked) = self.peers.get_mut(&peer) else { return };
-        if !asked.is_doubtful() {
+        let trusted = asked.is_trusted();
+        if trusted {
             self.flight.doubted.remove(&shard);
         }
         asked.start(Request { shard, bytes, asked_at: self.now });
@@ -269,6 +273,9 @@ impl Planner {
             self.chunks.asked.set(chunk);
         }
         actions.push(Action::Ask { peer, shard });
+        if !trusted && !self.available(shard, None) && self.flight.peers(shard).len() == 1 {
+            self.doubt(shard, actions);
+        }
     }
 
     /// Forgets a request. When it was the last for its chunk, the chunk may be asked for again.
@@ -335,7 +342,7 @@ impl Planner {
 
     /// Ends the fetch: everything wanted is here.
     fn finish(&mut self, actions: &mut Vec<Action>) {
-        for shard in self.flight.shards() {
+        for shard in self.flight.asked().map(|(shard, _)| shard).collect::<Vec<_>>() {
             self.cancel_all(shard, actions);
         }
         for stripe in self.stripes.touched() {

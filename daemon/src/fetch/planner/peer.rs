@@ -19,6 +19,9 @@ const BUSY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// A peer that is to be left alone for no longer than this is waited for, rather than using parity.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
+/// A peer that was late this often in a row is still tried, but not counted on.
+const DISTRUST: u32 = 2;
+
 /// When an idle peer that never delivered is expected to answer: a guess, so that it is worth trying for what
 /// a known peer takes longer for.
 const GUESS: Duration = Duration::from_millis(250);
@@ -58,7 +61,7 @@ pub(super) struct Peer {
     failures: u32,
     /// Times that it was late since the last delivery.
     snubs: u32,
-    /// It is late: gets no second request until it has answered.
+    /// It owes something that is late, and is not asked for more.
     pub(super) snubbed: bool,
     /// The data chunk that failed here last: asked of it again only when there is nothing else.
     pub(super) avoid: Option<u64>,
@@ -89,14 +92,19 @@ impl Peer {
         }
     }
 
-    /// Whether it can be waited for: not late, and not told to be left alone for long.
+    /// Whether it can be waited for: not late, not twice late in a row before, not to be left alone for long.
     pub(super) fn is_available(&self, now: Duration) -> bool {
-        !self.snubbed && self.wait_until <= now + SHORT_WAIT
+        self.is_trusted() && !self.snubbed && self.wait_until <= now + SHORT_WAIT
+    }
+
+    /// Whether what is asked of it can be counted on.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.snubs < DISTRUST
     }
 
     /// Whether what is outstanding here may well never come: it is late, or has yet to deliver.
     pub(super) fn is_doubtful(&self) -> bool {
-        self.snubbed || !self.speed.is_proven()
+        self.snubs > 0 || !self.speed.is_proven()
     }
 
     /// Whether `bytes` more may be asked of it now.
@@ -105,11 +113,8 @@ impl Peer {
         if now < self.wait_until || asked >= self.credits.requests || self.owed + bytes > self.credits.bytes {
             return false;
         }
-        match (self.snubbed, self.failures) {
-            (false, 0) => self.owed + bytes <= self.speed.pipeline(),
-            // Trust comes back one answer at a time.
-            _ => asked == 0,
-        }
+        // Trust comes back with an answer to a single request.
+        asked == 0 || self.failures + self.snubs == 0 && self.owed + bytes <= self.speed.pipeline()
     }
 
     /// Notes a request as sent.
@@ -126,6 +131,7 @@ impl Peer {
         let at = self.requests.iter().position(|request| request.shard == shard)?;
         let request = self.requests.remove(at);
         self.owed -= request.bytes;
+        self.snubbed &= !self.requests.is_empty();
         Some(request)
     }
 
@@ -179,12 +185,14 @@ impl Peer {
     /// In what time it would answer one more request of `bytes`, as far as can be told: a guess while it is
     /// idle and never delivered, `None` while it is busy with its first.
     pub(super) fn answers_in(&self, bytes: u64, now: Duration) -> Option<Duration> {
+        // One that was late takes at least as long as it was waited for, until it shows otherwise.
+        let doubt = if self.snubs == 0 { Duration::ZERO } else { self.speed.patience(self.snubs - 1) };
         let (Some(each), Some(shortest)) = (self.speed.transfer(bytes), self.speed.shortest()) else {
-            return self.requests.is_empty().then_some(GUESS);
+            return self.requests.is_empty().then_some(GUESS.max(doubt));
         };
         let owed = self.speed.transfer(self.owed).unwrap_or_default();
         let spent = now.saturating_sub(self.speed.owing_since);
-        Some(shortest.max(owed.saturating_sub(spent) + each))
+        Some(shortest.max(owed.saturating_sub(spent) + each).max(doubt))
     }
 
     /// In what time the answer to the request at place `at` is expected. One that is overdue is expected to take

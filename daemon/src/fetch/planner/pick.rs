@@ -25,7 +25,12 @@ impl Planner {
             idle.clear();
         }
         let waiting = !idle.is_empty() && self.flight.bytes > 0;
-        self.recheck = waiting.then_some(self.now + RECHECK);
+        self.recheck = waiting.then(|| self.now + self.often(RECHECK));
+    }
+
+    /// An interval that grows with the time that nothing came: what takes long is looked at rarely.
+    pub(super) fn often(&self, least: Duration) -> Duration {
+        least.max(self.now.saturating_sub(self.progress_at) / 8)
     }
 
     /// Of the peers with room and not in `idle`, the one that would answer soonest.
@@ -56,20 +61,14 @@ impl Planner {
         if let Some(chunk) = self.pick_again(no, overtaken) {
             return Some(chunk);
         }
-        loop {
-            let peer = self.peers.get_mut(&no)?;
-            let Some((chunk, count)) = peer.queue.pop() else {
-                if peer.dry {
-                    return None;
-                }
-                let queue = self.runs.sort(&self.chunks, &self.holders, self.peers.get(&no)?);
-                let peer = self.peers.get_mut(&no)?;
-                (peer.dry, peer.queue) = (queue.is_empty(), queue);
-                continue;
-            };
+        while let Some((chunk, count)) = self.next_in_queue(no) {
             // What has become less rare since comes back when the queue is sorted again.
-            let stale = self.holders.count(chunk) > count || !peer.holding.has(chunk);
+            let stale = self.holders.count(chunk) > count || !self.peers.get(&no)?.holding.has(chunk);
             if stale || !self.chunks.open(chunk) {
+                continue;
+            }
+            if self.is_covered(chunk) {
+                self.flight.again.insert(chunk);
                 continue;
             }
             if overtaken && self.sooner_elsewhere(no, chunk) {
@@ -78,6 +77,21 @@ impl Planner {
             }
             return Some(chunk);
         }
+        None
+    }
+
+    /// Takes the next chunk of a peer's queue; sorts it anew when it is empty.
+    fn next_in_queue(&mut self, no: PeerNo) -> Option<(u64, u16)> {
+        let peer = self.peers.get_mut(&no)?;
+        if peer.queue.is_empty() && !peer.dry {
+            let peer = self.peers.get(&no)?;
+            let again = |&(chunk, _): &(u64, u16)| self.flight.again.contains(&chunk);
+            let queue = self.runs.sort(&self.chunks, &self.holders, peer);
+            let dry = queue.iter().all(again);
+            let peer = self.peers.get_mut(&no)?;
+            (peer.dry, peer.queue) = (dry, queue);
+        }
+        self.peers.get_mut(&no)?.queue.pop()
     }
 
     /// A chunk that was asked for in vain before; last of all the one that failed at this very peer.
@@ -88,6 +102,7 @@ impl Planner {
         let fits = |chunk: &u64| {
             self.chunks.open(*chunk)
                 && peer.holding.has(*chunk)
+                && !self.is_covered(*chunk)
                 && !(overtaken && self.sooner_elsewhere(no, *chunk))
         };
         let mut fitting = self.flight.again.iter().copied().filter(fits);
@@ -107,6 +122,7 @@ impl Planner {
             if self.chunks.asked.get(chunk)
                 || !peer.holding.has(chunk)
                 || (ahead < overtaken && self.sooner_elsewhere(no, chunk))
+                || self.is_covered(chunk)
             {
                 continue;
             }

@@ -5,7 +5,7 @@
 //! stripes are open as fit into half of what may be in flight, and at least one: every open stripe is either
 //! finished or found hopeless, and then gives its room back.
 
-use super::peer::ParityRecord;
+use super::peer::{ParityRecord, Peer};
 use super::{Action, Bits, PeerNo, Planner, Shard, Stripes};
 
 /// How a stripe stands, in shards.
@@ -15,11 +15,13 @@ struct Tally {
     enough: u32,
     /// Stored, held in memory.
     here: u32,
-    /// Asked for and counted on, or about to be asked for anyway.
+    /// Asked for and counted on.
     coming: u32,
-    /// Can be asked for besides.
+    /// Needed data that is about to be asked for anyway.
+    due: u32,
+    /// Can be asked for besides, of peers that can be counted on.
     spare: u32,
-    /// Could be asked for besides when peers that are to be left alone can be asked again.
+    /// May be had besides, of any peer that is not late right now.
     hope: u32,
     /// Needed data chunks that are not here.
     missing: u32,
@@ -30,7 +32,7 @@ struct Tally {
 impl Tally {
     /// How many spare shards must be asked for.
     fn gap(&self) -> u32 {
-        self.enough.saturating_sub(self.here + self.coming)
+        self.enough.saturating_sub(self.here + self.coming + self.due)
     }
 }
 
@@ -43,7 +45,7 @@ pub(super) enum Opening {
     Open,
     /// It must wait until another stripe is done.
     Full,
-    /// Parity cannot help.
+    /// Parity cannot be counted on.
     Useless,
 }
 
@@ -54,9 +56,9 @@ impl Planner {
             return Opening::Useless;
         };
         if self.stripes.is_open(stripe) {
-            return Opening::Open;
+            return if tally.gap() > tally.spare { Opening::Useless } else { Opening::Open };
         }
-        if tally.gap() > tally.spare {
+        if tally.gap() > tally.hope {
             return Opening::Useless;
         }
         let more = u64::from(tally.gap()) * self.shard_bytes(stripe);
@@ -66,6 +68,13 @@ impl Planner {
         self.stripes.set_open(stripe, true);
         self.tend(stripe, actions);
         Opening::Opened
+    }
+
+    /// Whether a data chunk will be rebuilt from what is here and asked for, so that it need not be asked for.
+    pub(super) fn is_covered(&self, chunk: u64) -> bool {
+        let open = |&stripe: &u32| self.stripes.is_open(stripe);
+        let stripe = self.stripes.open().next().and_then(|_| self.stripes.of(chunk)).filter(open);
+        stripe.and_then(|stripe| self.tally(stripe)).is_some_and(|tally| tally.here + tally.coming >= tally.enough)
     }
 
     /// Stops counting on a shard that is asked for; opens its stripe.
@@ -239,8 +248,8 @@ impl Planner {
             if coming {
                 tally.coming += 1;
             } else if !asked && self.available(shard, None) && need && window.contains(&chunk) {
-                tally.coming += 1;
-            } else if !asked {
+                tally.due += 1;
+            } else {
                 self.count_spare(shard, &mut tally);
             }
         }
@@ -250,17 +259,21 @@ impl Planner {
                 tally.here += 1;
             } else if self.flight.is_coming(shard) {
                 tally.coming += 1;
-            } else if self.flight.peers(shard).is_empty() {
+            } else {
                 self.count_spare(shard, &mut tally);
             }
         }
         Some(tally)
     }
 
-    /// Counts a shard that is not here and not asked for.
+    /// Counts a shard that is not here and not counted on.
     fn count_spare(&self, shard: Shard, tally: &mut Tally) {
-        tally.spare += u32::from(self.available(shard, None));
-        let mut living = self.peers.values().filter(|peer| !peer.snubbed);
-        tally.hope += u32::from(living.any(|peer| self.may_give(peer, shard)));
+        let asked = self.flight.peers(shard);
+        tally.spare += u32::from(asked.is_empty() && self.available(shard, None));
+        let gives = |no: &PeerNo, peer: &Peer| match asked {
+            [] => self.may_give(peer, shard),
+            asked => asked.contains(no),
+        };
+        tally.hope += u32::from(self.peers.iter().any(|(no, peer)| !peer.snubbed && gives(no, peer)));
     }
 }

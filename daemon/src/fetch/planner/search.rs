@@ -10,8 +10,10 @@ use super::{Action, Planner, Shard};
 const LOOKUPS: usize = 32;
 const LOOKUP_LIFE: Duration = Duration::from_secs(30);
 
-/// No chunk is looked up before this: the first peers are still telling what they hold.
-const GRACE: Duration = Duration::from_secs(1);
+/// No stripe is given up to parity, and no chunk looked up, before this: the first peers are still telling what
+/// they hold.
+const PARITY_GRACE: Duration = Duration::from_millis(250);
+const LOOKUP_GRACE: Duration = Duration::from_secs(1);
 
 /// How often more peers are asked for.
 const NEED_EVERY: Duration = Duration::from_secs(10);
@@ -21,7 +23,7 @@ const NEED_EVERY: Duration = Duration::from_secs(10);
 const STEP: usize = 4096;
 const STEP_EVERY: Duration = Duration::from_millis(50);
 
-/// How soon everything is looked at anew when nothing was told in between.
+/// How soon at least everything is looked at anew when nothing was told in between.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 
 /// What is being searched for.
@@ -52,7 +54,7 @@ impl Search {
 
     /// When to look again although nothing happens.
     pub(super) fn next_wakeup(&self) -> Option<Duration> {
-        self.hungry.then_some(self.survey_at.max(GRACE.min(self.need_at)))
+        self.hungry.then_some(self.survey_at)
     }
 }
 
@@ -66,8 +68,8 @@ impl Planner {
         if !self.search.hungry || now < self.search.survey_at {
             return false;
         }
-        self.search.survey_at = now + ROUND_EVERY;
-        self.tend_open(actions);
+        let graces = [PARITY_GRACE, LOOKUP_GRACE].into_iter().filter(|&grace| grace > now);
+        self.search.survey_at = graces.min().unwrap_or(now + self.often(ROUND_EVERY));
         if self.peers.values().any(|peer| peer.is_available(now) && peer.holding.is_whole()) {
             return false;
         }
@@ -89,13 +91,15 @@ impl Planner {
         let step: Vec<u64> = ahead.chain(behind).take(STEP).collect();
         let (mut lacking, mut useless) = (false, None);
         for &chunk in &step {
-            if self.chunks.asked.get(chunk) || self.available(Shard::Data(chunk), None) {
+            let shard = Shard::Data(chunk);
+            if self.flight.is_coming(shard) || self.available(shard, None) {
                 continue;
             }
             let stripe = self.stripes.of(chunk);
             let opening = match stripe {
                 // All chunks of a stripe fare alike.
                 Some(_) if stripe == useless => Opening::Useless,
+                Some(_) if self.now < PARITY_GRACE => Opening::Full,
                 _ => self.open_for(chunk, actions),
             };
             match opening {
@@ -122,7 +126,7 @@ impl Planner {
     /// Has a chunk's key looked up, unless that is going on, someone is known to hold it, or it is too early.
     fn look_up(&mut self, chunk: u64, actions: &mut Vec<Action>) {
         let search = &mut self.search;
-        if self.now >= GRACE
+        if self.now >= LOOKUP_GRACE
             && self.holders.count(chunk) == 0
             && search.lookups.len() < LOOKUPS
             && !search.lookups.contains_key(&chunk)

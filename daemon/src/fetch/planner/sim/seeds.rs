@@ -1,0 +1,61 @@
+//! Thousands of networks.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use super::optimum::{fluid, grain};
+use super::{Network, Outcome, World};
+
+/// Replays one seed.
+const SEED: &str = "CASD_SIM_SEED";
+
+/// Networks of each kind.
+const SEEDS: u64 = 2500;
+
+/// The most that an honest network may take, as a multiple of the fluid optimum beyond [`grain`].
+const FACTOR: f64 = 1.5;
+
+/// Runs one kind of network over all seeds, or over the one that is asked for.
+fn each(draw: impl Fn(u64) -> Network, mut judge: impl FnMut(u64, &Network, &Outcome)) {
+    let only: Option<u64> = std::env::var(SEED).ok().map(|seed| seed.parse().unwrap());
+    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
+    for seed in seeds {
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            let network = draw(seed);
+            if only.is_some() {
+                println!("{network:#?}");
+            }
+            let outcome = World::run(network.clone(), only.is_some());
+            judge(seed, &network, &outcome);
+        }));
+        if let Err(panic) = run {
+            eprintln!("failed with {SEED}={seed}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn honest_networks_finish_near_the_fluid_optimum() {
+    let mut ratios = Vec::new();
+    each(Network::honest, |seed, network, outcome| {
+        assert!(outcome.missing.is_empty(), "honest hosts brought everything");
+        let (fluid, grain, time) = (fluid(network), grain(network), outcome.time.as_secs_f64());
+        let ratio = (time - grain) / fluid;
+        ratios.push((ratio, time / fluid, seed, fluid, grain));
+    });
+    ratios.retain(|r| r.3 > 10.0);
+    ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let at = |part: f64| ratios[((ratios.len() - 1) as f64 * part) as usize];
+    println!("beyond the grain: median {:.3}, p99 {:.3}, worst {:?}", at(0.5).0, at(0.99).0, at(1.0));
+    for r in &ratios[ratios.len().saturating_sub(10)..] { println!("{r:?}"); }
+    assert!(at(1.0).0 <= FACTOR, "{SEED}={} took too long: {:?}", at(1.0).2, at(1.0));
+}
+
+#[test]
+fn wild_networks_end_well() {
+    let (mut done, mut stalled) = (0, 0);
+    each(Network::wild, |_, _, outcome| {
+        *(if outcome.missing.is_empty() { &mut done } else { &mut stalled }) += 1;
+    });
+    println!("{done} done, {stalled} stalled");
+}

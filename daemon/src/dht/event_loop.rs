@@ -145,7 +145,7 @@ impl EventLoop {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 if self.peers.closed(&peer_id, connection_id) {
-                    self.swarm.behaviour_mut().kad.store_mut().parted(&peer_id);
+                    self.on_parted(peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -212,6 +212,10 @@ impl EventLoop {
             self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
         }
         self.sweep_look_ups();
+        // Not at once when they are recognised: they shall learn first who we are, or they would dial again.
+        for stranger in self.peers.strangers(now, TICK) {
+            let _ = self.swarm.disconnect_peer_id(stranger);
+        }
     }
 
     fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
@@ -221,6 +225,14 @@ impl EventLoop {
         };
         if self.peers.opened(peer, connection, remote) {
             self.say_hello(peer);
+        }
+    }
+
+    fn on_parted(&mut self, peer: PeerId) {
+        self.swarm.behaviour_mut().kad.store_mut().parted(&peer);
+        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            let reason = "it closed the connection before saying what it is".into();
+            let _ = done.send(Err(Error::Unreachable { address, reason }));
         }
     }
 
@@ -244,8 +256,8 @@ impl EventLoop {
     /// A peer said what it speaks: one of ours is welcomed, another is let go.
     fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         if !info.protocols.contains(&self.protocols.hello) {
-            self.peers.identified(&peer, Standing::Stranger, &info.agent_version);
-            tracing::debug!(%peer, "a node that is not of this network; letting it go");
+            self.peers.identified(&peer, Standing::Stranger, &info.agent_version, Instant::now());
+            tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
             if self.bootstrap.failed(&peer) {
                 let network = &self.options.network;
                 tracing::warn!(%peer, %network, "a bootstrap node is not of this network");
@@ -255,10 +267,9 @@ impl EventLoop {
                 let _ = done.send(Err(Error::OtherNetwork { address, network }));
             }
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
-            let _ = self.swarm.disconnect_peer_id(peer);
             return;
         }
-        self.peers.identified(&peer, Standing::Member, &info.agent_version);
+        self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
         self.bootstrap.reached(&peer);
         for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));
@@ -342,7 +353,7 @@ impl EventLoop {
             view.member = connected.standing == Standing::Member;
             view.agent.clone_from(&connected.agent);
             if view.addresses.is_empty() {
-                view.addresses = connected.remotes().cloned().collect();
+                view.addresses = connected.remotes().map(|at| super::named(at, *peer)).collect();
             }
         }
         let mut views: Vec<_> = views.into_values().collect();

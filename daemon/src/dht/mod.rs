@@ -173,7 +173,7 @@ impl Dht {
     #[must_use]
     pub fn listen_addresses(&self) -> Vec<Multiaddr> {
         let listening = self.0.addresses().listening.into_iter();
-        listening.map(|address| address.with(Protocol::P2p(self.0.local))).collect()
+        listening.map(|address| named(&address, self.0.local)).collect()
     }
 
     /// Dials a node, by an address that ends in `/p2p/PEERID`, and waits until it has proved to be of this
@@ -278,6 +278,13 @@ fn peer_of(address: &Multiaddr) -> Option<PeerId> {
         Some(Protocol::P2p(peer)) => Some(peer),
         _ => None,
     }
+}
+
+/// The address with the id of whose it is at its end.
+fn named(address: &Multiaddr, peer: PeerId) -> Multiaddr {
+    let named = address.clone().with_p2p(peer);
+    // An address that ends in another id stays as it is: it is not ours to repair.
+    named.unwrap_or_else(|address| address)
 }
 
 /// Starts all listeners and waits until each has said where it is bound.

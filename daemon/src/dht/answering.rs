@@ -25,11 +25,11 @@ impl EventLoop {
                         let answer = Hello::to(&self.options.chunk, self.options.serves, remote);
                         // Fails only when the asker has gone.
                         let _ = self.swarm.behaviour_mut().hello.send_response(channel, answer);
-                        self.hello_resolved(peer, Some(request.usable(remote)));
+                        self.hello_resolved(peer, Some(&request.usable(remote)));
                     }
                     Message::Response { request_id, response } => {
                         self.hellos.remove(&request_id);
-                        self.hello_resolved(peer, Some(response.usable(remote)));
+                        self.hello_resolved(peer, Some(&response.usable(remote)));
                     }
                 }
             }
@@ -93,7 +93,8 @@ impl EventLoop {
         }
         let lifetime = batch.lifetime.min(MAX_LIFETIME);
         let mut taken = Taken { lifetime, ..Taken::default() };
-        taken.removed = batch.removals.iter().fold(0, |n, key| n + u32::from(records.take_back(key, &sender)));
+        taken.removed =
+            batch.removals.iter().fold(0, |n, key| n + u32::from(records.take_back(key, &sender)));
         let now = Instant::now();
         for key in batch.keys {
             let verdict = records.put(key, sender, lifetime, now);

@@ -42,8 +42,7 @@ impl EventLoop {
         done: oneshot::Sender<Result<Answer, String>>,
     ) {
         let announce = &mut self.swarm.behaviour_mut().announce;
-        let request =
-            announce.send_request_with_addresses(&to.peer, Request::Outgoing(batch), to.addresses);
+        let request = announce.send_request_with_addresses(&to.peer, Request::Outgoing(batch), to.addresses);
         self.batches.insert(request, done);
     }
 
@@ -71,7 +70,8 @@ impl EventLoop {
                     self.want_hello(peer, Waiter::LookUp(number));
                 }
             }
-            QueryResult::GetProviders(Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) | Err(_)) => {}
+            QueryResult::GetProviders(Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) | Err(_)) => {
+            }
             QueryResult::GetClosestPeers(result) => {
                 let (nodes, whole) = match result {
                     Ok(found) => (found.peers, true),
@@ -144,18 +144,19 @@ impl EventLoop {
         if self.hellos.values().any(|asked| *asked == peer) {
             return;
         }
-        let remote = self.peers.get(&peer).and_then(|connected| {
-            connected.remotes().next().and_then(super::listen::ip_of)
-        });
+        let remote = self
+            .peers
+            .get(&peer)
+            .and_then(|connected| connected.remotes().next().and_then(super::listen::ip_of));
         let hello = Hello::to(&self.options.chunk, self.options.serves, remote);
         let request = self.swarm.behaviour_mut().hello.send_request(&peer, hello);
         self.hellos.insert(request, peer);
     }
 
     /// A hello came, or cannot be had: tells all who waited.
-    pub(super) fn hello_resolved(&mut self, peer: PeerId, chunk: Option<Vec<SocketAddr>>) {
-        for waiter in self.peers.resolve(peer, chunk.clone(), Instant::now()) {
-            self.answer(peer, waiter, chunk.clone());
+    pub(super) fn hello_resolved(&mut self, peer: PeerId, chunk: Option<&[SocketAddr]>) {
+        for waiter in self.peers.resolve(peer, chunk, Instant::now()) {
+            self.answer(peer, waiter, chunk.map(<[_]>::to_vec));
         }
         self.start_look_ups();
     }

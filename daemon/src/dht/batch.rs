@@ -145,7 +145,10 @@ impl Draft {
     pub(super) fn sign(&self, network: &str, keypair: &Keypair, record: &[u8]) -> Result<Vec<u8>, String> {
         let keys = self.keys.len() + self.removals.len();
         if keys > MAX_KEYS || record.len() > MAX_RECORD {
-            return Err(format!("a batch of {keys} keys and {} bytes of addresses is too large", record.len()));
+            return Err(format!(
+                "a batch of {keys} keys and {} bytes of addresses is too large",
+                record.len()
+            ));
         }
         let mut bytes = Vec::with_capacity(512 + record.len() + 32 * keys);
         bytes.push(VERSION);

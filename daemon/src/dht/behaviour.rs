@@ -77,9 +77,8 @@ impl Protocols {
         if network.is_empty() || network.len() > 63 || !network.bytes().all(usable) {
             return Err(bad());
         }
-        let name = |rest: &str| {
-            StreamProtocol::try_from_owned(format!("/casd/{network}/{rest}")).map_err(|_| bad())
-        };
+        let name =
+            |rest: &str| StreamProtocol::try_from_owned(format!("/casd/{network}/{rest}")).map_err(|_| bad());
         Ok(Self { kad: name("kad/1.0.0")?, hello: name("hello/1")?, announce: name("announce/1")? })
     }
 }
@@ -142,10 +141,8 @@ fn kademlia(options: &Options, protocols: &Protocols, local: libp2p::PeerId) -> 
         .set_provider_publication_interval(None)
         .set_publication_interval(None)
         .set_replication_interval(None);
-    let limits = records::Limits {
-        own_keys: options.limits.own_keys,
-        other_bytes: options.limits.other_bytes,
-    };
+    let limits =
+        records::Limits { own_keys: options.limits.own_keys, other_bytes: options.limits.other_bytes };
     let records = Records::new(local, limits, Instant::now());
     let mut kad = kad::Behaviour::with_config(local, records, config);
     kad.set_mode(Some(match options.mode {

@@ -53,14 +53,24 @@ impl<E: Exchange + Sync> Codec for Whole<E> {
         self.0.decode_response(&read_whole(io, E::MAX_RESPONSE).await?)
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: E::Request) -> io::Result<()>
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        request: E::Request,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
         io.write_all(&self.0.encode_request(request)).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, answer: E::Response) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        answer: E::Response,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {

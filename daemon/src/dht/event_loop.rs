@@ -178,8 +178,7 @@ impl EventLoop {
             SwarmEvent::NewExternalAddrCandidate { address } => {
                 tracing::trace!(%address, "others see us there; whether it reaches us is not tested yet");
             }
-            SwarmEvent::IncomingConnection { .. }
-            | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
+            SwarmEvent::IncomingConnection { .. } | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
             other => tracing::trace!(?other, "an event without a fate"),
         }
     }
@@ -277,7 +276,8 @@ impl EventLoop {
         let near = self.peers.get(&peer).is_some_and(|connected| {
             connected.remotes().any(|remote| ip_of(remote).is_some_and(|ip| ip.is_loopback()))
         });
-        let told = info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
+        let told =
+            info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
         let addresses: Vec<_> = told.take(MAX_ADDRESSES).collect();
         let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
         let kad = &mut self.swarm.behaviour_mut().kad;

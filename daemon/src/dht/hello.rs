@@ -192,7 +192,10 @@ mod tests {
         let bound = ["127.0.0.1:9000".parse().unwrap(), "0.0.0.0:9001".parse().unwrap()];
         assert_eq!(Hello::to(&bound, true, ip("192.0.2.1")).chunk, [At::Port(9001)]);
         let near = Hello::to(&bound, true, ip("127.0.0.1"));
-        assert_eq!(near.usable(ip("127.0.0.1")), ["127.0.0.1:9000", "127.0.0.1:9001"].map(|a| a.parse().unwrap()));
+        assert_eq!(
+            near.usable(ip("127.0.0.1")),
+            ["127.0.0.1:9000", "127.0.0.1:9001"].map(|a| a.parse().unwrap())
+        );
         assert_eq!(near.usable(ip("192.0.2.1")), ["192.0.2.1:9001".parse().unwrap()]);
         assert_eq!(near.usable(None), []);
     }

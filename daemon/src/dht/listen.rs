@@ -96,7 +96,9 @@ fn try_bind(at: SocketAddr, carrier: Carrier) -> rustix::io::Result<()> {
     }
     if carrier == Carrier::Quic && at.is_ipv4() {
         let bound = UdpSocket::bind(at);
-        return bound.map(drop).map_err(|e| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO));
+        return bound
+            .map(drop)
+            .map_err(|e| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO));
     }
     let family = if at.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let kind = if carrier == Carrier::Tcp { SocketType::STREAM } else { SocketType::DGRAM };

@@ -93,7 +93,12 @@ impl LookUps {
     }
 
     /// A query found providers: the look-up's number and those that are new and are to be asked.
-    pub(super) fn found(&mut self, query: QueryId, peers: HashSet<PeerId>, local: PeerId) -> (u64, Vec<PeerId>) {
+    pub(super) fn found(
+        &mut self,
+        query: QueryId,
+        peers: HashSet<PeerId>,
+        local: PeerId,
+    ) -> (u64, Vec<PeerId>) {
         let Some(number) = self.by_query.get(&query).copied() else { return (0, Vec::new()) };
         let Some(look_up) = self.running.get_mut(&number) else { return (number, Vec::new()) };
         let mut new = Vec::new();

@@ -218,9 +218,9 @@ impl Discovery for Dht {
 
     fn chunk_addresses(&self, peer: PeerId) -> BoxFuture<'static, Vec<SocketAddr>> {
         let dht = Arc::clone(&self.0);
-        Box::pin(async move {
-            dht.ask(|done| Command::ChunkAddresses { peer, done }).await.unwrap_or_default()
-        })
+        Box::pin(
+            async move { dht.ask(|done| Command::ChunkAddresses { peer, done }).await.unwrap_or_default() },
+        )
     }
 }
 
@@ -304,7 +304,8 @@ async fn bind(swarm: &mut Swarm<Behaviour>, options: &Options) -> Result<(), Err
                 }
                 SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
                 | SwarmEvent::ListenerError { listener_id, error } => {
-                    if let Some((_, address)) = waiting.iter().find(|(listener, _)| *listener == listener_id) {
+                    if let Some((_, address)) = waiting.iter().find(|(listener, _)| *listener == listener_id)
+                    {
                         let (address, reason) = (address.clone(), error.to_string());
                         return Err(Error::Listen { address, reason });
                     }

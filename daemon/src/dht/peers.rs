@@ -166,11 +166,11 @@ impl Peers {
     pub(super) fn resolve(
         &mut self,
         peer: PeerId,
-        chunk: Option<Vec<SocketAddr>>,
+        chunk: Option<&[SocketAddr]>,
         now: Instant,
     ) -> Vec<Waiter> {
         if let Some(chunk) = chunk {
-            self.remember(peer, chunk, now);
+            self.remember(peer, chunk.to_vec(), now);
         }
         self.awaited.remove(&peer).unwrap_or_default()
     }
@@ -214,7 +214,7 @@ mod tests {
         assert!(matches!(peers.want(peer, Waiter::LookUp(2), now), Next::Wait));
         let connection = ConnectionId::new_unchecked(1);
         assert!(peers.opened(peer, connection, "/ip4/127.0.0.1/tcp/1".parse().unwrap()));
-        assert_eq!(peers.resolve(peer, Some(at.clone()), now).len(), 2);
+        assert_eq!(peers.resolve(peer, Some(&at), now).len(), 2);
         assert!(matches!(peers.want(peer, Waiter::LookUp(3), now), Next::Known(_, known) if known == at));
         assert!(matches!(peers.want(peer, Waiter::LookUp(3), now + FRESH), Next::Ask));
         assert_eq!(peers.resolve(peer, None, now).len(), 1);
@@ -228,7 +228,7 @@ mod tests {
     fn memory_is_bounded() {
         let (mut peers, now) = (Peers::default(), Instant::now());
         for age in 0..MAX_CONTACTS as u64 + 100 {
-            peers.resolve(PeerId::random(), Some(vec![]), now + Duration::from_millis(age));
+            peers.resolve(PeerId::random(), Some(&[]), now + Duration::from_millis(age));
         }
         assert_eq!(peers.contacts.len(), MAX_CONTACTS);
         for _ in 0..MAX_AWAITED {

@@ -38,7 +38,8 @@ pub(super) fn build(keypair: &Keypair) -> Result<Transport, Error> {
         Ok(transport) => Ok(transport.boxed()),
         Err(error) => {
             tracing::warn!(%error, "no name resolver: only peers given by IP address can be reached");
-            let (config, options) = (dns::ResolverConfig::from_name_servers(Vec::new()), dns::ResolverOpts::default());
+            let (config, options) =
+                (dns::ResolverConfig::from_name_servers(Vec::new()), dns::ResolverOpts::default());
             Ok(dns::tokio::Transport::custom(carriers(keypair)?, config, options).boxed())
         }
     }

@@ -46,12 +46,8 @@ impl RecordStore for Records {
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
         let Ok(bytes) = Key::try_from(key.as_ref()) else { return Vec::new() };
-        let record = |provider, addresses, expires| ProviderRecord {
-            key: key.clone(),
-            provider,
-            expires,
-            addresses,
-        };
+        let record =
+            |provider, addresses, expires| ProviderRecord { key: key.clone(), provider, expires, addresses };
         let own = self.own.contains(&bytes);
         let own = own.then(|| record(self.local, self.own_addresses.clone(), None));
         let others = self.holders(&bytes, Instant::now()).into_iter();

@@ -63,7 +63,8 @@ async fn a_dead_address_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ports_in_use_are_replaced_or_refused() {
     let (tcp, udp) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-    let (tcp, udp) = (tcp.local_addr().map(|a| (a, tcp)).unwrap(), udp.local_addr().map(|a| (a, udp)).unwrap());
+    let (tcp, udp) =
+        (tcp.local_addr().map(|a| (a, tcp)).unwrap(), udp.local_addr().map(|a| (a, udp)).unwrap());
     let listen = vec![
         format!("/ip4/127.0.0.1/tcp/{}", tcp.0.port()).parse().unwrap(),
         format!("/ip4/127.0.0.1/udp/{}/quic-v1", udp.0.port()).parse().unwrap(),
@@ -89,7 +90,7 @@ async fn a_node_that_starts_first_joins_when_the_other_comes() {
     let keypair = Keypair::generate_ed25519();
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen: crate::peer::Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().unwrap();
-    let address = listen.clone().with(libp2p::multiaddr::Protocol::P2p(keypair.public().to_peer_id()));
+    let address = super::super::named(&listen, keypair.public().to_peer_id());
     let early = Node::with(Options { bootstrap: vec![address], ..options(TCP, &[]) }).await;
     assert_eq!(early.dht.announce(vec![key(1)], 4).await.keys, 0);
     let tasks = Tasks::new();
@@ -104,7 +105,8 @@ async fn a_node_that_starts_first_joins_when_the_other_comes() {
 async fn clients_announce_and_find_without_being_asked() {
     let servers = network(TCP, 2).await;
     let client = Options { mode: Mode::Client, ..options(QUIC, &[&servers[0]]) };
-    let client = Node::with(Options { listen: vec![QUIC.parse().unwrap(), TCP.parse().unwrap()], ..client }).await;
+    let client =
+        Node::with(Options { listen: vec![QUIC.parse().unwrap(), TCP.parse().unwrap()], ..client }).await;
     client.knows(2).await;
     let announced = within("keys are placed", client.dht.announce(vec![key(1), key(2)], 20)).await;
     assert_eq!((announced.keys, announced.receivers, announced.refused), (2, 2, 0));

@@ -25,11 +25,11 @@ impl EventLoop {
                         let answer = Hello::to(&self.options.chunk, self.options.serves, remote);
                         // Fails only when the asker has gone.
                         let _ = self.swarm.behaviour_mut().hello.send_response(channel, answer);
-                        self.hello_resolved(peer, Some(request.usable(remote)));
+                        self.hello_resolved(peer, Some(&request.usable(remote, &self.reach)));
                     }
                     Message::Response { request_id, response } => {
                         self.hellos.remove(&request_id);
-                        self.hello_resolved(peer, Some(response.usable(remote)));
+                        self.hello_resolved(peer, Some(&response.usable(remote, &self.reach)));
                     }
                 }
             }

@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use libp2p::PeerId;
 use libp2p::kad::{self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, RecordKey};
 use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Answer, Request};
@@ -18,7 +18,7 @@ use super::event_loop::EventLoop;
 use super::hello::Hello;
 use super::look_ups::End;
 use super::peers::{Next, Waiter};
-use super::{Key, Provider};
+use super::{Key, Provider, named};
 
 impl EventLoop {
     pub(super) fn look_up(&mut self, key: Key, found: mpsc::Sender<Provider>) {
@@ -154,9 +154,9 @@ impl EventLoop {
     }
 
     /// A hello came, or cannot be had: tells all who waited.
-    pub(super) fn hello_resolved(&mut self, peer: PeerId, chunk: Option<Vec<SocketAddr>>) {
-        for waiter in self.peers.resolve(peer, chunk.clone(), Instant::now()) {
-            self.answer(peer, waiter, chunk.clone());
+    pub(super) fn hello_resolved(&mut self, peer: PeerId, chunk: Option<&[SocketAddr]>) {
+        for waiter in self.peers.resolve(peer, chunk, Instant::now()) {
+            self.answer(peer, waiter, chunk.map(<[_]>::to_vec));
         }
         self.start_look_ups();
     }
@@ -177,11 +177,13 @@ impl EventLoop {
     }
 
     /// Where a peer's DHT port is: what it told, else where its connections lead.
-    fn dht_addresses(&mut self, peer: &PeerId) -> Vec<libp2p::Multiaddr> {
-        let told = self.swarm.behaviour_mut().kad.store_mut().whereabouts(peer);
-        if !told.is_empty() {
-            return told;
+    fn dht_addresses(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
+        let mut known = self.swarm.behaviour_mut().kad.store_mut().whereabouts(peer);
+        if known.is_empty()
+            && let Some(connected) = self.peers.get(peer)
+        {
+            known = connected.remotes().cloned().collect();
         }
-        self.peers.get(peer).map(|connected| connected.remotes().cloned().collect()).unwrap_or_default()
+        known.iter().map(|address| named(address, *peer)).collect()
     }
 }

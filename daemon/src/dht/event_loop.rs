@@ -1,18 +1,18 @@
 //! The one task that owns the swarm.
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
-//! Every event has a named fate here or in [`asking`](super::asking) and [`answering`](super::answering).
-//! Refuses: nodes of other networks, which are told goodbye by closing. Survives a crash: nothing.
+//! Every event has a named fate here or in [`joining`](super::joining), [`asking`](super::asking) and
+//! [`answering`](super::answering). Refuses: nothing by itself. Survives a crash: nothing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use libp2p::core::ConnectedPoint;
 use libp2p::kad::QueryId;
 use libp2p::request_response::OutboundRequestId;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, Swarm, SwarmEvent};
+use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, identify};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,12 +21,11 @@ use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
 use super::command::{Closest, Command};
 use super::error::Error;
-use super::listen::{self, ip_of};
+use super::listen;
 use super::look_ups::LookUps;
 use super::options::{Mode, Options};
 use super::peers::{Peers, Standing};
-use super::position::Position;
-use super::records::MAX_ADDRESSES;
+use super::reach::Reach;
 use super::{Addresses, PeerView, Status};
 use crate::support::task::Tasks;
 
@@ -34,7 +33,7 @@ use crate::support::task::Tasks;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A caller that waits for a connection.
-type Connecting = (Multiaddr, oneshot::Sender<Result<PeerId, Error>>);
+pub(super) type Connecting = (Multiaddr, oneshot::Sender<Result<PeerId, Error>>);
 
 /// The task's state.
 pub(super) struct EventLoop {
@@ -43,7 +42,9 @@ pub(super) struct EventLoop {
     /// What this node was told at start.
     pub(super) options: Options,
     /// Names of our protocols.
-    protocols: Protocols,
+    pub(super) protocols: Protocols,
+    /// Which addresses may be dialled.
+    pub(super) reach: Arc<Reach>,
     /// Requests of the handles.
     commands: mpsc::Receiver<Command>,
     /// Where the handles see our addresses.
@@ -59,9 +60,9 @@ pub(super) struct EventLoop {
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
     /// Callers that wait for a connection.
-    connecting: HashMap<PeerId, Vec<Connecting>>,
+    pub(super) connecting: HashMap<PeerId, Vec<Connecting>>,
     /// The configured nodes.
-    bootstrap: Bootstrap,
+    pub(super) bootstrap: Bootstrap,
     /// Batches taken from others.
     pub(super) batches_taken: u64,
 }
@@ -73,6 +74,7 @@ impl EventLoop {
         swarm: Swarm<Behaviour>,
         options: Options,
         protocols: Protocols,
+        reach: Arc<Reach>,
         commands: mpsc::Receiver<Command>,
         addresses: watch::Sender<Addresses>,
     ) -> Self {
@@ -82,6 +84,7 @@ impl EventLoop {
             swarm,
             options,
             protocols,
+            reach,
             commands,
             addresses,
             peers: Peers::default(),
@@ -145,7 +148,7 @@ impl EventLoop {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 if self.peers.closed(&peer_id, connection_id) {
-                    self.swarm.behaviour_mut().kad.store_mut().parted(&peer_id);
+                    self.on_parted(peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -211,103 +214,9 @@ impl EventLoop {
             self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
         }
         self.sweep_look_ups();
-    }
-
-    fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
-        let remote = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => address.clone(),
-            ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr.clone(),
-        };
-        if self.peers.opened(peer, connection, remote) {
-            self.say_hello(peer);
-        }
-    }
-
-    fn on_dial_failed(&mut self, peer: PeerId, error: &DialError) {
-        if matches!(error, DialError::DialPeerConditionFalse(_)) {
-            // Connected, or about to be.
-            return;
-        }
-        tracing::debug!(%peer, %error, "a dial failed");
-        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
-            let _ = done.send(Err(Error::Unreachable { address, reason: innermost(error) }));
-        }
-        if self.peers.get(&peer).is_none() {
-            if self.bootstrap.failed(&peer) {
-                tracing::warn!(%peer, reason = %innermost(error), "cannot reach a bootstrap node; trying on");
-            }
-            self.hello_resolved(peer, None);
-        }
-    }
-
-    /// A peer said what it speaks: one of ours is welcomed, another is let go.
-    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
-        if !info.protocols.contains(&self.protocols.hello) {
-            self.peers.identified(&peer, Standing::Stranger, &info.agent_version);
-            tracing::debug!(%peer, "a node that is not of this network; letting it go");
-            if self.bootstrap.failed(&peer) {
-                let network = &self.options.network;
-                tracing::warn!(%peer, %network, "a bootstrap node is not of this network");
-            }
-            for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
-                let network = self.options.network.clone();
-                let _ = done.send(Err(Error::OtherNetwork { address, network }));
-            }
-            self.swarm.behaviour_mut().kad.remove_peer(&peer);
-            let _ = self.swarm.disconnect_peer_id(peer);
-            return;
-        }
-        self.peers.identified(&peer, Standing::Member, &info.agent_version);
-        self.bootstrap.reached(&peer);
-        for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
-            let _ = done.send(Ok(peer));
-        }
-        let near = self.peers.get(&peer).is_some_and(|connected| {
-            connected.remotes().any(|remote| ip_of(remote).is_some_and(|ip| ip.is_loopback()))
-        });
-        let told =
-            info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
-        let addresses: Vec<_> = told.take(MAX_ADDRESSES).collect();
-        let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        kad.store_mut().met(peer, addresses.clone());
-        if info.protocols.contains(&self.protocols.kad) {
-            for address in addresses {
-                kad.add_address(&peer, address);
-            }
-            if alone && kad.bootstrap().is_err() {
-                tracing::debug!(%peer, "the first node told no address to reach it by");
-            }
-        } else {
-            kad.remove_peer(&peer);
-        }
-    }
-
-    /// The routing table has changed: records are judged by it.
-    pub(super) fn on_routing_changed(&mut self) {
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        let known: Vec<_> = kad
-            .kbuckets()
-            .flat_map(|bucket| bucket.iter().map(|e| *e.node.key.preimage()).collect::<Vec<_>>())
-            .map(|peer| Position::of_peer(&peer))
-            .collect();
-        kad.store_mut().know(known.into_iter());
-    }
-
-    fn connect(&mut self, peer: PeerId, address: Multiaddr, done: oneshot::Sender<Result<PeerId, Error>>) {
-        if self.peers.get(&peer).is_some_and(|connected| connected.standing == Standing::Member) {
-            let _ = done.send(Ok(peer));
-            return;
-        }
-        self.connecting.entry(peer).or_default().push((address.clone(), done));
-        self.dial(peer, vec![address], PeerCondition::Always);
-    }
-
-    /// Dials now, while running queries still know further addresses.
-    pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, when: PeerCondition) {
-        let options = DialOpts::peer_id(peer).condition(when).addresses(addresses);
-        if let Err(error) = self.swarm.dial(options.extend_addresses_through_behaviour().build()) {
-            self.on_dial_failed(peer, &error);
+        // Not at once when they are recognised: they shall learn first who we are, or they would dial again.
+        for stranger in self.peers.strangers(now, TICK) {
+            let _ = self.swarm.disconnect_peer_id(stranger);
         }
     }
 
@@ -342,7 +251,7 @@ impl EventLoop {
             view.member = connected.standing == Standing::Member;
             view.agent.clone_from(&connected.agent);
             if view.addresses.is_empty() {
-                view.addresses = connected.remotes().cloned().collect();
+                view.addresses = connected.remotes().map(|at| super::named(at, *peer)).collect();
             }
         }
         let mut views: Vec<_> = views.into_values().collect();
@@ -366,15 +275,4 @@ impl EventLoop {
             batches_taken: self.batches_taken,
         }
     }
-}
-
-/// The most telling words of a dial error: those of the last address tried.
-fn innermost(error: &DialError) -> String {
-    let DialError::Transport(tried) = error else { return error.to_string() };
-    let Some((address, error)) = tried.last() else { return "there is no address to try".into() };
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    format!("{cause} ({address})")
 }

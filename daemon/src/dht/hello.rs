@@ -1,8 +1,8 @@
 //! The hello: how a node learns where another's chunk port is.
 //!
 //! Owns: the format, and which addresses are told and believed over which connection. Refuses: loopback
-//! addresses over anything but a loopback connection, private addresses that are not where the other end
-//! is seen, and addresses that cannot be dialled. Survives a crash: nothing.
+//! addresses over anything but a loopback connection, and other addresses that [`Reach`] does not allow unless
+//! the other end is seen there. Survives a crash: nothing.
 //!
 //! Protocol `/casd/<network>/hello/1`; question and answer have the same form, little-endian:
 //!
@@ -20,6 +20,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::codec::{Exchange, Reader, malformed};
+use super::reach::Reach;
 
 /// Addresses told of one node: a few interfaces in both families.
 pub(super) const MAX_ADDRESSES: usize = 8;
@@ -65,13 +66,13 @@ impl Hello {
     }
 
     /// The addresses that may be dialled, told by a node that is seen at `remote`.
-    pub(super) fn usable(&self, remote: Option<IpAddr>) -> Vec<SocketAddr> {
+    pub(super) fn usable(&self, remote: Option<IpAddr>, reach: &Reach) -> Vec<SocketAddr> {
         let remote = remote.map(|ip| ip.to_canonical());
         let mut usable: Vec<SocketAddr> = Vec::new();
         for at in &self.chunk {
             let address = match at {
                 At::Port(port) => remote.map(|ip| SocketAddr::new(ip, *port)),
-                At::Address(address) => Some(*address).filter(|at| believable(at.ip(), remote)),
+                At::Address(address) => Some(*address).filter(|at| believable(at.ip(), remote, reach)),
             };
             usable.extend(address.filter(|at| !usable.contains(at)));
         }
@@ -156,22 +157,14 @@ impl Exchange for Greeting {
     }
 }
 
-/// Whether an address told over a connection with `remote` may be dialled: a global one always, another
-/// only where the connection shows that the node really is there.
-fn believable(claimed: IpAddr, remote: Option<IpAddr>) -> bool {
+/// Whether an address told over a connection with `remote` may be dialled: where [`Reach`] allows it, or
+/// where the connection shows that the node really is there. Loopback only over loopback.
+fn believable(claimed: IpAddr, remote: Option<IpAddr>, reach: &Reach) -> bool {
     let claimed = claimed.to_canonical();
     if claimed.is_loopback() {
         return remote.is_some_and(|ip| ip.is_loopback());
     }
-    let global = match claimed {
-        IpAddr::V4(ip) => {
-            !(ip.is_private() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
-                && ip.octets()[0] != 0
-                && !(ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64)
-        }
-        IpAddr::V6(ip) => !(ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_multicast()),
-    };
-    global || remote == Some(claimed)
+    reach.allows_ip(claimed) || remote == Some(claimed)
 }
 
 #[cfg(test)]
@@ -193,21 +186,21 @@ mod tests {
         assert_eq!(Hello::to(&bound, true, ip("192.0.2.1")).chunk, [At::Port(9001)]);
         let near = Hello::to(&bound, true, ip("127.0.0.1"));
         assert_eq!(
-            near.usable(ip("127.0.0.1")),
+            near.usable(ip("127.0.0.1"), &Reach::default()),
             ["127.0.0.1:9000", "127.0.0.1:9001"].map(|a| a.parse().unwrap())
         );
-        assert_eq!(near.usable(ip("192.0.2.1")), ["192.0.2.1:9001".parse().unwrap()]);
-        assert_eq!(near.usable(None), []);
+        assert_eq!(near.usable(ip("192.0.2.1"), &Reach::default()), ["192.0.2.1:9001".parse().unwrap()]);
+        assert_eq!(near.usable(None, &Reach::default()), []);
     }
 
     #[test]
     fn private_addresses_count_only_where_the_node_is_seen() {
-        assert_eq!(told("192.168.1.1:22").usable(ip("203.0.113.5")), []);
-        assert_eq!(told("192.168.1.1:22").usable(ip("192.168.1.1")).len(), 1);
-        assert_eq!(told("[fd00::1]:9000").usable(ip("2001:db8::1")), []);
-        assert_eq!(told("[::ffff:127.0.0.1]:9000").usable(ip("203.0.113.5")), []);
-        assert_eq!(told("169.254.169.254:80").usable(ip("203.0.113.5")), []);
-        assert_eq!(told("203.0.113.9:9000").usable(ip("203.0.113.5")).len(), 1);
+        assert_eq!(told("192.168.1.1:22").usable(ip("203.0.113.5"), &Reach::default()), []);
+        assert_eq!(told("192.168.1.1:22").usable(ip("192.168.1.1"), &Reach::default()).len(), 1);
+        assert_eq!(told("[fd00::1]:9000").usable(ip("2001:db8::1"), &Reach::default()), []);
+        assert_eq!(told("[::ffff:127.0.0.1]:9000").usable(ip("203.0.113.5"), &Reach::default()), []);
+        assert_eq!(told("169.254.169.254:80").usable(ip("203.0.113.5"), &Reach::default()), []);
+        assert_eq!(told("203.0.113.9:9000").usable(ip("203.0.113.5"), &Reach::default()).len(), 1);
     }
 
     #[test]

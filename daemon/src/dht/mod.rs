@@ -7,12 +7,12 @@
 //!
 //! # Where things are
 //!
-//! - [`event_loop`]: the one task that owns the swarm; its halves [`asking`] and [`answering`].
+//! - [`event_loop`]: the one task that owns the swarm; its parts [`joining`], [`asking`] and [`answering`].
 //! - [`announcer`]: many keys to their nearest nodes, by [`regions`] of the key space ([`position`]).
 //! - [`records`]: who announced what to this node.
 //! - [`look_ups`], [`peers`], [`bootstrap`]: state machines of the loop, pure.
 //! - [`batch`], [`hello`]: our two protocols, over [`codec`].
-//! - [`behaviour`], [`transport`], [`listen`]: how the swarm is put together.
+//! - [`behaviour`], [`transport`], [`listen`]: how the swarm is put together; [`reach`]: what it may dial.
 
 mod announcer;
 mod answering;
@@ -25,11 +25,13 @@ mod command;
 mod error;
 mod event_loop;
 mod hello;
+mod joining;
 mod listen;
 mod look_ups;
 mod options;
 mod peers;
 mod position;
+mod reach;
 mod records;
 mod regions;
 #[cfg(test)]
@@ -54,6 +56,7 @@ use self::announcer::{Announcer, Purpose};
 use self::behaviour::{Behaviour, Protocols};
 use self::command::Command;
 use self::event_loop::EventLoop;
+use self::reach::Reach;
 use crate::peer::{Announce, Announced, Discovery, Key, Keypair, Multiaddr, PeerId, Provider};
 use crate::support::task::Tasks;
 
@@ -150,16 +153,18 @@ impl Dht {
         }
         let local = keypair.public().to_peer_id();
         options.bootstrap.retain(|at| peer_of(at) != Some(local));
+        let reach = Arc::new(Reach::new(&options.listen, &options.bootstrap));
         let behaviour = Behaviour::new(&options, &protocols, &keypair);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-        let mut swarm = Swarm::new(transport::build(&keypair)?, behaviour, local, config);
+        let mut swarm = Swarm::new(transport::build(&keypair, Arc::clone(&reach))?, behaviour, local, config);
         bind(&mut swarm, &options).await?;
 
         let (commands, requests) = mpsc::channel(COMMANDS);
         let (here, addresses) = watch::channel(Addresses::default());
         let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
-        let mut event_loop = EventLoop::new(swarm, options, protocols, requests, here);
+        let mut event_loop = EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, here);
         event_loop.publish_addresses();
+        reach.watch(tasks);
         let stopping = tasks.clone();
         tasks.spawn("dht", event_loop.run(stopping));
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -173,7 +178,7 @@ impl Dht {
     #[must_use]
     pub fn listen_addresses(&self) -> Vec<Multiaddr> {
         let listening = self.0.addresses().listening.into_iter();
-        listening.map(|address| address.with(Protocol::P2p(self.0.local))).collect()
+        listening.map(|address| named(&address, self.0.local)).collect()
     }
 
     /// Dials a node, by an address that ends in `/p2p/PEERID`, and waits until it has proved to be of this
@@ -289,6 +294,13 @@ fn peer_of(address: &Multiaddr) -> Option<PeerId> {
         Some(Protocol::P2p(peer)) => Some(peer),
         _ => None,
     }
+}
+
+/// The address with the id of whose it is at its end.
+fn named(address: &Multiaddr, peer: PeerId) -> Multiaddr {
+    let named = address.clone().with_p2p(peer);
+    // An address that ends in another id stays as it is: it is not ours to repair.
+    named.unwrap_or_else(|address| address)
 }
 
 /// Starts all listeners and waits until each has said where it is bound.

@@ -67,6 +67,8 @@ pub(super) struct Connected {
     pub(super) standing: Standing,
     /// What it calls itself, made harmless.
     pub(super) agent: String,
+    /// When it said what it is.
+    since: Option<Instant>,
 }
 
 /// What a hello told.
@@ -92,9 +94,7 @@ pub(super) struct Peers {
 impl Peers {
     /// A connection is there. True when somebody waits for this peer's hello.
     pub(super) fn opened(&mut self, peer: PeerId, connection: ConnectionId, remote: Multiaddr) -> bool {
-        let fresh =
-            || Connected { remotes: HashMap::new(), standing: Standing::Unknown, agent: String::new() };
-        self.connected.entry(peer).or_insert_with(fresh).remotes.insert(connection, remote);
+        self.connected.entry(peer).or_insert_with(Connected::new).remotes.insert(connection, remote);
         self.contacts.remove(&peer);
         self.awaited.contains_key(&peer)
     }
@@ -111,11 +111,20 @@ impl Peers {
     }
 
     /// A connected peer said what it is.
-    pub(super) fn identified(&mut self, peer: &PeerId, standing: Standing, agent: &str) {
+    pub(super) fn identified(&mut self, peer: &PeerId, standing: Standing, agent: &str, now: Instant) {
         if let Some(connected) = self.connected.get_mut(peer) {
+            connected.since.get_or_insert(now);
             connected.standing = standing;
             connected.agent = agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect();
         }
+    }
+
+    /// Connected peers that have been known for `age` not to be of this network.
+    pub(super) fn strangers(&self, now: Instant, age: Duration) -> Vec<PeerId> {
+        let over = |one: &Connected| one.since.is_some_and(|since| now >= since + age);
+        let strangers = self.connected.iter();
+        let strangers = strangers.filter(|(_, one)| one.standing == Standing::Stranger && over(one));
+        strangers.map(|(peer, _)| *peer).collect()
     }
 
     /// A connected peer.
@@ -157,11 +166,11 @@ impl Peers {
     pub(super) fn resolve(
         &mut self,
         peer: PeerId,
-        chunk: Option<Vec<SocketAddr>>,
+        chunk: Option<&[SocketAddr]>,
         now: Instant,
     ) -> Vec<Waiter> {
         if let Some(chunk) = chunk {
-            self.remember(peer, chunk, now);
+            self.remember(peer, chunk.to_vec(), now);
         }
         self.awaited.remove(&peer).unwrap_or_default()
     }
@@ -182,6 +191,11 @@ impl Peers {
 // === impl Connected ===
 
 impl Connected {
+    fn new() -> Self {
+        let agent = String::new();
+        Self { remotes: HashMap::new(), standing: Standing::Unknown, agent, since: None }
+    }
+
     /// Where the connections lead.
     pub(super) fn remotes(&self) -> impl Iterator<Item = &Multiaddr> {
         self.remotes.values()
@@ -200,7 +214,7 @@ mod tests {
         assert!(matches!(peers.want(peer, Waiter::LookUp(2), now), Next::Wait));
         let connection = ConnectionId::new_unchecked(1);
         assert!(peers.opened(peer, connection, "/ip4/127.0.0.1/tcp/1".parse().unwrap()));
-        assert_eq!(peers.resolve(peer, Some(at.clone()), now).len(), 2);
+        assert_eq!(peers.resolve(peer, Some(&at), now).len(), 2);
         assert!(matches!(peers.want(peer, Waiter::LookUp(3), now), Next::Known(_, known) if known == at));
         assert!(matches!(peers.want(peer, Waiter::LookUp(3), now + FRESH), Next::Ask));
         assert_eq!(peers.resolve(peer, None, now).len(), 1);
@@ -214,7 +228,7 @@ mod tests {
     fn memory_is_bounded() {
         let (mut peers, now) = (Peers::default(), Instant::now());
         for age in 0..MAX_CONTACTS as u64 + 100 {
-            peers.resolve(PeerId::random(), Some(vec![]), now + Duration::from_millis(age));
+            peers.resolve(PeerId::random(), Some(&[]), now + Duration::from_millis(age));
         }
         assert_eq!(peers.contacts.len(), MAX_CONTACTS);
         for _ in 0..MAX_AWAITED {

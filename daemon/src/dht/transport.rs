@@ -1,22 +1,27 @@
 //! How bytes move on the DHT plane: QUIC, and TCP with TLS 1.3 and yamux, both bound to peer ids.
 //!
-//! Owns: the transport stack and its per-connection limits. Refuses: other security (noise is not needed
-//! where every node has TLS). Survives a crash: nothing.
+//! Owns: the transport stack and its per-connection limits. Refuses: addresses that [`Reach`] does not allow
+//! (whoever wants to dial them), and other security (noise is not needed where every node has TLS).
+//! Survives a crash: nothing.
 //!
 //! A network key's proof belongs here, on the first stream of each authenticated connection, before the
 //! swarm sees it.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use libp2p::core::Transport as _;
+use libp2p::core::Transport as Transporting;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::Boxed;
+use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::{PeerId, dns, quic, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, dns, quic, tcp, tls, yamux};
 
 use super::error::Error;
+use super::reach::Reach;
 
 /// Streams of one connection: kad opens up to 32 each way at once, hello and announce a handful.
 const MAX_STREAMS: u32 = 64;
@@ -33,7 +38,11 @@ pub(super) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// Builds the stack. Names are resolved by the system's resolver; where there is none (no resolv.conf) only
 /// addresses can be dialled.
-pub(super) fn build(keypair: &Keypair) -> Result<Transport, Error> {
+pub(super) fn build(keypair: &Keypair, reach: Arc<Reach>) -> Result<Transport, Error> {
+    Ok(Guarded { inner: resolving(keypair)?, reach }.boxed())
+}
+
+fn resolving(keypair: &Keypair) -> Result<Transport, Error> {
     match dns::tokio::Transport::system(carriers(keypair)?) {
         Ok(transport) => Ok(transport.boxed()),
         Err(error) => {
@@ -64,4 +73,41 @@ fn carriers(keypair: &Keypair) -> Result<Transport, Error> {
     let quic = quic::tokio::Transport::new(config);
     let either = quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).or_transport(tcp);
     Ok(either.map(|either, _| either.into_inner()).map_err(io::Error::other).boxed())
+}
+
+/// A transport that dials only what [`Reach`] allows. It sits above the resolver: names are dialled only when
+/// the owner gave them.
+struct Guarded {
+    inner: Transport,
+    reach: Arc<Reach>,
+}
+
+impl Transporting for Guarded {
+    type Output = <Transport as Transporting>::Output;
+    type Error = <Transport as Transporting>::Error;
+    type ListenerUpgrade = <Transport as Transporting>::ListenerUpgrade;
+    type Dial = <Transport as Transporting>::Dial;
+
+    fn listen_on(&mut self, id: ListenerId, at: Multiaddr) -> Result<(), TransportError<Self::Error>> {
+        self.inner.listen_on(id, at)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(&mut self, at: Multiaddr, how: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
+        if self.reach.allows(&at) {
+            return self.inner.dial(at, how);
+        }
+        tracing::debug!(address = %at, "not dialled: it is neither global, nor near, nor given by the owner");
+        Err(TransportError::MultiaddrNotSupported(at))
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        Pin::new(&mut self.inner).poll(context)
+    }
 }

@@ -34,7 +34,10 @@ async fn peers_are_listed_and_greeted() {
     assert_eq!(peer.addresses, nodes[1].dht.listen_addresses());
     let chunk = within("the hello is answered", nodes[0].dht.chunk_addresses(peer.peer, Vec::new())).await;
     assert_eq!(chunk, ["127.0.0.1:9".parse().unwrap()]);
-    let nobody = within("a stranger has no address", nodes[0].dht.chunk_addresses(libp2p::PeerId::random(), Vec::new()));
+    let nobody = within(
+        "a stranger has no address",
+        nodes[0].dht.chunk_addresses(libp2p::PeerId::random(), Vec::new()),
+    );
     assert!(nobody.await.is_empty());
 }
 
@@ -90,7 +93,7 @@ async fn a_node_that_starts_first_joins_when_the_other_comes() {
     let keypair = Keypair::generate_ed25519();
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen: crate::peer::Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().unwrap();
-    let address = listen.clone().with(libp2p::multiaddr::Protocol::P2p(keypair.public().to_peer_id()));
+    let address = super::super::named(&listen, keypair.public().to_peer_id());
     let early = Node::with(Options { bootstrap: vec![address], ..options(TCP, &[]) }).await;
     assert_eq!(early.dht.announce(vec![key(1)], 4).await.keys, 0);
     let tasks = Tasks::new();

@@ -107,9 +107,10 @@ pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 
 pub(super) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     within(what, async {
+        // The condition has no event to wait for (it is about another node's tables), so it is polled.
+        let mut poll = tokio::time::interval(Duration::from_millis(10));
         while !holds().await {
-            // A poll of a condition that has no event: the tables of another node.
-            tokio::task::yield_now().await;
+            poll.tick().await;
         }
     })
     .await;

@@ -1,13 +1,19 @@
 //! Nodes that are not of the network, and messages that are not welcome.
 
+use std::future::Future;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use futures::StreamExt;
+use libp2p::kad::Event::OutboundQueryProgressed as Progress;
 use libp2p::kad::{self, Quorum, Record, RecordKey, store::MemoryStore};
 use libp2p::swarm::{Swarm, SwarmEvent};
-use libp2p::{StreamProtocol, identify};
+use libp2p::{StreamProtocol, identify, request_response};
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
+use crate::dht::codec::Whole;
+use crate::dht::hello::Greeting;
+use crate::dht::reach::Reach;
 use crate::dht::transport;
 use crate::dht::{Error, Options};
 use crate::peer::{Announce, Keypair};
@@ -35,73 +41,96 @@ async fn network_names_are_checked() {
     }
 }
 
-/// A node that speaks our Kademlia and nothing but what stock libp2p does.
+/// A node of stock libp2p that speaks our Kademlia, and the hello where it wants to be a member.
 #[derive(libp2p::swarm::NetworkBehaviour)]
 struct Stock {
     kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
+    hello: request_response::Behaviour<Whole<Greeting>>,
 }
 
-fn stock() -> Swarm<Stock> {
+fn stock(node: &Node, hello: &'static str) -> Swarm<Stock> {
     let keypair = Keypair::generate_ed25519();
     let local = keypair.public().to_peer_id();
     let kad = kad::Config::new(StreamProtocol::new("/casd/test/kad/1.0.0"));
-    let kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
-    // It claims the hello as well, so that it is not let go at once.
-    let identify = identify::Config::new("/casd/1".into(), keypair.public());
-    let behaviour = Stock { kad, identify: identify::Behaviour::new(identify) };
-    Swarm::new(
-        transport::build(&keypair).unwrap(),
-        behaviour,
-        local,
-        libp2p::swarm::Config::with_tokio_executor(),
-    )
+    let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
+    kad.add_address(&node.dht.0.local, node.address());
+    let identify = identify::Behaviour::new(identify::Config::new("/x/1".into(), keypair.public()));
+    let protocols = [(StreamProtocol::new(hello), request_response::ProtocolSupport::Full)];
+    let hello = request_response::Behaviour::with_codec(Whole(Greeting), protocols, Default::default());
+    let config = libp2p::swarm::Config::with_tokio_executor();
+    let reach = Reach::new(&[], &[node.address()]);
+    let behaviour = Stock { kad, identify, hello };
+    Swarm::new(transport::build(&keypair, Arc::new(reach)).unwrap(), behaviour, local, config)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn values_and_odd_keys_are_refused() {
-    let node = Node::server(QUIC, &[]).await;
-    let mut stock = stock();
-    let kad = &mut stock.behaviour_mut().kad;
-    kad.add_address(&node.dht.0.local, node.address());
-    let junk = Record::new(key(1).to_vec(), vec![7; 8 << 10]);
-    let put = kad.put_record(junk, Quorum::N(NonZeroUsize::MIN)).unwrap();
-    let outcome = within("the put is answered", async {
-        loop {
-            if let SwarmEvent::Behaviour(StockEvent::Kad(kad::Event::OutboundQueryProgressed {
-                id,
-                result,
-                ..
-            })) = stock.select_next_some().await
-                && id == put
-            {
-                break result;
+/// Drives `swarm` until `holds`.
+async fn drive<F: Future<Output = bool>>(
+    swarm: &mut Swarm<Stock>,
+    what: &str,
+    mut holds: impl FnMut(Option<SwarmEvent<StockEvent>>) -> F,
+) {
+    within(what, async {
+        while !holds(None).await {
+            let event = tokio::select! {
+                event = swarm.select_next_some() => event,
+                () = tokio::task::yield_now() => continue,
+            };
+            if holds(Some(event)).await {
+                break;
             }
         }
     })
     .await;
-    assert!(matches!(outcome, kad::QueryResult::PutRecord(Err(_))), "{outcome:?}");
-    let status = node.dht.status().await;
-    assert_eq!((status.other_records, status.routed), (0, 0), "it speaks no hello, so it is a stranger");
+}
+
+const HELLO: &str = "/casd/test/hello/1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_are_refused() {
+    let node = Node::server(QUIC, &[]).await;
+    let mut stock = stock(&node, HELLO);
+    let junk = Record::new(key(1).to_vec(), vec![7; 8 << 10]);
+    let kad = &mut stock.behaviour_mut().kad;
+    let put = kad.put_record(junk, Quorum::N(NonZeroUsize::MIN)).unwrap();
+    let mut refused = false;
+    drive(&mut stock, "the put is answered", |event| {
+        if let Some(SwarmEvent::Behaviour(StockEvent::Kad(Progress { id, result, .. }))) = event
+            && id == put
+        {
+            assert!(matches!(result, kad::QueryResult::PutRecord(Err(_))), "{result:?}");
+            refused = true;
+        }
+        std::future::ready(refused)
+    })
+    .await;
+    assert_eq!(node.dht.status().await.other_records, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_add_provider_obeys_the_same_limits() {
     let node = Node::server(QUIC, &[]).await;
-    let mut stock = stock();
-    let kad = &mut stock.behaviour_mut().kad;
-    kad.add_address(&node.dht.0.local, node.address());
+    let mut stock = stock(&node, HELLO);
     for junk in [vec![1; 31], vec![2; 33], key(1).to_vec()] {
-        kad.start_providing(RecordKey::from(junk)).unwrap();
+        stock.behaviour_mut().kad.start_providing(RecordKey::from(junk)).unwrap();
     }
-    within("the good key is taken", async {
-        while node.dht.status().await.other_records == 0 {
-            tokio::select! {
-                _ = stock.select_next_some() => {}
-                () = tokio::task::yield_now() => {}
-            }
-        }
+    let dht = &node.dht;
+    let taken = |_| async { dht.status().await.other_records > 0 };
+    drive(&mut stock, "the good key is taken", taken).await;
+    assert_eq!(node.dht.status().await.other_records, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_the_hello_is_let_go() {
+    let node = Node::server(TCP, &[]).await;
+    let mut stock = stock(&node, "/casd/other/hello/1");
+    stock.dial(node.address()).unwrap();
+    let mut closed = false;
+    drive(&mut stock, "it is let go", |event| {
+        closed |= matches!(event, Some(SwarmEvent::ConnectionClosed { .. }));
+        std::future::ready(closed)
     })
     .await;
-    assert_eq!(node.dht.status().await.other_records, 1);
+    until("it is gone", || async { node.dht.status().await.connected == 0 }).await;
+    assert_eq!(node.dht.status().await.routed, 0);
 }

@@ -34,11 +34,14 @@ impl Planner {
     fn relieve(&mut self, actions: &mut Vec<Action>) {
         let bytes = self.chunks.bytes(0);
         loop {
-            let kept_waiting = self.peers.values().any(|peer| {
-                !peer.snubbed && peer.has_room(bytes, self.now) && !self.allows(peer, bytes)
-            });
+            let kept_waiting = self
+                .peers
+                .values()
+                .any(|peer| !peer.snubbed && peer.has_room(bytes, self.now) && !self.allows(peer, bytes));
             let late = self.peers.iter().filter(|(_, peer)| peer.snubbed);
-            let owed = late.flat_map(|(&no, peer)| peer.requests.iter().map(move |owed| (owed.asked_at, no, owed.shard)));
+            let owed = late.flat_map(|(&no, peer)| {
+                peer.requests.iter().map(move |owed| (owed.asked_at, no, owed.shard))
+            });
             let Some((_, no, shard)) = owed.min().filter(|_| kept_waiting) else { break };
             self.cancel(no, shard, actions);
         }
@@ -66,7 +69,10 @@ impl Planner {
         });
         for (shard, left) in owed.collect::<Vec<_>>() {
             let asked = self.flight.peers(shard);
-            if asked.iter().any(|no| self.peers.get(no).is_some_and(|peer| peer.is_trusted() && !peer.snubbed)) {
+            if asked
+                .iter()
+                .any(|no| self.peers.get(no).is_some_and(|peer| peer.is_trusted() && !peer.snubbed))
+            {
                 continue;
             }
             let (oldest, crowded) = (asked.first().copied(), asked.len() >= COPIES);
@@ -115,7 +121,8 @@ impl Planner {
             }
             if self.may_give(peer, shard) {
                 slowest = slowest.max(Some((left, shard)));
-            } else if !self.flight.doubted.contains(&shard) && !self.available(shard, asked.first().copied()) {
+            } else if !self.flight.doubted.contains(&shard) && !self.available(shard, asked.first().copied())
+            {
                 stuck = stuck.max(Some((left, shard)));
             }
         }

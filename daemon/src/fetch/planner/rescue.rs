@@ -74,7 +74,9 @@ impl Planner {
     pub(super) fn is_covered(&self, chunk: u64) -> bool {
         let open = |&stripe: &u32| self.stripes.is_open(stripe);
         let stripe = self.stripes.open().next().and_then(|_| self.stripes.of(chunk)).filter(open);
-        stripe.and_then(|stripe| self.tally(stripe)).is_some_and(|tally| tally.here + tally.coming >= tally.enough)
+        stripe
+            .and_then(|stripe| self.tally(stripe))
+            .is_some_and(|tally| tally.here + tally.coming >= tally.enough)
     }
 
     /// Stops counting on a shard that is asked for; opens its stripe.

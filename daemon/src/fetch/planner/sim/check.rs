@@ -143,8 +143,12 @@ impl Books {
     fn ask(&mut self, peer: PeerNo, shard: Shard) {
         assert!(self.asked.insert((peer, shard)), "asked twice of the same peer");
         let (credits, told, guess) = self.peers.get(&peer).expect("asked a peer that is not here");
-        let mine: Vec<u64> =
-            self.asked.iter().filter(|(other, _)| *other == peer).map(|&(_, shard)| self.bytes(shard)).collect();
+        let mine: Vec<u64> = self
+            .asked
+            .iter()
+            .filter(|(other, _)| *other == peer)
+            .map(|&(_, shard)| self.bytes(shard))
+            .collect();
         assert!(mine.len() <= credits.requests as usize, "over its requests");
         assert!(mine.iter().sum::<u64>() <= credits.bytes, "over its bytes");
         match shard {
@@ -175,7 +179,8 @@ impl Books {
     pub(super) fn stripe_bound(&self, no: u32) {
         let Some(stripe) = self.stripes.get(no as usize) else { return };
         let asked: BTreeSet<Shard> = self.asked.iter().map(|&(_, shard)| shard).collect();
-        let coming = asked.difference(&self.doubted).filter(|&&shard| self.stripe_of(shard) == Some(no)).count();
+        let coming =
+            asked.difference(&self.doubted).filter(|&&shard| self.stripe_of(shard) == Some(no)).count();
         let here = self.here(no);
         assert!(here + coming <= usize::from(stripe.data), "{here} here, {coming} asked of {stripe:?}");
     }
@@ -188,7 +193,8 @@ impl Books {
     /// Shards of a stripe that are here.
     pub(super) fn here(&self, no: u32) -> usize {
         let stripe = self.stripes[no as usize];
-        let data = (stripe.first..stripe.first + u64::from(stripe.data)).filter(|&chunk| self.have.get(chunk));
+        let data =
+            (stripe.first..stripe.first + u64::from(stripe.data)).filter(|&chunk| self.have.get(chunk));
         let parity = self.held.union(&self.local).filter(|(stripe, _)| *stripe == no);
         data.count() + parity.count()
     }
@@ -208,7 +214,8 @@ impl Books {
             Shard::Parity { stripe, .. } => Some(stripe),
             Shard::Data(chunk) => {
                 let mut all = (0..).zip(&self.stripes);
-                let of = |stripe: &Stripe| (stripe.first..stripe.first + u64::from(stripe.data)).contains(&chunk);
+                let of =
+                    |stripe: &Stripe| (stripe.first..stripe.first + u64::from(stripe.data)).contains(&chunk);
                 all.find(|(_, stripe)| of(stripe)).map(|(no, _)| no)
             }
         }
@@ -223,7 +230,9 @@ impl Books {
     pub(super) fn bytes(&self, shard: Shard) -> u64 {
         let chunk = match shard {
             Shard::Data(chunk) => chunk,
-            Shard::Parity { stripe, .. } => self.stripes.get(stripe as usize).map_or(0, |stripe| stripe.first),
+            Shard::Parity { stripe, .. } => {
+                self.stripes.get(stripe as usize).map_or(0, |stripe| stripe.first)
+            }
         };
         u64::from(chunk_length(self.plan.length, chunk))
     }

@@ -22,7 +22,8 @@ pub(super) fn fluid(network: &Network) -> f64 {
     let downlink = if network.downlink == 0 { 0.0 } else { total / network.downlink as f64 };
     (1..1usize << rates.len()).fold(downlink, |worst, set| {
         let alone = holders.iter().filter(|&&of| of & !set == 0).count() as f64 * CHUNK_LEN as f64;
-        let rate: f64 = rates.iter().enumerate().filter(|(at, _)| set >> at & 1 == 1).map(|(_, rate)| rate).sum();
+        let rate: f64 =
+            rates.iter().enumerate().filter(|(at, _)| set >> at & 1 == 1).map(|(_, rate)| rate).sum();
         worst.max(alone / rate)
     })
 }

@@ -47,7 +47,9 @@ fn honest_networks_finish_near_the_fluid_optimum() {
     ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
     let at = |part: f64| ratios[((ratios.len() - 1) as f64 * part) as usize];
     println!("beyond the grain: median {:.3}, p99 {:.3}, worst {:?}", at(0.5).0, at(0.99).0, at(1.0));
-    for r in &ratios[ratios.len().saturating_sub(10)..] { println!("{r:?}"); }
+    for r in &ratios[ratios.len().saturating_sub(10)..] {
+        println!("{r:?}");
+    }
     assert!(at(1.0).0 <= FACTOR, "{SEED}={} took too long: {:?}", at(1.0).2, at(1.0));
 }
 

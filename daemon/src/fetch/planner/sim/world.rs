@@ -341,7 +341,9 @@ impl World {
 
     fn tell_more(&mut self, at: usize, from: u64) {
         let host = &self.network.hosts[at];
-        let (Some(every), true) = (host.grows, self.servers[at].here && from < host.claims.len()) else { return };
+        let (Some(every), true) = (host.grows, self.servers[at].here && from < host.claims.len()) else {
+            return;
+        };
         let ranges = host.claims.ones(from..from + 16).map(|chunk| chunk..chunk + 1).collect();
         self.tell(Event::PeerHas { peer: number(at), has: Has::Ranges(ranges) });
         self.schedule(self.now + every, Todo::Tell(at, from + 16));
@@ -364,7 +366,10 @@ impl World {
 
     fn request(&mut self, at: usize, ticket: u64, shard: Shard) {
         let host = &self.network.hosts[at];
-        if !self.servers[at].here || self.stalls(at) || self.tickets.get(&(number(at), shard)) != Some(&ticket) {
+        if !self.servers[at].here
+            || self.stalls(at)
+            || self.tickets.get(&(number(at), shard)) != Some(&ticket)
+        {
             return;
         }
         let has = match shard {

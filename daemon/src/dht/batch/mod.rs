@@ -29,6 +29,8 @@
 //! (4), keys full (4), removed (4), number of keys (2), a bit for each key in order, set when it was taken,
 //! in whole bytes, lowest bit first; refused: the highest sequence seen, or 0 (8).
 
+mod answer;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,12 +39,14 @@ use libp2p::core::{PeerRecord, SignedEnvelope};
 use libp2p::identity::{Keypair, PublicKey};
 use libp2p::{Multiaddr, PeerId};
 
-use super::Key;
-use super::codec::{Exchange, Reader, malformed};
-use super::records::MAX_LIFETIME;
+pub(in crate::dht) use self::answer::{Answer, Refusal, Taken};
+
+use crate::dht::Key;
+use crate::dht::codec::{Exchange, Reader, malformed};
+use crate::dht::records::MAX_LIFETIME;
 
 /// Keys and removals of one message: 128 KiB.
-pub(super) const MAX_KEYS: usize = 4_096;
+pub(in crate::dht) const MAX_KEYS: usize = 4_096;
 const MAX_ID: usize = 64;
 const MAX_RECORD: usize = 4_096;
 const VERSION: u8 = 1;
@@ -51,78 +55,39 @@ const SIGNATURE: usize = 64;
 
 /// What an announcer says to one receiver.
 #[derive(Clone, Debug)]
-pub(super) struct Draft {
+pub(in crate::dht) struct Draft {
     /// Whom it is for.
-    pub(super) receiver: PeerId,
+    pub(in crate::dht) receiver: PeerId,
     /// Its number.
-    pub(super) sequence: u64,
+    pub(in crate::dht) sequence: u64,
     /// How long the keys shall be kept.
-    pub(super) lifetime: Duration,
+    pub(in crate::dht) lifetime: Duration,
     /// Keys held, ascending.
-    pub(super) keys: Vec<Key>,
+    pub(in crate::dht) keys: Vec<Key>,
     /// Keys held no longer, ascending.
-    pub(super) removals: Vec<Key>,
+    pub(in crate::dht) removals: Vec<Key>,
 }
 
 /// A batch that is proved to come from its announcer and to be meant for this node.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(in crate::dht) struct Batch {
     /// Who announces.
-    pub(super) announcer: PeerId,
+    pub(in crate::dht) announcer: PeerId,
     /// Its number.
-    pub(super) sequence: u64,
+    pub(in crate::dht) sequence: u64,
     /// How long the keys are to be kept.
-    pub(super) lifetime: Duration,
+    pub(in crate::dht) lifetime: Duration,
     /// Where the announcer is, signed by it; empty when it does not say.
-    pub(super) addresses: Vec<Multiaddr>,
+    pub(in crate::dht) addresses: Vec<Multiaddr>,
     /// Keys held.
-    pub(super) keys: Vec<Key>,
+    pub(in crate::dht) keys: Vec<Key>,
     /// Keys held no longer.
-    pub(super) removals: Vec<Key>,
-}
-
-/// Why a whole batch was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It names another receiver.
-    Receiver = 1,
-    /// Its announcer is not the one who sent it, or the signature does not hold.
-    Signature = 2,
-    /// Its number was seen before.
-    Sequence = 3,
-    /// It carries metadata, which is not built yet.
-    Metadata = 4,
-    /// This node takes no records: it is no server of the DHT.
-    Client = 5,
-}
-
-/// What a receiver says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// It looked at every key.
-    Taken(Taken),
-    /// It took nothing; with the highest sequence it has seen.
-    Refused(Refusal, u64),
-}
-
-/// What became of the keys of a batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// How long the keys will be kept.
-    pub(super) lifetime: Duration,
-    /// Keys refused because many nodes are nearer.
-    pub(super) far: u32,
-    /// Keys refused because the store is full.
-    pub(super) full: u32,
-    /// Keys removed.
-    pub(super) removed: u32,
-    /// For each key, in order, whether it was taken.
-    pub(super) taken: Vec<bool>,
+    pub(in crate::dht) removals: Vec<Key>,
 }
 
 /// A question on its way.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(in crate::dht) enum Request {
     /// To another node, signed and encoded.
     Outgoing(Vec<u8>),
     /// From another node, proved or refused.
@@ -131,18 +96,23 @@ pub(super) enum Request {
 
 /// The protocol.
 #[derive(Clone, Debug)]
-pub(super) struct Announcing {
+pub(in crate::dht) struct Announcing {
     /// The network, part of what is signed.
-    pub(super) network: Arc<str>,
+    pub(in crate::dht) network: Arc<str>,
     /// This node: batches must name it.
-    pub(super) local: PeerId,
+    pub(in crate::dht) local: PeerId,
 }
 
 // === impl Draft ===
 
 impl Draft {
     /// Signs and encodes. `record` is the announcer's signed peer record, as [`peer_record`] makes it.
-    pub(super) fn sign(&self, network: &str, keypair: &Keypair, record: &[u8]) -> Result<Vec<u8>, String> {
+    pub(in crate::dht) fn sign(
+        &self,
+        network: &str,
+        keypair: &Keypair,
+        record: &[u8],
+    ) -> Result<Vec<u8>, String> {
         let keys = self.keys.len() + self.removals.len();
         if keys > MAX_KEYS || record.len() > MAX_RECORD {
             return Err(format!(
@@ -170,7 +140,7 @@ impl Draft {
 }
 
 /// The signed peer record that goes into batches: where this node is. Empty when it would be too large.
-pub(super) fn peer_record(keypair: &Keypair, addresses: Vec<Multiaddr>) -> Vec<u8> {
+pub(in crate::dht) fn peer_record(keypair: &Keypair, addresses: Vec<Multiaddr>) -> Vec<u8> {
     let record = PeerRecord::new_interop(keypair, addresses).ok();
     let bytes = record.map(|record| record.into_signed_envelope().into_protobuf_encoding());
     bytes.filter(|bytes| bytes.len() <= MAX_RECORD).unwrap_or_default()
@@ -246,63 +216,7 @@ impl Exchange for Announcing {
     }
 }
 
-// === impl Answer ===
-
-impl Answer {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        match self {
-            Self::Refused(refusal, highest) => {
-                bytes.push(*refusal as u8);
-                bytes.extend(highest.to_le_bytes());
-            }
-            Self::Taken(taken) => {
-                bytes.push(0);
-                for count in [seconds(taken.lifetime), taken.far, taken.full, taken.removed] {
-                    bytes.extend(count.to_le_bytes());
-                }
-                bytes.extend(u16::try_from(taken.taken.len()).unwrap_or(0).to_le_bytes());
-                for eight in taken.taken.chunks(8) {
-                    bytes.push(eight.iter().rev().fold(0, |byte, taken| (byte << 1) | u8::from(*taken)));
-                }
-            }
-        }
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
-            return Err(malformed("an answer of another version"));
-        }
-        let outcome = reader.u8()?;
-        if outcome != 0 {
-            let refusal = [
-                Refusal::Receiver,
-                Refusal::Signature,
-                Refusal::Sequence,
-                Refusal::Metadata,
-                Refusal::Client,
-            ];
-            let refusal = refusal.into_iter().find(|refusal| *refusal as u8 == outcome);
-            let answer =
-                Self::Refused(refusal.ok_or_else(|| malformed("an unknown refusal"))?, reader.u64()?);
-            reader.end()?;
-            return Ok(answer);
-        }
-        let lifetime = Duration::from_secs(u64::from(reader.u32()?));
-        let (far, full, removed) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let count = usize::from(reader.u16()?);
-        if count > MAX_KEYS {
-            return Err(malformed("an answer for more than 4,096 keys"));
-        }
-        let bits = reader.bytes(count.div_ceil(8))?;
-        let taken: Vec<_> = (0..count).map(|n| bits[n / 8] >> (n % 8) & 1 == 1).collect();
-        reader.end()?;
-        let answer = Self::Taken(Taken { lifetime, far, full, removed, taken });
-        if answer.encode() == bytes { Ok(answer) } else { Err(malformed("an answer with bits to spare")) }
-    }
-}
+// === the encoding ===
 
 /// What is signed of a batch.
 fn signed(network: &str, body: &[u8]) -> Vec<u8> {
@@ -349,7 +263,7 @@ fn located(record: &[u8], peer: PeerId) -> Option<Vec<Multiaddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use proptest::prelude::{any, prop_assert, proptest};
 
     fn keys(count: u16) -> Vec<Key> {
         (0..count)
@@ -417,17 +331,6 @@ mod tests {
         fn garbage_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let (_, protocol, _) = setup();
             prop_assert!(!matches!(protocol.read(&bytes), Ok(Ok(_))));
-        }
-
-        #[test]
-        fn answers_are_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..40), bits: Vec<bool>) {
-            if let Ok(answer) = Answer::decode(&bytes) {
-                prop_assert_eq!(answer.encode(), bytes);
-            }
-            let answer = Answer::Taken(Taken { far: 1, full: 2, taken: bits, ..Taken::default() });
-            prop_assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
-            let refused = Answer::Refused(Refusal::Sequence, 9);
-            prop_assert_eq!(Answer::decode(&refused.encode()).unwrap(), refused);
         }
     }
 }

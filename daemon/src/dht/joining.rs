@@ -1,0 +1,143 @@
+//! The joining half of the event loop: connections come and go, nodes say what they are.
+//!
+//! Owns: who is let into the routing table, and when somebody is dialled. Refuses: nodes of other networks,
+//! which are told goodbye by closing. Survives a crash: nothing.
+
+use std::time::Instant;
+
+use libp2p::core::ConnectedPoint;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError};
+use libp2p::{Multiaddr, PeerId, identify};
+use tokio::sync::oneshot;
+
+use super::error::Error;
+use super::event_loop::EventLoop;
+use super::listen::ip_of;
+use super::peers::Standing;
+use super::position::Position;
+use super::records::MAX_ADDRESSES;
+
+impl EventLoop {
+    pub(super) fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let remote = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => address.clone(),
+            ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr.clone(),
+        };
+        if self.peers.opened(peer, connection, remote) {
+            self.say_hello(peer);
+        }
+    }
+
+    pub(super) fn on_parted(&mut self, peer: PeerId) {
+        self.swarm.behaviour_mut().kad.store_mut().parted(&peer);
+        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            let reason = "it closed the connection before saying what it is".into();
+            let _ = done.send(Err(Error::Unreachable { address, reason }));
+        }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, peer: PeerId, error: &DialError) {
+        if matches!(error, DialError::DialPeerConditionFalse(_)) {
+            // Connected, or about to be.
+            return;
+        }
+        tracing::debug!(%peer, %error, "a dial failed");
+        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            let _ = done.send(Err(Error::Unreachable { address, reason: innermost(error) }));
+        }
+        if self.peers.get(&peer).is_none() {
+            if self.bootstrap.failed(&peer) {
+                tracing::warn!(%peer, reason = %innermost(error), "cannot reach a bootstrap node; trying on");
+            }
+            self.hello_resolved(peer, None);
+        }
+    }
+
+    /// A peer said what it speaks: one of ours is welcomed, another is let go.
+    pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        if !info.protocols.contains(&self.protocols.hello) {
+            self.peers.identified(&peer, Standing::Stranger, &info.agent_version, Instant::now());
+            tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
+            if self.bootstrap.failed(&peer) {
+                let network = &self.options.network;
+                tracing::warn!(%peer, %network, "a bootstrap node is not of this network");
+            }
+            for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+                let network = self.options.network.clone();
+                let _ = done.send(Err(Error::OtherNetwork { address, network }));
+            }
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            return;
+        }
+        self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
+        self.bootstrap.reached(&peer);
+        for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            let _ = done.send(Ok(peer));
+        }
+        let near = self.peers.get(&peer).is_some_and(|connected| {
+            connected.remotes().any(|remote| ip_of(remote).is_some_and(|ip| ip.is_loopback()))
+        });
+        let told =
+            info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
+        let addresses: Vec<_> = told.take(MAX_ADDRESSES).collect();
+        let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        kad.store_mut().met(peer, addresses.clone());
+        if info.protocols.contains(&self.protocols.kad) {
+            for address in addresses {
+                kad.add_address(&peer, address);
+            }
+            if alone && kad.bootstrap().is_err() {
+                tracing::debug!(%peer, "the first node told no address to reach it by");
+            }
+        } else {
+            kad.remove_peer(&peer);
+        }
+    }
+
+    /// The routing table has changed: records are judged by it.
+    pub(super) fn on_routing_changed(&mut self) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let known: Vec<_> = kad
+            .kbuckets()
+            .flat_map(|bucket| bucket.iter().map(|e| *e.node.key.preimage()).collect::<Vec<_>>())
+            .map(|peer| Position::of_peer(&peer))
+            .collect();
+        kad.store_mut().know(known.into_iter());
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        peer: PeerId,
+        address: Multiaddr,
+        done: oneshot::Sender<Result<PeerId, Error>>,
+    ) {
+        if self.peers.get(&peer).is_some_and(|connected| connected.standing == Standing::Member) {
+            let _ = done.send(Ok(peer));
+            return;
+        }
+        self.reach.give(&address);
+        self.connecting.entry(peer).or_default().push((address.clone(), done));
+        self.dial(peer, vec![address], PeerCondition::Always);
+    }
+
+    /// Dials now, while running queries still know further addresses.
+    pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, when: PeerCondition) {
+        let options = DialOpts::peer_id(peer).condition(when).addresses(addresses);
+        if let Err(error) = self.swarm.dial(options.extend_addresses_through_behaviour().build()) {
+            self.on_dial_failed(peer, &error);
+        }
+    }
+}
+
+/// The most telling words of a dial error: those of the last address tried.
+fn innermost(error: &DialError) -> String {
+    let DialError::Transport(tried) = error else { return error.to_string() };
+    let Some((address, error)) = tried.last() else { return "there is no address to try".into() };
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    format!("{cause} ({address})")
+}

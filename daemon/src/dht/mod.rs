@@ -7,12 +7,12 @@
 //!
 //! # Where things are
 //!
-//! - [`event_loop`]: the one task that owns the swarm; its parts [`joining`], [`asking`] and [`answering`].
-//! - [`announcer`]: many keys to their nearest nodes, by [`regions`] of the key space ([`position`]).
-//! - [`records`]: who announced what to this node.
-//! - [`look_ups`], [`peers`], [`bootstrap`]: state machines of the loop, pure.
-//! - [`batch`], [`hello`]: our two protocols, over [`codec`].
-//! - [`behaviour`], [`transport`], [`listen`]: how the swarm is put together; [`reach`]: what it may dial.
+//! - `event_loop`: the one task that owns the swarm; its parts `joining`, `asking` and `answering`.
+//! - `announcer`: many keys to their nearest nodes, by `regions` of the key space (`position`).
+//! - `records`: who announced what to this node.
+//! - `look_ups`, `peers`, `bootstrap`: state machines of the loop, pure.
+//! - `batch`, `hello`: our two protocols, over `codec`.
+//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial.
 
 mod announcer;
 mod answering;

@@ -1,7 +1,7 @@
 //! The DHT plane: libp2p and nothing else.
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
-//! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: carrying chunks,
+//! [`Discovery`] and [`Announce`], and this room's [`Dht`]. Refuses: carrying chunks,
 //! values in the DHT, and nodes of other networks. Survives a crash: nothing yet; records and peers are
 //! caches that the network fills again.
 //!

@@ -1,18 +1,18 @@
 //! The DHT plane: libp2p and nothing else.
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
-//! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: carrying chunks,
+//! [`Discovery`] and [`Announce`], and this room's [`Dht`]. Refuses: carrying chunks,
 //! values in the DHT, and nodes of other networks. Survives a crash: nothing yet; records and peers are
 //! caches that the network fills again.
 //!
 //! # Where things are
 //!
-//! - [`event_loop`]: the one task that owns the swarm; its parts [`joining`], [`asking`] and [`answering`].
-//! - [`announcer`]: many keys to their nearest nodes, by [`regions`] of the key space ([`position`]).
-//! - [`records`]: who announced what to this node.
-//! - [`look_ups`], [`peers`], [`bootstrap`]: state machines of the loop, pure.
-//! - [`batch`], [`hello`]: our two protocols, over [`codec`].
-//! - [`behaviour`], [`transport`], [`listen`]: how the swarm is put together; [`reach`]: what it may dial.
+//! - `event_loop`: the one task that owns the swarm; its parts `joining`, `asking` and `answering`.
+//! - `announcer`: many keys to their nearest nodes, by `regions` of the key space (`position`).
+//! - `records`: who announced what to this node.
+//! - `look_ups`, `peers`, `bootstrap`: state machines of the loop, pure.
+//! - `batch`, `hello`: our two protocols, over `codec`.
+//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial.
 
 mod announcer;
 mod answering;

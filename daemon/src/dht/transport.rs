@@ -47,11 +47,15 @@ fn resolving(keypair: &Keypair) -> Result<Transport, Error> {
         Ok(transport) => Ok(transport.boxed()),
         Err(error) => {
             tracing::warn!(%error, "no name resolver: only peers given by IP address can be reached");
-            let (config, options) =
-                (dns::ResolverConfig::from_name_servers(Vec::new()), dns::ResolverOpts::default());
-            Ok(dns::tokio::Transport::custom(carriers(keypair)?, config, options).boxed())
+            nameless(keypair)
         }
     }
+}
+
+/// With a resolver that has nobody to ask: names fail, addresses work.
+fn nameless(keypair: &Keypair) -> Result<Transport, Error> {
+    let config = dns::ResolverConfig::from_name_servers(Vec::new());
+    Ok(dns::tokio::Transport::custom(carriers(keypair)?, config, dns::ResolverOpts::default()).boxed())
 }
 
 fn carriers(keypair: &Keypair) -> Result<Transport, Error> {
@@ -109,5 +113,22 @@ impl Transporting for Guarded {
         context: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         Pin::new(&mut self.inner).poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::core::Endpoint;
+    use libp2p::core::transport::PortUse;
+
+    #[tokio::test]
+    async fn without_a_resolver_only_names_fail() {
+        let mut transport = nameless(&Keypair::generate_ed25519()).unwrap();
+        let how = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+        let name = transport.dial("/dns4/casd.example/tcp/1".parse().unwrap(), how).unwrap();
+        let failed = tokio::time::timeout(Duration::from_secs(60), name).await.unwrap();
+        assert!(failed.is_err());
+        transport.listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
     }
 }

@@ -1,10 +1,13 @@
 //! Many keys, few messages, found again.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-use super::{Node, QUIC, TCP, key, network, until, within};
-use crate::peer::{Announce, Key};
-use std::time::Instant;
+use super::{Node, QUIC, TCP, key, network, options, until, within};
+use crate::dht::batch::{Answer, Draft, Refusal};
+use crate::dht::command::{self, Command};
+use crate::dht::{Mode, Options};
+use crate::peer::{Announce, Key, Keypair};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_holders_of_six_are_found_and_withdrawn() {
@@ -88,6 +91,36 @@ async fn an_isolated_node_places_nothing_and_says_so() {
     assert!(node.find(key(1)).await.is_empty());
     within("it ends", node.dht.withdraw(vec![key(1)])).await;
     assert_eq!(node.dht.status().await.own_keys, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stolen_repeated_and_misplaced_batches_are_refused() {
+    let nodes = network(TCP, 2).await;
+    let (sender, receiver) = (&nodes[0].dht.0, &nodes[1].dht);
+    let send = async |batch: Vec<u8>, to: &Node| {
+        let to = command::Node { peer: to.dht.0.local, addresses: vec![to.address()] };
+        let sent = sender.ask(|done| Command::Send { to, batch, done });
+        within("the batch is answered", sent).await.unwrap().unwrap()
+    };
+    let draft = |to: &Node, sequence| Draft {
+        receiver: to.dht.0.local,
+        sequence,
+        lifetime: Duration::from_secs(60),
+        keys: vec![key(1)],
+        removals: vec![],
+    };
+    let stolen = draft(&nodes[1], 5).sign("test", &Keypair::generate_ed25519(), &[]).unwrap();
+    assert_eq!(send(stolen, &nodes[1]).await, Answer::Refused(Refusal::Signature, 0));
+    let good = draft(&nodes[1], 5).sign("test", &sender.keypair, &[]).unwrap();
+    assert!(matches!(send(good.clone(), &nodes[1]).await, Answer::Taken(_)));
+    assert_eq!(send(good, &nodes[1]).await, Answer::Refused(Refusal::Sequence, 5));
+    let misplaced = draft(&nodes[0], 6).sign("test", &sender.keypair, &[]).unwrap();
+    assert_eq!(send(misplaced, &nodes[1]).await, Answer::Refused(Refusal::Receiver, 0));
+    assert_eq!(receiver.status().await.other_records, 1);
+    let client = Options { mode: Mode::Client, ..options(TCP, &[]) };
+    let client = Node::with(client).await;
+    let to_client = draft(&client, 7).sign("test", &sender.keypair, &[]).unwrap();
+    assert_eq!(send(to_client, &client).await, Answer::Refused(Refusal::Client, 0));
 }
 
 /// Figures for people: `cargo test -p casd --lib dht:: -- --ignored --nocapture`.

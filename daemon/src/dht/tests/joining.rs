@@ -121,3 +121,26 @@ async fn clients_announce_and_find_without_being_asked() {
     assert_eq!(servers[0].dht.status().await.routed, 1, "a client is in nobody's table");
     assert_eq!(client.dht.status().await.other_records, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wildcard_listeners_tell_where_they_are() {
+    let everywhere = |others: Vec<crate::peer::Multiaddr>| Options {
+        listen: vec!["/ip4/0.0.0.0/tcp/0".parse().unwrap(), "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap()],
+        chunk: vec!["0.0.0.0:9".parse().unwrap()],
+        bootstrap: others,
+        ..options(TCP, &[])
+    };
+    let first = Node::with(everywhere(vec![])).await;
+    let near = |at: &crate::peer::Multiaddr| at.to_string().starts_with("/ip4/127.0.0.1/");
+    until("it says where", || async { first.dht.listen_addresses().iter().any(near) }).await;
+    let bootstrap = first.dht.listen_addresses().into_iter().find(near).unwrap();
+    let second = Node::with(everywhere(vec![bootstrap])).await;
+    let third = Node::with(everywhere(second.dht.listen_addresses())).await;
+    for node in [&first, &second, &third] {
+        node.knows(2).await;
+    }
+    within("the key is placed", third.dht.announce(vec![key(1)], 20)).await;
+    let found = first.find(key(1)).await;
+    assert_eq!(found.len(), 1);
+    assert!(!found[0].chunk.is_empty() && found[0].chunk.iter().all(|at| at.port() == 9));
+}

@@ -17,6 +17,9 @@ mod node;
 mod objects;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

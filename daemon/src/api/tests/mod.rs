@@ -161,7 +161,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         tasks: tasks.clone(),
         links: Links::new(Arc::new(Nobody), session, tasks.clone()),
         discovery: Arc::new(Nobody),
-        download: Limiter::new(0),
+        download: Arc::new(Limiter::new(0)),
         scores: Arc::new(Mutex::new(Scores::new())),
         board: Board::new(),
         notices: mpsc::channel(8).0,

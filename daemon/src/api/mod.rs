@@ -1,9 +1,9 @@
 //! The gRPC services on the Unix socket: tonic and nothing else.
 //!
-//! Owns: the services of `casd.v1` over [`crate::node::Node`], conversions to messages, errors to statuses, and who may do
-//! what. Refuses: messages and streams beyond the limits below, callers without the role that a call needs; and to
-//! know how anything is done. Survives a crash: nothing; a call that was cut off left nothing behind but what
-//! the node keeps.
+//! Owns: the services of `casd.v1` over [`crate::node::Node`], conversions to messages, errors to statuses, and who
+//! may do what. Refuses: messages and streams beyond the limits below, callers without the role that a call needs;
+//! and to know how anything is done. Survives a crash: nothing; a call that was cut off left nothing behind but
+//! what the node keeps.
 //!
 //! A call begins in `objects`, `network` or `node`, whose first line says which [`Role`] it needs.
 
@@ -16,6 +16,9 @@ mod network;
 mod node;
 mod objects;
 mod status;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

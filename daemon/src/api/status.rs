@@ -167,3 +167,80 @@ fn of_erasure(error: &ErasureError) -> Reason {
         ErasureError::Shape | ErasureError::TooFew { .. } => Reason::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::IdError;
+    use casd_proto::Failure;
+
+    fn all() -> Vec<(Reason, Error)> {
+        let (id, text, why) = (ObjectId::EMPTY, || "x".to_owned(), || "why".to_owned());
+        let seconds = 60;
+        let io = |kind| StoreError::Io { what: "write", why: why(), kind };
+        let too_long = || ContentError::TooLong { length: u64::MAX };
+        vec![
+            (Reason::NotFound, Error::NotFound(text())),
+            (Reason::Ambiguous, Error::Ambiguous { text: text(), ids: vec![id] }),
+            (Reason::InvalidId, Error::Id { text: text(), why: IdError::UpperCase }),
+            (Reason::InvalidAddress, Error::Address { text: text(), why: why() }),
+            (Reason::Unreachable, Error::Unreachable { address: text(), why: why() }),
+            (Reason::NotPermitted, Error::NotPermitted(id)),
+            (Reason::NotPermitted, Error::AdminOnly("collect")),
+            (Reason::NotBuilt, Error::NotBuilt("publishing")),
+            (Reason::Damaged, Error::Damaged(id)),
+            (Reason::NoFinish, IngestError::Unfinished.into()),
+            (Reason::LengthMismatch, IngestError::Length { said: 1, got: 2 }.into()),
+            (Reason::IdMismatch, IngestError::NotExpected { expected: id, got: id }.into()),
+            (Reason::Stopping, IngestError::Stopping.into()),
+            (Reason::TooLarge, IngestError::from(too_long()).into()),
+            (Reason::Internal, IngestError::from(ContentError::Signature).into()),
+            (Reason::InvalidParity, IngestError::from(ErasureError::Text(text())).into()),
+            (Reason::InvalidParity, IngestError::from(ErasureError::Geometry { k: 0, m: 0 }).into()),
+            (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
+            (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
+            (Reason::NoPeers, FetchError::NoPeers { id }.into()),
+            (Reason::NoProviders, FetchError::NoHolders { id, seconds }.into()),
+            (Reason::Stalled, FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned() }.into()),
+            (Reason::OutOfRange, FetchError::Range { length: 1, offset: 2 }.into()),
+            (Reason::Stopping, FetchError::Stopping.into()),
+            (Reason::ReadOnly, FetchError::from(StoreError::ReadOnly { why: why() }).into()),
+            (Reason::Quota, StoreError::Quota { needed: 1, used: 1, quota: 1 }.into()),
+            (Reason::NoSpace, StoreError::DiskFull { needed: 1, free: 1, reserve: 1 }.into()),
+            (Reason::NoSpace, io(io::ErrorKind::QuotaExceeded).into()),
+            (Reason::Internal, io(io::ErrorKind::Other).into()),
+            (Reason::Internal, StoreError::Index(why()).into()),
+            (Reason::Damaged, StoreError::Damaged { what: "journal", why: "x" }.into()),
+            (Reason::Damaged, StoreError::from(ContentError::Signature).into()),
+            (Reason::Stopping, StoreError::Closed.into()),
+        ]
+    }
+
+    #[test]
+    fn every_error_has_its_reason_and_keeps_its_words() {
+        for (reason, error) in all() {
+            let message = error.to_string();
+            let status = Status::from(error);
+            let failure = Failure::from(&status);
+            assert_eq!(
+                (failure.reason.as_str(), status.code()),
+                (reason.as_str(), reason.code()),
+                "{message}"
+            );
+            assert_eq!((failure.message, failure.retryable), (message, reason.retryable()));
+        }
+    }
+
+    #[test]
+    fn every_reason_occurs() {
+        let errors = all();
+        // Given where a stream or a caller is judged, before there is an error of the node.
+        let elsewhere = [Reason::InvalidName, Reason::InvalidStream, Reason::Busy];
+        // Nothing below tells these apart yet.
+        let later = [Reason::OtherNetwork, Reason::NotReady];
+        for reason in Reason::ALL {
+            let given = errors.iter().any(|(given, _)| given == reason);
+            assert!(given || elsewhere.contains(reason) || later.contains(reason), "{reason:?}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The API over a real socket and a real store, of a node that knows nobody.
+
+mod adding;
+mod reading;
+mod roles;
+mod serving;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use casd_proto::v1::add_request::Part;
+use casd_proto::v1::objects_client::ObjectsClient;
+use casd_proto::{Failure, client, v1};
+use futures::future::BoxFuture;
+use futures::stream;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::{Access, Error, serve};
+use crate::content::CHUNK;
+use crate::fetch::{self, Fetcher, Links};
+use crate::ingest::Ingest;
+use crate::node::{About, Neighbours, Node, Parts};
+use crate::peer::{
+    Announce, Announced, Conn, Dial, DialError, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Scores,
+};
+use crate::session::{self, Board, Network};
+use crate::store::{self, Real, Store};
+use crate::support::pool::Pool;
+use crate::support::rate::Limiter;
+use crate::support::task::Tasks;
+use crate::upkeep::{self, Announcer};
+
+/// A network that nobody else is in.
+struct Nobody;
+
+impl Discovery for Nobody {
+    fn providers(&self, _: Key) -> mpsc::Receiver<Provider> {
+        mpsc::channel(1).1
+    }
+
+    fn chunk_addresses(&self, _: PeerId, _: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+impl Dial for Nobody {
+    fn dial(&self, _: PeerId, at: SocketAddr) -> BoxFuture<'static, Result<Conn, DialError>> {
+        Box::pin(async move { Err(DialError::TimedOut { at }) })
+    }
+}
+
+impl Announce for Nobody {
+    fn announce(&self, _: Vec<Key>, _: usize) -> BoxFuture<'static, Announced> {
+        Box::pin(async { Announced::default() })
+    }
+
+    fn withdraw(&self, _: Vec<Key>) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+}
+
+impl Neighbours for Nobody {
+    fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn connect(&self, _: Multiaddr) -> BoxFuture<'static, Result<PeerId, String>> {
+        Box::pin(async { Err("nobody is there".to_owned()) })
+    }
+
+    fn listen(&self) -> Vec<Multiaddr> {
+        Vec::new()
+    }
+}
+
+/// A node that serves its API. Ends when it is dropped.
+struct Daemon {
+    _folder: TempDir,
+    tasks: Tasks,
+    api: JoinHandle<Option<Result<(), Error>>>,
+    channel: Channel,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+impl Daemon {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = Tasks::new();
+        let socket = folder.path().join("casd.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let served = serve(
+            listener,
+            node(&folder, &tasks),
+            Access::new(rustix::process::geteuid().as_raw()),
+            tasks.token(),
+        );
+        let api = tasks.spawn("api", served);
+        let channel = client::connect(&socket).await.unwrap();
+        Self { _folder: folder, tasks, api, channel }
+    }
+
+    fn objects(&self) -> ObjectsClient<Channel> {
+        client::objects(self.channel.clone())
+    }
+
+    /// Adds an object, each message with the bytes of one of `parts`.
+    async fn add(&self, name: &str, parts: Vec<Bytes>) -> Result<v1::AddedObject, Status> {
+        let length = parts.iter().map(|part| part.len() as u64).sum();
+        let start = v1::AddStart { name: name.to_owned(), ..v1::AddStart::default() };
+        let messages = [Part::Start(start)]
+            .into_iter()
+            .chain(parts.into_iter().map(|data| Part::Data(v1::AddData { data })))
+            .chain([Part::Finish(v1::AddFinish { length })]);
+        self.send(messages.collect()).await
+    }
+
+    /// Sends the messages of an add, whatever they are.
+    async fn send(&self, parts: Vec<Part>) -> Result<v1::AddedObject, Status> {
+        let messages = parts.into_iter().map(|part| v1::AddRequest { part: Some(part) });
+        let added = self.objects().add(stream::iter(messages.collect::<Vec<_>>())).await?;
+        Ok(added.into_inner().object.unwrap())
+    }
+
+    /// What `ls TEXT` gives; everything for an empty text.
+    async fn list(&self, text: &str) -> Result<Vec<v1::ListedObject>, Status> {
+        let request = v1::ListRequest { object: text.to_owned() };
+        let pages = all(self.objects().list(request).await?.into_inner()).await?;
+        Ok(pages.into_iter().flat_map(|page| page.objects).collect())
+    }
+
+    async fn cat(&self, object: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Status> {
+        let request = v1::CatRequest { object: object.to_owned(), offset, length };
+        let messages = all(self.objects().cat(request).await?.into_inner()).await?;
+        Ok(messages.into_iter().flat_map(|message| message.data).collect())
+    }
+}
+
+fn node(folder: &TempDir, tasks: &Tasks) -> Node {
+    let (pool, key) = (Pool::new(2), Keypair::generate_ed25519());
+    let peer = key.public().to_peer_id();
+    let options = store::Options { quota: 0, reserve: 0, index_cache: 4 << 20 };
+    let store =
+        Store::open(&options, Arc::new(Real::new(folder.path().join("state"))), pool.clone()).unwrap();
+    let session = session::Options::new(peer, Network::new("test", None), pool.clone());
+    let fetcher = Fetcher::new(fetch::Parts {
+        options: fetch::Options::default(),
+        store: store.clone(),
+        pool: pool.clone(),
+        tasks: tasks.clone(),
+        links: Links::new(Arc::new(Nobody), session, tasks.clone()),
+        discovery: Arc::new(Nobody),
+        download: Arc::new(Limiter::new(0)),
+        scores: Arc::new(Mutex::new(Scores::new())),
+        board: Board::new(),
+        notices: mpsc::channel(8).0,
+    });
+    let quiet = upkeep::Options { policy: upkeep::Policy::None, ..upkeep::Options::default() };
+    Node::new(Parts {
+        announcer: Announcer::start(quiet, store.clone(), Arc::new(Nobody), tasks),
+        ingest: Ingest::new(store.clone(), pool, key, tasks.clone()),
+        store,
+        fetcher,
+        discovery: Arc::new(Nobody),
+        neighbours: Arc::new(Nobody),
+        about: About {
+            peer,
+            name: "alice".to_owned(),
+            network: "test".to_owned(),
+            chunk: vec!["127.0.0.1:9000".parse().unwrap()],
+            parity: None,
+            private: false,
+            started: Instant::now(),
+        },
+    })
+}
+
+/// Bytes that differ by seed.
+fn sample(seed: u64, length: usize) -> Bytes {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+/// The bytes in messages of a chunk, the last one shorter.
+fn in_chunks(bytes: &Bytes) -> Vec<Bytes> {
+    (0..bytes.len()).step_by(CHUNK).map(|at| bytes.slice(at..bytes.len().min(at + CHUNK))).collect()
+}
+
+fn id_of(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_string()
+}
+
+/// The messages of a stream up to its end or its error.
+async fn all<T>(mut messages: tonic::Streaming<T>) -> Result<Vec<T>, Status> {
+    let mut got = Vec::new();
+    while let Some(message) = messages.message().await? {
+        got.push(message);
+    }
+    Ok(got)
+}
+
+/// The reason of a call's failure.
+fn reason<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
+    Failure::from(&result.unwrap_err()).reason
+}
+
+/// Runs a test's work, which must end within a minute.
+async fn bounded(work: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_mins(1), work).await.unwrap();
+}

@@ -28,16 +28,7 @@ impl Planner {
                 }
             }
             Event::Lost { chunk } => self.lose(chunk),
-            Event::Rebuilt { stripe, chunks } => {
-                // Still rebuilding until the last one is taken in, or the first would order another rebuild.
-                for chunk in chunks {
-                    self.accept(chunk, actions);
-                }
-                if let Some(state) = self.stripes.state_mut(stripe) {
-                    state.rebuilding = false;
-                }
-                self.tend(stripe, actions);
-            }
+            Event::Rebuilt { stripe, chunks } => self.rebuilt(stripe, &chunks, actions),
             Event::RebuildFailed { .. } => self.discard_parity(actions),
             Event::ParityKnown { stripes } => {
                 self.discard_parity(actions);
@@ -118,6 +109,22 @@ impl Planner {
         if let Some(stripe) = self.stripes.of(chunk) {
             self.tend(stripe, actions);
         }
+    }
+
+    /// Data chunks of a stripe were rebuilt.
+    fn rebuilt(&mut self, stripe: u32, chunks: &[u64], actions: &mut Vec<Action>) {
+        let set_rebuilding = |planner: &mut Self, rebuilding| {
+            if let Some(state) = planner.stripes.state_mut(stripe) {
+                state.rebuilding = rebuilding;
+            }
+        };
+        // Until the last one is taken in, or the first would order another rebuild.
+        set_rebuilding(self, true);
+        for &chunk in chunks {
+            self.accept(chunk, actions);
+        }
+        set_rebuilding(self, false);
+        self.tend(stripe, actions);
     }
 
     /// A data chunk is here no longer.

@@ -2,11 +2,16 @@
 //!
 //! A stripe is *open* while parity is asked for it: because nobody can give some of its data, or because what
 //! was asked for is late. Parity shards wait in the caller's memory until their stripe is done, so only as many
-//! stripes are open as fit into half of what may be in flight, and at least one: every open stripe is either
-//! finished or found hopeless, and then gives its room back.
+//! stripes are open as fit into half of what may be in flight, and at least one. One that nobody can finish now
+//! keeps what it has until another one needs the room.
+
+use std::time::Duration;
 
 use super::peer::{ParityRecord, Peer};
 use super::{Action, Bits, PeerNo, Planner, Shard, Stripes};
+
+/// How long a stripe that nobody can be counted on to finish keeps its room while another one waits for it.
+const TURN: Duration = Duration::from_secs(30);
 
 /// How a stripe stands, in shards.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +39,11 @@ impl Tally {
     fn gap(&self) -> u32 {
         self.enough.saturating_sub(self.here + self.coming + self.due)
     }
+
+    /// Whether nobody can finish the stripe now.
+    fn is_hopeless(&self) -> bool {
+        self.gap() > self.hope
+    }
 }
 
 /// What came of trying to open a stripe.
@@ -58,16 +68,24 @@ impl Planner {
         if self.stripes.is_open(stripe) {
             return if tally.gap() > tally.spare { Opening::Useless } else { Opening::Open };
         }
-        if tally.gap() > tally.hope {
+        if tally.is_hopeless() {
             return Opening::Useless;
         }
-        let more = u64::from(tally.gap()) * self.shard_bytes(stripe);
-        if self.stripes.open().next().is_some() && self.parity_bytes() + more > self.limits.in_flight / 2 {
-            return Opening::Full;
+        if !self.has_parity_room(stripe, tally) {
+            self.make_parity_room(tally.gap() <= tally.spare, actions);
+            if !self.has_parity_room(stripe, tally) {
+                return Opening::Full;
+            }
         }
-        self.stripes.set_open(stripe, true);
+        self.stripes.open_at(stripe, self.now);
         self.tend(stripe, actions);
         Opening::Opened
+    }
+
+    /// Whether another stripe may be opened besides those that are.
+    fn has_parity_room(&self, stripe: u32, tally: Tally) -> bool {
+        let more = u64::from(tally.gap()) * self.shard_bytes(stripe);
+        self.stripes.open().next().is_none() || more <= self.parity_room()
     }
 
     /// Whether a data chunk will be rebuilt from what is here and asked for, so that it need not be asked for.
@@ -110,7 +128,10 @@ impl Planner {
             && state.held.set(u64::from(index))
         {
             self.flight.held += bytes;
-            self.progress_at = self.now;
+            state.moved_at = self.now;
+            if !self.stripes.is_abandoned(stripe) {
+                self.progress_at = self.now;
+            }
             self.cancel_all(shard, actions);
         }
         self.tend(stripe, actions);
@@ -121,11 +142,14 @@ impl Planner {
     pub(super) fn pick_for_stripe(&self, no: PeerNo) -> Option<Shard> {
         let peer = self.peers.get(&no)?;
         let window = self.window();
-        for (place, stripe) in self.stripes.open().enumerate() {
+        let mut is_first = true;
+        for stripe in self.stripes.open() {
             let (Some(shape), Some(state)) = (self.stripes.get(stripe), self.stripes.state(stripe)) else {
                 continue;
             };
-            if state.rebuilding || self.tally(stripe).is_none_or(|tally| tally.gap() == 0) {
+            let Some(tally) = self.tally(stripe).filter(|tally| !tally.is_hopeless()) else { continue };
+            let room = std::mem::take(&mut is_first) || self.parity_room() >= self.shard_bytes(stripe);
+            if tally.gap() == 0 || state.rebuilding {
                 continue;
             }
             let mut data = shape.first..shape.first + u64::from(shape.data);
@@ -136,8 +160,7 @@ impl Planner {
             if let Some(chunk) = data.find(extra) {
                 return Some(Shard::Data(chunk));
             }
-            let bytes = self.parity_bytes() + self.shard_bytes(stripe);
-            if place > 0 && bytes > self.limits.in_flight / 2 {
+            if !room {
                 continue;
             }
             let mut parity = (0..shape.parity).filter(|&index| !state.has(index));
@@ -163,8 +186,20 @@ impl Planner {
                 state.rebuilding = true;
             }
             actions.push(Action::Rebuild { stripe });
-        } else if self.stripes.is_open(stripe) && tally.gap() > tally.hope {
-            self.give_up(stripe, actions);
+        }
+    }
+
+    /// Gives up open stripes that nobody can be counted on to finish, as another one needs their room: at once
+    /// when that one can be finished for certain, else by turns.
+    fn make_parity_room(&mut self, certain: bool, actions: &mut Vec<Action>) {
+        for stripe in self.stripes.open().collect::<Vec<_>>() {
+            let Some(state) = self.stripes.state(stripe) else { continue };
+            let waited = self.now.saturating_sub(state.moved_at) >= TURN;
+            let doubtful = self.tally(stripe).is_some_and(|tally| tally.gap() > tally.spare);
+            if doubtful && !state.rebuilding && (certain || waited) {
+                self.give_up(stripe, actions);
+                self.stripes.abandon(stripe);
+            }
         }
     }
 
@@ -187,7 +222,7 @@ impl Planner {
     /// Stops asking for a stripe's parity and gives its memory back. What peers lack is remembered.
     fn give_up(&mut self, stripe: u32, actions: &mut Vec<Action>) {
         let Some(shape) = self.stripes.get(stripe) else { return };
-        self.stripes.set_open(stripe, false);
+        self.stripes.shut(stripe);
         for shard in self.flight.parity_of(stripe) {
             self.cancel_all(shard, actions);
         }
@@ -227,9 +262,9 @@ impl Planner {
         self.chunks.shard_bytes(Shard::Parity { stripe, index: 0 }, self.stripes.layout())
     }
 
-    /// Bytes of parity in memory and on the way.
-    fn parity_bytes(&self) -> u64 {
-        self.flight.held + self.flight.parity_bytes
+    /// Bytes of parity that may be asked for besides what is in memory and on the way.
+    fn parity_room(&self) -> u64 {
+        (self.limits.in_flight / 2).saturating_sub(self.flight.held + self.flight.parity_bytes)
     }
 
     /// Counts the shards of a stripe that exists.

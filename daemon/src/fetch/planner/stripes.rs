@@ -1,6 +1,7 @@
 //! The stripes, and what is here of their parity.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{Bits, Stripe};
 
@@ -13,6 +14,8 @@ pub(super) struct Stripes {
     states: BTreeMap<u32, State>,
     /// The stripes that parity is being asked for.
     open: BTreeSet<u32>,
+    /// Stripes that were given up once: asking for their parity again is no progress.
+    abandoned: BTreeSet<u32>,
 }
 
 /// What is known of one stripe's parity.
@@ -24,6 +27,8 @@ pub(super) struct State {
     pub(super) local: Bits,
     /// A rebuild has been ordered and has not ended.
     pub(super) rebuilding: bool,
+    /// When it was opened, or parity last came.
+    pub(super) moved_at: Duration,
 }
 
 impl State {
@@ -79,16 +84,21 @@ impl Stripes {
             held: Bits::new(parity),
             local: Bits::new(parity),
             rebuilding: false,
+            moved_at: Duration::ZERO,
         }))
     }
 
-    /// Notes whether parity is to be asked for. An open stripe has a state.
-    pub(super) fn set_open(&mut self, stripe: u32, open: bool) {
-        if open && self.touch(stripe).is_some() {
+    /// Parity is to be asked for from `now` on. An open stripe has a state.
+    pub(super) fn open_at(&mut self, stripe: u32, now: Duration) {
+        if let Some(state) = self.touch(stripe) {
+            state.moved_at = now;
             self.open.insert(stripe);
-        } else {
-            self.open.remove(&stripe);
         }
+    }
+
+    /// Parity is not to be asked for any more.
+    pub(super) fn shut(&mut self, stripe: u32) {
+        self.open.remove(&stripe);
     }
 
     /// Whether parity is being asked for.
@@ -101,10 +111,21 @@ impl Stripes {
         self.open.iter().copied()
     }
 
+    /// Notes that a stripe was given up.
+    pub(super) fn abandon(&mut self, stripe: u32) {
+        self.abandoned.insert(stripe);
+    }
+
+    /// Whether a stripe was given up before.
+    pub(super) fn is_abandoned(&self, stripe: u32) -> bool {
+        self.abandoned.contains(&stripe)
+    }
+
     /// Forgets the state of a stripe.
     pub(super) fn remove(&mut self, stripe: u32) {
         self.open.remove(&stripe);
         self.states.remove(&stripe);
+        self.abandoned.remove(&stripe);
     }
 
     /// All stripes with a state.

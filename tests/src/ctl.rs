@@ -233,14 +233,12 @@ fn read(file: &mut File) -> Vec<u8> {
 impl Done {
     /// Itself, when it ended with 0.
     #[track_caller]
-    #[must_use]
     pub fn ok(self) -> Self {
         self.code(0)
     }
 
     /// Itself, when it ended with this code.
     #[track_caller]
-    #[must_use]
     pub fn code(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "`{}` said: {}", self.shown, self.stderr);
         self

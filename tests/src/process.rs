@@ -78,7 +78,6 @@ impl Home {
     }
 
     /// The settings file, written anew.
-    #[must_use]
     pub fn config(&self) -> PathBuf {
         let path = self.path("casd.toml");
         std::fs::write(&path, self.settings.toml()).unwrap();

@@ -53,7 +53,9 @@ fn what_is_pure_does_not_wait() {
         for (at, line) in source.code() {
             for word in [
                 "async ",
-                ".await",
+                ".await;",
+                ".await?",
+                ".await.",
                 "tokio::",
                 "Instant::now",
                 "SystemTime::now",

@@ -1,0 +1,18 @@
+//! casd and casctl as their users meet them: real programs, one machine, loopback only.
+//!
+//! Each test has daemons of its own in a folder of its own and a network of its own name, so all run side by side.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a step that fails is a failed test"
+)]
+
+mod api_add;
+mod bad_input;
+mod cli_local;
+mod config_cli;
+mod python;
+mod service;
+mod shutdown;

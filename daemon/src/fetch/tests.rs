@@ -24,10 +24,13 @@ use crate::support::pool::Pool;
 use crate::support::rate::Limiter;
 use crate::support::task::Tasks;
 
+/// Who answers at an address, and how.
+type There = (PeerId, Arc<dyn Giver>, session::Options);
+
 /// The nodes of a test and the pipes between them.
 #[derive(Clone, Default)]
 struct Web {
-    givers: Arc<Mutex<HashMap<SocketAddr, (PeerId, Arc<dyn Giver>, session::Options)>>>,
+    givers: Arc<Mutex<HashMap<SocketAddr, There>>>,
     tasks: Tasks,
 }
 

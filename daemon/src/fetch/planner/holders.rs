@@ -183,7 +183,7 @@ mod tests {
         holders.deny(&mut a, 1);
         assert!(!a.has(1) && a.has(0));
         assert_eq!([0, 1, 2, 3].map(|chunk| holders.count(chunk)), [1, 1, 2, 2]);
-        holders.learn(&mut b, Has::Ranges(vec![0..1]));
+        holders.learn(&mut b, Has::Ranges(std::iter::once(0..1).collect()));
         assert!(b.is_whole());
         holders.forget(&mut a);
         holders.forget(&mut b);

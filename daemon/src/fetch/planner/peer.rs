@@ -206,7 +206,7 @@ impl Peer {
             }
             _ => request.asked_at,
         };
-        if due > now { due - now } else { now - due }
+        due.abs_diff(now)
     }
 }
 

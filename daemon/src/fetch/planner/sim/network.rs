@@ -107,11 +107,6 @@ impl Host {
         }
     }
 
-    /// The same, with these chunks only.
-    pub(in super::super) fn part(bits: Bits, mbits: u64, delay: Duration) -> Self {
-        Self { holds: bits.clone(), claims: bits.clone(), ..Self::whole(bits.len(), mbits, delay) }
-    }
-
     /// Whether it always answers in the end.
     pub(in super::super) fn is_reliable(&self) -> bool {
         self.bad == 0 && self.stalls.is_none() && self.leaves.is_none()

@@ -11,7 +11,7 @@ use super::Network;
 
 /// Seconds.
 pub(super) fn fluid(network: &Network) -> f64 {
-    let rates: Vec<f64> = network.hosts.iter().map(|host| rate(host)).collect();
+    let rates: Vec<f64> = network.hosts.iter().map(rate).collect();
     let chunks = network.plan.wanted.end;
     let holders = |chunk: u64| {
         let held = network.hosts.iter().enumerate().filter(|(_, host)| host.holds.get(chunk));

@@ -40,7 +40,7 @@ pub(in super::super) struct Outcome {
 }
 
 /// What is to happen.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Todo {
     Join(usize),
     Tell(usize, u64),
@@ -162,7 +162,7 @@ impl World {
             wakes: 0,
             now: Duration::ZERO,
             progress_at: Duration::ZERO,
-            dice: Dice(network.seed ^ 0x5349_4d),
+            dice: Dice(network.seed ^ 0x0053_494d),
             verbose,
             network,
             outcome,

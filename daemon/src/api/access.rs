@@ -36,12 +36,6 @@ impl Access {
         Self { daemon }
     }
 
-    /// The rules of this process.
-    #[must_use]
-    pub fn of_this_process() -> Self {
-        Self::new(rustix::process::geteuid().as_raw())
-    }
-
     /// The most that a user may do.
     #[must_use]
     pub fn role(self, uid: u32) -> Role {

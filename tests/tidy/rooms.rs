@@ -33,7 +33,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 #[test]
 fn rooms_use_only_rooms_below_them() {
     let mut complaints = Vec::new();
-    for source in &sources("rs") {
+    // A room's tests may build the rooms around it: real parts instead of stand-ins.
+    let is_test = |path: &str| path.ends_with("tests.rs") || path.contains("/tests/");
+    for source in sources("rs").iter().filter(|source| !is_test(&source.path)) {
         let Some((room, uses)) = room_of(source) else { continue };
         for (at, line) in source.code() {
             for used in used_rooms(line).filter(|used| *used != room && !uses.contains(used)) {

@@ -2,11 +2,11 @@
 
 use casd_proto::v1;
 
-use crate::ingest::Added;
+use crate::node::Added;
+use crate::node::Announced;
+use crate::node::State;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
 use crate::node::{Progress, Provider, Stat, Status, Summary};
-use crate::peer::Announced;
-use crate::store::State;
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {

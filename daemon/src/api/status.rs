@@ -9,11 +9,11 @@ use casd_proto::Reason;
 use tonic::Status;
 
 use crate::content::{Error as ContentError, ObjectId};
-use crate::erasure::Error as ErasureError;
-use crate::fetch::Error as FetchError;
-use crate::ingest::Error as IngestError;
+use crate::node::ErasureError;
 use crate::node::Error;
-use crate::store::Error as StoreError;
+use crate::node::FetchError;
+use crate::node::IngestError;
+use crate::node::StoreError;
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {

@@ -238,7 +238,11 @@ fn lengths_out_of_range_are_refused_before_anything_is_done() {
 
 proptest! {
     #[test]
-    fn every_changed_or_cut_byte_of_a_top_or_page_is_refused(at in any::<prop::sample::Index>(), bit in 0u8..8, tall_one: bool) {
+    fn every_changed_or_cut_byte_of_a_top_or_page_is_refused(
+        at in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+        tall_one: bool,
+    ) {
         let manifest = if tall_one { tall(1, &sample(CHUNK + 77)) } else { manifest_of(&sample(2 * CHUNK + 77)) };
         let encoded = manifest.top().encode();
         let at_top = at.index(encoded.len());

@@ -201,7 +201,13 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(12))]
         #[test]
-        fn any_k_of_a_stripe_finish_it(n in 2u64..40, short in 0u64..CHUNK_LEN, k in 1u8..24, m in 1u8..8, order in any::<u64>()) {
+        fn any_k_of_a_stripe_finish_it(
+            n in 2u64..40,
+            short in 0u64..CHUNK_LEN,
+            k in 1u8..24,
+            m in 1u8..8,
+            order in any::<u64>(),
+        ) {
             let length = n * CHUNK_LEN - short;
             let layout = Layout::new(length, Geometry::new(k, m).unwrap()).unwrap();
             let stripe = layout.stripe(layout.stripes() - 1).unwrap();

@@ -245,7 +245,11 @@ mod tests {
         }
 
         #[test]
-        fn a_stripe_that_is_called_full_is_full(length in CHUNK_LEN + 1..200 * CHUNK_LEN, k in 1u8..=20, seen in 1u64..200) {
+        fn a_stripe_that_is_called_full_is_full(
+            length in CHUNK_LEN + 1..200 * CHUNK_LEN,
+            k in 1u8..=20,
+            seen in 1u64..200,
+        ) {
             let geometry = Geometry::new(k, 2).unwrap();
             let layout = Layout::new(length, geometry).unwrap();
             let seen = seen.min(chunk_count(length));

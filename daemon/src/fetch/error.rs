@@ -3,7 +3,7 @@
 use crate::content::ObjectId;
 use crate::store;
 
-/// What went wrong with a fetch. What had arrived stays in the store for a day: the same fetch again goes on from there.
+/// What went wrong with a fetch. What had arrived stays in the store for a day: the same fetch goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No peer is known at all.

@@ -1,7 +1,7 @@
 //! Sessions with peers as their asker, shared by all fetches.
 //!
-//! One session a peer. A session stays as long as it lives, so that the next fetch finds it open; it ends by the peer's or
-//! our idle limit. What is dialled is bounded by the wire's cap on connections.
+//! One session a peer. A session stays as long as it lives, so that the next fetch finds it open; it ends by the
+//! peer's or our idle limit. What is dialled is bounded by the wire's cap on connections.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

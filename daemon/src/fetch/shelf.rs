@@ -199,7 +199,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_chunk_is_given_once_and_memory_is_bounded(chunks in 1usize..200, puts in prop::collection::vec(0usize..200, 0..400), ordered: bool) {
+        fn every_chunk_is_given_once_and_memory_is_bounded(
+            chunks in 1usize..200,
+            puts in prop::collection::vec(0usize..200, 0..400),
+            ordered: bool,
+        ) {
             let order = if ordered { Order::InOrder } else { Order::Any };
             let shelf = Shelf::new(chunks, order);
             let mut given = Vec::new();

@@ -45,7 +45,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn chunks_are_the_stream_cut_at_every_mebibyte(sizes in prop::collection::vec(prop_oneof![1usize..3000, Just(CHUNK), 1usize..2 * CHUNK + 9], 0..8)) {
+        fn chunks_are_the_stream_cut_at_every_mebibyte(
+            sizes in prop::collection::vec(prop_oneof![1usize..3000, Just(CHUNK), 1usize..2 * CHUNK + 9], 0..8)
+        ) {
             let (mut cutter, mut chunks, mut stream) = (Cutter::default(), Vec::new(), Vec::new());
             for (index, size) in sizes.into_iter().enumerate() {
                 let message = vec![index as u8; size];

@@ -21,16 +21,20 @@ pub use people::{PeerLine, Status};
 use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::Fetcher;
-use crate::ingest::{self, Added, Ingest};
-use crate::peer::{Announced, Discovery, Multiaddr, PeerId};
+use crate::ingest::{self, Ingest};
+use crate::peer::{Discovery, Multiaddr, PeerId};
 use crate::store::Store;
 use crate::upkeep::Announcer;
 
 pub use crate::content::Link;
+pub use crate::erasure::Error as ErasureError;
+pub use crate::fetch::Error as FetchError;
 pub use crate::fetch::{Event, Fetching, Order, Progress, Request, Summary};
-pub use crate::ingest::AddOptions;
-pub use crate::peer::{Key, PeerAddr, Provider};
-pub use crate::store::{Collected, ObjectInfo};
+pub use crate::ingest::Error as IngestError;
+pub use crate::ingest::{AddOptions, Added};
+pub use crate::peer::{Announced, Key, PeerAddr, Provider};
+pub use crate::store::Error as StoreError;
+pub use crate::store::{Collected, ObjectInfo, State};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! # Format of a key file
 //!
-//! 64 hexadecimal digits (32 bytes) and a newline, mode 0600. In `node.key` they are the Ed25519 secret key of RFC 8032.
+//! 64 hexadecimal digits (32 bytes) and a newline, mode 0600. In `node.key` they are the Ed25519 secret key (RFC 8032).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,3 +1,5 @@
+//! Frames by property: what is written reads back, what is nonsense is refused.
+
 use super::*;
 use crate::content::CHUNK;
 use crate::session::frames::{MAX_BITMAP, SLICE};

@@ -194,7 +194,7 @@ mod tests {
                 now += Duration::from_micros(micros);
                 line.push((bytes, bucket.queue(bytes, now).unwrap()));
                 let passed: u64 =
-                    line.iter().take_while(|(_, number)| bucket.wait(*number, now).is_none()).map(|(bytes, _)| bytes).sum();
+                    line.iter().take_while(|(_, at)| bucket.wait(*at, now).is_none()).map(|(bytes, _)| bytes).sum();
                 let most = u128::from(rate) * ((now - start).as_nanos() + BURST.as_nanos()) / UNIT;
                 prop_assert!(u128::from(passed) <= most);
             }

@@ -43,7 +43,7 @@ impl Tls {
     pub(super) fn new(identity: &Keypair) -> Result<Self, Error> {
         let wrong = |error: &dyn std::error::Error| Error::Certificate(error.to_string());
         let (cert, key) = certificate::generate(identity).map_err(|error| wrong(&error))?;
-        // Not by way of the builders that take a key: they ask webpki whether it fits the certificate, and webpki refuses
+        // Not by the builders that take a key: they ask webpki whether it fits the certificate, and webpki refuses
         // the identity extension, which is critical.
         let signer = aws_lc_rs::sign::any_ecdsa_type(&key).map_err(|error| wrong(&error))?;
         let ours = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![cert], signer)));

@@ -200,30 +200,3 @@ proptest! {
         }
     }
 }
-
-/// Figures for people: `cargo test -p casd --lib dht::records -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints figures"]
-fn figures_of_a_million_records() {
-    let resident = || {
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
-    let (mut records, now) = store(2_000_000);
-    let peers: Vec<_> = (0..50).map(|_| PeerId::random()).collect();
-    let before = resident();
-    let start = Instant::now();
-    for n in 0..1_000_000u32 {
-        let key = *blake3::hash(&n.to_le_bytes()).as_bytes();
-        records.put(key, peers[n as usize % 50], HOUR + Duration::from_secs(u64::from(n) / 1_000), now);
-    }
-    let spent = start.elapsed() / 1_000_000;
-    eprintln!("{} bytes a record, {spent:?} each", (resident() - before) / records.len());
-    let start = Instant::now();
-    for n in 0..1_000_000u32 {
-        let key = *blake3::hash(&n.to_le_bytes()).as_bytes();
-        records.put(key, peers[n as usize % 50], 2 * HOUR, now);
-    }
-    let spent = start.elapsed() / 1_000_000;
-    eprintln!("refreshed: {} bytes a record, {spent:?} each", (resident() - before) / records.len());
-}

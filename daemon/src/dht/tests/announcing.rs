@@ -1,7 +1,7 @@
 //! Many keys, few messages, found again.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::batch::{Answer, Draft, Refusal};
@@ -121,25 +121,4 @@ async fn stolen_repeated_and_misplaced_batches_are_refused() {
     let client = Node::with(client).await;
     let to_client = draft(&client, 7).sign("test", &sender.keypair, &[]).unwrap();
     assert_eq!(send(to_client, &client).await, Answer::Refused(Refusal::Client, 0));
-}
-
-/// Figures for people: `cargo test -p casd --lib dht:: -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints figures, proves nothing that the others do not"]
-async fn figures_of_a_hundred_thousand_keys() {
-    let nodes = network(QUIC, 10).await;
-    let keys: Vec<Key> = (0..100_000).map(key).collect();
-    let start = Instant::now();
-    let announced = within("all keys are placed", nodes[0].dht.announce(keys.clone(), 20)).await;
-    let spent = start.elapsed();
-    eprintln!("100,000 keys to ten nodes, 20 copies: {spent:?}, {announced:?}");
-    let start = Instant::now();
-    let looks = keys.iter().step_by(100).map(|key| nodes[7].find(*key));
-    let found = futures::future::join_all(looks).await;
-    let found = found.iter().filter(|found| found.len() == 1).count();
-    eprintln!("1,000 look-ups at once: {:?}, {found} found", start.elapsed());
-    let start = Instant::now();
-    nodes[0].dht.withdraw(keys).await;
-    eprintln!("withdrawn: {:?}", start.elapsed());
-    assert_eq!(nodes[5].dht.status().await.other_records, 0);
 }

@@ -278,7 +278,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn garbage_neither_panics_nor_hangs_either_end(bytes in prop::collection::vec(any::<u8>(), 0..300), greet in any::<bool>()) {
+    fn garbage_neither_panics_nor_hangs_either_end(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        greet in any::<bool>(),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let _ = within(against_asker(greet, &bytes, |_| {})).await;
@@ -289,7 +292,10 @@ proptest! {
 
     #[test]
     fn garbage_in_frames_neither_panics_nor_hangs_either_end(
-        kinds in prop::collection::vec((prop::sample::select(frames::Kind::ALL), prop::collection::vec(0u8..3, 0..60)), 1..8)
+        kinds in prop::collection::vec(
+            (prop::sample::select(frames::Kind::ALL), prop::collection::vec(0u8..3, 0..60)),
+            1..8,
+        )
     ) {
         let mut bytes = Vec::new();
         for (kind, fields) in kinds {

@@ -8,8 +8,11 @@ use super::{Network, Outcome, World};
 /// Replays one seed.
 const SEED: &str = "CASD_SIM_SEED";
 
+/// How many seeds to run instead of the suite's short form.
+const COUNT: &str = "CASD_SIM_SEEDS";
+
 /// Networks of each kind.
-const SEEDS: u64 = 2500;
+const SEEDS: u64 = 60;
 
 /// The most that an honest network may take, as a multiple of the fluid optimum beyond [`grain`].
 const FACTOR: f64 = 1.5;
@@ -17,7 +20,8 @@ const FACTOR: f64 = 1.5;
 /// Runs one kind of network over all seeds, or over the one that is asked for.
 fn each(draw: impl Fn(u64) -> Network, mut judge: impl FnMut(u64, &Network, &Outcome)) {
     let only: Option<u64> = std::env::var(SEED).ok().map(|seed| seed.parse().unwrap());
-    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let count = std::env::var(COUNT).map_or(SEEDS, |count| count.parse().unwrap());
+    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
     for seed in seeds {
         let run = catch_unwind(AssertUnwindSafe(|| {
             let network = draw(seed);

@@ -206,7 +206,7 @@ async fn no_more_connections_than_allowed_and_room_again_when_one_ends() {
 
 #[tokio::test]
 async fn ports_are_taken_freed_and_told_apart() {
-    let (alice, wire, port, tasks) = node(Options::default());
+    let (_, wire, port, tasks) = node(Options::default());
     within(async {
         let taken = wire.listen(port.local_addr(), &tasks).unwrap_err();
         assert!(
@@ -217,12 +217,10 @@ async fn ports_are_taken_freed_and_told_apart() {
         assert_ne!(second.local_addr(), port.local_addr());
         assert_eq!(stopped.drain(Duration::from_secs(30)).await, 0);
         assert!(second.accept().await.is_none());
-        // Not every machine has IPv6; where it is there, the wildcard takes both.
-        let Ok(mut both) = wire.listen("[::]:0".parse().unwrap(), &tasks) else { return };
-        let (_, other, ..) = node(Options::default());
-        let at = SocketAddr::new("127.0.0.1".parse().unwrap(), both.local_addr().port());
-        let (out, into) = tokio::join!(other.dial(alice, at), both.accept());
-        assert!(out.is_ok() && into.unwrap().remote.unwrap().is_ipv4());
+        // Each family for itself: `[::]` beside `0.0.0.0` on one port is no conflict. Not every machine has IPv6.
+        let Ok(six) = wire.listen("[::]:0".parse().unwrap(), &tasks) else { return };
+        let four = SocketAddr::new("0.0.0.0".parse().unwrap(), six.local_addr().port());
+        assert!(wire.listen(four, &tasks).is_ok());
     })
     .await;
 }

@@ -6,7 +6,7 @@
 //!
 //! | kind | fields after the kind | from |
 //! |---|---|---|
-//! | 1 hello | magic `casd`, role u8 (1 asker, 2 giver), least u16, most u16, network 32, requests u32, bytes u32, proof: u8 0 or 32 and as many bytes | both |
+//! | 1 hello | see below | both |
 //! | 2 goodbye | reason u8, text ≤ 256 bytes UTF-8 | both |
 //! | 3 ping | token u64 | asker |
 //! | 4 pong | token u64 | giver |
@@ -22,7 +22,12 @@
 //! | 36 slice | request u32, offset u32, 1 to 131,072 bytes of the chunk | giver |
 //! | 37 zero, 38 not found, 40 cancelled | request u32 | giver |
 //! | 39 busy | request u32, milliseconds u32 | giver |
-//! | 41 have | request u32, form u8: 0 whole; 1 bitmap: first u32 (a multiple of 8), 1 to 32,768 bytes; 2 chunks: 1 to 4,096 u32 | giver |
+//! | 41 have, whole | request u32, form u8 0 | giver |
+//! | 41 have, bitmap | request u32, form u8 1, first u32 (a multiple of 8), 1 to 32,768 bytes | giver |
+//! | 41 have, chunks | request u32, form u8 2, 1 to 4,096 u32 | giver |
+//!
+//! A hello: magic `casd`, role u8 (1 asker, 2 giver), least u16, most u16, network 32, requests u32, bytes u32, and the
+//! proof, as u8 (0 or 32) and as many bytes.
 
 use std::time::Duration;
 

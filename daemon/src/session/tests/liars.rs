@@ -151,17 +151,13 @@ async fn late_slices_of_a_cancelled_request_are_passed_over_up_to_what_was_asked
     let mut want = Box::pin(asker.want(chunk(SLICE * 2)));
     assert!(want.as_mut().now_or_never().is_none());
     giver.write_all(&slice(0, 0, SLICE)).await.unwrap();
-    while asker.received() < SLICE as u64 {
-        tokio::task::yield_now().await;
-    }
+    until(|| asker.received() >= SLICE as u64).await;
     drop(want);
     assert_eq!(asker.room().0, 63);
     giver.write_all(&slice(0, SLICE as u32, 5)).await.unwrap();
     giver.write_all(&encode(&[Frame::Cancelled(0)])).await.unwrap();
     within(async {
-        while asker.room() != (64, 64 << 20) {
-            tokio::task::yield_now().await;
-        }
+        until(|| asker.room() == (64, 64 << 20)).await;
     })
     .await;
     assert!(!asker.is_closed());

@@ -172,3 +172,10 @@ fn open() -> Network {
 async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), work).await.expect("a test takes under a minute")
 }
+
+/// Waits for a condition that no future tells of.
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

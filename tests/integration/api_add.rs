@@ -77,9 +77,13 @@ async fn whatever_is_no_whole_stream_is_refused_and_stores_nothing() {
         assert_eq!(failure.reason, reason, "{what}: {status}");
         assert!(!failure.message.is_empty(), "{what}");
     }
-    // Over the limit of a message altogether.
+    // Over the limit of a message altogether, from a client that has no limit of its own.
+    let channel = client::connect(daemon.ctl().socket()).await.unwrap();
+    let mut careless = casd_proto::v1::objects_client::ObjectsClient::new(channel);
+    let messages = vec![start(named("x")), data(vec![0; 5 << 20])];
     let huge =
-        add(&daemon, vec![start(named("x")), data(vec![0; 5 << 20])]).await.expect_err("it is too long");
+        tokio::time::timeout(LONG, careless.add(tokio_stream::iter(messages))).await.expect("an answer");
+    let huge = huge.expect_err("it is too long");
     assert!([Code::OutOfRange, Code::ResourceExhausted].contains(&huge.code()), "{huge}");
     assert!(daemon.ctl().json(&["ls"]).is_empty());
 

@@ -39,6 +39,10 @@ pub(super) async fn add(
             Some(Part::Data(_)) => return Err(invalid("a data message has 1 byte to 1 MiB")),
             Some(Part::Start(_)) => return Err(invalid("there is a second start")),
             Some(Part::Finish(finish)) => {
+                // Read to the stream's end, so that what follows a finish is an error always, not when it is fast.
+                if parts.message().await?.is_some() {
+                    return Err(invalid("a message follows the finish"));
+                }
                 let object = convert::added(adding.finish(finish.length).await?);
                 return Ok(v1::AddResponse { object: Some(object) });
             }

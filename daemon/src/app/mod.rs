@@ -75,6 +75,9 @@ pub enum Error {
     Api(#[from] api::Error),
 }
 
+/// Reads the settings again.
+pub type Reload = Box<dyn Fn() -> Result<Config, config::Error> + Send>;
+
 /// What a running daemon needs from its process.
 pub struct Process {
     /// Told to stop, told to reload.
@@ -84,7 +87,7 @@ pub struct Process {
     /// The socket that systemd handed over.
     pub socket: Option<std::os::unix::net::UnixListener>,
     /// Reads the settings again.
-    pub reload: Box<dyn Fn() -> Result<Config, config::Error> + Send>,
+    pub reload: Reload,
 }
 
 /// Runs a daemon until it is told to stop.
@@ -96,6 +99,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
         return Err(Error::Processor);
     }
     let Process { signals, notifier, socket, reload } = process;
+    let notifier = Arc::new(notifier);
     let ours = socket.is_none();
     let store = open_store(&config).await?;
     let listener = listen::api_socket(&config, socket)?;
@@ -103,7 +107,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let about = house.node.about();
     tracing::info!(chunk = ?about.chunk, peer = %about.peer, network = about.network, "ready");
     notifier.ready();
-    house.watch_reload(signals.reload, reload);
+    house.watch_reload(signals.reload, reload, Arc::clone(&notifier));
     let access = api::Access::new(rustix::process::geteuid().as_raw());
     let served = api::serve(listener, house.node.clone(), access, signals.stop.clone());
     let served = tokio::select! {
@@ -205,11 +209,7 @@ impl House {
     }
 
     /// Applies on SIGHUP what can change while running: the rates. A bad file changes nothing.
-    fn watch_reload(
-        &self,
-        mut asked: mpsc::Receiver<()>,
-        read: Box<dyn Fn() -> Result<Config, config::Error> + Send>,
-    ) {
+    fn watch_reload(&self, mut asked: mpsc::Receiver<()>, read: Reload, notifier: Arc<Notifier>) {
         let (upload, download, stop) = (self.upload.clone(), self.download.clone(), self.above.token());
         self.above.spawn("reload", async move {
             loop {
@@ -217,6 +217,7 @@ impl House {
                     some = asked.recv() => if some.is_none() { return },
                     () = stop.cancelled() => return,
                 }
+                notifier.reloading();
                 match read() {
                     Ok(config) => {
                         upload.set(config.transfer.upload);
@@ -225,8 +226,9 @@ impl House {
                             "settings reloaded: transfer rates; the others take effect at a restart"
                         );
                     }
-                    Err(error) => tracing::error!(%error, "the settings are wrong, so the old ones stay"),
+                    Err(error) => tracing::error!("{error}; the settings stay as they were"),
                 }
+                notifier.ready();
             }
         });
     }

@@ -72,25 +72,22 @@ impl Config {
             .map_err(|error| Error::Encoding { at: Position::of(file, bytes, error.valid_up_to()) })?;
         let document = Document::parse(file, text.strip_prefix('\u{feff}').unwrap_or(text))?;
         document.only(&SECTIONS)?;
+        // What the file says first: it can be wrong in one place only, the environment on every machine.
+        let listen = listen(document.section("listen")?)?;
+        let network = network(document.section("network")?)?;
+        let store = store(document.section("store")?)?;
+        let transfer = transfer(document.section("transfer")?)?;
         let node = node(document.section("node")?, environment)?;
-        Ok(Self {
-            api: api(document.section("api")?, environment, &node.state_dir)?,
-            node,
-            listen: listen(document.section("listen")?)?,
-            network: network(document.section("network")?)?,
-            store: store(document.section("store")?)?,
-            transfer: transfer(document.section("transfer")?)?,
-        })
+        let api = api(document.section("api")?, environment, &node.state_dir)?;
+        Ok(Self { node, api, listen, network, store, transfer })
     }
 }
 
 fn node(mut keys: Section<'_>, environment: &Environment) -> Result<Node, Error> {
     let name = keys.get("name", String::new(), |value| value.text(value::node_name))?;
-    let state_dir = match keys.find("state_dir", |value| value.text(value::path))? {
-        Some(path) => path,
-        None => environment.state_dir()?,
-    };
+    let state_dir = keys.find("state_dir", |value| value.text(value::path))?;
     keys.finish()?;
+    let state_dir = state_dir.map_or_else(|| environment.state_dir(), Ok)?;
     Ok(Node { name: if name.is_empty() { environment.node_name() } else { name }, state_dir })
 }
 

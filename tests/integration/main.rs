@@ -13,6 +13,7 @@ mod api_add;
 mod bad_input;
 mod cli_local;
 mod config_cli;
+mod many_nodes;
 mod python;
 mod service;
 mod shutdown;

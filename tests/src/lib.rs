@@ -16,11 +16,14 @@
 
 pub mod corpus;
 pub mod ctl;
+pub mod nodes;
 pub mod process;
 pub mod programs;
+pub mod segments;
 pub mod settings;
 pub mod wait;
 
 pub use ctl::{Ctl, Done};
+pub use nodes::Node;
 pub use process::{Daemon, Home};
 pub use settings::Settings;

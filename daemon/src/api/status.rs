@@ -86,6 +86,7 @@ fn of_node(error: &Error) -> Reason {
         Error::Id { .. } => Reason::InvalidId,
         Error::Address { .. } => Reason::InvalidAddress,
         Error::Unreachable { .. } => Reason::Unreachable,
+        Error::OtherNetwork(_) => Reason::OtherNetwork,
         Error::NotPermitted(_) | Error::AdminOnly(_) => Reason::NotPermitted,
         Error::NotBuilt(_) => Reason::NotBuilt,
         Error::Damaged(_) => Reason::Damaged,
@@ -185,6 +186,7 @@ mod tests {
             (Reason::InvalidId, Error::Id { text: text(), why: IdError::UpperCase }),
             (Reason::InvalidAddress, Error::Address { text: text(), why: why() }),
             (Reason::Unreachable, Error::Unreachable { address: text(), why: why() }),
+            (Reason::OtherNetwork, Error::OtherNetwork(text())),
             (Reason::NotPermitted, Error::NotPermitted(id)),
             (Reason::NotPermitted, Error::AdminOnly("collect")),
             (Reason::NotBuilt, Error::NotBuilt("publishing")),
@@ -237,7 +239,7 @@ mod tests {
         // Given where a stream or a caller is judged, before there is an error of the node.
         let elsewhere = [Reason::InvalidName, Reason::InvalidStream, Reason::Busy];
         // Nothing below tells these apart yet.
-        let later = [Reason::OtherNetwork, Reason::NotReady];
+        let later = [Reason::NotReady];
         for reason in Reason::ALL {
             let given = errors.iter().any(|(given, _)| given == reason);
             assert!(given || elsewhere.contains(reason) || later.contains(reason), "{reason:?}");

@@ -2,9 +2,9 @@
 
 use futures::future::BoxFuture;
 
-use crate::dht::Dht;
+use crate::dht::{Dht, Error};
 use crate::node::Neighbours;
-use crate::peer::{Multiaddr, PeerId};
+use crate::peer::{Multiaddr, PeerId, Unconnected};
 
 /// The DHT plane as the node's verbs see it.
 pub(super) struct Around(pub(super) Dht);
@@ -18,12 +18,20 @@ impl Neighbours for Around {
         })
     }
 
-    fn connect(&self, at: Multiaddr) -> BoxFuture<'static, Result<PeerId, String>> {
+    fn connect(&self, at: Multiaddr) -> BoxFuture<'static, Result<PeerId, Unconnected>> {
         let dht = self.0.clone();
-        Box::pin(async move { dht.connect(at).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { dht.connect(at).await.map_err(|error| unconnected(&error)) })
     }
 
     fn listen(&self) -> Vec<Multiaddr> {
         self.0.listen_addresses()
+    }
+}
+
+fn unconnected(error: &Error) -> Unconnected {
+    match error {
+        Error::OtherNetwork { .. } => Unconnected::OtherNetwork,
+        Error::Unreachable { reason, .. } => Unconnected::Unreachable(reason.clone()),
+        other => Unconnected::Unreachable(other.to_string()),
     }
 }

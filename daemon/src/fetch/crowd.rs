@@ -27,14 +27,20 @@ pub(super) struct Member {
     pub(super) asker: Asker,
     /// Bytes that it gave.
     pub(super) bytes: u64,
+    /// It has said to hold a chunk that it then did not have.
+    broke_word: bool,
 }
 
 /// The peers of one fetch.
 pub(super) struct Crowd {
     parts: Arc<Parts>,
+    /// The peers that the caller named.
+    hints: Arc<[PeerAddr]>,
     members: HashMap<PeerNo, Member>,
-    /// Who was tried in this fetch and is not to be tried again at once: members, and those that failed.
+    /// Members, those that wait or are being dialled, and those that failed and are not to be tried again at once.
     seen: HashSet<PeerId>,
+    /// Those of `seen` that failed or left.
+    gone: HashSet<PeerId>,
     lookups: SelectAll<ReceiverStream<Provider>>,
     waiting: Vec<Provider>,
     dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Option<Asker>)>>,
@@ -56,18 +62,24 @@ impl Crowd {
     pub(super) fn new(parts: Arc<Parts>, hints: &[PeerAddr]) -> Self {
         let mut crowd = Self {
             parts,
+            hints: hints.into(),
             members: HashMap::new(),
             seen: HashSet::new(),
+            gone: HashSet::new(),
             lookups: SelectAll::new(),
             waiting: Vec::new(),
             dialling: FuturesUnordered::new(),
             next: 0,
             given: HashMap::new(),
         };
-        for hint in hints {
-            crowd.hint(hint);
-        }
+        crowd.dial_hints();
         crowd
+    }
+
+    fn dial_hints(&mut self) {
+        for hint in Arc::clone(&self.hints).iter() {
+            self.hint(hint);
+        }
     }
 
     /// Dials a peer that the caller named, wherever its address leads.
@@ -78,7 +90,7 @@ impl Crowd {
         let (parts, hint) = (Arc::clone(&self.parts), hint.clone());
         self.dialling.push(Box::pin(async move {
             let addresses = sockets(&parts, &hint).await;
-            (hint.peer, parts.links.connect(hint.peer, &addresses).await)
+            (hint.peer, parts.links.connect(hint.peer, &addresses).await.ok())
         }));
     }
 
@@ -87,10 +99,12 @@ impl Crowd {
         self.lookups.push(ReceiverStream::new(self.parts.discovery.providers(key)));
     }
 
-    /// Lets peers that failed before be tried again.
+    /// Lets peers that failed or left before be tried again.
     pub(super) fn retry(&mut self) {
-        let members: HashSet<PeerId> = self.members.values().map(|member| member.peer).collect();
-        self.seen.retain(|peer| members.contains(peer));
+        for peer in self.gone.drain() {
+            self.seen.remove(&peer);
+        }
+        self.dial_hints();
     }
 
     /// Waits for the next change. Cancel-safe.
@@ -106,6 +120,7 @@ impl Crowd {
                 Some((peer, asker)) = self.dialling.next() => match asker {
                     Some(asker) => return Arrival::Joined(self.join(peer, asker)),
                     None => {
+                        self.gone.insert(peer);
                         self.parts.scores().failed(peer, SystemTime::now());
                     }
                 },
@@ -133,7 +148,7 @@ impl Crowd {
                 if addresses.is_empty() {
                     addresses = parts.discovery.chunk_addresses(provider.peer, provider.dht).await;
                 }
-                (provider.peer, parts.links.connect(provider.peer, &addresses).await)
+                (provider.peer, parts.links.connect(provider.peer, &addresses).await.ok())
             }));
         }
     }
@@ -141,7 +156,7 @@ impl Crowd {
     fn join(&mut self, peer: PeerId, asker: Asker) -> PeerNo {
         let number = PeerNo(self.next);
         self.next += 1;
-        self.members.insert(number, Member { peer, asker, bytes: 0 });
+        self.members.insert(number, Member { peer, asker, bytes: 0, broke_word: false });
         number
     }
 
@@ -155,15 +170,39 @@ impl Crowd {
     /// A member lied: it leaves, its session ends, and it is remembered. One line in the log.
     pub(super) fn strike(&mut self, peer: PeerNo) {
         let Some(peer) = self.leave(peer) else { return };
+        self.gone.remove(&peer);
         let verdict = self.parts.scores().strike(peer, SystemTime::now());
         tracing::warn!(%peer, ?verdict, "a peer sent something else than what was asked of it; it is not asked again");
         self.parts.links.forget(&peer);
+    }
+
+    /// A member, found as a holder, has nothing of the object. One line in the log.
+    pub(super) fn has_nothing(&self, peer: PeerNo) {
+        if let Some(member) = self.members.get(&peer) {
+            tracing::info!(peer = %member.peer, "a peer that was said to hold an object does not have it");
+        }
+    }
+
+    /// A member does not have a chunk that it said it has: its disk has rotted, or it lied. One line in the log.
+    pub(super) fn broke_word(&mut self, peer: PeerNo) {
+        if let Some(member) = self.members.get_mut(&peer).filter(|member| !member.broke_word) {
+            member.broke_word = true;
+            tracing::warn!(peer = %member.peer, "a peer does not have chunks that it said it has; others are asked");
+        }
+    }
+
+    /// A member's session broke while something was asked of it. One line in the log.
+    pub(super) fn lost(&mut self, peer: PeerNo) {
+        if let Some(peer) = self.leave(peer) {
+            tracing::info!(%peer, "a peer went away in the middle of a fetch; others are asked");
+        }
     }
 
     /// A member is gone, or is to be.
     pub(super) fn leave(&mut self, peer: PeerNo) -> Option<PeerId> {
         let member = self.members.remove(&peer)?;
         *self.given.entry(member.peer).or_default() += member.bytes;
+        self.gone.insert(member.peer);
         Some(member.peer)
     }
 

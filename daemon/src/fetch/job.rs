@@ -19,7 +19,7 @@ use super::shape::{Shape, Wanted};
 use super::shelf::{Order, Shelf};
 use super::{Error, Event, Notice, Parts, Progress, Request, Summary, learn};
 use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
-use crate::session::Have;
+use crate::session::{Asker, Have};
 use crate::store::Lease;
 
 /// How often a caller is told how far it is.
@@ -68,8 +68,8 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// What a peer says it holds.
-type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Have)> + Send>>;
+/// What a peer says it holds; `None` when it holds nothing of the object.
+type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Option<Have>)> + Send>>;
 /// A parity part with its pages, from one peer.
 type Part = Option<(ParityPart, Vec<ParityPage>)>;
 
@@ -185,7 +185,7 @@ impl Job {
                     Arrival::Joined(peer) => self.joined(peer),
                     Arrival::Quiet => self.quiet = true,
                 },
-                Some((peer, have)) = self.haves.next() => self.has(peer, &have),
+                Some((peer, have)) = self.haves.next() => self.has(peer, have.as_ref()),
                 Some(part) = self.learning.next() => self.learned(part),
                 Some((stripe, rebuilt)) = self.rebuilding.next() => self.rebuilt(stripe, rebuilt)?,
                 Some(chunk) = losses.recv() => {
@@ -269,17 +269,11 @@ impl Job {
         if self.parity.is_none() {
             self.learning.push(Box::pin(learn::parity_of(asker.clone(), id)));
         }
-        let news = futures::stream::once(async move { asker.haves(id).await.ok() })
-            .filter_map(|haves| async move { haves })
-            .flat_map(move |haves| {
-                futures::stream::unfold(haves, move |mut haves| async move {
-                    haves.next().await.map(|have| ((peer, have), haves))
-                })
-            });
-        self.haves.push(Box::pin(news));
+        self.haves.push(Box::pin(news_of(peer, asker, id)));
     }
 
-    fn has(&mut self, peer: PeerNo, have: &Have) {
+    fn has(&mut self, peer: PeerNo, have: Option<&Have>) {
+        let Some(have) = have else { return self.crowd.has_nothing(peer) };
         let chunks = self.shape.chunks();
         let has = match have {
             Have::Whole => Has::Whole,
@@ -309,7 +303,12 @@ impl Job {
                 }
                 planner::Event::Arrived { peer, shard, bytes }
             }
-            Outcome::NotFound => planner::Event::NotFound { peer, shard },
+            Outcome::NotFound => {
+                if self.planner.was_promised(peer, shard) {
+                    self.crowd.broke_word(peer);
+                }
+                planner::Event::NotFound { peer, shard }
+            }
             Outcome::Busy(retry_after) => planner::Event::Busy { peer, shard, retry_after },
             Outcome::Bad => {
                 self.tell(planner::Event::Bad { peer, shard });
@@ -321,7 +320,7 @@ impl Job {
                 self.tell(planner::Event::Failed { peer, shard });
                 if self.crowd.get(peer).is_some_and(|member| member.asker.is_closed()) {
                     self.asks.cancel_peer(peer);
-                    self.crowd.leave(peer);
+                    self.crowd.lost(peer);
                     self.tell(planner::Event::PeerLeft { peer });
                 }
                 return Ok(());
@@ -413,6 +412,20 @@ impl Job {
         let _ = out.try_send(Ok(Event::Progress(progress)));
         Ok(())
     }
+}
+
+/// What a peer tells of an object that it holds, from now on.
+fn news_of(peer: PeerNo, asker: Asker, id: ObjectId) -> impl Stream<Item = (PeerNo, Option<Have>)> + Send {
+    let opened = async move { Some((asker.haves(id).await.ok()?, asker)) };
+    futures::stream::once(opened).filter_map(std::future::ready).flat_map(move |(haves, asker)| {
+        futures::stream::unfold((haves, asker, true), move |(mut haves, asker, is_first)| async move {
+            match haves.next().await {
+                Some(have) => Some(((peer, Some(have)), (haves, asker, false))),
+                None if is_first && !asker.is_closed() => Some(((peer, None), (haves, asker, false))),
+                None => None,
+            }
+        })
+    })
 }
 
 /// Wanted chunks.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::peer::{Dial, PeerId};
-use crate::session::{Asker, Options};
+use crate::peer::{Dial, PeerId, Unconnected};
+use crate::session::{Asker, Error, Options, Reason};
 use crate::support::task::Tasks;
 
 /// Addresses of one peer that are tried.
@@ -77,30 +77,40 @@ impl Links {
     }
 
     /// The open session with `peer`, or a new one at the first of `addresses` where that peer answers. Bounded in
-    /// time by the dialler and the hello. `None` when it cannot be reached.
-    pub async fn connect(&self, peer: PeerId, addresses: &[SocketAddr]) -> Option<Asker> {
+    /// time by the dialler and the hello.
+    ///
+    /// # Errors
+    /// [`Unconnected`]: what the last address that was tried gave.
+    pub async fn connect(&self, peer: PeerId, addresses: &[SocketAddr]) -> Result<Asker, Unconnected> {
         let slot = Arc::clone(self.slots().entry(peer).or_default());
         let _dialling = slot.dialling.lock().await;
         if let Some(asker) = slot.open() {
-            return Some(asker);
+            return Ok(asker);
         }
+        let mut last = Unconnected::Unreachable("no address of its chunk port is known".to_owned());
         for at in addresses.iter().take(ADDRESSES) {
             match self.dial(peer, *at).await {
                 Ok(asker) => {
                     *slot.link() = Some((asker.clone(), *at));
-                    return Some(asker);
+                    return Ok(asker);
                 }
-                Err(why) => tracing::debug!(%peer, %at, %why, "no session"),
+                Err(why) => {
+                    tracing::debug!(%peer, %at, %why, "no session");
+                    last = why;
+                }
             }
         }
         self.forget(&peer);
-        None
+        Err(last)
     }
 
-    async fn dial(&self, peer: PeerId, at: SocketAddr) -> Result<Asker, String> {
-        let conn = self.shared.dial.dial(peer, at).await.map_err(|error| error.to_string())?;
-        let options = &self.shared.options;
-        Asker::open(conn, options, &self.shared.tasks).await.map_err(|error| error.to_string())
+    async fn dial(&self, peer: PeerId, at: SocketAddr) -> Result<Asker, Unconnected> {
+        let dialled = self.shared.dial.dial(peer, at).await;
+        let conn = dialled.map_err(|error| Unconnected::Unreachable(error.to_string()))?;
+        Asker::open(conn, &self.shared.options, &self.shared.tasks).await.map_err(|error| match error {
+            Error::Network | Error::Goodbye { reason: Reason::Network, .. } => Unconnected::OtherNetwork,
+            other => Unconnected::Unreachable(other.to_string()),
+        })
     }
 
     /// Drops the session with a peer: it lied.

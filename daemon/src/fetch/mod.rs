@@ -39,7 +39,7 @@ pub use links::{LinkView, Links};
 pub use shelf::Order;
 
 use crate::content::ObjectId;
-use crate::peer::{Discovery, PeerAddr, PeerId, Scores};
+use crate::peer::{Discovery, PeerAddr, PeerId, Scores, Unconnected};
 use crate::session::Board;
 use crate::store::Store;
 use crate::support::pool::Pool;
@@ -216,8 +216,11 @@ impl Fetcher {
         Fetching { events }
     }
 
-    /// Opens a session at a chunk port. `None` when that peer does not answer there.
-    pub async fn connect(&self, at: &PeerAddr) -> Option<PeerId> {
+    /// Opens a session at a chunk port.
+    ///
+    /// # Errors
+    /// [`Unconnected`] when that peer does not answer there, or not to this network.
+    pub async fn connect(&self, at: &PeerAddr) -> Result<PeerId, Unconnected> {
         let addresses = crowd::sockets(&self.parts, at).await;
         self.parts.links.connect(at.peer, &addresses).await.map(|asker| asker.peer())
     }

@@ -41,6 +41,9 @@ pub enum Error {
         /// What went wrong.
         why: String,
     },
+    /// A node that is not to be spoken to.
+    #[error("{0} is a node of another network than this one's; compare `network.name` of both")]
+    OtherNetwork(String),
     /// Someone else's.
     #[error("others have pinned {0}; only they, or an administrator, can remove it")]
     NotPermitted(ObjectId),

@@ -22,7 +22,7 @@ use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::Fetcher;
 use crate::ingest::{self, Ingest};
-use crate::peer::{Discovery, Multiaddr, PeerId};
+use crate::peer::{Discovery, Multiaddr, PeerId, Unconnected};
 use crate::store::Store;
 use crate::upkeep::Announcer;
 
@@ -51,7 +51,7 @@ pub trait Neighbours: Send + Sync {
     fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>>;
 
     /// Dials a node and waits until it has proved to be of this network.
-    fn connect(&self, at: Multiaddr) -> BoxFuture<'static, Result<PeerId, String>>;
+    fn connect(&self, at: Multiaddr) -> BoxFuture<'static, Result<PeerId, Unconnected>>;
 
     /// Where this node listens, each ending in `/p2p/` and its id.
     fn listen(&self) -> Vec<Multiaddr>;

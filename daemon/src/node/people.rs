@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Error, Node};
-use crate::peer::{Key, Multiaddr, PeerAddr, PeerId, Provider, Reach};
+use crate::peer::{Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, Unconnected};
 use crate::upkeep;
 
 /// How long connecting to a chunk port may take before it counts as unreachable.
@@ -76,16 +76,19 @@ impl Node {
     /// Connects to a node by its address on either plane.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Unreachable`].
+    /// [`Error::Address`], [`Error::Unreachable`], [`Error::OtherNetwork`].
     pub async fn connect(&self, text: &str) -> Result<PeerId, Error> {
         let address = Self::address(text)?;
-        let unreachable = |why: String| Error::Unreachable { address: text.to_owned(), why };
+        let failed = |why: Unconnected| match why {
+            Unconnected::OtherNetwork => Error::OtherNetwork(text.to_owned()),
+            Unconnected::Unreachable(why) => Error::Unreachable { address: text.to_owned(), why },
+        };
         match &address.reach {
-            Reach::Dht(at) => self.parts.neighbours.connect(at.clone()).await.map_err(unreachable),
+            Reach::Dht(at) => self.parts.neighbours.connect(at.clone()).await.map_err(failed),
             Reach::Chunk(..) => {
                 let connected = tokio::time::timeout(CONNECT, self.parts.fetcher.connect(&address)).await;
-                let silent = || unreachable("nobody answers there as that peer".to_owned());
-                connected.ok().flatten().ok_or_else(silent)
+                let silent = Unconnected::Unreachable("nobody answers there in time".to_owned());
+                connected.unwrap_or(Err(silent)).map_err(failed)
             }
         }
     }

@@ -17,5 +17,7 @@ pub use multiaddr::Multiaddr;
 pub use addr::{Host, PeerAddr, Reach};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};
-pub use network::{Announce, Announced, ByteStream, Conn, Dial, DialError, Discovery, Key, Provider};
+pub use network::{
+    Announce, Announced, ByteStream, Conn, Dial, DialError, Discovery, Key, Provider, Unconnected,
+};
 pub use scores::{Score, Scores, Verdict};

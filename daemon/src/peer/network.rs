@@ -89,6 +89,17 @@ pub enum DialError {
     },
 }
 
+/// Why a peer could not be connected to, on either plane, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unconnected {
+    /// Nobody is there, or it is somebody else.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It is there, and is of another network.
+    #[error("it belongs to another network")]
+    OtherNetwork,
+}
+
 /// What is announced and looked up: the raw bytes of an object's or a chunk's id.
 pub type Key = [u8; 32];
 

@@ -29,6 +29,7 @@ use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
     Announce, Announced, Conn, Dial, DialError, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Scores,
+    Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -71,8 +72,8 @@ impl Neighbours for Nobody {
         Box::pin(async { Vec::new() })
     }
 
-    fn connect(&self, _: Multiaddr) -> BoxFuture<'static, Result<PeerId, String>> {
-        Box::pin(async { Err("nobody is there".to_owned()) })
+    fn connect(&self, _: Multiaddr) -> BoxFuture<'static, Result<PeerId, Unconnected>> {
+        Box::pin(async { Err(Unconnected::Unreachable("nobody is there".to_owned())) })
     }
 
     fn listen(&self) -> Vec<Multiaddr> {

@@ -202,6 +202,13 @@ impl Planner {
         }
     }
 
+    /// Whether the peer has said that it holds this; parity is never promised.
+    #[must_use]
+    pub fn was_promised(&self, peer: PeerNo, shard: Shard) -> bool {
+        let Shard::Data(chunk) = shard else { return false };
+        self.peers.get(&peer).is_some_and(|peer| peer.holding.has(chunk))
+    }
+
     /// The wanted chunks that are not here, ascending.
     pub fn missing(&self) -> impl Iterator<Item = u64> {
         self.chunks.needed(self.chunks.wanted())

@@ -11,6 +11,7 @@
 
 mod api_add;
 mod bad_input;
+mod chunk_port;
 mod cli_local;
 mod config_cli;
 mod many_nodes;

@@ -21,6 +21,7 @@ pub mod process;
 pub mod programs;
 pub mod segments;
 pub mod settings;
+pub mod stranger;
 pub mod wait;
 
 pub use ctl::{Ctl, Done};

@@ -98,24 +98,10 @@ fn leaves_for_chunks(truth: &Truth) -> Vec<u8> {
     top
 }
 
-#[test]
-fn a_giver_that_lies_is_struck_once_and_others_are_asked() {
-    let (node, network) = alone();
-    let honest = nodes::network(1, |_, settings| settings.text("network.name", &network)).pop().unwrap();
-    let truth = truth();
-    let file = honest.home.path("file");
-    std::fs::write(&file, &truth.data).unwrap();
-    assert_eq!(honest.ctl().add(&file), truth.id());
-    let good = honest.daemon.chunk_address();
-    // That nothing but the lie makes the difference: who tells the truth frame by frame is believed.
-    let frank = liar(&network, &truth, lie(|_, _, _| None));
-    let done = fetch(&node, &truth.id(), &[&frank.address], "10s", "frank").ok();
-    assert_eq!(done.json()[0]["peers"][&frank.id], truth.data.len());
-    assert!(std::fs::read(node.home.path("frank")).unwrap() == truth.data);
-    node.ctl().run(&["rm", &truth.id()]).done().ok();
-
+/// Tops and pages that do not describe the object.
+fn about_manifests() -> Vec<(&'static str, Lie)> {
     let length = |truth: &Truth| truth.data.len() as u64;
-    let manifests: Vec<(&str, Lie)> = vec![
+    vec![
         ("one byte shorter", tops(move |t| altered(t, 1, &(length(t) - 1).to_le_bytes()))),
         ("one byte longer", tops(move |t| altered(t, 1, &(length(t) + 1).to_le_bytes()))),
         ("a last leaf of other bytes", tops(|t| altered(t, 9, &[t.data[0] ^ 1]))),
@@ -156,8 +142,12 @@ fn a_giver_that_lies_is_struck_once_and_others_are_asked() {
                 [&[1, 1, 0][..], &page[3..35], &[0]].concat()
             }),
         ),
-    ];
-    let givers = [
+    ]
+}
+
+/// Answers that are not the chunk that was asked for.
+fn about_bytes() -> Vec<(&'static str, Lie)> {
+    vec![
         (
             "other bytes",
             about_chunks(|request, chunk, _| Reply::Say(whole(request, &vec![9; chunk.length as usize]))),
@@ -184,8 +174,26 @@ fn a_giver_that_lies_is_struck_once_and_others_are_asked() {
         ),
         ("an unknown kind", about_chunks(|_, _, _| Reply::Say(vec![1, 0, 0, 0, 99]))),
         ("noise", about_chunks(|_, _, _| Reply::Say(corpus::bytes(5, 5000)))),
-    ];
-    for (what, lie) in manifests.into_iter().chain(givers) {
+    ]
+}
+
+#[test]
+fn a_giver_that_lies_is_struck_once_and_others_are_asked() {
+    let (node, network) = alone();
+    let honest = nodes::network(1, |_, settings| settings.text("network.name", &network)).pop().unwrap();
+    let truth = truth();
+    let file = honest.home.path("file");
+    std::fs::write(&file, &truth.data).unwrap();
+    assert_eq!(honest.ctl().add(&file), truth.id());
+    let good = honest.daemon.chunk_address();
+    // That nothing but the lie makes the difference: who tells the truth frame by frame is believed.
+    let frank = liar(&network, &truth, lie(|_, _, _| None));
+    let done = fetch(&node, &truth.id(), &[&frank.address], "10s", "frank").ok();
+    assert_eq!(done.json()[0]["peers"][&frank.id], truth.data.len());
+    assert!(std::fs::read(node.home.path("frank")).unwrap() == truth.data);
+    node.ctl().run(&["rm", &truth.id()]).done().ok();
+
+    for (what, lie) in about_manifests().into_iter().chain(about_bytes()) {
         let liar = liar(&network, &truth, lie);
         let done = fetch(&node, &truth.id(), &[&liar.address, &good], "20s", "out").ok();
         assert!(std::fs::read(node.home.path("out")).unwrap() == truth.data, "{what}");
@@ -274,7 +282,7 @@ fn whoever_calls_and_talks_nonsense_is_hung_up_on() {
             // At most a TLS alert, which is 7 bytes.
             Ok(_) => assert!(said.len() <= 7, "{said:?}"),
             Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it hangs up: {error}")
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it hangs up: {error}");
             }
         }
     }
@@ -297,7 +305,7 @@ fn whoever_calls_and_talks_nonsense_is_hung_up_on() {
         ),
         ("an answer", [hi(ours.clone()), encode(&[Frame::Zero(3)])].concat(), Reason::Protocol),
         ("a flood", [hi(ours.clone()), encode(&flood)].concat(), Reason::Protocol),
-        ("a slice", [hi(ours.clone()), slice(0, 0, &[1; 100])].concat(), Reason::Protocol),
+        ("a slice", [hi(ours), slice(0, 0, &[1; 100])].concat(), Reason::Protocol),
     ];
     for (what, bytes, why) in calls {
         let said = stranger::call(&at, &bytes);

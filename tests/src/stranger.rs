@@ -50,22 +50,21 @@ impl Liar {
         let key = Keypair::generate_ed25519();
         let id = key.public().to_peer_id();
         let (sessions, tasks) = (Arc::new(AtomicUsize::new(0)), Tasks::new());
-        let mut listener = {
-            let _inside = runtime.enter();
-            let wire = Wire::new(&key, Options::default()).unwrap();
-            wire.listen(SocketAddr::from(([127, 0, 0, 1], 0)), &tasks).unwrap()
-        };
+        let inside = runtime.enter();
+        let wire = Wire::new(&key, Options::default()).unwrap();
+        let mut listener = wire.listen(SocketAddr::from(([127, 0, 0, 1], 0)), &tasks).unwrap();
         let address = format!("{id}@{}", listener.local_addr());
         let (answer, count) = (Arc::new(answer), Arc::clone(&sessions));
-        runtime.spawn(async move {
+        let family = tasks.clone();
+        tasks.spawn("liar", async move {
             while let Some(conn) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
                 let (answer, hello) = (Arc::clone(&answer), hello.clone());
                 // It ends with an error when the other end has had enough.
-                tokio::spawn(async move { give(conn, hello, &*answer).await });
+                family.spawn("lies", async move { give(conn, hello, &*answer).await });
             }
-            drop(tasks);
         });
+        drop(inside);
         Self { address, id: id.to_string(), sessions, _runtime: runtime }
     }
 

@@ -9,8 +9,7 @@ use futures::{StreamExt, future};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Desk, Role, convert, status};
-use crate::node::Node;
+use super::{Answers, Desk, Role, convert};
 
 /// Holders that one search gives: more are of no use to anyone, and strangers say who they are.
 const MAX_HOLDERS: usize = 1024;
@@ -31,11 +30,7 @@ impl Network for Service {
     ) -> Result<Response<Self::ProvidersStream>, Status> {
         self.0.access.admit(&request, Role::Read)?;
         let v1::ProvidersRequest { id, timeout_ms } = request.into_inner();
-        let object = Node::whole_id(&id)?;
-        if self.0.node.peers().await.is_empty() {
-            return Err(status::no_peers(object));
-        }
-        let found = ReceiverStream::new(self.0.node.providers(&id)?);
+        let found = ReceiverStream::new(self.0.node.providers(&id).await?);
         let time = if timeout_ms == 0 { SEARCH } else { Duration::from_millis(timeout_ms) };
         let mut known = HashSet::new();
         let answers = found

@@ -8,7 +8,7 @@ use std::io;
 use casd_proto::Reason;
 use tonic::Status;
 
-use crate::content::{Error as ContentError, ObjectId};
+use crate::content::Error as ContentError;
 use crate::node::ErasureError;
 use crate::node::Error;
 use crate::node::FetchError;
@@ -31,11 +31,6 @@ impl From<ErasureError> for Status {
     fn from(error: ErasureError) -> Self {
         status(of_erasure(&error), &error)
     }
-}
-
-/// This node has nobody to ask for `id`.
-pub(super) fn no_peers(id: ObjectId) -> Status {
-    FetchError::NoPeers { id }.into()
 }
 
 /// The stream ended without a finish.
@@ -173,6 +168,7 @@ fn of_erasure(error: &ErasureError) -> Reason {
 mod tests {
     use super::*;
     use crate::content::IdError;
+    use crate::content::ObjectId;
     use casd_proto::Failure;
 
     fn all() -> Vec<(Reason, Error)> {

@@ -18,6 +18,11 @@ impl Neighbours for Around {
         })
     }
 
+    fn joined(&self) -> BoxFuture<'static, bool> {
+        let dht = self.0.clone();
+        Box::pin(async move { dht.joined().await })
+    }
+
     fn connect(&self, at: Multiaddr) -> BoxFuture<'static, Result<PeerId, Unconnected>> {
         let dht = self.0.clone();
         Box::pin(async move { dht.connect(at).await.map_err(|error| unconnected(&error)) })

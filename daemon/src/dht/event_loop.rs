@@ -49,6 +49,8 @@ pub(super) struct EventLoop {
     commands: mpsc::Receiver<Command>,
     /// Where the handles see our addresses.
     addresses: watch::Sender<Addresses>,
+    /// Whether some node is in the routing table.
+    pub(super) routed: watch::Sender<bool>,
     /// Who is connected.
     pub(super) peers: Peers,
     /// Provider look-ups.
@@ -76,7 +78,7 @@ impl EventLoop {
         protocols: Protocols,
         reach: Arc<Reach>,
         commands: mpsc::Receiver<Command>,
-        addresses: watch::Sender<Addresses>,
+        (addresses, routed): (watch::Sender<Addresses>, watch::Sender<bool>),
     ) -> Self {
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let bootstrap = Bootstrap::new(nodes.collect(), Instant::now());
@@ -87,6 +89,7 @@ impl EventLoop {
             reach,
             commands,
             addresses,
+            routed,
             peers: Peers::default(),
             look_ups: LookUps::default(),
             closest: HashMap::new(),

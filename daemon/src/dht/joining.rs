@@ -99,11 +99,12 @@ impl EventLoop {
     /// The routing table has changed: records are judged by it.
     pub(super) fn on_routing_changed(&mut self) {
         let kad = &mut self.swarm.behaviour_mut().kad;
-        let known: Vec<_> = kad
+        let known = kad
             .kbuckets()
             .flat_map(|bucket| bucket.iter().map(|e| *e.node.key.preimage()).collect::<Vec<_>>())
             .map(|peer| Position::of_peer(&peer))
-            .collect();
+            .collect::<Vec<_>>();
+        self.routed.send_replace(!known.is_empty());
         kad.store_mut().know(known.into_iter());
     }
 

@@ -80,6 +80,10 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     /// Where this node is.
     addresses: watch::Receiver<Addresses>,
+    /// Whether some node is in the routing table.
+    routed: watch::Receiver<bool>,
+    /// Whether there are configured nodes to join by.
+    has_bootstrap: bool,
     /// Who this node is.
     local: PeerId,
     /// Signs batches.
@@ -161,8 +165,11 @@ impl Dht {
 
         let (commands, requests) = mpsc::channel(COMMANDS);
         let (here, addresses) = watch::channel(Addresses::default());
+        let (routing, routed) = watch::channel(false);
+        let has_bootstrap = !options.bootstrap.is_empty();
         let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
-        let mut event_loop = EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, here);
+        let mut event_loop =
+            EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, (here, routing));
         event_loop.publish_addresses();
         reach.watch(tasks);
         let stopping = tasks.clone();
@@ -170,7 +177,18 @@ impl Dht {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
         let tasks = tasks.clone();
-        Ok(Self(Arc::new(Inner { commands, addresses, local, keypair, network, mode, sequence, tasks })))
+        Ok(Self(Arc::new(Inner {
+            commands,
+            addresses,
+            routed,
+            has_bootstrap,
+            local,
+            keypair,
+            network,
+            mode,
+            sequence,
+            tasks,
+        })))
     }
 
     /// Where this node listens, as bound, each ending in `/p2p/` and its id: good as another node's
@@ -194,6 +212,14 @@ impl Dht {
         let silent = Error::Silent { address: address.clone(), within: CONNECT };
         let asked = self.0.ask(|done| Command::Connect { peer, address, done });
         tokio::time::timeout(CONNECT, asked).await.map_err(|_| silent)?.ok_or(Error::Stopped)?
+    }
+
+    /// Waits until look-ups can be made: some node is in the routing table. False at once when none is and none is
+    /// configured to join by; bounded in time by the caller.
+    pub async fn joined(&self) -> bool {
+        let mut routed = self.0.routed.clone();
+        let now = *routed.borrow_and_update();
+        now || self.0.has_bootstrap && routed.wait_for(|routed| *routed).await.is_ok()
     }
 
     /// The nodes that are connected or in the routing table. Empty once the room has stopped.

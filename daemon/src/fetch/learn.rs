@@ -16,8 +16,9 @@ use crate::session::{self, Answer, Asker};
 use crate::store::{NewObject, Store};
 use crate::support::unix_now;
 
-/// How long until the holders are looked for again when none was found.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How long until the holders are looked for again when none was found: at first soon, since who has just joined or
+/// added may not have been heard of yet; each time twice as long, up to the second figure.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the store knows of the object; `None` when it has to be asked for.
 pub(super) async fn from_store(store: &Store, id: &ObjectId) -> Result<Option<Shape>, Error> {
@@ -49,7 +50,8 @@ pub(super) async fn from_peers(crowd: &mut Crowd, request: &Request) -> Result<S
     crowd.look_for(*request.id.as_bytes());
     let deadline = Instant::now() + request.stall;
     let mut asking = Asking::new();
-    let mut again = Instant::now() + AGAIN;
+    let mut wait = AGAIN.0;
+    let mut again = Instant::now() + wait;
     let mut quiet = false;
     loop {
         let idle = quiet && asking.is_empty();
@@ -65,7 +67,8 @@ pub(super) async fn from_peers(crowd: &mut Crowd, request: &Request) -> Result<S
                 Told::Gone => _ = crowd.leave(peer),
             },
             () = tokio::time::sleep_until(again.into()), if idle => {
-                again = Instant::now() + AGAIN;
+                wait = (wait * 2).min(AGAIN.1);
+                again = Instant::now() + wait;
                 quiet = false;
                 crowd.retry();
                 crowd.look_for(*request.id.as_bytes());

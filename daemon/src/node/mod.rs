@@ -50,6 +50,9 @@ pub trait Neighbours: Send + Sync {
     /// Who is known, with the addresses, and whether there is a connection.
     fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>>;
 
+    /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by.
+    fn joined(&self) -> BoxFuture<'static, bool>;
+
     /// Dials a node and waits until it has proved to be of this network.
     fn connect(&self, at: Multiaddr) -> BoxFuture<'static, Result<PeerId, Unconnected>>;
 
@@ -153,16 +156,26 @@ impl Node {
         None
     }
 
-    /// Begins a fetch from peers and the store.
+    /// Begins a fetch from peers and the store. A node that is joining its network waits for that first.
     ///
     /// # Errors
     /// [`crate::fetch::Error::NoPeers`] when the object is not here and nobody could be asked.
     pub async fn fetch(&self, request: Request) -> Result<Fetching, Error> {
         let here = request.id == ObjectId::EMPTY || self.is_whole(&request.id);
-        if !here && request.peers.is_empty() && self.parts.neighbours.peers().await.is_empty() {
-            return Err(crate::fetch::Error::NoPeers { id: request.id }.into());
+        if !here && request.peers.is_empty() {
+            self.joined(&request.id, request.stall).await?;
         }
         Ok(self.parts.fetcher.fetch(request))
+    }
+}
+
+impl Node {
+    /// Waits until there is somebody to ask for `id`, at most so long.
+    async fn joined(&self, id: &ObjectId, limit: std::time::Duration) -> Result<(), Error> {
+        match tokio::time::timeout(limit, self.parts.neighbours.joined()).await {
+            Ok(true) => Ok(()),
+            _ => Err(crate::fetch::Error::NoPeers { id: *id }.into()),
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use crate::upkeep;
 /// How long connecting to a chunk port may take before it counts as unreachable.
 const CONNECT: Duration = Duration::from_secs(15);
 
+/// How long a look-up waits for a node that is joining its network.
+const JOIN: Duration = Duration::from_secs(30);
+
 /// A node that this one knows.
 #[derive(Clone, Debug, Default)]
 pub struct PeerLine {
@@ -49,9 +52,11 @@ impl Node {
     /// The holders of an object or a chunk that the network knows, as they are found.
     ///
     /// # Errors
-    /// [`Error::Id`] unless `text` is a whole id.
-    pub fn providers(&self, text: &str) -> Result<mpsc::Receiver<Provider>, Error> {
-        let key: Key = *Self::whole_id(text)?.as_bytes();
+    /// [`Error::Id`] unless `text` is a whole id, [`crate::fetch::Error::NoPeers`] when nobody could be asked.
+    pub async fn providers(&self, text: &str) -> Result<mpsc::Receiver<Provider>, Error> {
+        let id = Self::whole_id(text)?;
+        self.joined(&id, JOIN).await?;
+        let key: Key = *id.as_bytes();
         Ok(self.parts.discovery.providers(key))
     }
 

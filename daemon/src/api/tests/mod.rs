@@ -72,6 +72,10 @@ impl Neighbours for Nobody {
         Box::pin(async { Vec::new() })
     }
 
+    fn joined(&self) -> BoxFuture<'static, bool> {
+        Box::pin(async { false })
+    }
+
     fn connect(&self, _: Multiaddr) -> BoxFuture<'static, Result<PeerId, Unconnected>> {
         Box::pin(async { Err(Unconnected::Unreachable("nobody is there".to_owned())) })
     }

@@ -9,7 +9,9 @@
     reason = "a step that fails is a failed test"
 )]
 
+mod announcing;
 mod api_add;
+mod api_fetch;
 mod bad_input;
 mod chunk_port;
 mod cli_local;

@@ -49,6 +49,8 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
                 "queued": announce.queued,
                 "done": announce.done,
                 "overdue": announce.overdue,
+                "messages": announce.messages,
+                "receivers": announce.receivers,
             },
         }),
     }

@@ -62,15 +62,15 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How long calls may go on after the daemon was told to stop; then they end with STOPPING.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// How long their statuses may take to get out. What is open then (a health watch, a suspended client) is dropped.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How long accepting rests after it failed: for want of descriptors, which somebody else must give back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the API on `listener` until `stop`, then lets calls end, for four seconds at most.
+/// Serves the API on `listener` until `stop`, then lets calls end, for two seconds at most.
 ///
 /// # Errors
 /// [`Error`].

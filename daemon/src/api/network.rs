@@ -65,7 +65,13 @@ impl Network for Service {
         self.0.access.admit(&request, Role::Read)?;
         let status = self.0.node.announcing();
         let (queued, done) = (status.queued as u64, status.placed);
-        // The schedule keeps no due times a caller could be told of: what is queued is on its way.
-        Ok(Response::new(v1::AnnounceStatusResponse { keys: queued + done, queued, done, overdue: 0 }))
+        Ok(Response::new(v1::AnnounceStatusResponse {
+            keys: queued + done,
+            queued,
+            done,
+            overdue: if status.overdue { queued } else { 0 },
+            messages: status.messages,
+            receivers: status.receivers as u64,
+        }))
     }
 }

@@ -32,8 +32,9 @@ use crate::upkeep::Announcer;
 use crate::wire::{self, Listener, Wire};
 use crate::{api, dht, erasure, peer};
 
-/// How long each family of tasks may take to end: all of them together stay under the 5 s that people wait.
-const DRAIN: Duration = Duration::from_secs(2);
+/// How long each of the two families of tasks may take to end: with the API's two seconds before them, all stays under
+/// the 5 s that people wait.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// Notices of fetches that wait for the announcing schedule.
 const NOTICES: usize = 64;
@@ -109,12 +110,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     notifier.ready();
     house.watch_reload(signals.reload, reload, Arc::clone(&notifier));
     let access = api::Access::new(rustix::process::geteuid().as_raw());
-    let served = api::serve(listener, house.node.clone(), access, signals.stop.clone());
-    let served = tokio::select! {
-        served = served => served,
-        // A client that does not let go must not keep the daemon from stopping.
-        () = async { signals.stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
-    };
+    let served = api::serve(listener, house.node.clone(), access, signals.stop.clone()).await;
     tracing::info!("stopping");
     notifier.stopping();
     let late = house.drain().await;

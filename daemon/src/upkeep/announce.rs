@@ -64,7 +64,9 @@ impl Default for Options {
 pub struct Status {
     /// Objects that wait to be announced.
     pub queued: usize,
-    /// Keys placed with at least one node since the start.
+    /// Whether what waits is so late that others may have dropped its records.
+    pub overdue: bool,
+    /// Keys placed with at least one node in this cycle: half the lifetime of a record.
     pub placed: u64,
     /// Messages sent since the start.
     pub messages: u64,
@@ -93,6 +95,8 @@ struct Pending {
     withdrawn: Vec<Key>,
     /// Who waits for which object.
     waiting: Vec<(ObjectId, oneshot::Sender<Announced>)>,
+    /// When others begin to drop what this cycle has not refreshed; `None` in the first, which follows no other.
+    late_at: Option<Instant>,
     status: Status,
 }
 
@@ -140,7 +144,9 @@ impl Announcer {
     #[must_use]
     pub fn status(&self) -> Status {
         let pending = self.pending();
-        Status { queued: pending.objects.len(), ..pending.status.clone() }
+        let is_late = pending.late_at.is_some_and(|at| Instant::now() >= at);
+        let overdue = is_late && !pending.objects.is_empty();
+        Status { queued: pending.objects.len(), overdue, ..pending.status.clone() }
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -162,10 +168,13 @@ impl Schedule {
     async fn run(mut self) {
         let cycle = self.options.lifetime / 2;
         let mut refresh = Instant::now();
+        let mut is_first = true;
         let mut retry = RETRY.0;
         loop {
             if Instant::now() >= refresh {
                 self.requeue_all();
+                self.pending().late_at = (!is_first).then(|| Instant::now() + cycle);
+                is_first = false;
                 refresh = Instant::now() + cycle;
             }
             match self.round().await {
@@ -185,6 +194,18 @@ impl Schedule {
     /// Everything that the store holds is due.
     fn requeue_all(&mut self) {
         self.spent = 0;
+        {
+            let mut pending = self.pending();
+            let is_late = !pending.objects.is_empty();
+            if is_late {
+                let left = pending.objects.len();
+                tracing::warn!(
+                    left,
+                    "announcing is overdue: other nodes may no longer know what this one holds"
+                );
+            }
+            pending.status.placed = 0;
+        }
         let mut after = None;
         loop {
             let page = self.store.objects(after, ROUND);

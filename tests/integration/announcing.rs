@@ -1,0 +1,123 @@
+//! A node that holds very many objects: all of them, and the chunks of large ones, can be found from elsewhere.
+
+use std::time::Duration;
+
+use casd_proto::client;
+use casd_proto::v1::{AddManyRequest, AddOptions, SmallObject};
+use casd_tests::corpus::{self, MIB};
+use casd_tests::stranger::block_on;
+use casd_tests::wait::{self, LONG};
+use casd_tests::{Ctl, nodes};
+
+/// Objects of a few bytes.
+const COUNT: usize = 100_000;
+
+/// Objects in a message: the most that one takes.
+const BATCH: usize = 1024;
+
+/// What the issue allows for announcing them all.
+const TIME: Duration = Duration::from_secs(60);
+
+fn tiny(number: usize) -> Vec<u8> {
+    format!("tiny object {number}").into_bytes()
+}
+
+/// Adds all tiny objects over one connection.
+fn add_tiny(ctl: &Ctl) {
+    block_on(async {
+        let channel = client::connect(ctl.socket()).await.unwrap();
+        let numbers: Vec<usize> = (0..COUNT).collect();
+        let requests: Vec<AddManyRequest> = numbers
+            .chunks(BATCH)
+            .enumerate()
+            .map(|(at, part)| AddManyRequest {
+                options: (at == 0).then(AddOptions::default),
+                objects: part
+                    .iter()
+                    .map(|number| SmallObject { name: String::new(), data: tiny(*number).into() })
+                    .collect(),
+            })
+            .collect();
+        let mut answers =
+            client::objects(channel).add_many(tokio_stream::iter(requests)).await.unwrap().into_inner();
+        let mut added = 0;
+        while let Some(answer) = answers.message().await.unwrap() {
+            added += answer.objects.len();
+        }
+        assert_eq!(added, COUNT);
+    });
+}
+
+#[test]
+fn a_hundred_thousand_objects_are_announced_in_a_minute_and_found() {
+    let nodes = nodes::network(11, |_, settings| settings.text("network.announce", "chunks"));
+    let (holder, others) = nodes.split_last().unwrap();
+    let big = holder.home.path("big");
+    let big_id = corpus::file(&big, 9, 20 * MIB);
+    holder.ctl().run(&["-q", "add", "--parity", "none"]).arg(&big).done().ok();
+    add_tiny(holder.ctl());
+    // Announcing began with the first object; the time counts from the last.
+    let begun = std::time::Instant::now();
+    let announced = wait::until("all keys to be announced", TIME, || {
+        let announce = holder.ctl().status()["announce"].take();
+        let all = COUNT as u64 + 1 + 20;
+        (announce["queued"] == 0 && announce["done"].as_u64()? >= all).then_some(announce)
+    });
+    let (messages, receivers) =
+        (announced["messages"].as_u64().unwrap(), announced["receivers"].as_u64().unwrap());
+    assert_eq!(receivers, 10, "{announced}");
+    let allowed = 4 * (COUNT as u64).div_ceil(1000) * receivers;
+    assert!(messages <= allowed, "{messages} messages where {allowed} are allowed");
+    let time = begun.elapsed().as_secs_f64();
+    eprintln!("announced {COUNT} objects within {time:.1} s: {messages} messages to {receivers} nodes");
+
+    let asker = others.last().unwrap();
+    let holder = holder.id();
+    let finds = |id: &str| {
+        let found = asker.ctl().json(&["providers", id]);
+        assert!(found.iter().any(|peer| peer["peer_id"] == holder.as_str()), "{id}: {found:?}");
+    };
+    (0..COUNT).step_by(COUNT / 40).for_each(|number| finds(&corpus::id(&tiny(number))));
+    finds(&big_id);
+    let last = nodes.last().unwrap();
+    let chunks = last.ctl().json(&["stat", "--chunks", &big_id]);
+    assert_eq!(chunks.len(), 20);
+    chunks.iter().for_each(|chunk| finds(chunk["id"].as_str().unwrap()));
+    // What is not announced is not found.
+    assert!(asker.ctl().run(&["providers", &corpus::id(b"nobody's")]).done().stdout.is_empty());
+    // What is fetched by id alone has the right bytes.
+    let one = corpus::id(&tiny(4321));
+    let run = asker.ctl().run(&["fetch", &one, "-o", "-"]).within(LONG);
+    assert_eq!(run.done().ok().stdout, tiny(4321));
+}
+
+#[test]
+fn a_private_object_cannot_be_found_or_fetched() {
+    let nodes = nodes::network(2, |_, settings| settings);
+    let public =
+        nodes[0].ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"for all").done().ok().text();
+    let private = nodes[0].ctl().run(&["-q", "add", "--private", "-"]).input(b"for me").done().ok().text();
+    assert_eq!(nodes[1].ctl().json(&["providers", &public]).len(), 1);
+    assert!(nodes[1].ctl().run(&["providers", &private]).done().stdout.is_empty());
+    let at = nodes[0].daemon.chunk_address();
+    let run = nodes[1].ctl().run(&["fetch", &private, "--stall", "2s", "--peer", &at, "-o", "-"]);
+    run.done().refused(&[4], &private[..8]);
+}
+
+#[test]
+fn what_was_held_before_a_restart_is_announced_after_it() {
+    let nodes = nodes::network(3, |_, settings| settings);
+    let [first, second, third] = <[casd_tests::Node; 3]>::try_from(nodes).unwrap();
+    let id = second.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"lasting").done().ok().text();
+    // The others forget it with their own restart; the bootstrap node's port would change with it.
+    let second = second.restart(|_| {});
+    let third = third.restart(|_| {});
+    third.joins();
+    let holder = second.id();
+    wait::until("it to be found again", LONG, || {
+        let found = third.ctl().run(&["--json", "providers", &id]).done();
+        let found = if found.status.success() { found.json() } else { Vec::new() };
+        found.iter().any(|peer| peer["peer_id"] == holder.as_str()).then_some(())
+    });
+    drop(first);
+}

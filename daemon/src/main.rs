@@ -53,13 +53,17 @@ fn serve(args: Args, config: Config) -> Result<(), app::Error> {
     if args.rebuild_index {
         app::forget_index(&config)?;
     }
+    let environment = systemd::Environment::of_process();
+    let notifier = Notifier::new(&environment).map_err(app::Error::Runtime)?;
+    // While there is one thread: what systemd hands over is taken out of the environment.
+    let socket = systemd::api_socket().map_err(app::Error::Runtime)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(app::Error::Runtime)?;
     runtime.block_on(async {
         let process = Process {
             signals: Signals::listen().map_err(app::Error::Runtime)?,
-            notifier: Notifier::new(&systemd::Environment::of_process()).map_err(app::Error::Runtime)?,
-            socket: systemd::api_socket().map_err(app::Error::Runtime)?,
+            notifier,
+            socket,
             reload: Box::new(move || read(&args)),
         };
         app::run(config, process).await

@@ -117,16 +117,18 @@ async fn what_a_vanished_caller_reserved_comes_back() {
         answer = &mut call => panic!("answered too early: {answer:?}"),
         () = speak => {}
     }
-    drop(call);
-    drop(objects);
-
-    // Two more of that size do not fit beside the reservation (3 x 12 > 24); what was stored counts (3 + 12 < 24).
+    // What is announced and not yet there counts: one more of that size does not fit beside it (2 x 12 and headers).
     let whole = |seed: u64| {
         let mut messages = vec![start(AddStart { length: Some(length), ..named("whole") })];
         messages.extend((0..12).map(|part| data(corpus::bytes(1000 * seed + part, 1 << 20))));
         messages.push(finish(length));
         messages
     };
+    let early = add(&daemon, whole(1)).await.expect_err("the room is promised to another");
+    assert_eq!(Failure::from(&early).reason, "QUOTA", "{early}");
+    drop(call);
+    drop(objects);
+    // What was stored still counts (3 + 12 < 24).
     let begun = std::time::Instant::now();
     loop {
         match add(&daemon, whole(1)).await {

@@ -72,9 +72,9 @@ pub(super) struct Behaviour {
 impl Protocols {
     /// The names for `network`, which must be usable in one.
     pub(super) fn new(network: &str) -> Result<Self, Error> {
-        let usable = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let bad = || Error::Network(network.to_owned());
-        if network.is_empty() || network.len() > 63 || !network.bytes().all(usable) {
+        if network.is_empty() || network.len() > 64 || !network.bytes().all(usable) {
             return Err(bad());
         }
         let name =

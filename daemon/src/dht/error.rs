@@ -8,7 +8,7 @@ use multiaddr::Multiaddr;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The network's name cannot be part of a protocol's name.
-    #[error("the network name {0:?} is not usable: it takes 1 to 63 of a-z, 0-9, '-', '_' and '.'")]
+    #[error("the network name {0:?} is not usable: it takes 1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'")]
     Network(String),
     /// A listen address is not of a form that casd speaks.
     #[error(

@@ -12,7 +12,7 @@ pub enum Error {
         m: u8,
     },
     /// Text that is not `K+M`.
-    #[error("parity is written K+M, such as 16+4, or none; this is {0:?}")]
+    #[error("parity is written K+M, such as 16+4 (K is 1 to 128, M is 1 to 64), or none; this is {0:?}")]
     Text(String),
     /// Another number of shards than the stripe has, or one that is longer than the stripe's longest chunk.
     #[error("the shards do not fit their stripe")]

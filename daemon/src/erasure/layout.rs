@@ -56,8 +56,11 @@ impl FromStr for Geometry {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::Text(text.to_owned());
         let (k, m) = text.split_once('+').ok_or_else(wrong)?;
-        let number =
-            |part: &str| part.parse::<u16>().map_err(|_| wrong()).map(|n| u8::try_from(n).unwrap_or(u8::MAX));
+        // Digits only: `parse` would also take a sign.
+        let number = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => part.parse::<u8>().map_err(|_| wrong()),
+            false => Err(wrong()),
+        };
         Self::new(number(k)?, number(m)?)
     }
 }
@@ -214,7 +217,7 @@ mod tests {
     fn geometries_have_a_range_and_one_spelling() {
         assert_eq!("16+4".parse(), Ok(Geometry::DEFAULT));
         assert_eq!(Geometry::DEFAULT.to_string(), "16+4");
-        for bad in ["", "16", "16+", "+4", "16-4", "a+b", "16+4+1", "-1+4", "70000+1"] {
+        for bad in ["", "16", "16+", "+4", "16-4", "a+b", "16+4+1", "-1+4", "16++4", "16+ 4", "70000+1"] {
             assert!(matches!(bad.parse::<Geometry>(), Err(Error::Text(_))), "{bad}");
         }
         for bad in ["0+1", "1+0", "129+1", "1+65", "128+64x"] {

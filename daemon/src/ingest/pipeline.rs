@@ -11,7 +11,7 @@ use super::{AddOptions, Added, Error, Ingest, Input, new_object};
 use crate::content::{
     self, CHUNK_LEN, CODEC_RS8, Chunk, ManifestBuilder, ObjectId, ParityClaim, ParityPart, Place,
 };
-use crate::erasure::Geometry;
+use crate::erasure::{Geometry, Layout};
 use crate::store::{Committed, Item, Lease};
 
 /// Chunks of one add that are hashed at once.
@@ -71,6 +71,7 @@ impl Add {
 
     /// Takes input while there is room, and hashed chunks as they come.
     async fn drive(mut self, mut input: mpsc::Receiver<Input>) -> Result<Added, Error> {
+        self.reserve()?;
         loop {
             tokio::select! {
                 biased;
@@ -82,6 +83,17 @@ impl Add {
                 },
             }
         }
+    }
+
+    /// Reserves room for what is announced, parity and all, so that what cannot fit is refused before it is sent.
+    fn reserve(&self) -> Result<(), Error> {
+        let Some(length) = self.options.length.filter(|length| *length > CHUNK_LEN) else { return Ok(()) };
+        if length > content::MAX_OBJECT {
+            return Err(content::Error::TooLong { length }.into());
+        }
+        let layout = self.options.parity.and_then(|geometry| Layout::new(length, geometry));
+        let parity = layout.map_or(0, |layout| layout.parity_chunks().saturating_mul(CHUNK_LEN));
+        Ok(self.lease.reserve(length.saturating_add(parity))?)
     }
 
     /// Cuts a message and begins to hash what is complete.

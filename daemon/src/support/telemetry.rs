@@ -25,7 +25,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 /// What is logged when `CASD_LOG` says nothing: casd's own events, and what libraries warn of, but for those
 /// that warn of strangers' everyday mistakes.
-const FILTER: &str = "warn,libp2p_kad=error,libp2p_mdns=error,quinn_udp=error,casd=info";
+const FILTER: &str = "warn,libp2p_kad=error,libp2p_swarm=error,libp2p_mdns=error,quinn_udp=error,casd=info";
 
 /// The longest line of text output in bytes; the rest is cut. No event of ours comes near it.
 const MAX_LINE: usize = 4096;

@@ -13,6 +13,10 @@ use super::{Action, Bits, PeerNo, Planner, Shard, Stripes};
 /// How long a stripe that nobody can be counted on to finish keeps its room while another one waits for it.
 const TURN: Duration = Duration::from_secs(30);
 
+/// How long a stripe that was given up stays so: two that need each other's room would else take turns for ever
+/// within one moment.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// How a stripe stands, in shards.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -66,13 +70,23 @@ impl Planner {
             return Opening::Useless;
         };
         if self.stripes.is_open(stripe) {
-            return if tally.gap() > tally.spare { Opening::Useless } else { Opening::Open };
+            if tally.gap() > tally.spare {
+                return Opening::Useless;
+            }
+            // It may have been opened when it needed less, and be kept waiting by one that nobody can finish.
+            if !self.has_parity_room(stripe, tally) {
+                self.make_parity_room(stripe, tally, actions);
+            }
+            return Opening::Open;
         }
         if tally.is_hopeless() {
             return Opening::Useless;
         }
+        if self.stripes.abandoned_at(stripe).is_some_and(|at| self.now < at + PAUSE) {
+            return Opening::Full;
+        }
         if !self.has_parity_room(stripe, tally) {
-            self.make_parity_room(tally.gap() <= tally.spare, actions);
+            self.make_parity_room(stripe, tally, actions);
             if !self.has_parity_room(stripe, tally) {
                 return Opening::Full;
             }
@@ -82,10 +96,10 @@ impl Planner {
         Opening::Opened
     }
 
-    /// Whether another stripe may be opened besides those that are.
+    /// Whether what a stripe lacks may be asked for besides what the others have.
     fn has_parity_room(&self, stripe: u32, tally: Tally) -> bool {
         let more = u64::from(tally.gap()) * self.shard_bytes(stripe);
-        self.stripes.open().next().is_none() || more <= self.parity_room()
+        self.stripes.open().all(|open| open == stripe) || more <= self.parity_room()
     }
 
     /// Whether a data chunk will be rebuilt from what is here and asked for, so that it need not be asked for.
@@ -189,18 +203,37 @@ impl Planner {
         }
     }
 
-    /// Gives up open stripes that nobody can be counted on to finish, as another one needs their room: at once
-    /// when that one can be finished for certain, else by turns.
-    fn make_parity_room(&mut self, certain: bool, actions: &mut Vec<Action>) {
-        for stripe in self.stripes.open().collect::<Vec<_>>() {
-            let Some(state) = self.stripes.state(stripe) else { continue };
+    /// Gives up other open stripes that nobody can be counted on to finish, as this one needs their room: at once
+    /// when this one can be finished for certain, else by turns. None is given up unless that makes the room: it
+    /// would only be opened again, for ever.
+    fn make_parity_room(&mut self, needy: u32, tally: Tally, actions: &mut Vec<Action>) {
+        let more = u64::from(tally.gap()) * self.shard_bytes(needy);
+        let certain = tally.gap() <= tally.spare;
+        let others = || self.stripes.open().filter(|&stripe| stripe != needy);
+        let yields = |&stripe: &u32| {
+            let Some(state) = self.stripes.state(stripe) else { return false };
             let waited = self.now.saturating_sub(state.moved_at) >= TURN;
             let doubtful = self.tally(stripe).is_some_and(|tally| tally.gap() > tally.spare);
-            if doubtful && !state.rebuilding && (certain || waited) {
-                self.give_up(stripe, actions);
-                self.stripes.abandon(stripe);
-            }
+            doubtful && !state.rebuilding && (certain || waited)
+        };
+        let yielding: Vec<u32> = others().filter(yields).collect();
+        let freed: u64 = yielding.iter().map(|&stripe| self.parity_bytes(stripe)).sum();
+        let all = yielding.len() == others().count();
+        if !all && more > self.parity_room().saturating_add(freed) {
+            return;
         }
+        for stripe in yielding {
+            self.give_up(stripe, actions);
+            self.stripes.abandon(stripe, self.now);
+        }
+    }
+
+    /// Bytes of a stripe's parity in memory and on the way.
+    fn parity_bytes(&self, stripe: u32) -> u64 {
+        let held = self.stripes.state(stripe).map_or(0, |state| state.held.count());
+        let asked: usize =
+            self.flight.parity_of(stripe).into_iter().map(|shard| self.flight.peers(shard).len()).sum();
+        (held + asked as u64) * self.shard_bytes(stripe)
     }
 
     /// Looks at all open stripes: a peer has come, gone or told what it lacks.

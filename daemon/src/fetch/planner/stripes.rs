@@ -14,8 +14,8 @@ pub(super) struct Stripes {
     states: BTreeMap<u32, State>,
     /// The stripes that parity is being asked for.
     open: BTreeSet<u32>,
-    /// Stripes that were given up once: asking for their parity again is no progress.
-    abandoned: BTreeSet<u32>,
+    /// Stripes that were given up once, and when: asking for their parity again is no progress.
+    abandoned: BTreeMap<u32, Duration>,
 }
 
 /// What is known of one stripe's parity.
@@ -112,13 +112,18 @@ impl Stripes {
     }
 
     /// Notes that a stripe was given up.
-    pub(super) fn abandon(&mut self, stripe: u32) {
-        self.abandoned.insert(stripe);
+    pub(super) fn abandon(&mut self, stripe: u32, now: Duration) {
+        self.abandoned.insert(stripe, now);
+    }
+
+    /// When a stripe was given up last.
+    pub(super) fn abandoned_at(&self, stripe: u32) -> Option<Duration> {
+        self.abandoned.get(&stripe).copied()
     }
 
     /// Whether a stripe was given up before.
     pub(super) fn is_abandoned(&self, stripe: u32) -> bool {
-        self.abandoned.contains(&stripe)
+        self.abandoned.contains_key(&stripe)
     }
 
     /// Forgets the state of a stripe.

@@ -131,6 +131,10 @@ impl World {
                 assert!(world.reading() || world.planner.is_stalled(at, SILENCE), "silent and not stalled");
                 break;
             }
+            if world.planner.is_stalled(at, 4 * SILENCE) {
+                // Parity goes on coming for stripes that take turns in too little room: no progress, says the planner.
+                break;
+            }
             world.now = at;
             world.step(todo);
             steps += 1;

@@ -234,15 +234,18 @@ const MAX_KNOWN_NAME: usize = 200;
 /// an option, drive a terminal or leave the folder replaced by `_`. Nothing when nothing is left.
 pub(crate) fn safe_name(name: &str) -> Option<String> {
     let last = name.rsplit('/').find(|part| !part.is_empty())?;
-    let mut safe: String =
-        last.chars().map(|c| if crate::output::text::deceives(c) || c == '\\' { '_' } else { c }).collect();
+    let mut safe: String = last
+        .trim()
+        .chars()
+        .map(|c| if crate::output::text::deceives(c) || c == '\\' { '_' } else { c })
+        .collect();
     if safe.starts_with(['.', '-', '~']) {
         safe.replace_range(..1, "_");
     }
     let end =
         safe.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MAX_KNOWN_NAME).last();
     safe.truncate(end.unwrap_or_default());
-    let safe = safe.trim();
+    let safe = safe.trim_end();
     (safe.chars().any(|c| c != '_' && c != '.')).then(|| safe.to_owned())
 }
 
@@ -259,6 +262,10 @@ mod tests {
             ("../../x", Some("x")),
             ("dir/", Some("dir")),
             (".bashrc", Some("_bashrc")),
+            (" .bashrc", Some("_bashrc")),
+            ("\u{3000}.ssh", Some("_ssh")),
+            ("\u{a0}~x ", Some("_x")),
+            ("x/ -rf", Some("_rf")),
             ("-rf", Some("_rf")),
             ("a\u{1b}[2J\u{202e}b\0", Some("a_[2J_b_")),
             ("..", None),

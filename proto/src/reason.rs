@@ -70,6 +70,8 @@ reasons! {
     Ambiguous "AMBIGUOUS" FailedPrecondition false;
     /// The store takes nothing more since a disk error.
     ReadOnly "READ_ONLY" FailedPrecondition false;
+    /// The object is stored here, and is private where this says public, or the other way round.
+    Privacy "PRIVACY" FailedPrecondition false;
     /// The peer is of another network.
     OtherNetwork "OTHER_NETWORK" FailedPrecondition false;
     /// A range that starts behind the object's end.

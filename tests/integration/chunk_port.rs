@@ -330,7 +330,7 @@ fn another_identity_or_version_than_expected_is_named() {
     let other = other.start();
     let at = other.chunk_address();
     let (_, socket) = at.split_once('@').unwrap();
-    let wrong = format!("{}@{socket}", node.id());
+    let wrong = format!("{}@{socket}", casd::peer::Keypair::generate_ed25519().public().to_peer_id());
     node.ctl().run(&["connect", &wrong]).done().refused(&[1], &other.peer_id());
     let newer = Liar::with(Hello { least: 2, most: 9, ..hello(&network, Role::Giver) }, |_, _| Reply::Close);
     node.ctl().run(&["connect", &newer.address]).done().refused(&[1], "version");

@@ -16,6 +16,7 @@ mod bad_input;
 mod chunk_port;
 mod cli_local;
 mod config_cli;
+mod damage;
 mod many_nodes;
 mod python;
 mod service;

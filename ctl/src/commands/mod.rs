@@ -28,6 +28,7 @@ use tonic::transport::Channel;
 
 use crate::args::{Args, Verb};
 use crate::error::{Exit, Failure};
+use crate::output::text::{deceives, escaped};
 use crate::output::{Line, Output};
 use crate::socket;
 
@@ -109,10 +110,21 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if !asked && std::env::args_os().any(|arg| arg == "--json") {
         let text = error.to_string();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let message = lines.next().unwrap_or_default().trim_start_matches("error: ");
+        let mut message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        if message.ends_with(':') {
+            // What is missing stands in the lines below, up to the usage.
+            let named: Vec<&str> = lines.clone().take_while(|line| !line.starts_with("Usage:")).collect();
+            message = format!("{message} {}", named.join(", "));
+        }
         let hint = lines.find_map(|line| line.strip_prefix("tip: ")).unwrap_or("see `casctl --help`");
         let failure = Failure::local(Exit::Usage, "USAGE", message).hint(hint);
         Output { json: true, quiet: false }.failure(&failure);
+        return Exit::Usage.into();
+    }
+    if !asked && error.to_string().chars().any(|c| c != '\n' && deceives(c)) {
+        // It repeats what was typed, or pasted from a stranger: not for a terminal as it is.
+        let lines: Vec<String> = error.to_string().lines().map(escaped).collect();
+        eprintln!("{}", lines.join("\n"));
         return Exit::Usage.into();
     }
     // The terminal may be gone; then there is nobody to tell.

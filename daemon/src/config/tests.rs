@@ -200,7 +200,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[store]\nparity = \"16\"",
-        "casd.toml:2:10: key `store.parity`: parity is written K+M, such as 16+4, or none; this is \"16\"",
+        "casd.toml:2:10: key `store.parity`: parity is written K+M, such as 16+4 (K is 1 to 128, M is 1 to 64), or none; this is \"16\"",
     ),
     (
         "[store]\nparity = \"129+4\"",

@@ -118,7 +118,6 @@ impl EventLoop {
             let _ = done.send(Ok(peer));
             return;
         }
-        self.reach.give(&address);
         self.connecting.entry(peer).or_default().push((address.clone(), done));
         self.dial(peer, vec![address], PeerCondition::Always);
     }

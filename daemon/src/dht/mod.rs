@@ -84,6 +84,8 @@ struct Inner {
     routed: watch::Receiver<bool>,
     /// Whether there are configured nodes to join by.
     has_bootstrap: bool,
+    /// What may be dialled.
+    reach: Arc<Reach>,
     /// Who this node is.
     local: PeerId,
     /// Signs batches.
@@ -171,7 +173,7 @@ impl Dht {
         let mut event_loop =
             EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, (here, routing));
         event_loop.publish_addresses();
-        reach.watch(tasks);
+        Arc::clone(&reach).watch(tasks);
         let stopping = tasks.clone();
         tasks.spawn("dht", event_loop.run(stopping));
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -182,6 +184,7 @@ impl Dht {
             addresses,
             routed,
             has_bootstrap,
+            reach,
             local,
             keypair,
             network,
@@ -205,6 +208,12 @@ impl Dht {
     /// # Errors
     /// The address names nobody, nobody answers there, or the node is of another network.
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, Error> {
+        self.0.reach.give(&address);
+        self.reach(address).await
+    }
+
+    /// As [`Dht::connect`], of an address that a stranger told: only as far as [`Reach`] allows.
+    async fn reach(&self, address: Multiaddr) -> Result<PeerId, Error> {
         let peer = peer_of(&address).ok_or_else(|| Error::NoPeerId(address.clone()))?;
         if peer == self.0.local {
             return Err(Error::Myself(address));
@@ -249,7 +258,7 @@ impl Discovery for Dht {
 
     fn chunk_addresses(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>> {
         let dht = self.clone();
-        Box::pin(async move {
+        let learn = async move {
             let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, done });
             let mut chunk = ask().await.unwrap_or_default();
             for address in known {
@@ -257,12 +266,18 @@ impl Discovery for Dht {
                     break;
                 }
                 let Ok(address) = address.with_p2p(peer) else { continue };
-                if dht.connect(address).await.is_ok() {
+                if dht.reach(address).await.is_ok() {
                     chunk = ask().await.unwrap_or_default();
                 }
             }
             chunk
-        })
+        };
+        // However many addresses a stranger tells, they hold up no more than one would.
+        Box::pin(async move { tokio::time::timeout(CONNECT, learn).await.unwrap_or_default() })
+    }
+
+    fn vouch(&self, address: &Multiaddr) {
+        self.0.reach.give(address);
     }
 }
 

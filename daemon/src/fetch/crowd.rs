@@ -237,6 +237,9 @@ pub(super) async fn sockets(parts: &Parts, at: &PeerAddr) -> Vec<SocketAddr> {
         Reach::Chunk(Host::Name(name), port) => {
             tokio::net::lookup_host((name.as_str(), *port)).await.map(Iterator::collect).unwrap_or_default()
         }
-        Reach::Dht(address) => parts.discovery.chunk_addresses(at.peer, vec![address.clone()]).await,
+        Reach::Dht(address) => {
+            parts.discovery.vouch(address);
+            parts.discovery.chunk_addresses(at.peer, vec![address.clone()]).await
+        }
     }
 }

@@ -34,6 +34,16 @@ pub enum Error {
         /// Which chunks, such as `chunks 3-7, 12 (6 of 20)`.
         missing: String,
     },
+    /// Chunks that were here have rotted, parity did not help, and nobody who was asked has them.
+    #[error(
+        "{id} is damaged here, and nobody was found who has what is missing: {missing}; add the file again to heal it"
+    )]
+    Damaged {
+        /// The object.
+        id: ObjectId,
+        /// Which chunks, as in [`Error::Stalled`].
+        missing: String,
+    },
     /// A range beyond the object's end.
     #[error("the object has {length} bytes and the range begins at {offset}")]
     Range {

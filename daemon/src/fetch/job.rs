@@ -1,5 +1,7 @@
 //! One fetch: the planner's events come from sockets, its actions go to them.
 
+mod mend;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ use super::shelf::{Order, Shelf};
 use super::{Error, Event, Notice, Parts, Progress, Request, Summary, learn};
 use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
 use crate::session::{Asker, Have};
-use crate::store::Lease;
+use crate::store::{Lease, State};
 
 /// How often a caller is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -68,6 +70,9 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// How long a reader waits for what has rotted here while there is nobody to ask.
+const ALONE: Duration = Duration::from_secs(5);
+
 /// What a peer says it holds; `None` when it holds nothing of the object.
 type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Option<Have>)> + Send>>;
 /// A parity part with its pages, from one peer.
@@ -109,6 +114,8 @@ struct Job {
     quiet: bool,
     /// Chunks of the object that are here.
     here: u64,
+    /// The object was here whole once: what is missing has rotted.
+    was_whole: bool,
     summary: Summary,
     /// For the rate: bytes from peers when it was last told.
     told: (Instant, u64),
@@ -126,6 +133,7 @@ impl Job {
             shelf.put(place(&wanted, index), None);
         }
         let here = local.count();
+        let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
         let planner = Planner::new(plan(&parts, &request, &shape, &wanted, local));
         Self {
             planner,
@@ -138,6 +146,7 @@ impl Job {
             rebuilding: FuturesUnordered::new(),
             quiet: false,
             here,
+            was_whole,
             summary,
             told: (started, 0),
             parts,
@@ -169,6 +178,9 @@ impl Job {
         let mut ticks = tokio::time::interval(PROGRESS);
         let members: Vec<PeerNo> = self.crowd.members().map(|(peer, _)| peer).collect();
         self.tell(planner::Event::Tick);
+        if self.was_whole && !self.planner.is_done() {
+            self.learn_local_parity();
+        }
         members.into_iter().for_each(|peer| self.joined(peer));
         loop {
             self.act();
@@ -188,10 +200,7 @@ impl Job {
                 Some((peer, have)) = self.haves.next() => self.has(peer, have.as_ref()),
                 Some(part) = self.learning.next() => self.learned(part),
                 Some((stripe, rebuilt)) = self.rebuilding.next() => self.rebuilt(stripe, rebuilt)?,
-                Some(chunk) = losses.recv() => {
-                    self.here = self.here.saturating_sub(1);
-                    self.tell(planner::Event::Lost { chunk });
-                }
+                Some(chunk) = losses.recv() => self.lost(chunk),
                 Some(()) = wakeup => self.tell(planner::Event::Tick),
                 _ = ticks.tick() => self.tick(out)?,
             }
@@ -351,51 +360,19 @@ impl Job {
         let _ = self.parts.notices.try_send(Notice::Holds(self.request.id));
     }
 
-    /// A peer told of parity, or of none.
-    fn learned(&mut self, part: Part) {
-        let Some((part, pages)) = part.filter(|_| self.parity.is_none()) else { return };
-        if let Some(parity) = Parity::new(&self.shape, &part, &pages) {
-            let stripes = parity.stripes();
-            self.parity = Some(parity);
-            self.tell(planner::Event::ParityKnown { stripes });
-        }
-    }
-
-    fn rebuild(&mut self, stripe: u32) {
-        let rebuild =
-            self.parity.as_ref().and_then(|p| p.rebuild(stripe, &self.shape, &self.parts, &self.lease));
-        match rebuild {
-            Some(rebuild) => self.rebuilding.push(Box::pin(async move { (stripe, rebuild.run().await) })),
-            None => self.tell(planner::Event::RebuildFailed { stripe }),
-        }
-    }
-
-    fn rebuilt(&mut self, stripe: u32, rebuilt: Rebuilt) -> Result<(), Error> {
-        match rebuilt {
-            Rebuilt::Chunks(chunks) => {
-                self.summary.rebuilt += chunks.len() as u64;
-                let indexes = chunks.iter().map(|(index, _)| *index).collect();
-                chunks.into_iter().for_each(|(index, bytes)| self.stored(index, bytes));
-                self.tell(planner::Event::Rebuilt { stripe, chunks: indexes });
-            }
-            Rebuilt::False => {
-                let maker = self.parity.take().map(|parity| parity.maker());
-                tracing::warn!(object = %self.request.id, maker = ?maker, "the parity of this object is false; it is not used");
-                self.tell(planner::Event::RebuildFailed { stripe });
-            }
-            Rebuilt::Lost(chunk) => self.tell(planner::Event::Lost { chunk }),
-            Rebuilt::Store(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
     /// Twice a second: progress, and whether it has stalled.
     fn tick(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
-        if self.planner.is_stalled(self.now(), self.request.stall) {
+        // Whoever reads what has rotted here, and knows nobody to ask, need not wait for long.
+        let is_alone = self.was_whole && self.quiet && self.crowd.len() == 0;
+        let limit = if is_alone { self.request.stall.min(ALONE) } else { self.request.stall };
+        if self.planner.is_stalled(self.now(), limit) {
             let missing: Vec<u64> = self.planner.missing().collect();
-            let seconds = self.request.stall.as_secs();
+            let (id, seconds) = (self.request.id, self.request.stall.as_secs());
             let missing = name_missing(&missing, self.shape.chunks());
-            return Err(Error::Stalled { id: self.request.id, seconds, missing });
+            return Err(match self.was_whole {
+                true => Error::Damaged { id, missing },
+                false => Error::Stalled { id, seconds, missing },
+            });
         }
         let received: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
         let (since, before) = std::mem::replace(&mut self.told, (Instant::now(), received));

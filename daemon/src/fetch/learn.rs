@@ -131,6 +131,7 @@ pub(super) async fn parity_of(asker: Asker, id: ObjectId) -> Option<(ParityPart,
 pub(super) fn entry(parts: &Parts, request: &Request, shape: &Shape) -> NewObject {
     let known = parts.store.object(&request.id);
     NewObject {
+        private: known.as_ref().is_some_and(|info| info.private),
         name: request.name.clone().or(known.and_then(|info| info.name)),
         pin: request.pin,
         ..NewObject::new(request.id, shape.length(), unix_now())

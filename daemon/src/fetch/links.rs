@@ -82,7 +82,7 @@ impl Links {
     /// # Errors
     /// [`Unconnected`]: what the last address that was tried gave.
     pub async fn connect(&self, peer: PeerId, addresses: &[SocketAddr]) -> Result<Asker, Unconnected> {
-        let slot = Arc::clone(self.slots().entry(peer).or_default());
+        let slot = self.slot(peer);
         let _dialling = slot.dialling.lock().await;
         if let Some(asker) = slot.open() {
             return Ok(asker);
@@ -102,6 +102,13 @@ impl Links {
         }
         self.forget(&peer);
         Err(last)
+    }
+
+    /// The slot of a peer. Those of sessions that have ended, and that nobody dials, are dropped on the way.
+    fn slot(&self, peer: PeerId) -> Arc<Slot> {
+        let mut slots = self.slots();
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.open().is_some());
+        Arc::clone(slots.entry(peer).or_default())
     }
 
     async fn dial(&self, peer: PeerId, at: SocketAddr) -> Result<Asker, Unconnected> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::planner::Shard;
 use super::shape::Shape;
 use super::{Parts, planner};
 use crate::content::{CODEC_RS8, Chunk, ChunkId, ChunkRef, ParityPage, ParityPart, Place};
 use crate::erasure::{self, Geometry, Layout};
 use crate::peer::PeerId;
-use crate::store::{self, Item, Lease};
+use crate::store::{self, Item, Lease, Store};
 
 /// The parity of one object, as its maker claims it.
 pub(super) struct Parity {
@@ -30,6 +31,8 @@ pub(super) enum Rebuilt {
     False,
     /// A chunk of the stripe is no longer in the store.
     Lost(u64),
+    /// Parity that lies in the store cannot be read.
+    Short,
     /// The store failed, which ends the fetch.
     Store(store::Error),
 }
@@ -86,6 +89,21 @@ impl Parity {
         self.held.remove(&stripe);
     }
 
+    /// The parity chunks of a stripe that are in the store.
+    fn refs(&self, stripe: u32, store: &Store) -> Vec<(u8, ChunkRef)> {
+        let parity = self.layout.stripe(u64::from(stripe)).map_or(0, |stripe| stripe.parity);
+        let all =
+            (0..u8::try_from(parity).unwrap_or(u8::MAX)).filter_map(|at| Some((at, self.chunk(stripe, at)?)));
+        all.filter(|(_, chunk)| store.has(&chunk.id)).collect()
+    }
+
+    /// The parity that is in the store of the stripe of a data chunk.
+    pub(super) fn stored(&self, chunk: u64, store: &Store) -> Vec<Shard> {
+        let stripe = self.layout.iter().position(|stripe| stripe.chunks().contains(&chunk));
+        let Some(stripe) = stripe.and_then(|stripe| u32::try_from(stripe).ok()) else { return Vec::new() };
+        self.refs(stripe, store).into_iter().map(|(index, _)| Shard::Parity { stripe, index }).collect()
+    }
+
     /// Begins to rebuild a stripe from its data chunks in the store and the parity chunks here.
     pub(super) fn rebuild(
         &self,
@@ -97,6 +115,7 @@ impl Parity {
         Some(Rebuild {
             stripe: self.layout.stripe(u64::from(number))?,
             parity: self.held.get(&number).cloned().unwrap_or_default(),
+            stored: self.refs(number, &parts.store),
             shape: shape.clone(),
             parts: Arc::clone(parts),
             lease: Arc::clone(lease),
@@ -107,7 +126,10 @@ impl Parity {
 /// The rebuilding of one stripe.
 pub(super) struct Rebuild {
     stripe: erasure::Stripe,
+    /// Parity in memory.
     parity: Vec<(u8, Bytes)>,
+    /// Parity in the store.
+    stored: Vec<(u8, ChunkRef)>,
     shape: Shape,
     parts: Arc<Parts>,
     lease: Arc<Lease>,
@@ -124,6 +146,8 @@ impl Rebuild {
         let rebuilt = self.parts.pool.run(move || compute(&stripe, &shape, &shards)).await;
         let chunks = match rebuilt {
             Ok(chunks) => chunks,
+            // What the store has rotted: were it told again that it is here, this would begin again.
+            Err(erasure::Error::TooFew { .. }) if !self.stored.is_empty() => return Rebuilt::Short,
             Err(erasure::Error::TooFew { .. }) => return Rebuilt::Lost(self.first_missing()),
             Err(_) => return Rebuilt::False,
         };
@@ -150,9 +174,15 @@ impl Rebuild {
             });
         }
         shards.resize(self.stripe.data + self.stripe.parity, None);
+        let at = |index: u8| self.stripe.data + usize::from(index);
         for (index, bytes) in &self.parity {
-            if let Some(shard) = shards.get_mut(self.stripe.data + usize::from(*index)) {
+            if let Some(shard) = shards.get_mut(at(*index)) {
                 *shard = Some(bytes.clone());
+            }
+        }
+        for (index, chunk) in &self.stored {
+            if let Some(shard) = shards.get_mut(at(*index)).filter(|shard| shard.is_none()) {
+                *shard = self.parts.store.chunk(chunk).await?.map(Chunk::into_bytes);
             }
         }
         Ok(shards)

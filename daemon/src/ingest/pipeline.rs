@@ -71,7 +71,7 @@ impl Add {
 
     /// Takes input while there is room, and hashed chunks as they come.
     async fn drive(mut self, mut input: mpsc::Receiver<Input>) -> Result<Added, Error> {
-        self.reserve()?;
+        self.reserve().await?;
         loop {
             tokio::select! {
                 biased;
@@ -86,14 +86,14 @@ impl Add {
     }
 
     /// Reserves room for what is announced, parity and all, so that what cannot fit is refused before it is sent.
-    fn reserve(&self) -> Result<(), Error> {
+    async fn reserve(&mut self) -> Result<(), Error> {
         let Some(length) = self.options.length.filter(|length| *length > CHUNK_LEN) else { return Ok(()) };
         if length > content::MAX_OBJECT {
             return Err(content::Error::TooLong { length }.into());
         }
         let layout = self.options.parity.and_then(|geometry| Layout::new(length, geometry));
         let parity = layout.map_or(0, |layout| layout.parity_chunks().saturating_mul(CHUNK_LEN));
-        Ok(self.lease.reserve(length.saturating_add(parity))?)
+        Ok(self.lease.reserve(length.saturating_add(parity)).await?)
     }
 
     /// Cuts a message and begins to hash what is complete.

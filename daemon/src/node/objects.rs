@@ -246,9 +246,12 @@ impl Node {
         if !caller.is_admin {
             return Err(Error::AdminOnly("collect"));
         }
+        // Taken before, since afterwards nobody knows: what was never announced is not to be withdrawn.
+        let private = self.store().private_objects();
         let collected = self.store().collect(crate::support::unix_now(), dry_run).await?;
         if !dry_run {
-            self.parts.announcer.drop_keys(collected.objects.iter().map(|id| *id.as_bytes()));
+            let public = collected.objects.iter().filter(|id| !private.contains(id));
+            self.parts.announcer.drop_keys(public.map(|id| *id.as_bytes()));
         }
         Ok(collected)
     }

@@ -84,6 +84,10 @@ impl Node {
     /// [`Error::Address`], [`Error::Unreachable`], [`Error::OtherNetwork`].
     pub async fn connect(&self, text: &str) -> Result<PeerId, Error> {
         let address = Self::address(text)?;
+        if address.peer == self.about().peer {
+            let why = "that is this node itself".to_owned();
+            return Err(Error::Unreachable { address: text.to_owned(), why });
+        }
         let failed = |why: Unconnected| match why {
             Unconnected::OtherNetwork => Error::OtherNetwork(text.to_owned()),
             Unconnected::Unreachable(why) => Error::Unreachable { address: text.to_owned(), why },

@@ -122,6 +122,10 @@ pub trait Discovery: Send + Sync {
     /// A peer's chunk ports, asked of it over libp2p when they are not known; `known` are addresses to reach it at
     /// besides those that are known already. Empty when they cannot be had.
     fn chunk_addresses(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>>;
+
+    /// The owner of this node gave this address: it may be dialled wherever it leads. Addresses that strangers tell may
+    /// not.
+    fn vouch(&self, address: &Multiaddr);
 }
 
 /// Tells the network what this node holds.

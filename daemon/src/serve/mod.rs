@@ -7,11 +7,10 @@ mod hidden;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::content::{CHUNK_LEN, Chunk, ChunkRef, Manifest, ManifestTop, ObjectId, Place};
 use crate::peer::PeerId;
@@ -23,22 +22,17 @@ use hidden::Hidden;
 /// How giving is to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Chunks that are read for others at once; each costs 1 MiB of memory until it is sent.
+    /// Chunks on their way to others beside one for each session: 1 MiB of memory each until it is sent.
     pub slots: usize,
-    /// How long a request waits for a slot before it is told to come again.
-    pub patience: Duration,
     /// `transfer.upload_per_peer`: bytes a second to each, 0 for no limit.
     pub per_peer: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 32, patience: Duration::from_secs(2), per_peer: 0 }
+        Self { slots: 32, per_peer: 0 }
     }
 }
-
-/// When a peer that found no slot is to come again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// Manifests kept in memory for peers that ask: a few busy objects.
 const MANIFESTS: usize = 8;
@@ -132,11 +126,9 @@ impl Serve {
     }
 
     async fn give_chunk(&self, chunk: ChunkRef) -> Answer<Chunk> {
-        if self.hidden.contains(&chunk.id).await {
+        if self.hidden.chunks().await.is_none_or(|hidden| hidden.contains(&chunk.id)) {
             return Answer::NotFound;
         }
-        let slot = tokio::time::timeout(self.options.patience, self.slots.acquire()).await;
-        let Ok(Ok(_slot)) = slot else { return Answer::Busy(AGAIN) };
         match told(self.store.chunk(&chunk).await).flatten() {
             Some(chunk) => Answer::Found(chunk),
             None => Answer::NotFound,
@@ -153,7 +145,11 @@ impl Serve {
         };
         let chunks: Vec<_> = (0..manifest.chunks()).filter_map(|index| manifest.chunk(index)).collect();
         let held = self.store.has_all(chunks.iter().map(|chunk| chunk.id).collect()).await;
-        let held = |index: usize| held.get(index) == Some(&true) || manifest.is_zero(index as u64);
+        let hidden = self.hidden.chunks().await?;
+        let held = |index: usize| {
+            manifest.is_zero(index as u64)
+                || held.get(index) == Some(&true) && !hidden.contains(&chunks[index].id)
+        };
         let whole = info.state == State::Whole && (0..chunks.len()).all(held);
         let byte = |at: usize| {
             (0..8).fold(0, |byte, bit| {
@@ -205,6 +201,10 @@ impl Giver for Serve {
 
     fn parity_page(&self, _: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>> {
         Box::pin(async move { answer(self.give_parity_page(object, digest).await) })
+    }
+
+    fn room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok()
     }
 
     fn chunk(&self, _: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {

@@ -22,7 +22,12 @@ pub(super) async fn run(
     options: Options,
     tasks: Tasks,
 ) {
-    let ping = || drop(shared.out.try_send(Frame::Ping(0)));
+    // A session that nobody uses is left to end: the giver has others waiting for its place.
+    let ping = || {
+        if shared.pending.is_used() {
+            drop(shared.out.try_send(Frame::Ping(0)));
+        }
+    };
     let (error, reason) = tokio::select! {
         error = read(&shared, &mut reader) => { let reason = error.reason(); (error, reason) }
         error = write(&mut writer, &mut out) => { let reason = error.reason(); (error, reason) }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::frames::{Ask, Frame, MAX_NEWS, Record, SLICE};
 use super::giver::{Giver, stretches};
@@ -82,10 +82,16 @@ pub async fn give(
         writer.part(error.reason(), "").await;
         return Err(error);
     }
-    let side = Side { peer, giver, ledger: Ledger::new(options.requests, options.bytes) };
+    let side = Side {
+        peer,
+        giver,
+        ledger: Ledger::new(options.requests, options.bytes),
+        own: Arc::new(Semaphore::new(1)),
+    };
     let ended = tokio::select! {
         ended = side.run(&mut reader, &mut writer, options, tasks) => ended,
         error = watch(&meter, options, || {}) => if error == Error::Idle { Ok(Ended::Idle) } else { Err(error) },
+        () = side.unused(options.idle) => Ok(Ended::Idle),
     };
     let reason = match &ended {
         Ok(Ended::ByAsker) => None,
@@ -104,6 +110,8 @@ struct Side {
     peer: PeerId,
     giver: Arc<dyn Giver>,
     ledger: Ledger,
+    /// Room in memory for the one chunk that every session may have, however many others there are.
+    own: Arc<Semaphore>,
 }
 
 /// One request on its lane. Runs have been taken apart.
@@ -119,7 +127,7 @@ struct Outbox {
     /// Small frames, which go first.
     control: mpsc::Sender<Frame>,
     /// Chunks, each in the writer's hand until its last slice.
-    chunks: mpsc::Sender<(u32, Bytes)>,
+    chunks: mpsc::Sender<Sending>,
 }
 
 /// The ends of the lanes that the reader fills.
@@ -158,6 +166,19 @@ impl Side {
         }
     }
 
+    /// Ends when nothing was asked for during `idle`: pings alone do not keep a place that others wait for.
+    async fn unused(&self, idle: Duration) {
+        let mut before = None;
+        loop {
+            let now = (!self.ledger.is_used()).then(|| self.ledger.total());
+            if now.is_some() && now == before {
+                return;
+            }
+            before = now;
+            tokio::time::sleep(idle).await;
+        }
+    }
+
     async fn read(
         &self,
         reader: &mut FrameReader,
@@ -175,6 +196,18 @@ impl Side {
             }
         }
         Ok(Ended::ByAsker)
+    }
+
+    /// Waits for room in memory for a chunk: of what all sessions share while there is any, else this session's own.
+    async fn room(&self) -> OwnedSemaphorePermit {
+        match self.giver.room() {
+            Some(room) => room,
+            // It is never closed.
+            None => match Arc::clone(&self.own).acquire_owned().await {
+                Ok(room) => room,
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     /// Opens a request and puts it on its lane.
@@ -198,6 +231,7 @@ impl Side {
     }
 
     async fn give_chunk(&self, job: Job, out: Outbox) {
+        let room = self.room().await;
         let (request, chunk) = match job {
             Job::Ask(request, Ask::Chunk(chunk)) => (request, Some(chunk)),
             Job::At(request, object, index) if !self.ledger.is_cancelled(request) => {
@@ -212,8 +246,9 @@ impl Side {
                 Answer::Found(chunk) if chunk.reference() != wanted => Frame::NotFound(request),
                 Answer::Found(chunk) if chunk.is_zero() => Frame::Zero(request),
                 Answer::Found(chunk) => {
+                    let bytes = chunk.into_bytes();
                     // The other end of the channel lives as long as the session.
-                    let _ = out.chunks.send((request, chunk.into_bytes())).await;
+                    let _ = out.chunks.send(Sending { request, bytes, sent: 0, _room: room }).await;
                     return;
                 }
                 Answer::NotFound => Frame::NotFound(request),
@@ -270,7 +305,7 @@ impl Side {
         &self,
         writer: &mut FrameWriter,
         mut control: mpsc::Receiver<Frame>,
-        mut chunks: mpsc::Receiver<(u32, Bytes)>,
+        mut chunks: mpsc::Receiver<Sending>,
         tasks: &Tasks,
     ) -> Result<Ended, Error> {
         let mut hand = None;
@@ -279,14 +314,14 @@ impl Side {
                 writer.send().await?;
             }
             if hand.is_none() {
-                hand = chunks.try_recv().ok().map(|(request, bytes)| Sending { request, bytes, sent: 0 });
+                hand = chunks.try_recv().ok();
             }
             let Some(sending) = &mut hand else {
                 writer.flush().await?;
                 tokio::select! {
                     () = tasks.stopping() => {}
                     Some(frame) = control.recv() => self.gather(writer, &frame),
-                    Some((request, bytes)) = chunks.recv() => hand = Some(Sending { request, bytes, sent: 0 }),
+                    Some(sending) = chunks.recv() => hand = Some(sending),
                 }
                 continue;
             };
@@ -364,6 +399,8 @@ struct Sending {
     bytes: Bytes,
     /// How much has gone.
     sent: u32,
+    /// Given back with the last slice, or with the session.
+    _room: OwnedSemaphorePermit,
 }
 
 /// Works on at most `width` jobs at once, until there are no more to come.

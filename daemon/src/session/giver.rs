@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::frames::MAX_BITMAP;
 use super::{Answer, Have};
@@ -24,7 +24,11 @@ pub trait Giver: Send + Sync + 'static {
     /// The parity page of an object with this BLAKE3, encoded.
     fn parity_page(&self, peer: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>>;
 
-    /// A chunk. May wait for a slot; [`Answer::Busy`] when that would take long.
+    /// Room in memory for one more chunk on its way out, kept until its last slice is written; `None` when all is
+    /// taken. One chunk of each session needs none.
+    fn room(&self) -> Option<OwnedSemaphorePermit>;
+
+    /// A chunk.
     fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>>;
 
     /// Which chunk stands at `index` of an object whose manifest is held.

@@ -104,6 +104,11 @@ impl Ledger {
         }
     }
 
+    /// Whether anything is open.
+    pub(super) fn is_used(&self) -> bool {
+        !self.book().open.is_empty()
+    }
+
     /// Requests opened in all.
     pub(super) fn total(&self) -> u64 {
         self.book().total

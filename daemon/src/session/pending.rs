@@ -194,6 +194,11 @@ impl Pending {
         }
     }
 
+    /// Whether anything is open.
+    pub(super) fn is_used(&self) -> bool {
+        !self.book().open.is_empty()
+    }
+
     /// The session has ended: everyone who waits is let go.
     pub(super) fn over(&self) {
         let mut book = self.book();

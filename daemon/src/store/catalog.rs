@@ -121,7 +121,8 @@ impl Catalog {
 
     /// Reads a record and has it proved by `prove`. `None`: not there, or damaged, which has been told.
     ///
-    /// A failing disk is an error the first time; then the record counts as missing, so that it can be healed.
+    /// A sector that cannot be read is an error the first time; then the record counts as missing, so that it can be
+    /// healed. Other failures (no descriptors left, no memory) say nothing about the record: it stays known.
     pub(super) fn read<T>(
         &self,
         key: &Key,
@@ -151,10 +152,13 @@ impl Catalog {
                     }
                     Ok(proved)
                 }
-                Err(error) => {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     self.damaged(key, &entry)?;
-                    if error.kind() == std::io::ErrorKind::NotFound {
-                        return Ok(None);
+                    Ok(None)
+                }
+                Err(error) => {
+                    if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+                        self.damaged(key, &entry)?;
                     }
                     Err(Error::io("read a record")(error))
                 }

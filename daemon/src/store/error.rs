@@ -82,6 +82,16 @@ pub enum Error {
     /// The index failed. It is rebuilt when casd starts again.
     #[error("the store's index failed: {0}; restart casd, and the index is rebuilt")]
     Index(String),
+    /// An object is to be private that is here and is not, or the other way round.
+    #[error(
+        "this object is stored here already and is {}; remove it first to add it as {}",
+        if *.private { "private" } else { "public" },
+        if *.private { "public" } else { "private" }
+    )]
+    Privacy {
+        /// What it is.
+        private: bool,
+    },
     /// The request makes no sense; nothing was changed.
     #[error("{0}")]
     Invalid(&'static str),

@@ -80,6 +80,8 @@ pub(super) struct Inner {
     tasks: Tasks,
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
+    /// When room was last looked for in vain. Held while it is looked for.
+    pub(super) in_vain: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
 
 impl Drop for Inner {
@@ -118,7 +120,8 @@ impl Store {
         let ballast = Ballast::open(Arc::clone(&disk));
         let ledger = Ledger::start((journal, objects), Arc::clone(&health), ballast, pool.clone(), &tasks);
         let damage = Mutex::new(Some(damage));
-        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage };
+        let in_vain = tokio::sync::Mutex::new(None);
+        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage, in_vain };
         Ok(Self { inner: Arc::new(inner) })
     }
 

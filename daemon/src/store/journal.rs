@@ -168,13 +168,24 @@ impl Journal {
     ) -> Result<Self, Error> {
         let file = match disk.open(Path::new(FILE)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::create(disk, key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::first(disk, key),
             Err(error) => return Err(Error::io("open the journal")(error)),
         };
         let mut journal = Self { disk, key, file, end: 0, compacted: 0 };
         journal.replay(&mut each)?;
         journal.compacted = journal.end;
         Ok(journal)
+    }
+
+    /// The journal of a new store. It is made before the first segment is, so where there are segments it was lost, and
+    /// with it the knowledge of which objects there are: to go on as if there were none would be to let go of them all.
+    fn first(disk: Arc<dyn Disk>, key: StoreKey) -> Result<Self, Error> {
+        match disk.list(super::segment::FOLDER.as_ref()).map_err(Error::io("list segments"))?.is_empty() {
+            true => Self::create(disk, key),
+            false => {
+                Err(Error::Damaged { what: "the journal", why: "it is missing, and there are segments" })
+            }
+        }
     }
 
     fn create(disk: Arc<dyn Disk>, key: StoreKey) -> Result<Self, Error> {
@@ -202,7 +213,8 @@ impl Journal {
             at += whole;
             end = at;
         }
-        if end == 0 && !bytes.is_empty() {
+        if end == 0 {
+            // The first frame is written before the file has its name.
             return Err(Error::Damaged { what: "the journal", why: "it has no entry of this store" });
         }
         if (end as u64) < length {

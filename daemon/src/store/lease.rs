@@ -9,7 +9,7 @@ use super::append::Put;
 use super::object::{NewObject, ObjectInfo, State};
 use super::record::{Key, Kind, Record};
 use super::space::{self, Promise};
-use super::{Error, Inner, now};
+use super::{Error, Inner, Store, now};
 use crate::content::{Chunk, ChunkId, Manifest, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart};
 
 /// What can be put: only what a type proves.
@@ -89,15 +89,27 @@ impl Lease {
     }
 
     /// Reserves room for `bytes` of data, with what comes on top of it for headers and index. What is put is
-    /// taken from it; what turns out to be here already is given back.
+    /// taken from it; what turns out to be here already is given back. Where there is none, what nobody pinned goes.
     ///
     /// # Errors
     /// [`Error::Quota`], [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`].
-    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+    pub async fn reserve(&self, bytes: u64) -> Result<(), Error> {
         self.store.health.check()?;
-        let more = self.store.catalog.space.promise_data(bytes)?;
+        let more = self.promise(space::cost_of_data(bytes)).await?;
         self.room.lock().unwrap_or_else(PoisonError::into_inner).merge(more);
         Ok(())
+    }
+
+    /// A promise of room, for which what nobody pinned goes if it must.
+    async fn promise(&self, cost: u64) -> Result<Promise, Error> {
+        let space = &self.store.catalog.space;
+        match space.promise(cost) {
+            Err(error) if error.is_no_space() => {
+                let store = Store { inner: Arc::clone(&self.store) };
+                if store.relieve(cost).await? { space.promise(cost) } else { Err(error) }
+            }
+            promised => promised,
+        }
     }
 
     /// Whether the chunk is here, and if so it stays while the lease lives: one operation. Its header is read
@@ -147,7 +159,7 @@ impl Lease {
                 Err(error) if error.is_no_space() && self.hold_key(header.key).await? => {
                     return Ok(Put::Already);
                 }
-                Err(error) => return Err(error),
+                Err(_) => room.merge(self.promise(cost - room.left()).await?),
             }
         }
         let (put, ticket) = store.appender.append(record).await?;
@@ -238,6 +250,9 @@ impl Lease {
 fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
     if info.length != new.length {
         return Err(Error::Invalid("the object is known with another length"));
+    }
+    if info.private != new.private {
+        return Err(Error::Privacy { private: info.private });
     }
     let mut changed = match new.pin {
         Some(uid) => info.pin(uid, new.now)?,

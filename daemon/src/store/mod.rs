@@ -23,6 +23,7 @@ mod object;
 mod open;
 mod read;
 mod record;
+mod relieve;
 mod remove;
 mod scan;
 mod segment;

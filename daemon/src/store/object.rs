@@ -69,7 +69,7 @@ pub struct NewObject {
     pub name: Option<String>,
     /// Data and parity chunks of a full stripe, when parity was stored with it.
     pub parity: Option<(u8, u8)>,
-    /// Never announced, served or placed. An object that is there stays as it is.
+    /// Never announced, served or placed. Another answer than that of an object that is there is an error.
     pub private: bool,
     /// Its name may leave this node.
     pub publish: bool,

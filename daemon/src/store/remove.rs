@@ -116,7 +116,7 @@ impl Store {
                     return inner.would_free(&due, now);
                 }
                 let freed = inner.sweep(&due)?;
-                inner.sweep_orphans(now).map(|(orphans, more)| (orphans, freed + more))
+                inner.sweep_orphans(now, LEFTOVER_AGE).map(|(orphans, more)| (orphans, freed + more))
             })
             .await?;
         (collected.orphans, collected.freed) = (orphans, freed);
@@ -179,7 +179,7 @@ impl Inner {
     }
 
     /// Whether a lease holds an object's first record.
-    fn is_leased(&self, info: &ObjectInfo) -> bool {
+    pub(super) fn is_leased(&self, info: &ObjectInfo) -> bool {
         let first = if info.length <= CHUNK_LEN {
             Key::data(&info.id.only_chunk())
         } else {
@@ -224,7 +224,7 @@ impl Inner {
     }
 
     /// Gives back what removed objects alone needed. The journal has forgotten them, durably.
-    fn sweep(&self, removed: &[ObjectInfo]) -> Result<u64, Error> {
+    pub(super) fn sweep(&self, removed: &[ObjectInfo]) -> Result<u64, Error> {
         if removed.is_empty() {
             return Ok(0);
         }
@@ -237,18 +237,18 @@ impl Inner {
         self.punch(retired)
     }
 
-    /// Gives back records that no object references and that are a day old.
-    fn sweep_orphans(&self, now: u64) -> Result<(u64, u64), Error> {
+    /// Gives back records that no object references and that are so many seconds old: how many, and bytes.
+    pub(super) fn sweep_orphans(&self, now: u64, age: u64) -> Result<(u64, u64), Error> {
         let sweep = self.catalog.sweep();
         let mut retired = Vec::new();
-        for (key, _) in self.orphans(&BTreeSet::new(), now)? {
+        for (key, _) in self.orphans(&BTreeSet::new(), now, age)? {
             retired.extend(sweep.retire(&key)?);
         }
         Ok((retired.len() as u64, self.punch(retired)?))
     }
 
-    /// Records that no object but the `gone` ones references, which are a day old and which no lease holds.
-    fn orphans(&self, gone: &BTreeSet<ObjectId>, now: u64) -> Result<Vec<(Key, Entry)>, Error> {
+    /// Records that no object but the `gone` ones references, which are `age` seconds old and which no lease holds.
+    fn orphans(&self, gone: &BTreeSet<ObjectId>, now: u64, age: u64) -> Result<Vec<(Key, Entry)>, Error> {
         // Eight bytes a record; that two are equal by chance only keeps a record.
         let mut referenced = HashSet::new();
         for info in self.ledger.select(|info| !gone.contains(&info.id)) {
@@ -266,8 +266,8 @@ impl Inner {
             if referenced.contains(&key.fingerprint()) || self.catalog.is_kept(&key) {
                 continue;
             }
-            let time = self.catalog.header(&entry)?.map_or(0, |header| header.time);
-            if time.saturating_add(LEFTOVER_AGE) <= now {
+            let time = || Ok::<_, Error>(self.catalog.header(&entry)?.map_or(0, |header| header.time));
+            if age == 0 || time()?.saturating_add(age) <= now {
                 orphans.push((key, entry));
             }
         }
@@ -282,7 +282,7 @@ impl Inner {
         for key in victims.iter().filter(|key| !self.catalog.is_kept(key)) {
             freed += self.catalog.find(key)?.map_or(0, |entry| entry.footprint());
         }
-        let mut orphans = self.orphans(&gone, now)?;
+        let mut orphans = self.orphans(&gone, now, LEFTOVER_AGE)?;
         orphans.retain(|(key, _)| !victims.contains(key));
         freed += orphans.iter().map(|(_, entry)| entry.footprint()).sum::<u64>();
         Ok((orphans.len() as u64, freed))

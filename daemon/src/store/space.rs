@@ -21,7 +21,7 @@ pub(super) fn cost(length: u32, zero: bool) -> u64 {
 }
 
 /// What `bytes` of an object's data cost at most: a header, padding and an entry a chunk.
-fn cost_of_data(bytes: u64) -> u64 {
+pub(super) fn cost_of_data(bytes: u64) -> u64 {
     bytes.saturating_add(bytes.div_ceil(CHUNK_LEN).saturating_mul(2 * BLOCK + INDEX_ENTRY))
 }
 
@@ -95,11 +95,6 @@ impl Space {
 
     pub(super) fn quota(&self) -> u64 {
         self.quota
-    }
-
-    /// Promises room for `bytes` of data.
-    pub(super) fn promise_data(self: &Arc<Self>, bytes: u64) -> Result<Promise, Error> {
-        self.promise(cost_of_data(bytes))
     }
 
     /// Promises `cost` bytes until they are used or the promise is dropped.

@@ -163,12 +163,12 @@ async fn a_quota_is_hard_and_what_is_not_used_comes_back() {
     let disk = Forgetful::default();
     let store = open_on(Arc::new(disk), 4 << 20).unwrap();
     let lease = store.lease();
-    lease.reserve(3 << 20).unwrap();
-    assert!(matches!(lease.reserve(2 << 20), Err(Error::Quota { .. })));
-    assert!(store.lease().reserve(2 << 20).unwrap_err().is_no_space());
+    lease.reserve(3 << 20).await.unwrap();
+    assert!(matches!(lease.reserve(2 << 20).await, Err(Error::Quota { .. })));
+    assert!(store.lease().reserve(2 << 20).await.unwrap_err().is_no_space());
     drop(lease);
     let lease = store.lease();
-    lease.reserve(3 << 20).unwrap();
+    lease.reserve(3 << 20).await.unwrap();
     for seed in [1, 2, 3, 3, 3, 3] {
         lease.put(Item::Chunk(single(seed, CHUNK).0)).await.unwrap();
     }
@@ -177,7 +177,32 @@ async fn a_quota_is_hard_and_what_is_not_used_comes_back() {
     drop(lease);
     let usage = store.usage().await.unwrap();
     assert_eq!(usage.stored_bytes, 3 * (CHUNK as u64 + 4096));
-    store.lease().reserve((4 << 20) - usage.used_bytes - 9000).unwrap();
+    store.lease().reserve((4 << 20) - usage.used_bytes - 9000).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_a_bad_sector_is_damage() {
+    use rustix::io::Errno;
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (chunk, object) = single(1, 5000);
+    let lease = store.lease();
+    lease.put(Item::Chunk(chunk.clone())).await.unwrap();
+    lease.commit(object).await.unwrap();
+    let reference = chunk.reference();
+    // Out of descriptors or memory: the record is not to blame, and stays known.
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR] {
+        disk.fail_reads(errno.raw_os_error());
+        assert!(matches!(store.chunk(&reference).await, Err(Error::Io { .. })), "{errno}");
+        disk.fail_reads(0);
+        assert_eq!(store.chunk(&reference).await.unwrap(), Some(chunk.clone()), "{errno}");
+    }
+    disk.fail_reads(Errno::IO.raw_os_error());
+    assert!(matches!(store.chunk(&reference).await, Err(Error::Io { .. })));
+    disk.fail_reads(0);
+    assert_eq!(store.chunk(&reference).await.unwrap(), None, "it is asked for elsewhere and stored anew");
+    store.lease().put(Item::Chunk(chunk.clone())).await.unwrap();
+    assert_eq!(store.chunk(&reference).await.unwrap(), Some(chunk));
 }
 
 #[tokio::test]

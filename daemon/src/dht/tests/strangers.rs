@@ -33,7 +33,7 @@ async fn another_network_is_not_joined() {
 
 #[tokio::test]
 async fn network_names_are_checked() {
-    for bad in ["", "Casd", "a/b", "a b", &"x".repeat(64)] {
+    for bad in ["", "a/b", "a b", "é", &"x".repeat(65)] {
         let bad = Options { network: bad.into(), ..options(TCP, &[]) };
         let tasks = crate::support::task::Tasks::new();
         let started = crate::dht::Dht::start(bad, Keypair::generate_ed25519(), &tasks).await;

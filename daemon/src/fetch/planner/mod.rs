@@ -163,12 +163,16 @@ impl Planner {
     }
 
     /// Takes in what happened at `now` (since the fetch began; never runs backwards) and appends what is to
-    /// be done to `actions`, in the order in which it is to be done. After [`Action::Done`] nothing happens.
+    /// be done to `actions`, in the order in which it is to be done. After [`Action::Done`] nothing happens until
+    /// [`Event::Lost`]; peers have to be told of anew then.
     pub fn on(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) {
-        if self.done {
+        if self.done && !matches!(event, Event::Lost { .. }) {
             return;
         }
         self.now = self.now.max(now);
+        if std::mem::take(&mut self.done) {
+            self.progress_at = self.now;
+        }
         self.apply(event, actions);
         if self.chunks.missing() == 0 {
             self.finish(actions);
@@ -221,6 +225,12 @@ impl Planner {
     #[must_use]
     pub fn is_stalled(&self, now: Duration, limit: Duration) -> bool {
         !self.done && self.awaits() && now.saturating_sub(self.progress_at) >= limit
+    }
+
+    /// Whether everything is here.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
     }
 
     /// How the fetch stands.

@@ -231,6 +231,6 @@ pub enum Action {
     },
     /// More peers would help. Repeated every ten seconds while that holds.
     NeedPeers,
-    /// Every wanted chunk is here. The last action of a planner.
+    /// Every wanted chunk is here. The last action of a planner, unless a chunk is lost afterwards.
     Done,
 }

@@ -156,16 +156,21 @@ async fn pings_keep_a_session_that_is_held_and_idleness_ends_others() {
     (ends.ask.idle, ends.give.idle) = (Duration::from_secs(3), Duration::from_secs(3));
     let (asker, given, _tasks) = ends.join(&shelf).await;
     within(async {
+        // Something is wanted of it, and long in coming.
+        shelf.paces.forget_permits(usize::MAX);
+        let mut want = Box::pin(asker.want(shelf.manifest.chunk(0).unwrap()));
+        assert!(want.as_mut().now_or_never().is_none());
         // Pings come every second: four pongs of 13 bytes are longer than the idle time.
         let before = asker.received();
         until(|| asker.received() >= before + 4 * 13 || asker.is_closed()).await;
         assert!(!asker.is_closed());
+        drop(want);
         drop(asker);
         assert_eq!(given.await.unwrap().unwrap().unwrap().ended, Ended::ByAsker);
     })
     .await;
     let mut ends = Ends::new(&open());
-    // An asker that never pings in time.
+    // An asker that wants nothing.
     (ends.ask.idle, ends.give.idle) = (Duration::from_secs(600), Duration::from_millis(100));
     let (asker, given, _tasks) = ends.join(&shelf).await;
     within(async {

@@ -255,6 +255,25 @@ fn ill_hello() -> Hello {
 }
 
 #[tokio::test]
+async fn pings_alone_do_not_keep_a_place() {
+    let mut ends = Ends::new(&open());
+    ends.give.idle = Duration::from_millis(300);
+    let (one, mut two) = tokio::io::duplex(1 << 16);
+    ends.giver.stream = Box::new(one);
+    let proof = hello::Ends { asker: &ends.ask.me, giver: &ends.ask.me, binding: &[7; 32] };
+    let hello = ends.ask.network.hello(Role::Asker, &proof, 0, 0);
+    let given = serve(ends.giver, ends.give, &Shelf::new(&[true, true], 10), &Tasks::new());
+    two.write_all(&encode(&[Frame::Hello(hello)])).await.unwrap();
+    let pinging = async {
+        while two.write_all(&encode(&[Frame::Ping(1)])).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (ended, ()) = within(async { tokio::join!(given, pinging) }).await;
+    assert_eq!(ended.unwrap().unwrap().unwrap().ended, Ended::Idle);
+}
+
+#[tokio::test]
 async fn hellos_that_are_none_are_refused() {
     let broken = within(against_asker(false, b"", |_| {})).await;
     assert!(matches!(broken, Err(Error::Broken(_))));

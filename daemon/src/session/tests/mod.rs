@@ -91,6 +91,10 @@ impl Giver for Shelf {
         self.answer(object, self.parity.iter().find(|page| page.digest() == digest).map(ParityPage::encode))
     }
 
+    fn room(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        Arc::new(Semaphore::new(1)).try_acquire_owned().ok()
+    }
+
     fn chunk(&self, _: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
         async move {
             self.most.fetch_max(self.working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ struct State {
     locked: Arc<AtomicBool>,
     /// Writes and syncs fail when this many more have been done; 0: never.
     fails_after: AtomicU64,
+    /// The error number that every read fails with; 0: none.
+    reads_fail: AtomicI32,
     /// Bytes free; 0 stands for plenty.
     room: AtomicU64,
 }
@@ -75,6 +77,11 @@ impl Forgetful {
     /// Lets `more` writes and syncs succeed, and none after them.
     pub(crate) fn fail_after(&self, more: u64) {
         self.0.fails_after.store(more + 1, Ordering::SeqCst);
+    }
+
+    /// Lets every read fail with this error number; 0 lets none.
+    pub(crate) fn fail_reads(&self, errno: i32) {
+        self.0.reads_fail.store(errno, Ordering::SeqCst);
     }
 
     /// Changes bytes of a file behind the store's back.
@@ -191,6 +198,10 @@ impl File for Open {
     }
 
     fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        match self.disk.0.reads_fail.load(Ordering::SeqCst) {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
         let data = self.data();
         let start = (offset as usize).min(data.seen.len());
         let end = start.saturating_add(length).min(data.seen.len());

@@ -116,7 +116,7 @@ async fn a_failing_disk_makes_the_store_read_only_and_loses_nothing_acknowledged
         };
         assert!(matches!(error, Error::ReadOnly { .. }) && store.is_read_only(), "{error}");
         assert_eq!((store.object(&object.id), after.object(&object.id)), (None, None));
-        assert!(matches!(store.lease().reserve(1), Err(Error::ReadOnly { .. })));
+        assert!(matches!(store.lease().reserve(1).await, Err(Error::ReadOnly { .. })));
     }
 }
 

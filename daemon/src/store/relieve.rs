@@ -1,0 +1,55 @@
+//! Making room when the quota or the disk has none: what nobody promised to keep goes.
+//!
+//! Owns: what goes first. Leftovers of adds and fetches that did not end, of whatever age; then objects without a pin,
+//! those that have been here longest first, only as many as it takes. Refuses: what is pinned, and what a lease holds.
+//! Survives a crash: each object goes as [`Store::remove`] lets it go.
+
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::handle::Store;
+use super::ledger::Draft;
+use super::object::{ObjectInfo, State};
+
+/// Looking through everything for nothing is not done again before this.
+const REST: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Frees `needed` bytes of disk where it can. Whether it is worth trying again what had no room.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
+    pub(super) async fn relieve(&self, needed: u64) -> Result<bool, Error> {
+        let mut in_vain = self.inner.in_vain.lock().await;
+        if in_vain.is_some_and(|at| at.elapsed() < REST) {
+            return Ok(false);
+        }
+        let mut freed = self.blocking(|inner| inner.sweep_orphans(super::now(), 0)).await?.1;
+        let unpinned = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
+        let mut cached = self.inner.ledger.select(unpinned);
+        cached.retain(|info| !self.inner.is_leased(info));
+        cached.sort_by_key(|info| (info.state == State::Whole, info.added));
+        for info in cached {
+            if freed >= needed {
+                break;
+            }
+            let id = info.id;
+            let change = move |draft: &mut Draft<'_>| {
+                // It may have been pinned since.
+                let goes = draft.get(&id).is_some_and(unpinned);
+                if goes {
+                    draft.remove(id);
+                }
+                Ok(goes)
+            };
+            if self.inner.ledger.change(change).await? {
+                freed += self.blocking(move |inner| inner.sweep(&[info])).await?;
+            }
+        }
+        *in_vain = (freed < needed).then(Instant::now);
+        if freed > 0 {
+            tracing::info!(freed, needed, "room was made: leftovers and what nobody pinned");
+        }
+        Ok(freed > 0)
+    }
+}

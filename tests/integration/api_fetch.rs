@@ -108,3 +108,22 @@ fn sigterm_in_the_middle_of_transfers_ends_both_ends_in_time() {
     assert_eq!(corpus::id_of_file(&out), id);
     assert!(!giver.daemon.log().contains("panicked") && !taker.daemon.log().contains("panicked"));
 }
+
+#[test]
+fn a_fetch_that_cannot_fit_is_refused_before_anything_comes() {
+    let nodes = nodes::network(2, |number, settings| match number {
+        0 => settings.text("store.parity", "none"),
+        _ => settings.text("store.quota", "24MiB"),
+    });
+    let small = nodes[1].ctl().add_bytes(&corpus::bytes(61, 5 << 20));
+    nodes[1].ctl().run(&["unpin", &small]).done().ok();
+    let file = nodes[0].home.path("file");
+    let id = corpus::file(&file, 62, 64 * MIB);
+    nodes[0].ctl().add(&file);
+    let at = nodes[0].daemon.chunk_address();
+    let out = nodes[1].home.path("out");
+    let run = nodes[1].ctl().run(&["fetch", &id, "--peer", &at, "-o"]).arg(&out);
+    run.done().refused(&[6], "quota");
+    // What would have had to go for nothing is there.
+    assert_eq!(corpus::id(&nodes[1].ctl().cat(&small)), small);
+}

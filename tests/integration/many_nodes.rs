@@ -59,6 +59,10 @@ fn a_fetch_takes_from_four_holders_at_once() {
         let share = given.iter().find(|(peer, _)| *peer == holder.id());
         assert!(share.is_some_and(|(_, bytes)| *bytes > SIZE / 16), "{} gave little: {given:?}", holder.id());
     }
+    // Who gave knows whom.
+    let asked = nodes[1].ctl().json(&["peers"]);
+    let asked = asked.iter().find(|peer| peer["peer_id"] == nodes[5].id().as_str()).expect("the fetcher");
+    assert!(asked["sent_bytes"].as_u64() > Some(SIZE / 16), "{asked}");
     // It is a holder now itself.
     let fetcher = nodes[5].id();
     wait::until("the fetcher to be found as a holder", LONG, || {

@@ -15,25 +15,23 @@ mod fetch;
 mod network;
 mod node;
 mod objects;
+mod shares;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use casd_proto::v1::network_server::NetworkServer;
 use casd_proto::v1::node_server::NodeServer;
 use casd_proto::v1::objects_server::ObjectsServer;
 use casd_proto::{
-    CONNECTION_WINDOW_BYTES, FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, Reason,
-    STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES,
 };
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -43,13 +41,10 @@ pub use access::{Access, Role};
 pub use error::Error;
 
 use crate::node::Node;
+use shares::Shares;
 
 /// Calls at once on one connection; more wait in the client.
 const MAX_STREAMS: u32 = 256;
-
-/// Calls at once that carry objects' bytes. Each holds at most its stream's window (4 MiB) and what waits for the
-/// store or the caller (4 to 8 MiB), and only while the other side is slow.
-const MAX_TRANSFERS: usize = 128;
 
 /// Metadata of one call. casd reads none of it.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -81,7 +76,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let ending = CancellationToken::new();
-    let transfers = Arc::new(Semaphore::new(MAX_TRANSFERS));
+    let transfers = Shares::default();
     let desk = Desk { node, access, ending: ending.clone(), transfers };
     let objects = ObjectsServer::new(objects::Service(desk.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -151,22 +146,11 @@ struct Desk {
     access: Access,
     /// Cancelled when calls have had their time after the daemon was told to stop.
     ending: CancellationToken,
-    /// One permit a call that carries objects' bytes.
-    transfers: Arc<Semaphore>,
+    /// The calls that carry objects' bytes.
+    transfers: Shares,
 }
 
 impl Desk {
-    /// Room for one more call that carries objects' bytes.
-    ///
-    /// # Errors
-    /// BUSY.
-    fn transfer(&self) -> Result<OwnedSemaphorePermit, Status> {
-        Arc::clone(&self.transfers).try_acquire_owned().map_err(|_| {
-            let message = format!("casd does {MAX_TRANSFERS} adds and fetches already");
-            Reason::Busy.status(message, "try again when one of them has ended")
-        })
-    }
-
     /// The answers up to their end or the daemon's, whichever is first. `held` lives as long as they do.
     fn until_end<T: Send + 'static>(
         &self,

@@ -20,7 +20,7 @@ impl Objects for Service {
         request: Request<Streaming<v1::AddRequest>>,
     ) -> Result<Response<v1::AddResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let _permit = self.0.transfer()?;
+        let _permit = self.0.transfers.take(caller)?;
         Ok(Response::new(add::add(&self.0, caller, request.into_inner()).await?))
     }
 
@@ -31,7 +31,7 @@ impl Objects for Service {
         request: Request<Streaming<v1::AddManyRequest>>,
     ) -> Result<Response<Self::AddManyStream>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let permit = self.0.transfer()?;
+        let permit = self.0.transfers.take(caller)?;
         let answers = add::add_many(&self.0, caller, request.into_inner());
         Ok(Response::new(self.0.until_end(answers, permit)))
     }
@@ -40,7 +40,7 @@ impl Objects for Service {
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let permit = self.0.transfer()?;
+        let permit = self.0.transfers.take(caller)?;
         let answers = fetch::fetch(&self.0, caller, request.into_inner()).await?;
         Ok(Response::new(self.0.until_end(answers, permit)))
     }
@@ -48,8 +48,8 @@ impl Objects for Service {
     type CatStream = Answers<v1::CatResponse>;
 
     async fn cat(&self, request: Request<v1::CatRequest>) -> Result<Response<Self::CatStream>, Status> {
-        self.0.access.admit(&request, Role::Read)?;
-        let permit = self.0.transfer()?;
+        let caller = self.0.access.admit(&request, Role::Read)?;
+        let permit = self.0.transfers.take(caller)?;
         let v1::CatRequest { object, offset, length } = request.into_inner();
         let fetching = self.0.node.cat(&object, offset, length)?;
         Ok(Response::new(self.0.until_end(fetch::cat(fetching), permit)))

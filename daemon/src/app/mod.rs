@@ -171,6 +171,7 @@ impl House {
         for listener in listeners {
             tasks::accept(listener, session.clone(), Arc::clone(&serve), &below);
         }
+        let visitors = serve.visitors();
         let discovery: Arc<dyn peer::Discovery> = Arc::new(dht.clone());
         let (notices, held) = mpsc::channel(NOTICES);
         let fetcher = Fetcher::new(fetch::Parts {
@@ -199,6 +200,7 @@ impl House {
             announcer,
             discovery,
             neighbours: Arc::new(around::Around(dht)),
+            visitors,
             about: settings::about(config, me, chunk),
         });
         Ok(Self { node, above, below, upload, download })

@@ -24,6 +24,7 @@ pub(super) fn accept(mut listener: Listener, options: session::Options, serve: A
             let (options, serve, inner) = (options.clone(), Arc::clone(&serve), family.clone());
             family.spawn("session giver", async move {
                 let peer = conn.peer;
+                let _visit = serve.visitors().enter(peer);
                 match session::give(conn, &options, serve, &inner).await {
                     Ok(summary) => tracing::debug!(%peer, sent = summary.sent, "a session ended"),
                     Err(error) => tracing::debug!(%peer, %error, "a session broke"),

@@ -59,8 +59,11 @@ pub(super) async fn run(
     if let Shape::Many(manifest) = &shape {
         lease.put_manifest(manifest).await?;
     }
+    let local = shape.local(&parts.store);
+    // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
+    lease.reserve(shape.absent(&wanted, &local)).await?;
     lease.partial(entry.clone()).await?;
-    let mut job = Job::new(Begun { parts, request, shape, wanted, crowd, lease, started });
+    let mut job = Job::new(Begun { parts, request, shape, wanted, local, crowd, lease, started });
     let summary = job.drive(&out).await?;
     if whole {
         job.lease.commit(entry).await?;
@@ -84,6 +87,8 @@ struct Begun {
     request: Request,
     shape: Shape,
     wanted: Wanted,
+    /// The chunks that are here.
+    local: Bits,
     crowd: Crowd,
     /// Keeps what arrives.
     lease: Arc<Lease>,
@@ -123,8 +128,7 @@ struct Job {
 
 impl Job {
     fn new(begun: Begun) -> Self {
-        let Begun { parts, request, shape, wanted, crowd, lease, started } = begun;
-        let local = shape.local(&parts.store);
+        let Begun { parts, request, shape, wanted, local, crowd, lease, started } = begun;
         let shelf = Arc::new(Shelf::new(count(&wanted), request.order));
         let mut summary = Summary { size: shape.length(), ..Summary::default() };
         for index in local.ones(wanted.chunks.clone()) {

@@ -61,8 +61,6 @@ pub struct LinkView {
     pub open: bool,
     /// Bytes that came in it.
     pub received: u64,
-    /// Bytes that went out in it.
-    pub sent: u64,
 }
 
 impl Links {
@@ -133,8 +131,7 @@ impl Links {
         let view = |(peer, slot): (PeerId, Arc<Slot>)| {
             let link = slot.link();
             let (asker, at) = link.as_ref()?;
-            let (received, sent) = (asker.received(), asker.sent());
-            Some(LinkView { peer, at: *at, open: !asker.is_closed(), received, sent })
+            Some(LinkView { peer, at: *at, open: !asker.is_closed(), received: asker.received() })
         };
         slots.into_iter().filter_map(view).filter(|view| view.open).collect()
     }

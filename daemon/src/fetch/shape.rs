@@ -59,6 +59,12 @@ impl Shape {
         }
         local
     }
+
+    /// Bytes of the wanted chunks that are not among the local ones.
+    pub(super) fn absent(&self, wanted: &Wanted, local: &Bits) -> u64 {
+        let missing = wanted.chunks.clone().filter(|index| !local.get(*index));
+        missing.filter_map(|index| self.chunk(index)).map(|chunk| u64::from(chunk.length)).sum()
+    }
 }
 
 /// Which bytes of an object are wanted, and the chunks that hold them.

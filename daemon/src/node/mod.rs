@@ -23,6 +23,7 @@ use crate::erasure::Geometry;
 use crate::fetch::Fetcher;
 use crate::ingest::{self, Ingest};
 use crate::peer::{Discovery, Multiaddr, PeerId, Unconnected};
+use crate::serve::Visitors;
 use crate::store::Store;
 use crate::upkeep::Announcer;
 
@@ -74,6 +75,8 @@ pub struct Parts {
     pub discovery: Arc<dyn Discovery>,
     /// The nodes around.
     pub neighbours: Arc<dyn Neighbours>,
+    /// Who asks this node.
+    pub visitors: Visitors,
     /// What the node is.
     pub about: About,
 }

@@ -73,7 +73,11 @@ impl Node {
             line.addresses.push(PeerAddr::chunk(link.peer, link.at).to_string());
             line.chunk = link.open;
             line.received += link.received;
-            line.sent += link.sent;
+        }
+        for (peer, visitor) in self.parts.visitors.views() {
+            let line = lines.entry(peer).or_default();
+            line.chunk |= visitor.sessions > 0;
+            line.sent += visitor.sent;
         }
         lines
     }

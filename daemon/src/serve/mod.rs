@@ -4,6 +4,7 @@
 //! and verified for this answer, and parity that this node did not compute. Survives a crash: nothing.
 
 mod hidden;
+mod visitors;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,8 @@ use crate::session::{Answer, Board, Giver, Snapshot, Subscription};
 use crate::store::{self, State, Store};
 use crate::support::rate::Limiter;
 use hidden::Hidden;
+
+pub use visitors::{Visit, Visitor, Visitors};
 
 /// How giving is to be done.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,7 @@ pub struct Serve {
     /// Only where there is a limit for each.
     per_peer: Mutex<HashMap<PeerId, Arc<Limiter>>>,
     hidden: Hidden,
+    visitors: Visitors,
     /// Lately used, the latest last.
     manifests: Mutex<Vec<Arc<Manifest>>>,
 }
@@ -61,6 +65,7 @@ impl Serve {
     pub fn new(options: Options, store: Store, board: Board, upload: Arc<Limiter>) -> Self {
         Self {
             hidden: Hidden::new(store.clone()),
+            visitors: Visitors::default(),
             slots: Arc::new(Semaphore::new(options.slots.max(1))),
             upload,
             per_peer: Mutex::default(),
@@ -69,6 +74,12 @@ impl Serve {
             board,
             options,
         }
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn visitors(&self) -> Visitors {
+        self.visitors.clone()
     }
 
     /// Whether there is such an object for others.
@@ -225,6 +236,7 @@ impl Giver for Serve {
             if self.options.per_peer > 0 {
                 self.limiter(peer).take(bytes).await;
             }
+            self.visitors.gave(peer, bytes);
         })
     }
 }

@@ -28,6 +28,11 @@ impl Store {
         let unpinned = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
         let mut cached = self.inner.ledger.select(unpinned);
         cached.retain(|info| !self.inner.is_leased(info));
+        let most: u64 = cached.iter().map(|info| info.length).sum();
+        if freed.saturating_add(most) < needed {
+            // Nothing is let go of for what will not fit anyway.
+            cached.clear();
+        }
         cached.sort_by_key(|info| (info.state == State::Whole, info.added));
         for info in cached {
             if freed >= needed {

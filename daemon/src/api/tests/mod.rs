@@ -181,6 +181,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         fetcher,
         discovery: Arc::new(Nobody),
         neighbours: Arc::new(Nobody),
+        visitors: crate::serve::Visitors::default(),
         about: About {
             peer,
             name: "alice".to_owned(),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use casd::content::{ChunkRef, Place};
+use casd::session::frames::{Ask, Frame, Role};
 use casd_proto::client;
 use casd_proto::v1::{AddManyRequest, AddOptions, SmallObject};
 use casd_tests::corpus::{self, MIB};
-use casd_tests::stranger::block_on;
+use casd_tests::stranger::{self, block_on};
 use casd_tests::wait::{self, LONG};
 use casd_tests::{Ctl, nodes};
 
@@ -102,6 +104,27 @@ fn a_private_object_cannot_be_found_or_fetched() {
     let at = nodes[0].daemon.chunk_address();
     let run = nodes[1].ctl().run(&["fetch", &private, "--stall", "2s", "--peer", &at, "-o", "-"]);
     run.done().refused(&[4], &private[..8]);
+}
+
+#[test]
+fn parity_of_a_private_object_is_not_there_for_others() {
+    let settings = |settings: casd_tests::Settings| settings.text("transfer.idle_timeout", "1s");
+    let node = nodes::network(1, |_, alone| settings(alone)).pop().unwrap();
+    let network = node.ctl().status()["network"].as_str().unwrap().to_owned();
+    let given = |options: &[&str], seed| {
+        let run = node.ctl().run(&["-q", "add", "--parity", "2+1"]);
+        let run = options.iter().fold(run, casd_tests::ctl::Run::arg).arg("-");
+        let id = run.input(&corpus::bytes(seed, 2 << 20)).done().ok().text();
+        let chunks = node.ctl().json(&["stat", "--chunks", &id]);
+        let parity = chunks.iter().find(|chunk| chunk["parity"] == true).expect("a parity chunk");
+        let id = parity["id"].as_str().unwrap().parse().unwrap();
+        let want = Ask::Chunk(ChunkRef { id, place: Place::Root, length: 1 << 20 });
+        let hello = Frame::Hello(stranger::hello(&network, Role::Asker));
+        stranger::call(&node.daemon.chunk_address(), &stranger::encode(&[hello, Frame::Ask(0, want)]))
+    };
+    assert!(given(&[], 1).len() > 1 << 20, "a public one's is given");
+    let said = stranger::decode(&given(&["--private"], 2));
+    assert!(said.contains(&Frame::NotFound(0)), "{said:?}");
 }
 
 #[test]

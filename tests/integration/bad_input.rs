@@ -37,6 +37,9 @@ fn ids_of_the_wrong_length_case_or_alphabet() {
             assert!(done.stdout.is_empty() && !done.stderr.is_empty());
         }
     }
+    // What is repeated of it cannot drive a terminal.
+    let done = ctl.run(&["fetch", "casd:zz\u{1b}]0;x\u{7}"]).in_folder(folder.path()).done().code(2);
+    assert!(!done.stderr.contains(['\u{1b}', '\u{7}']), "{:?}", done.stderr);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was written");
 }
 

@@ -196,6 +196,19 @@ fn a_fetch_that_is_interrupted_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_fetch_right_after_a_start_waits_until_the_network_is_joined() {
+    let first = nodes::network(1, |_, settings| settings).pop().unwrap();
+    let network = first.ctl().status()["network"].as_str().unwrap().to_owned();
+    let id = first.ctl().add_bytes(b"early");
+    let second = casd_tests::Home::with(|settings| {
+        let settings = settings.text("network.name", &network);
+        settings.texts("network.bootstrap", &first.daemon.dht_addresses())
+    });
+    let second = second.start();
+    assert_eq!(second.ctl().run(&["fetch", &id, "-o", "-"]).done().ok().stdout, b"early");
+}
+
+#[test]
 fn a_node_of_another_network_is_no_peer() {
     let ours = nodes::network(1, |_, settings| settings).pop().unwrap();
     let theirs = nodes::network(1, |_, settings| settings).pop().unwrap();

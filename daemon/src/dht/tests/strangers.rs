@@ -16,7 +16,7 @@ use crate::dht::hello::Greeting;
 use crate::dht::reach::Reach;
 use crate::dht::transport;
 use crate::dht::{Error, Options};
-use crate::peer::{Announce, Keypair};
+use crate::peer::{Announce, Discovery, Keypair, Multiaddr, PeerId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_network_is_not_joined() {
@@ -29,6 +29,19 @@ async fn another_network_is_not_joined() {
     assert_eq!(theirs.dht.status().await.routed, 0);
     assert_eq!(ours[0].dht.status().await.routed, 1);
     assert_eq!(theirs.dht.announce(vec![key(1)], 20).await.messages, 0);
+}
+
+#[tokio::test]
+async fn addresses_that_strangers_tell_are_not_dialled_as_if_the_owner_had_given_them() {
+    let node = Node::server(TCP, &[]).await;
+    let told: Vec<Multiaddr> = ["/ip4/169.254.169.254/tcp/80", "/dns4/internal.invalid/tcp/6379"]
+        .map(|at| at.parse().unwrap())
+        .to_vec();
+    assert!(node.dht.chunk_addresses(PeerId::random(), told.clone()).await.is_empty());
+    assert!(told.iter().all(|at| !node.dht.0.reach.allows(at)));
+    // The owner may.
+    node.dht.vouch(&told[1]);
+    assert!(node.dht.0.reach.allows(&told[1]));
 }
 
 #[tokio::test]

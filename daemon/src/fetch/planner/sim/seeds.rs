@@ -61,6 +61,14 @@ fn honest_networks_finish_near_the_fluid_optimum() {
     assert!(at(1.0).0 <= FACTOR, "{SEED}={} took too long: {:?}", at(1.0).2, at(1.0));
 }
 
+/// Networks that once hung, or were given up although they could end.
+#[test]
+fn what_went_wrong_once_ends_well() {
+    for seed in [2310, 7468, 8318, 12424, 13122, 13835, 17463, 17719, 17820, 19512, 19882] {
+        World::run(Network::wild(seed), false);
+    }
+}
+
 #[test]
 fn wild_networks_end_well() {
     let (mut done, mut stalled) = (0, 0);

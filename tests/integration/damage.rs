@@ -6,13 +6,6 @@ use casd_tests::wait::LONG;
 use casd_tests::{Home, segments};
 use rustix::process::Signal;
 
-/// The ids of an object's data chunks, in order.
-fn chunks(ctl: &casd_tests::Ctl, id: &str) -> Vec<String> {
-    let all = ctl.json(&["stat", "--chunks", id]);
-    let data = all.iter().filter(|chunk| chunk["parity"] == false);
-    data.map(|chunk| chunk["id"].as_str().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn what_rots_is_rebuilt_from_parity_that_is_here() {
     let home = Home::with(|settings| settings.text("store.parity", "16+4"));
@@ -20,7 +13,7 @@ fn what_rots_is_rebuilt_from_parity_that_is_here() {
     let ctl = daemon.ctl();
     let bytes = corpus::bytes(31, usize::try_from(20 * MIB).unwrap() + 77);
     let id = ctl.add_bytes(&bytes);
-    let all = chunks(ctl, &id);
+    let all = ctl.data_chunks(&id);
     let rotten = [&all[0], &all[3], &all[9], &all[17]];
     let rots = |record: &segments::Record| record.kind == segments::DATA && rotten.contains(&&record.id);
     assert_eq!(segments::rot(&home.state(), rots), 4);
@@ -40,7 +33,7 @@ fn what_rots_and_cannot_be_rebuilt_is_8_and_named() {
     let file = home.path("file");
     let id = corpus::file(&file, 32, 8 * MIB);
     assert_eq!(ctl.add(&file), id);
-    let fifth = chunks(ctl, &id).remove(5);
+    let fifth = ctl.data_chunks(&id).remove(5);
     assert_eq!(segments::rot(&home.state(), |record| record.id == fifth), 1);
     for args in [vec!["cat", &id], vec!["fetch", &id, "-o", "-"]] {
         let done = ctl.run(&args).done().code(8);

@@ -114,7 +114,7 @@ fn parity_stands_in_for_four_chunks_a_stripe_and_not_for_five() {
     let id = corpus::file(&file, 2, size);
     assert_eq!(nodes[1].ctl().add(&file), id);
     std::fs::remove_file(&file).unwrap();
-    let chunks = data_chunks(&nodes[1], &id);
+    let chunks = nodes[1].ctl().data_chunks(&id);
     assert_eq!(chunks.len(), 41);
     // 41 chunks in stripes of 16 at most, as even as can be behind the first: 16, 13, 12.
     let pick = |indexes: &[usize]| indexes.iter().map(|at| chunks[*at].clone()).collect::<Vec<_>>();
@@ -147,13 +147,6 @@ fn parity_stands_in_for_four_chunks_a_stripe_and_not_for_five() {
         );
     }
     assert!(!first.home.path("out").exists());
-}
-
-/// The ids of an object's data chunks, in order.
-fn data_chunks(node: &Node, id: &str) -> Vec<String> {
-    let chunks = node.ctl().json(&["stat", "--chunks", id]);
-    let data = chunks.iter().filter(|chunk| chunk["parity"] == false);
-    data.map(|chunk| chunk["id"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]

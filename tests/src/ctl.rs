@@ -101,6 +101,14 @@ impl Ctl {
         self.run(&["cat", id]).done().ok().stdout
     }
 
+    /// The ids of an object's data chunks, in order.
+    #[track_caller]
+    pub fn data_chunks(&self, id: &str) -> Vec<String> {
+        let chunks = self.json(&["stat", "--chunks", id]);
+        let data = chunks.iter().filter(|chunk| chunk["parity"] == false);
+        data.map(|chunk| chunk["id"].as_str().expect("a chunk has an id").to_owned()).collect()
+    }
+
     /// What the daemon says of itself.
     #[track_caller]
     pub fn status(&self) -> Value {

@@ -10,15 +10,22 @@ use tokio::sync::Semaphore;
 /// At most a fixed number of blocking calls at once. Cheap to clone; clones share the bound.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// One permit a running call.
-    permits: Arc<Semaphore>,
+    /// One permit a running call. `None`: calls run where they are awaited.
+    permits: Option<Arc<Semaphore>>,
 }
 
 impl Pool {
     /// A pool of `width` concurrent calls (at least one).
     #[must_use]
     pub fn new(width: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(width.max(1))) }
+        Self { permits: Some(Arc::new(Semaphore::new(width.max(1)))) }
+    }
+
+    /// No pool at all: calls run on the thread that awaits them. For programs of one thread, whose every step can then
+    /// be counted and repeated; a daemon would stand still while its disk is busy.
+    #[must_use]
+    pub const fn inline() -> Self {
+        Self { permits: None }
     }
 
     /// A pool as wide as the machine has processors.
@@ -38,7 +45,8 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the pool is never closed");
+        let Some(permits) = &self.permits else { return work() };
+        let permit = Arc::clone(permits).acquire_owned().await.expect("the pool is never closed");
         let done = tokio::task::spawn_blocking(move || {
             let value = work();
             drop(permit);

@@ -20,8 +20,9 @@ use super::error::is_full;
 use super::health::Health;
 use super::index::{Entry, Spot};
 use super::record::{BLOCK, FOOTER_ENTRY, Key, Record, footer, footer_entry};
+use super::recover::Tail;
 use super::scan::scan;
-use super::segment::{SEGMENT, Segment};
+use super::segment::Segment;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -78,6 +79,8 @@ struct Writer {
     durable: watch::Sender<Durable>,
     /// Wakes the syncing task.
     wake: Notify,
+    /// Bytes of records in a segment at most.
+    limit: u64,
 }
 
 /// The segment that is being filled.
@@ -99,14 +102,15 @@ impl Appender {
     pub(super) fn start(
         catalog: Arc<Catalog>,
         health: Arc<Health>,
-        (segment, file, offset): (Arc<Segment>, Arc<dyn File>, u64),
+        (segment, file, offset): Tail,
+        limit: u64,
         pool: &Pool,
         tasks: &Tasks,
     ) -> Self {
         let active = Active { segment, file, offset, ticket: 0, unsynced: Vec::new(), dirty: 0 };
         let (durable, watch) = watch::channel(Durable { ticket: 0, failed: None });
         let active = Mutex::new(active);
-        let writer = Arc::new(Writer { catalog, health, active, durable, wake: Notify::new() });
+        let writer = Arc::new(Writer { catalog, health, active, durable, wake: Notify::new(), limit });
         let (queue, records) = mpsc::channel(QUEUE);
         tasks.spawn("store-append", write_all(Arc::clone(&writer), records, pool.clone(), tasks.clone()));
         tasks.spawn("store-sync", sync_all(Arc::clone(&writer), pool.clone(), tasks.clone()));
@@ -178,6 +182,7 @@ async fn write_all(writer: Arc<Writer>, mut queue: mpsc::Receiver<Queued>, pool:
 async fn sync_all(writer: Arc<Writer>, pool: Pool, tasks: Tasks) {
     loop {
         tokio::select! {
+            biased;
             () = writer.wake.notified() => {}
             () = tasks.stopping() => break,
         }
@@ -225,7 +230,7 @@ impl Writer {
                     continue;
                 }
             }
-            if active.offset + run.bytes + header.footprint() > SEGMENT {
+            if active.offset + run.bytes + header.footprint() > self.limit {
                 self.flush(&mut active, std::mem::take(&mut run));
                 if let Err(error) = self.roll(&mut active) {
                     let _ = reply.send(Err(error));
@@ -281,7 +286,8 @@ impl Writer {
             run.parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
         let Err(error) = active.file.write_at(active.offset, &mut parts) else { return Ok(()) };
         // A full disk is no failing disk: what was written of the run is cut off, and nobody was told of it.
-        if is_full(&error) && active.file.truncate(active.offset).is_ok() {
+        let cut = || active.file.truncate(active.offset).and_then(|()| active.file.sync());
+        if is_full(&error) && cut().is_ok() {
             return Err(Error::DiskFull { needed: run.bytes, free: 0, reserve: 0 });
         }
         Err(self.health.fail("write a segment", &error))
@@ -300,11 +306,17 @@ impl Writer {
             // The footer is a hint: a sealed segment does without.
             file.truncate(active.offset).map_err(|error| self.health.fail("cut a segment", &error))?;
         } else {
-            sealed.and_then(|()| file.sync()).map_err(|error| self.health.fail("seal a segment", &error))?;
+            sealed.map_err(|error| self.health.fail("seal a segment", &error))?;
         }
+        file.sync().map_err(|error| self.health.fail("sync a segment", &error))?;
         let (segment, file) = match self.catalog.segments.create(number + 1) {
             Ok(new) => new,
-            Err(error) if is_full(&error) => return Err(Error::io("make a segment")(error)),
+            Err(error) if is_full(&error) => {
+                // This one goes on, without its footer.
+                let cut = file.truncate(active.offset).and_then(|()| file.sync());
+                cut.map_err(|error| self.health.fail("cut a segment", &error))?;
+                return Err(Error::io("make a segment")(error));
+            }
             Err(error) => return Err(self.health.fail("make a segment", &error)),
         };
         (active.segment, active.file, active.offset) = (segment, file, 0);
@@ -342,9 +354,10 @@ impl Writer {
             self.durable.send_modify(|state| state.failed = Some(error.clone()));
             return Err(error);
         }
-        if let Err(error) = self.catalog.enter(&records, checkpoint) {
+        match self.catalog.enter(&records, checkpoint) {
+            Ok(replaced) => drop(self.catalog.punch(replaced, checkpoint.segment, &self.health)),
             // They stay readable from memory, and the next start finds them in the segment.
-            tracing::warn!(%error, "records could not be entered in the index");
+            Err(error) => tracing::warn!(%error, "records could not be entered in the index"),
         }
         self.durable.send_modify(|state| state.ticket = ticket);
         Ok(())

@@ -8,11 +8,8 @@ use super::disk::Disk;
 
 const FILE: &str = "ballast";
 
-/// 4 MiB: many times what a batch of removals writes (1,024 of 64 bytes each).
-const SIZE: usize = 4 << 20;
-
-/// Bytes that must stay free besides it, or it is not made.
-const SPARE: u64 = 64 << 20;
+/// It is not made where less than so many times its size stays free.
+const SPARE: u64 = 16;
 
 /// See the module.
 pub(super) struct Ballast {
@@ -21,26 +18,26 @@ pub(super) struct Ballast {
 
 impl Ballast {
     /// Makes the file when it is missing and there is room. To be without it is no error.
-    pub(super) fn open(disk: Arc<dyn Disk>) -> Self {
+    pub(super) fn open(disk: Arc<dyn Disk>, size: u64) -> Self {
         let ballast = Self { disk };
-        if let Err(error) = ballast.fill() {
+        if let Err(error) = ballast.fill(size) {
             tracing::warn!(%error, "the ballast file could not be made");
             ballast.release();
         }
         ballast
     }
 
-    fn fill(&self) -> io::Result<()> {
+    fn fill(&self, size: u64) -> io::Result<()> {
         let file = match self.disk.create(Path::new(FILE)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(error),
         };
-        if self.disk.free()? < SPARE {
+        if self.disk.free()? / SPARE < size {
             self.release();
             return Ok(());
         }
-        file.write_at(0, &mut [IoSlice::new(&vec![0; SIZE])])?;
+        file.write_at(0, &mut [IoSlice::new(&vec![0; usize::try_from(size).unwrap_or(0)])])?;
         file.sync()
     }
 

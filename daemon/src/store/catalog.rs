@@ -6,15 +6,19 @@
 //!
 //! "Have it" and "keep it" are one operation under one lock, [`Catalog::retire`] takes the same lock: a record
 //! that a lease was told of is never punched while the lease, or a sweep that began before its end, lives.
+//!
+//! A record that failed its proof, and one that is about to be punched, is *hidden*: nobody finds it, while the index
+//! names it until it is punched. So no crash leaves bytes on disk that nothing knows of.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Error;
-use super::index::{Entry, Index};
+use super::index::{Entry, Index, Spot};
 use super::record::{BLOCK_SIZE, Header, Key, Kind, StoreKey, payload_at};
 use super::segment::{Segment, Segments};
 use super::space::Space;
@@ -44,6 +48,8 @@ pub(super) struct Catalog {
     pub(super) space: Arc<Space>,
     fresh: Mutex<Fresh>,
     damage: mpsc::Sender<Damage>,
+    /// Some blocks of the segments could not be read, or punched: there may be records that nobody knows of.
+    misses: AtomicBool,
 }
 
 /// What is only in memory.
@@ -51,6 +57,8 @@ pub(super) struct Catalog {
 struct Fresh {
     /// Written, readable, and not yet in the index.
     written: HashMap<Key, Entry>,
+    /// On disk, and found by nobody.
+    hidden: HashMap<Spot, Hidden>,
     /// What live leases keep, by lease: fingerprints of keys, 8 bytes each, as a lease may hold a million.
     kept: HashMap<u64, HashSet<u64>>,
     /// Sets of leases that ended during a sweep.
@@ -61,6 +69,22 @@ struct Fresh {
     last_lease: u64,
 }
 
+impl Fresh {
+    /// Whether a record that was written has not been punched since.
+    fn is_there(&self, (key, entry): &(Key, Entry)) -> bool {
+        self.written.get(key) == Some(entry) || self.hidden.contains_key(&entry.spot)
+    }
+}
+
+/// Why a record is found by nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    /// It failed its proof. It is punched when it has been stored anew.
+    Bad,
+    /// It is about to be punched.
+    Retired,
+}
+
 impl Catalog {
     pub(super) fn new(
         key: StoreKey,
@@ -69,19 +93,36 @@ impl Catalog {
         space: Arc<Space>,
         damage: mpsc::Sender<Damage>,
     ) -> Self {
-        Self { key, segments, index, space, fresh: Mutex::default(), damage }
+        Self { key, segments, index, space, fresh: Mutex::default(), damage, misses: AtomicBool::new(false) }
     }
 
     fn fresh(&self) -> MutexGuard<'_, Fresh> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes that a part of the segments could not be read. No checkpoint is written any more, so that the next start looks
+    /// again.
+    pub(super) fn miss(&self) {
+        self.misses.store(true, Ordering::Release);
+        if let Err(error) = self.index.drop_checkpoint() {
+            tracing::warn!(%error, "the index fails");
+        }
+    }
+
+    /// Whether all of the segments could be read.
+    pub(super) fn has_all(&self) -> bool {
+        !self.misses.load(Ordering::Acquire)
+    }
+
     /// Where a record is said to be.
     pub(super) fn find(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        if let Some(entry) = self.fresh().written.get(key) {
+        let fresh = self.fresh();
+        if let Some(entry) = fresh.written.get(key) {
             return Ok(Some(*entry));
         }
-        self.index.get(key)
+        drop(fresh);
+        let entry = self.index.get(key)?;
+        Ok(entry.filter(|entry| !self.fresh().hidden.contains_key(&entry.spot)))
     }
 
     /// Whether the record is written and not yet entered in the index.
@@ -92,18 +133,34 @@ impl Catalog {
     /// Where a record is: its header has been read on disk, so that a stale index cannot pass for a record.
     /// Records of this run that are not yet in the index need no proof.
     pub(super) fn prove(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        if let Some(entry) = self.fresh().written.get(key) {
-            return Ok(Some(*entry));
+        let Some(entry) = self.find(key)? else { return Ok(None) };
+        if self.is_fresh(key) || self.is_there(key, &entry)? {
+            return Ok(Some(entry));
         }
-        let Some(entry) = self.index.get(key)? else { return Ok(None) };
-        match self.header(&entry)? {
-            Some(header) if header.key == *key && header.length == entry.length => Ok(Some(entry)),
-            _ => {
-                tracing::warn!(record = ?key, "the index names a record that is not there; it is forgotten");
-                self.forget(key, &entry)?;
-                Ok(None)
-            }
+        tracing::warn!(record = ?key, "the index names a record that is not there, or not all of it");
+        self.fresh().hidden.entry(entry.spot).or_insert(Hidden::Bad);
+        Ok(None)
+    }
+
+    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its payload
+    /// is not read.
+    pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
+        let header = self.header(entry)?;
+        if header.is_none_or(|header| header.key != *key || header.length != entry.length) {
+            return Ok(false);
         }
+        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
+        let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
+        let offset = u64::from(entry.spot.offset);
+        let hole = file.next_hole(offset).map_err(Error::io("look for holes"))?;
+        Ok(hole >= offset + entry.payload_end())
+    }
+
+    /// Whether a record's payload is what its header says. Reads it.
+    pub(super) fn is_good(&self, entry: &Entry) -> Result<bool, Error> {
+        let Some(header) = self.header(entry)? else { return Ok(false) };
+        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
+        Ok(self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload)))
     }
 
     /// The header that is on disk where an entry points to.
@@ -134,7 +191,7 @@ impl Catalog {
                 if self.find(key)? != Some(entry) {
                     continue;
                 }
-                self.damaged(key, &entry)?;
+                self.damaged(key, &entry);
                 return Ok(None);
             };
             let guard = segment.reading();
@@ -148,17 +205,17 @@ impl Catalog {
                 Ok(bytes) => {
                     let proved = prove(bytes, &entry);
                     if proved.is_none() {
-                        self.damaged(key, &entry)?;
+                        self.damaged(key, &entry);
                     }
                     Ok(proved)
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    self.damaged(key, &entry)?;
+                    self.damaged(key, &entry);
                     Ok(None)
                 }
                 Err(error) => {
                     if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
-                        self.damaged(key, &entry)?;
+                        self.damaged(key, &entry);
                     }
                     Err(Error::io("read a record")(error))
                 }
@@ -178,30 +235,21 @@ impl Catalog {
         self.segments.file(segment)?.read_at(offset, length)
     }
 
-    /// A record failed: it is forgotten and told of.
-    fn damaged(&self, key: &Key, entry: &Entry) -> Result<(), Error> {
-        self.forget(key, entry)?;
+    /// A record failed: nobody finds it any more, and it is told of.
+    pub(super) fn damaged(&self, key: &Key, entry: &Entry) {
+        let mut fresh = self.fresh();
+        if fresh.hidden.contains_key(&entry.spot) {
+            return;
+        }
+        if fresh.written.get(key) == Some(entry) {
+            fresh.written.remove(key);
+        }
+        fresh.hidden.insert(entry.spot, Hidden::Bad);
+        drop(fresh);
         let (segment, offset) = (entry.spot.segment, entry.spot.offset);
         let damage = Damage { kind: key.kind, id: key.id, segment, offset };
         // A full queue drops it: whoever reads the record next misses it, and a scrub finds it.
         let _ = self.damage.try_send(damage);
-        Ok(())
-    }
-
-    /// Takes a record out of what is known, when it is still at this place.
-    pub(super) fn forget(&self, key: &Key, entry: &Entry) -> Result<(), Error> {
-        let mut fresh = self.fresh();
-        let was_fresh = fresh.written.get(key) == Some(entry);
-        if was_fresh {
-            fresh.written.remove(key);
-        }
-        let known = was_fresh || self.index.get(key)? == Some(*entry);
-        self.index.forget(key, entry)?;
-        drop(fresh);
-        if known {
-            self.space.subtract(entry);
-        }
-        Ok(())
     }
 
     /// Records that were just written: they can be read from now on.
@@ -214,31 +262,37 @@ impl Catalog {
         }
     }
 
-    /// Enters synced records in the index. Those that were forgotten meanwhile stay out.
+    /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is punched.
+    /// Gives the bad records whose place they take, for punching.
     pub(super) fn enter(
         &self,
         records: &[(Key, Entry)],
-        checkpoint: super::index::Spot,
-    ) -> Result<(), Error> {
+        checkpoint: Spot,
+    ) -> Result<Vec<(Key, Entry)>, Error> {
         let fresh = self.fresh();
-        let live: Vec<_> =
-            records.iter().filter(|(key, entry)| fresh.written.get(key) == Some(entry)).copied().collect();
+        let there: Vec<_> = records.iter().filter(|record| fresh.is_there(record)).copied().collect();
         drop(fresh);
-        self.index.enter(&live, Some(checkpoint))?;
+        let mut replaced = self.index.enter(&there, self.has_all().then_some(checkpoint))?;
         let mut fresh = self.fresh();
-        for (key, entry) in &live {
+        // Punched while they were being entered.
+        let gone: Vec<_> = there.iter().filter(|record| !fresh.is_there(record)).copied().collect();
+        for (key, entry) in &there {
             if fresh.written.get(key) == Some(entry) {
                 fresh.written.remove(key);
-            } else {
-                // Forgotten while it was being entered.
-                self.index.forget(key, entry)?;
             }
+        }
+        // One that is retired is punched by whoever did.
+        replaced.retain(|(_, entry)| fresh.hidden.get(&entry.spot) != Some(&Hidden::Retired));
+        for (_, entry) in &replaced {
+            fresh.hidden.insert(entry.spot, Hidden::Retired);
         }
         if fresh.written.is_empty() {
             // A large add leaves a large table.
             fresh.written.shrink_to(1024);
         }
-        Ok(())
+        drop(fresh);
+        self.index.forget(&gone)?;
+        Ok(replaced)
     }
 
     /// A new lease's name.
@@ -273,8 +327,8 @@ impl Catalog {
         Sweep(self)
     }
 
-    /// Takes a record out of what is known unless a lease keeps it: after this no one finds it, and it may be
-    /// punched. Gives where it is.
+    /// Hides a record unless a lease keeps it: after this no one finds it, and it may be punched. Gives where it is.
+    /// [`Catalog::forget`] ends it, when it has been.
     fn retire(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let mut fresh = self.fresh();
         let print = key.fingerprint();
@@ -285,11 +339,28 @@ impl Catalog {
             Some(entry) => Some(entry),
             None => self.index.get(key)?,
         };
-        if let Some(entry) = &entry {
-            self.index.forget(key, entry)?;
+        Ok(entry.filter(|entry| fresh.hidden.insert(entry.spot, Hidden::Retired) != Some(Hidden::Retired)))
+    }
+
+    /// Notes that retired records could not be punched. Their keys may have got other records, so that the index does not
+    /// name them any more: the next start looks for them.
+    pub(super) fn keep_hidden(&self, retired: &[(Key, Entry)]) {
+        self.miss();
+        self.fresh().hidden.extend(retired.iter().map(|(_, entry)| (entry.spot, Hidden::Bad)));
+    }
+
+    /// Forgets retired records that have been punched.
+    pub(super) fn forget(&self, retired: &[(Key, Entry)]) -> Result<(), Error> {
+        self.index.forget(retired)?;
+        let mut fresh = self.fresh();
+        for (_, entry) in retired {
+            fresh.hidden.remove(&entry.spot);
+        }
+        drop(fresh);
+        for (_, entry) in retired {
             self.space.subtract(entry);
         }
-        Ok(entry)
+        Ok(())
     }
 
     /// Whether a lease keeps the record.

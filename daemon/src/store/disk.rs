@@ -1,8 +1,8 @@
 //! The one way to a disk.
 //!
 //! Owns: what the store asks of a file system, and nothing more. Two implementers: [`Real`], and for tests a
-//! forgetful one that loses what was not synced. The index goes past it (sled opens its own files), which is
-//! sound because nothing is believed because the index says so.
+//! forgetful one that loses what was not synced. What the index is made of goes past it (sled opens its own files),
+//! which is sound because nothing is believed because the index says so.
 //!
 //! All paths are relative to the state folder. All calls block.
 
@@ -12,10 +12,13 @@ mod real;
 pub(crate) mod forgetful;
 
 use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use super::Error;
+use super::table::Table;
 
 pub use real::Real;
 
@@ -51,8 +54,14 @@ pub trait Disk: Send + Sync {
     /// Bytes free for this user.
     fn free(&self) -> io::Result<u64>;
 
-    /// Where the index may keep its files. `None`: nowhere that lasts.
-    fn index_dir(&self) -> Option<PathBuf>;
+    /// Opens the table for the index, with so many bytes of cache; one that is not there is made.
+    ///
+    /// # Errors
+    /// [`Error::Index`] for whatever is wrong with it.
+    fn table(&self, cache: u64) -> Result<Box<dyn Table>, Error>;
+
+    /// Puts a table aside that cannot be used, so that the next one is new.
+    fn discard_table(&self) -> io::Result<()>;
 }
 
 /// An open file. Calls at offsets only, so that any number of threads can use it.
@@ -60,11 +69,43 @@ pub trait File: Send + Sync {
     /// Its length in bytes.
     fn length(&self) -> io::Result<u64>;
 
+    /// Reads once behind what is in `into`, at most `into`'s spare capacity. Gives how much; 0 at the end of the file.
+    fn read_once(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize>;
+
+    /// Writes once, some of `parts` from their beginning on. Gives how much.
+    fn write_once(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+
     /// Reads up to `length` bytes: fewer only at the end of the file.
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes>;
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            match self.read_once(offset + bytes.len() as u64, &mut bytes) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // The allocator may have given more than was asked for.
+        bytes.truncate(length);
+        Ok(bytes.into())
+    }
 
     /// Writes all of `parts`, one behind the other. After an error any part of them may have been written.
-    fn write_at(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
+    fn write_at(&self, mut offset: u64, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        while !parts.is_empty() {
+            match self.write_once(offset, parts) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut parts, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 
     /// Makes all that was written durable (fdatasync). After an error nothing may be assumed, ever.
     fn sync(&self) -> io::Result<()>;
@@ -72,11 +113,15 @@ pub trait File: Send + Sync {
     /// Cuts the file.
     fn truncate(&self, length: u64) -> io::Result<()>;
 
-    /// Gives the blocks of a range back: it reads as zeros from now on.
+    /// Gives the blocks of a range back: it reads as zeros from now on. [`io::ErrorKind::Unsupported`] where the file
+    /// system cannot.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
 
     /// Where the next bytes that are not a hole begin, from `offset` on. `None`: only a hole follows.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+
+    /// Where the next hole begins, from `offset` on: at the end of the file at the latest.
+    fn next_hole(&self, offset: u64) -> io::Result<u64>;
 
     /// Forgets cached pages, so that reads show what the disk has.
     fn drop_cache(&self) -> io::Result<()>;

@@ -11,7 +11,8 @@ use super::disk::Disk;
 use super::record::StoreKey;
 
 const FILE: &str = "FORMAT";
-const TEMPORARY: &str = "FORMAT.tmp";
+/// Where it is written before it takes the old one's place.
+pub(super) const TEMPORARY: &str = "FORMAT.tmp";
 const NAME: &str = "casd-store";
 
 /// The version of all formats in the state folder that this build writes.

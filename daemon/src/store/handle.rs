@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::append::Appender;
 use super::ballast::Ballast;
@@ -17,6 +17,7 @@ use super::lease::Lease;
 use super::ledger::{Found, Ledger};
 use super::object::{NewObject, ObjectInfo, State};
 use super::record::{Key, Kind};
+use super::recover::{self, Progress};
 use super::segment::Segments;
 use super::space::Space;
 use super::{Error, open};
@@ -37,11 +38,31 @@ pub struct Options {
     /// Bytes of memory for the index's cache. 32 MiB hold the entries of about 100 GiB of 1 MiB chunks; the daemon
     /// is to stay under 150 MiB.
     pub index_cache: u64,
+    /// How large files become.
+    pub sizes: Sizes,
+}
+
+/// How large the store's files become. Others than these are for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of records in a segment at most; its footer comes on top. At most 1 GiB.
+    pub segment: u64,
+    /// A journal shorter than this is never written anew.
+    pub journal: u64,
+    /// Bytes that are given up on a full disk, so that a removal can be written.
+    pub ballast: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        // A batch of removals is 64 KiB.
+        Self { segment: 1 << 30, journal: 1 << 20, ballast: 4 << 20 }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { quota: 0, reserve: 1 << 30, index_cache: 32 << 20 }
+        Self { quota: 0, reserve: 1 << 30, index_cache: 32 << 20, sizes: Sizes::default() }
     }
 }
 
@@ -60,6 +81,8 @@ pub struct Usage {
     pub quota: u64,
     /// Bytes free on the file system.
     pub free: u64,
+    /// While the index is checked or made anew: segments that are scanned, and all. The counts are not whole yet.
+    pub recovering: Option<(usize, usize)>,
 }
 
 /// An open store. Cheap to clone.
@@ -80,6 +103,8 @@ pub(super) struct Inner {
     tasks: Tasks,
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
+    /// How far the index is.
+    progress: watch::Receiver<Progress>,
     /// When room was last looked for in vain. Held while it is looked for.
     pub(super) in_vain: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
@@ -92,8 +117,9 @@ impl Drop for Inner {
 }
 
 impl Store {
-    /// Opens the store on `disk`, making it when there is none, and brings it up to what the last run left. Blocks;
-    /// must be called within a tokio runtime, on which the store's three tasks then run.
+    /// Opens the store on `disk`, making it when there is none. Blocks; must be called within a tokio runtime, on which
+    /// the store's tasks then run. One of them brings the index up to what the last run left: meanwhile what it knows is
+    /// read, and whoever misses a record, writes or removes waits.
     ///
     /// # Errors
     /// [`Error::Folder`], [`Error::Locked`], [`Error::TooNew`], [`Error::Damaged`], [`Error::Io`],
@@ -102,26 +128,29 @@ impl Store {
         let lock = open::prepare(disk.as_ref())?;
         let key = open::key(disk.as_ref())?;
         let health = Arc::new(Health::open(Arc::clone(&disk), lock));
-        let clean = health.is_clean();
         let mut objects = BTreeMap::new();
-        let journal = Journal::open(Arc::clone(&disk), key, |fact| match fact {
+        let journal = Journal::open(Arc::clone(&disk), key, options.sizes.journal, |fact| match fact {
             Fact::Key(_) => {}
             Fact::Object(info) => drop(objects.insert(info.id, info)),
             Fact::Removed(id) => drop(objects.remove(&id)),
         })?;
         let segments = Segments::list(Arc::clone(&disk)).map_err(Error::io("list segments"))?;
-        let index = Index::open(disk.index_dir().as_deref(), options.index_cache, &key)?;
+        let index = Index::open(disk.as_ref(), options.index_cache, &key)?;
         let space = Space::new(Arc::clone(&disk), options.quota, options.reserve);
         let (told, damage) = mpsc::channel(DAMAGE_QUEUE);
         let catalog = Arc::new(Catalog::new(key, segments, index, space, told));
-        let tail = open::recover(&catalog, clean)?;
+        let (tail, recovery) = recover::tail(&catalog, &health)?;
         let tasks = Tasks::new();
-        let appender = Appender::start(Arc::clone(&catalog), Arc::clone(&health), tail, &pool, &tasks);
-        let ballast = Ballast::open(Arc::clone(&disk));
+        let (told, progress) = watch::channel(Progress::Working { done: 0, total: 0 });
+        tasks.spawn("store-recover", recovery.run(pool.clone(), tasks.clone(), told));
+        let segment = options.sizes.segment;
+        let appender =
+            Appender::start(Arc::clone(&catalog), Arc::clone(&health), tail, segment, &pool, &tasks);
+        let ballast = Ballast::open(Arc::clone(&disk), options.sizes.ballast);
         let ledger = Ledger::start((journal, objects), Arc::clone(&health), ballast, pool.clone(), &tasks);
         let damage = Mutex::new(Some(damage));
         let in_vain = tokio::sync::Mutex::new(None);
-        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage, in_vain };
+        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage, progress, in_vain };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -135,9 +164,22 @@ impl Store {
         self.blocking(move |inner| {
             inner.appender.finish()?;
             inner.catalog.index.flush()?;
-            if running == 0 { inner.health.close() } else { Ok(()) }
+            // An index that is not whole is checked again by the next start.
+            if running == 0 && inner.is_whole() && inner.catalog.has_all() {
+                inner.health.close(inner.catalog.index.sum().1)
+            } else {
+                Ok(())
+            }
         })
         .await
+    }
+
+    /// Waits until the index names every record, so that what is not found is not there.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] when the disk failed, [`Error::Closed`].
+    pub async fn recovered(&self) -> Result<(), Error> {
+        self.inner.whole().await
     }
 
     /// A new lease, under which to write.
@@ -240,7 +282,11 @@ impl Store {
             let (objects, partials) = inner.ledger.count();
             let free = inner.disk.free().map_err(Error::io("ask for the free space"))?;
             let quota = inner.catalog.space.quota();
-            Ok(Usage { stored_bytes, used_bytes, objects, partials, quota, free })
+            let recovering = match &*inner.progress.borrow() {
+                Progress::Working { done, total } => Some((*done, *total)),
+                _ => None,
+            };
+            Ok(Usage { stored_bytes, used_bytes, objects, partials, quota, free, recovering })
         })
         .await
     }
@@ -259,6 +305,24 @@ impl Store {
 }
 
 impl Inner {
+    /// Whether the index names every record.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::Whole)
+    }
+
+    /// Waits until the index names every record: before that a record that it does not name may be there all the same.
+    pub(super) async fn whole(&self) -> Result<(), Error> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        let mut progress = self.progress.clone();
+        let progress = progress.wait_for(|now| !matches!(now, Progress::Working { .. })).await;
+        match &*progress.map_err(|_| Error::Closed)? {
+            Progress::Failed(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
     /// An object without its only chunk, or without the top of its manifest, is none.
     pub(super) async fn require_first_record(self: &Arc<Self>, object: &NewObject) -> Result<(), Error> {
         let key = if object.length <= CHUNK_LEN {
@@ -269,6 +333,7 @@ impl Inner {
         if self.catalog.is_fresh(&key) {
             return Ok(());
         }
+        self.whole().await?;
         let inner = Arc::clone(self);
         match self.pool.run(move || inner.catalog.find(&key)).await? {
             Some(_) => Ok(()),

@@ -3,12 +3,13 @@
 //! Owns: the CLEAN marker and the failure that made the store read-only. A failed write or sync is never
 //! retried and trusted: what the kernel still holds in memory may not be what the disk has.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Error;
 use super::disk::Disk;
+use super::index::Sum;
 
 const CLEAN: &str = "CLEAN";
 
@@ -20,6 +21,8 @@ pub(super) struct Health {
     failed: OnceLock<String>,
     /// Whether the marker is on disk.
     clean: Mutex<bool>,
+    /// What the marker says.
+    closed: Option<Sum>,
     /// The lock on the folder: held until all that write are gone.
     _lock: Box<dyn Send + Sync>,
 }
@@ -27,13 +30,15 @@ pub(super) struct Health {
 impl Health {
     /// Reads the marker: whether the last run ended in order.
     pub(super) fn open(disk: Arc<dyn Disk>, lock: Box<dyn Send + Sync>) -> Self {
-        let clean = Mutex::new(disk.open(Path::new(CLEAN)).is_ok());
-        Self { disk, failed: OnceLock::new(), clean, _lock: lock }
+        let marker = disk.open(Path::new(CLEAN)).ok();
+        let closed = marker.as_ref().and_then(|file| Sum::decode(&file.read_at(0, Sum::SIZE + 1).ok()?));
+        let clean = Mutex::new(marker.is_some());
+        Self { disk, failed: OnceLock::new(), clean, closed, _lock: lock }
     }
 
-    /// Whether the marker is there: what is on disk is what the last run left.
-    pub(super) fn is_clean(&self) -> bool {
-        *self.clean.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The index's sum when the last run ended in order: what is on disk is what it left. `None` after a crash.
+    pub(super) fn closed(&self) -> Option<Sum> {
+        self.closed
     }
 
     /// Must be called before any write: removes the marker, durably. Blocks the first time.
@@ -48,16 +53,26 @@ impl Health {
         Ok(())
     }
 
-    /// Writes the marker, when nothing failed. The last thing that a run does.
-    pub(super) fn close(&self) -> Result<(), Error> {
+    /// Writes the marker, with the index's sum, when nothing failed. The last thing that a run does.
+    pub(super) fn close(&self, sum: Sum) -> Result<(), Error> {
         let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
-        if *clean || self.failed.get().is_some() {
+        if self.failed.get().is_some() || (*clean && self.closed == Some(sum)) {
             return Ok(());
         }
-        let made = self.disk.create(Path::new(CLEAN)).and_then(|_| self.disk.sync_dir(Path::new("")));
-        made.map_err(Error::io("write the CLEAN marker"))?;
+        self.write(sum).map_err(Error::io("write the CLEAN marker"))?;
         *clean = true;
         Ok(())
+    }
+
+    fn write(&self, sum: Sum) -> io::Result<()> {
+        match self.disk.unlink(Path::new(CLEAN)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.disk.create(Path::new(CLEAN))?;
+        file.write_at(0, &mut [IoSlice::new(&sum.encode())])?;
+        file.sync()?;
+        self.disk.sync_dir(Path::new(""))
     }
 
     /// Makes the store read-only, and gives the error to answer with.

@@ -1,20 +1,23 @@
-//! The index: where each record is. A cache of what the segments say, and the only file that names `sled`.
+//! The index: where each record is. A cache of what the segments say.
 //!
 //! It holds nothing that exists nowhere else and may be deleted whenever casd is stopped: a checkpoint, written in
 //! one batch with the entries, says up to where it knows the segments, and the start scans on from there.
-//! sled's flush is no fsync on Linux, and sled has been seen to lose or damage its files; so nothing is
-//! believed because it is here, every use proves the record on disk, and whatever sled reports or panics
-//! about at the start leads to a new index.
+//!
+//! The table below it may lose, keep, invent or reorder anything over a crash. So it carries a sum over all its entries
+//! and the checkpoint, changed in the same batch as they are: a table whose sum does not hold is not what was written, and
+//! then all segments are scanned. The checkpoint is sealed with the store's key: only one that was once written passes.
+//! And every use proves the record on disk.
 //!
 //! Entries: key = kind (1), id (32); value = version 1 (1), flags (1: zero, 2: root), segment (4), offset (4),
 //! length (4), place (8), little endian.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Error;
-use super::record::{Key, Kind, StoreKey, footprint};
+use super::disk::Disk;
+use super::record::{BLOCK, Key, Kind, StoreKey, footprint, payload_at};
+use super::table::{Change, Table};
 use crate::content::Place;
 
 const VERSION: u8 = 1;
@@ -25,12 +28,10 @@ const VALUE: usize = 22;
 /// Keys of the index about itself; no kind has number 0.
 const CHECKPOINT: &[u8] = b"\0checkpoint";
 const OWNER: &[u8] = b"\0owner";
-
-/// Tries to open, 20 ms apart: an index that was closed a moment ago in this process may still hold its lock.
-const TRIES: usize = 50;
+const SUM: &[u8] = b"\0sum";
 
 /// A place in the segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Spot {
     /// The segment's number.
     pub(super) segment: u32,
@@ -55,6 +56,11 @@ impl Entry {
     /// Bytes that it takes in its segment.
     pub(super) fn footprint(&self) -> u64 {
         footprint(self.length, self.zero)
+    }
+
+    /// Bytes from its header's start to its payload's end.
+    pub(super) fn payload_end(&self) -> u64 {
+        if self.zero { BLOCK } else { payload_at(self.length) + u64::from(self.length) }
     }
 
     fn encode(&self) -> [u8; VALUE] {
@@ -100,116 +106,216 @@ fn decode_key(bytes: &[u8]) -> Option<Key> {
     Some(Key { kind: Kind::from_number(*kind)?, id: id.try_into().ok()? })
 }
 
+/// A sum over pairs of key and value, in whatever order: how many, and the sum of their hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    pairs: u64,
+    hashes: u128,
+}
+
+impl Sum {
+    /// Its size when written.
+    pub(super) const SIZE: usize = 24;
+
+    fn hash(key: &[u8], value: &[u8]) -> u128 {
+        let digest = blake3::Hasher::new().update(key).update(value).finalize();
+        let (first, _) = digest.as_bytes().split_first_chunk().unwrap_or((&[0; 16], &[]));
+        u128::from_le_bytes(*first)
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.pairs = self.pairs.wrapping_add(1);
+        self.hashes = self.hashes.wrapping_add(Self::hash(key, value));
+    }
+
+    fn subtract(&mut self, key: &[u8], value: &[u8]) {
+        self.pairs = self.pairs.wrapping_sub(1);
+        self.hashes = self.hashes.wrapping_sub(Self::hash(key, value));
+    }
+
+    pub(super) fn encode(&self) -> [u8; Self::SIZE] {
+        let mut out = [0; Self::SIZE];
+        out[..8].copy_from_slice(&self.pairs.to_le_bytes());
+        out[8..].copy_from_slice(&self.hashes.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (pairs, hashes) = bytes.split_at_checked(8)?;
+        let hashes = u128::from_le_bytes(hashes.try_into().ok()?);
+        Some(Self { pairs: u64::from_le_bytes(pairs.try_into().ok()?), hashes })
+    }
+}
+
 /// The open index. Calls block for a moment, and for a read of a page when it is not in memory.
 pub(super) struct Index {
-    db: sled::Db,
+    table: Box<dyn Table>,
+    /// Seals checkpoints.
+    key: StoreKey,
+    /// The sum over what is in the table; held while the table is changed.
+    sum: Mutex<Sum>,
+    /// The sum as it was found.
+    found: Sum,
 }
 
 impl Index {
-    /// Opens the index in `folder` (or, for tests, none that lasts). One that cannot be opened, or that belongs to
-    /// another store, is moved aside and a new one made: it has no checkpoint, so that all is scanned.
-    pub(super) fn open(folder: Option<&Path>, cache: u64, store: &StoreKey) -> Result<Self, Error> {
+    /// Opens the index that `disk` has. One that cannot be opened, or that belongs to another store, is put aside and a
+    /// new one made: it has no checkpoint, so that all is scanned.
+    pub(super) fn open(disk: &dyn Disk, cache: u64, store: &StoreKey) -> Result<Self, Error> {
         let owner = blake3::derive_key("casd 2026 index owner 1", store);
-        match Self::try_open(folder, cache).and_then(|index| index.claim(&owner)) {
+        match disk.table(cache).and_then(|table| Self::claim(table, &owner, store)) {
             Ok(index) => Ok(index),
             Err(error) => {
-                let Some(folder) = folder else { return Err(error) };
-                tracing::warn!(%error, "the index cannot be used; it is moved aside and made anew");
-                move_aside(folder)?;
-                Self::try_open(Some(folder), cache)?.claim(&owner)
+                tracing::warn!(%error, "the index cannot be used; it is put aside and made anew");
+                disk.discard_table().map_err(Error::io("put the index aside"))?;
+                Self::claim(disk.table(cache)?, &owner, store)
             }
         }
     }
 
-    fn try_open(folder: Option<&Path>, cache: u64) -> Result<Self, Error> {
-        let config = sled::Config::new().cache_capacity(cache).mode(sled::Mode::HighThroughput);
-        let config = match folder {
-            Some(folder) => config.path(folder),
-            None => config.temporary(true),
-        };
-        for attempt in 1.. {
-            match catch_unwind(AssertUnwindSafe(|| config.open())) {
-                Ok(Ok(db)) => return Ok(Self { db }),
-                Ok(Err(sled::Error::Io(_))) if attempt < TRIES => {
-                    std::thread::sleep(Duration::from_millis(20));
+    /// Marks a new table as this store's; refuses another's.
+    fn claim(table: Box<dyn Table>, owner: &[u8; 32], key: &StoreKey) -> Result<Self, Error> {
+        match table.get(OWNER)? {
+            Some(found) if found == owner => {}
+            Some(_) => return Err(Error::Index("it belongs to another store".to_owned())),
+            None => {
+                let mut is_empty = true;
+                table.each(&mut |_, _| {
+                    is_empty = false;
+                    false
+                })?;
+                if !is_empty {
+                    return Err(Error::Index("it does not say whose it is".to_owned()));
                 }
-                Ok(Err(error)) => return Err(failed(&error)),
-                Err(_) => break,
+                table.apply(&[(OWNER.to_vec(), Some(owner.to_vec()))])?;
             }
         }
-        Err(Error::Index("sled panicked while opening it".to_owned()))
+        let found = table.get(SUM)?.and_then(|sum| Sum::decode(&sum)).unwrap_or_default();
+        Ok(Self { table, key: *key, sum: Mutex::new(found), found })
     }
 
-    /// Marks a new index as this store's; refuses another's.
-    fn claim(self, owner: &[u8; 32]) -> Result<Self, Error> {
-        let found = self.db.get(OWNER).map_err(|error| failed(&error))?;
-        match found {
-            Some(found) if found == owner => Ok(self),
-            Some(_) => Err(Error::Index("it belongs to another store".to_owned())),
-            None if self.db.is_empty() => {
-                self.db.insert(OWNER, owner).map_err(|error| failed(&error))?;
-                Ok(self)
-            }
-            None => Err(Error::Index("it does not say whose it is".to_owned())),
-        }
+    fn sums(&self) -> MutexGuard<'_, Sum> {
+        self.sum.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entry of a record. One that cannot be read as an entry is none.
     pub(super) fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let value = self.db.get(encode_key(key)).map_err(|error| failed(&error))?;
-        Ok(value.and_then(|value| Entry::decode(&value)))
+        Ok(self.table.get(&encode_key(key))?.and_then(|value| Entry::decode(&value)))
     }
 
-    /// Enters records, and in the same batch up to where the segments are known.
-    pub(super) fn enter(&self, entries: &[(Key, Entry)], checkpoint: Option<Spot>) -> Result<(), Error> {
-        let mut batch = sled::Batch::default();
+    /// Enters records, and in the same batch up to where the segments are known. Of two with one key the later one
+    /// counts. Gives those whose place was taken.
+    pub(super) fn enter(
+        &self,
+        entries: &[(Key, Entry)],
+        checkpoint: Option<Spot>,
+    ) -> Result<Vec<(Key, Entry)>, Error> {
+        let mut sum = self.sums();
+        let mut last = BTreeMap::new();
+        let mut replaced = Vec::new();
         for (key, entry) in entries {
-            batch.insert(encode_key(key).as_slice(), entry.encode().as_slice());
+            let old = match last.insert(*key, *entry) {
+                Some(old) => Some(old),
+                None => self.get(key)?,
+            };
+            replaced.extend(old.filter(|old| old.spot != entry.spot).map(|old| (*key, old)));
         }
-        if let Some(Spot { segment, offset }) = checkpoint {
-            let value = (u64::from(segment) << 32 | u64::from(offset)).to_le_bytes();
-            batch.insert(CHECKPOINT, &value);
+        let pairs = last.iter().map(|(key, entry)| (encode_key(key).to_vec(), Some(entry.encode().to_vec())));
+        let mut pairs: BTreeMap<_, _> = pairs.collect();
+        if let Some(spot) = checkpoint {
+            pairs.insert(CHECKPOINT.to_vec(), Some(self.seal(spot)));
         }
-        self.db.apply_batch(batch).map_err(|error| failed(&error))
+        self.change(pairs, &mut sum)?;
+        Ok(replaced)
     }
 
-    /// Up to where the segments are known.
-    pub(super) fn checkpoint(&self) -> Result<Option<Spot>, Error> {
-        let value = self.db.get(CHECKPOINT).map_err(|error| failed(&error))?;
-        let value = value.and_then(|value| Some(u64::from_le_bytes(value.as_ref().try_into().ok()?)));
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half of 64 bits")]
-        Ok(value.map(|value| Spot { segment: (value >> 32) as u32, offset: value as u32 }))
+    /// Takes entries out, those that are still these.
+    pub(super) fn forget(&self, entries: &[(Key, Entry)]) -> Result<(), Error> {
+        let mut sum = self.sums();
+        let mut gone = BTreeMap::new();
+        for (key, entry) in entries {
+            if self.get(key)? == Some(*entry) {
+                gone.insert(encode_key(key).to_vec(), None);
+            }
+        }
+        self.change(gone, &mut sum)
     }
 
-    /// Takes an entry out, when it is still this one.
-    pub(super) fn forget(&self, key: &Key, entry: &Entry) -> Result<(), Error> {
-        let (key, old) = (encode_key(key), entry.encode());
-        // That it is another one by now is what the condition is for.
-        let _ = self.db.compare_and_swap(key, Some(&old), None::<&[u8]>).map_err(|error| failed(&error))?;
+    /// Changes the table and its sum in one batch.
+    fn change(&self, pairs: BTreeMap<Vec<u8>, Option<Vec<u8>>>, sum: &mut Sum) -> Result<(), Error> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let mut after = *sum;
+        for (key, value) in &pairs {
+            if let Some(old) = self.table.get(key)? {
+                after.subtract(key, &old);
+            }
+            if let Some(value) = value {
+                after.add(key, value);
+            }
+        }
+        let mut changes: Vec<Change> = pairs.into_iter().collect();
+        changes.push((SUM.to_vec(), Some(after.encode().to_vec())));
+        self.table.apply(&changes)?;
+        *sum = after;
         Ok(())
     }
 
-    /// All entries, one by one. Those that cannot be read are left out.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Result<(Key, Entry), Error>> {
-        self.db.iter().filter_map(|item| match item {
-            Ok((key, value)) => Some(Ok((decode_key(&key)?, Entry::decode(&value)?))),
-            Err(error) => Some(Err(failed(&error))),
-        })
+    /// Up to where the segments are known. `None` also for one that this store never wrote.
+    pub(super) fn checkpoint(&self) -> Result<Option<Spot>, Error> {
+        let Some(value) = self.table.get(CHECKPOINT)? else { return Ok(None) };
+        let spot =
+            value.get(..8).and_then(|at| Some(Spot { segment: word(&at[..4])?, offset: word(&at[4..])? }));
+        Ok(spot.filter(|spot| value == self.seal(*spot)))
+    }
+
+    /// A checkpoint as it is written: segment (4), offset (4), BLAKE3-128 with the store's key over them.
+    fn seal(&self, spot: Spot) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24);
+        out.extend_from_slice(&spot.segment.to_le_bytes());
+        out.extend_from_slice(&spot.offset.to_le_bytes());
+        let digest = blake3::Hasher::new_keyed(&self.key).update(b"checkpoint").update(&out).finalize();
+        out.extend_from_slice(&digest.as_bytes()[..16]);
+        out
+    }
+
+    /// Calls `each` with all entries, until it fails. Pairs that cannot be read as entries are passed over.
+    /// Gives the sum over all pairs.
+    pub(super) fn each(&self, mut each: impl FnMut(Key, Entry) -> Result<(), Error>) -> Result<Sum, Error> {
+        let (mut sum, mut result) = (Sum::default(), Ok(()));
+        self.table.each(&mut |key, value| {
+            if key == OWNER || key == SUM {
+                return true;
+            }
+            sum.add(key, value);
+            if let (Some(key), Some(entry)) = (decode_key(key), Entry::decode(value)) {
+                result = each(key, entry);
+            }
+            result.is_ok()
+        })?;
+        result.map(|()| sum)
+    }
+
+    /// The sum that it was found with, and the one that it has by now.
+    pub(super) fn sum(&self) -> (Sum, Sum) {
+        (self.found, *self.sums())
+    }
+
+    /// Goes on from what is in the table, whose sum this is, without a checkpoint: until there is one again no start
+    /// takes it for whole.
+    pub(super) fn distrust(&self, actual: Sum) -> Result<(), Error> {
+        *self.sums() = actual;
+        self.drop_checkpoint()
+    }
+
+    /// Lets the next start scan all segments.
+    pub(super) fn drop_checkpoint(&self) -> Result<(), Error> {
+        self.change(BTreeMap::from([(CHECKPOINT.to_vec(), None)]), &mut self.sums())
     }
 
     /// Hands what is buffered to the kernel. That is not the disk.
     pub(super) fn flush(&self) -> Result<(), Error> {
-        self.db.flush().map(|_| ()).map_err(|error| failed(&error))
+        self.table.flush()
     }
-}
-
-fn failed(error: &sled::Error) -> Error {
-    Error::Index(error.to_string())
-}
-
-/// Keeps one bad index for whoever wants to know why.
-fn move_aside(folder: &Path) -> Result<(), Error> {
-    let aside = folder.with_file_name("index.bad");
-    let _ = std::fs::remove_dir_all(&aside);
-    std::fs::rename(folder, &aside).map_err(Error::io("move the index aside"))
 }

@@ -20,7 +20,8 @@ use crate::content::ObjectId;
 /// The folder of the journal.
 pub(super) const FOLDER: &str = "journal";
 const FILE: &str = "journal/journal";
-const TEMPORARY: &str = "journal/journal.tmp";
+/// Where it is written anew before it takes the old one's place.
+pub(super) const TEMPORARY: &str = "journal/journal.tmp";
 
 const MAGIC: [u8; 4] = *b"cjrn";
 const VERSION: u8 = 1;
@@ -33,9 +34,6 @@ const ALIGN: usize = 8;
 
 /// The longest body of a frame. An object with the longest name and all its pins has 13.4 KiB.
 const MAX_BODY: usize = 64 << 10;
-
-/// A journal shorter than this is never compacted.
-const COMPACT_FROM: u64 = 1 << 20;
 
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +125,8 @@ pub(super) struct Journal {
     end: u64,
     /// Its length after the last compaction.
     compacted: u64,
+    /// It is not compacted while it is shorter.
+    compact_from: u64,
 }
 
 /// The key at the head of a journal, for a store that lost its FORMAT.
@@ -164,14 +164,17 @@ impl Journal {
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         key: StoreKey,
+        compact_from: u64,
         mut each: impl FnMut(Fact),
     ) -> Result<Self, Error> {
         let file = match disk.open(Path::new(FILE)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::first(disk, key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Self::first(disk, key, compact_from);
+            }
             Err(error) => return Err(Error::io("open the journal")(error)),
         };
-        let mut journal = Self { disk, key, file, end: 0, compacted: 0 };
+        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from };
         journal.replay(&mut each)?;
         journal.compacted = journal.end;
         Ok(journal)
@@ -179,20 +182,20 @@ impl Journal {
 
     /// The journal of a new store. It is made before the first segment is, so where there are segments it was lost, and
     /// with it the knowledge of which objects there are: to go on as if there were none would be to let go of them all.
-    fn first(disk: Arc<dyn Disk>, key: StoreKey) -> Result<Self, Error> {
+    fn first(disk: Arc<dyn Disk>, key: StoreKey, compact_from: u64) -> Result<Self, Error> {
         match disk.list(super::segment::FOLDER.as_ref()).map_err(Error::io("list segments"))?.is_empty() {
-            true => Self::create(disk, key),
+            true => Self::create(disk, key, compact_from),
             false => {
                 Err(Error::Damaged { what: "the journal", why: "it is missing, and there are segments" })
             }
         }
     }
 
-    fn create(disk: Arc<dyn Disk>, key: StoreKey) -> Result<Self, Error> {
+    fn create(disk: Arc<dyn Disk>, key: StoreKey, compact_from: u64) -> Result<Self, Error> {
         let file = write_new(disk.as_ref(), &key, &mut std::iter::empty());
         let (file, end) = file.map_err(Error::io("write the journal"))?;
         install(disk.as_ref()).map_err(Error::io("write the journal"))?;
-        Ok(Self { disk, key, file, end, compacted: end })
+        Ok(Self { disk, key, file, end, compacted: end, compact_from })
     }
 
     /// Reads all frames. The file is at most a few times the size of the objects' facts, 15 MB for 100,000.
@@ -249,7 +252,7 @@ impl Journal {
 
     /// Whether it has grown to several times what it would be when written anew.
     pub(super) fn is_long(&self) -> bool {
-        self.end > COMPACT_FROM.max(self.compacted.saturating_mul(3))
+        self.end > self.compact_from.max(self.compacted.saturating_mul(3))
     }
 
     /// Writes the journal anew with just these facts: temporary, sync, rename, sync of the folder.

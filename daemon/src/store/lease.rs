@@ -95,6 +95,7 @@ impl Lease {
     /// [`Error::Quota`], [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`].
     pub async fn reserve(&self, bytes: u64) -> Result<(), Error> {
         self.store.health.check()?;
+        self.store.whole().await?;
         let more = self.promise(space::cost_of_data(bytes)).await?;
         self.room.lock().unwrap_or_else(PoisonError::into_inner).merge(more);
         Ok(())
@@ -131,6 +132,7 @@ impl Lease {
 
     async fn hold_key(&self, key: Key) -> Result<bool, Error> {
         self.store.catalog.keep(self.id, &key);
+        self.store.whole().await?;
         let store = Arc::clone(&self.store);
         let look = move || Ok::<_, Error>((store.catalog.prove(&key)?.is_some(), store.appender.ticket()));
         let (there, ticket) = self.store.pool.run(look).await?;
@@ -150,6 +152,7 @@ impl Lease {
         let store = &self.store;
         let header = &record.header;
         store.catalog.keep(self.id, &header.key);
+        store.whole().await?;
         let cost = space::cost(header.length, header.zero);
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(cost);
         if room.left() < cost {

@@ -21,13 +21,17 @@ mod lease;
 mod ledger;
 mod object;
 mod open;
+mod punch;
 mod read;
 mod record;
+mod recover;
 mod relieve;
 mod remove;
 mod scan;
+mod scanner;
 mod segment;
 mod space;
+mod table;
 
 #[cfg(test)]
 mod tests;
@@ -36,12 +40,13 @@ pub use append::Put;
 pub use catalog::Damage;
 pub use disk::{Disk, File, Real};
 pub use error::Error;
-pub use handle::{Options, Store, Usage};
+pub use handle::{Options, Sizes, Store, Usage};
 pub use lease::{Committed, Item, Lease};
 pub use ledger::Found;
 pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};
 pub use record::Kind;
 pub use remove::{Collected, Removed};
+pub use table::{Change, Table};
 
 use handle::Inner;
 

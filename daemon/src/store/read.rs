@@ -19,7 +19,7 @@ impl Store {
     /// [`Error::Io`] when the disk fails, [`Error::Index`].
     pub async fn chunk(&self, chunk: &ChunkRef) -> Result<Option<Chunk>, Error> {
         let chunk = *chunk;
-        self.blocking(move |store| store.chunk(&chunk)).await
+        self.look_up(move |store| store.chunk(&chunk)).await
     }
 
     /// Whether the chunk, data or parity, is here as far as the index knows. Takes microseconds; may read a page
@@ -34,7 +34,7 @@ impl Store {
     pub(crate) fn lose(&self, id: &ChunkId) {
         let key = Key::data(id);
         if let Ok(Some(entry)) = self.inner.catalog.find(&key) {
-            let _ = self.inner.catalog.forget(&key, &entry);
+            self.inner.catalog.damaged(&key, &entry);
         }
     }
 
@@ -49,7 +49,7 @@ impl Store {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn top(&self, id: &ObjectId) -> Result<Option<ManifestTop>, Error> {
         let id = *id;
-        self.blocking(move |store| store.top(&id)).await
+        self.look_up(move |store| store.top(&id)).await
     }
 
     /// Page `index` of a manifest.
@@ -58,7 +58,7 @@ impl Store {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn page(&self, top: &ManifestTop, index: usize) -> Result<Option<ManifestPage>, Error> {
         let top = top.clone();
-        self.blocking(move |store| store.page(&top, index)).await
+        self.look_up(move |store| store.page(&top, index)).await
     }
 
     /// An object's whole manifest. `None` also when a page of it is missing, and for an object of one chunk.
@@ -67,7 +67,7 @@ impl Store {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn manifest(&self, id: &ObjectId) -> Result<Option<Manifest>, Error> {
         let id = *id;
-        self.blocking(move |store| store.manifest(&id)).await
+        self.look_up(move |store| store.manifest(&id)).await
     }
 
     /// An object's parity part for stripes of `k` and `m` chunks.
@@ -76,7 +76,7 @@ impl Store {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn parity_part(&self, id: &ObjectId, k: u8, m: u8) -> Result<Option<ParityPart>, Error> {
         let id = *id;
-        self.blocking(move |store| store.parity_part(&id, k, m)).await
+        self.look_up(move |store| store.parity_part(&id, k, m)).await
     }
 
     /// Page `index` of a parity part.
@@ -85,7 +85,7 @@ impl Store {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn parity_page(&self, part: &ParityPart, index: usize) -> Result<Option<ParityPage>, Error> {
         let part = part.clone();
-        self.blocking(move |store| store.parity_page(&part, index)).await
+        self.look_up(move |store| store.parity_page(&part, index)).await
     }
 
     /// The parity that is stored with an object: its part and all pages. `None` when there is none, or a page of
@@ -95,7 +95,7 @@ impl Store {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn parity(&self, id: &ObjectId) -> Result<Option<(ParityPart, Vec<ParityPage>)>, Error> {
         let id = *id;
-        self.blocking(move |store| store.parity(&id)).await
+        self.look_up(move |store| store.parity(&id)).await
     }
 
     /// How many of an object's chunks are here; flagged zeros are. `None` when its manifest is not.
@@ -103,8 +103,24 @@ impl Store {
     /// # Errors
     /// [`Error::Io`], [`Error::Index`].
     pub async fn local_chunks(&self, id: &ObjectId) -> Result<Option<u64>, Error> {
+        self.inner.whole().await?;
         let id = *id;
-        self.blocking(move |store| store.local_chunks(&id)).await
+        self.look_up(move |store| store.local_chunks(&id)).await
+    }
+
+    /// Looks for something; what is missed is looked for again when the index names every record.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        call: impl Fn(&Inner) -> Result<Option<T>, Error> + Send + Sync + 'static,
+    ) -> Result<Option<T>, Error> {
+        let call = Arc::new(call);
+        let again = Arc::clone(&call);
+        let found = self.blocking(move |store| call(store)).await?;
+        if found.is_some() || self.inner.is_whole() {
+            return Ok(found);
+        }
+        self.inner.whole().await?;
+        self.blocking(move |store| again(store)).await
     }
 
     /// Runs a blocking call of the store off the runtime.

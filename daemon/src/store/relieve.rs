@@ -20,6 +20,7 @@ impl Store {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
     pub(super) async fn relieve(&self, needed: u64) -> Result<bool, Error> {
+        self.inner.whole().await?;
         let mut in_vain = self.inner.in_vain.lock().await;
         if in_vain.is_some_and(|at| at.elapsed() < REST) {
             return Ok(false);

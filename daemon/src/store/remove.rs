@@ -80,6 +80,7 @@ impl Store {
         };
         match self.inner.ledger.change(change).await? {
             (_, Some(info)) => {
+                self.inner.whole().await?;
                 let freed = self.blocking(move |inner| inner.sweep(&[info])).await?;
                 Ok(Removed::Removed { freed })
             }
@@ -94,6 +95,7 @@ impl Store {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
     pub async fn collect(&self, now: u64, dry_run: bool) -> Result<Collected, Error> {
+        self.inner.whole().await?;
         let due: Vec<ObjectInfo> = self.inner.ledger.select(|info| is_due(info, now));
         let mut due: Vec<ObjectInfo> = due.into_iter().filter(|info| !self.inner.is_leased(info)).collect();
         if !dry_run {
@@ -189,8 +191,8 @@ impl Inner {
     }
 
     /// The records of `removed` that no other object needs. `gone`: ids that count as removed already.
-    fn victims(&self, removed: &[ObjectInfo], gone: &BTreeSet<ObjectId>) -> Result<HashSet<Key>, Error> {
-        let mut victims = HashSet::new();
+    fn victims(&self, removed: &[ObjectInfo], gone: &BTreeSet<ObjectId>) -> Result<BTreeSet<Key>, Error> {
+        let mut victims = BTreeSet::new();
         for info in removed {
             self.references(info, |key| {
                 victims.insert(key);
@@ -217,7 +219,7 @@ impl Inner {
         }
         if known == Known::Some {
             tracing::warn!("a manifest cannot be read; chunks that it may share are kept");
-            let single: HashSet<_> = removed.iter().map(|info| info.id.only_chunk()).collect();
+            let single: Vec<_> = removed.iter().map(|info| info.id.only_chunk()).collect();
             victims.retain(|key| single.iter().any(|id| *key == Key::data(id)));
         }
         Ok(victims)
@@ -232,7 +234,7 @@ impl Inner {
         let victims = self.victims(removed, &BTreeSet::new())?;
         let mut retired = Vec::new();
         for key in &victims {
-            retired.extend(sweep.retire(key)?);
+            retired.extend(sweep.retire(key)?.map(|entry| (*key, entry)));
         }
         self.punch(retired)
     }
@@ -242,7 +244,7 @@ impl Inner {
         let sweep = self.catalog.sweep();
         let mut retired = Vec::new();
         for (key, _) in self.orphans(&BTreeSet::new(), now, age)? {
-            retired.extend(sweep.retire(&key)?);
+            retired.extend(sweep.retire(&key)?.map(|entry| (key, entry)));
         }
         Ok((retired.len() as u64, self.punch(retired)?))
     }
@@ -261,16 +263,16 @@ impl Inner {
             }
         }
         let mut orphans = Vec::new();
-        for item in self.catalog.index.entries() {
-            let (key, entry) = item?;
+        self.catalog.index.each(|key, entry| {
             if referenced.contains(&key.fingerprint()) || self.catalog.is_kept(&key) {
-                continue;
+                return Ok(());
             }
             let time = || Ok::<_, Error>(self.catalog.header(&entry)?.map_or(0, |header| header.time));
             if age == 0 || time()?.saturating_add(age) <= now {
                 orphans.push((key, entry));
             }
-        }
+            Ok(())
+        })?;
         Ok(orphans)
     }
 
@@ -288,34 +290,8 @@ impl Inner {
         Ok((orphans.len() as u64, freed))
     }
 
-    /// Punches holes where retired records are, and unlinks segments that nothing is left in. Gives the bytes.
-    fn punch(&self, mut retired: Vec<Entry>) -> Result<u64, Error> {
-        // What sled hands to the kernel survives casd being killed; after a power cut the start looks for holes.
-        self.catalog.index.flush()?;
-        retired.sort_by_key(|entry| entry.spot);
-        let freed = retired.iter().map(Entry::footprint).sum();
-        for run in retired.chunk_by(|a, b| a.spot.segment == b.spot.segment) {
-            let number = run[0].spot.segment;
-            if let Err(error) = self.punch_segment(number, run) {
-                // The records are forgotten all the same; their room comes back when the segment is emptied.
-                tracing::warn!(segment = number, %error, "a hole could not be punched");
-            }
-        }
-        Ok(freed)
-    }
-
-    fn punch_segment(&self, number: u32, retired: &[Entry]) -> std::io::Result<()> {
-        let Some(segment) = self.catalog.segments.get(number) else { return Ok(()) };
-        if self.catalog.space.is_empty(number) && number != self.appender.segment() {
-            return self.catalog.segments.unlink(number);
-        }
-        let file = self.catalog.segments.file(&segment)?;
-        let ends = |entry: &Entry| u64::from(entry.spot.offset) + entry.footprint();
-        for run in retired.chunk_by(|a, b| ends(a) == u64::from(b.spot.offset)) {
-            let (start, end) = (u64::from(run[0].spot.offset), run.last().map_or(0, ends));
-            let _alone = segment.punching();
-            file.punch(start, end - start)?;
-        }
-        Ok(())
+    /// See [`Catalog::punch`].
+    fn punch(&self, retired: Vec<(Key, Entry)>) -> Result<u64, Error> {
+        self.catalog.punch(retired, self.appender.segment(), &self.health)
     }
 }

@@ -11,14 +11,15 @@ use super::record::{BLOCK, BLOCK_SIZE, Header, StoreKey};
 const WINDOW: usize = 16 * BLOCK_SIZE;
 
 /// Calls `each` with every valid header at or after `from`, and where it stands. A block that is no header
-/// never ends the scan, it goes on at the next one; holes are skipped.
+/// never ends the scan, it goes on at the next one; holes are skipped. Gives the blocks that could not be read.
 pub(super) fn scan(
     file: &dyn File,
     segment: u32,
     store: &StoreKey,
     from: u64,
     mut each: impl FnMut(&Header, u64) -> ControlFlow<()>,
-) -> std::io::Result<()> {
+) -> std::io::Result<Vec<u64>> {
+    let mut unread = Vec::new();
     let length = file.length()?;
     let mut window = Window { start: 0, bytes: Bytes::new() };
     let mut offset = from.next_multiple_of(BLOCK);
@@ -27,6 +28,7 @@ pub(super) fn scan(
             Ok(block) => block,
             Err(error) => {
                 tracing::warn!(segment, offset, %error, "a block of a segment cannot be read; it is passed over");
+                unread.push(offset);
                 offset += BLOCK;
                 continue;
             }
@@ -46,7 +48,7 @@ pub(super) fn scan(
             offset += BLOCK;
         }
     }
-    Ok(())
+    Ok(unread)
 }
 
 /// The part of the file that was read last.

@@ -10,9 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use super::disk::{Disk, File};
 
-/// Bytes of records in a segment at most; its footer comes on top. Tests fill several.
-pub(super) const SEGMENT: u64 = if cfg!(test) { 8 << 20 } else { 1 << 30 };
-
 /// Segment files kept open: 128 descriptors serve 128 GiB without opening anything.
 const OPEN: usize = 128;
 
@@ -106,7 +103,7 @@ impl Segments {
     /// Makes segment `number`, durably, so that records synced into it are there after a crash.
     pub(super) fn create(&self, number: u32) -> io::Result<(Arc<Segment>, Arc<dyn File>)> {
         let file = self.disk.create(&path(number))?;
-        if let Err(error) = self.disk.sync_dir(FOLDER.as_ref()) {
+        if let Err(error) = self.sync() {
             // So that it can be tried again.
             let _ = self.disk.unlink(&path(number));
             return Err(error);
@@ -121,5 +118,10 @@ impl Segments {
         open.retain(|segment| segment.number != number);
         drop(open);
         self.disk.unlink(&path(number))
+    }
+
+    /// Makes durable which segments there are.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(FOLDER.as_ref())
     }
 }

@@ -35,6 +35,22 @@ pub(super) struct Space {
     counts: Mutex<Counts>,
 }
 
+/// Records counted one by one.
+#[derive(Default)]
+pub(super) struct Tally {
+    stored: u64,
+    records: u64,
+    live: BTreeMap<u32, u64>,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, entry: &Entry) {
+        self.stored += entry.footprint();
+        self.records += 1;
+        *self.live.entry(entry.spot.segment).or_default() += entry.footprint();
+    }
+}
+
 #[derive(Default)]
 struct Counts {
     /// Bytes of records in segments.
@@ -82,9 +98,15 @@ impl Space {
         }
     }
 
-    /// Whether no record is in this segment.
-    pub(super) fn is_empty(&self, segment: u32) -> bool {
-        !self.counts().live.contains_key(&segment)
+    /// Whether nothing is left in a segment when so many bytes of records go.
+    pub(super) fn would_empty(&self, segment: u32, bytes: u64) -> bool {
+        self.counts().live.get(&segment).is_none_or(|live| *live <= bytes)
+    }
+
+    /// Counts anew: these records are there, and no others.
+    pub(super) fn recount(&self, tally: Tally) {
+        let mut counts = self.counts();
+        (counts.stored, counts.records, counts.live) = (tally.stored, tally.records, tally.live);
     }
 
     /// Bytes of records, and those counted against the quota.

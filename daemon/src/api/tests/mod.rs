@@ -157,7 +157,7 @@ impl Daemon {
 fn node(folder: &TempDir, tasks: &Tasks) -> Node {
     let (pool, key) = (Pool::new(2), Keypair::generate_ed25519());
     let peer = key.public().to_peer_id();
-    let options = store::Options { quota: 0, reserve: 0, index_cache: 4 << 20 };
+    let options = store::Options { reserve: 0, index_cache: 4 << 20, ..store::Options::default() };
     let store =
         Store::open(&options, Arc::new(Real::new(folder.path().join("state"))), pool.clone()).unwrap();
     let session = session::Options::new(peer, Network::new("test", None), pool.clone());

@@ -1,18 +1,26 @@
 //! A disk in memory that forgets what was not synced.
 //!
-//! Each file has what a reader sees and what is durable; each folder has the names that a reader sees and those
-//! that are durable. [`Forgetful::crash`] gives a new disk with the durable half only. It is the harshest
-//! disk that keeps its word: nothing that was not synced survives.
+//! Each file has what a reader sees and what is durable, and so have the folders' names. [`Forgetful::crash`] gives what the
+//! harshest disk leaves that keeps its word: nothing that was not synced. [`Forgetful::cut_power`] lets a seed say what else
+//! is left: writes whole, torn at 512 or 4,096 bytes, in another order, or as zeros; names old or new. [`Plan`] says
+//! at which call the power goes, which calls fail and how, and which syncs are lies.
+
+mod content;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rustix::io::Errno;
 
-use super::{Disk, File};
+use super::{Disk, Error, File, Table};
+use content::{Content, Image, Op, Shared};
+use table::Model;
 
 /// See the module. Clones are the same disk.
 #[derive(Clone, Default)]
@@ -20,89 +28,265 @@ pub(crate) struct Forgetful(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    names: Mutex<Names>,
+    inside: Mutex<Inside>,
     locked: Arc<AtomicBool>,
-    /// Writes and syncs fail when this many more have been done; 0: never.
-    fails_after: AtomicU64,
-    /// The error number that every read fails with; 0: none.
-    reads_fail: AtomicI32,
-    /// Bytes free; 0 stands for plenty.
-    room: AtomicU64,
+    table: Model,
+}
+
+/// A call that the disk was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Read,
+    Write,
+    Sync,
+    Truncate,
+    Punch,
+    Create,
+    CreateDir,
+    SyncDir,
+    Rename,
+    Unlink,
+}
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// With this error; a write may have been done in part.
+    Errno(i32),
+    /// It does a part, and says so. Only reads and writes.
+    Short,
+}
+
+/// What goes wrong, and when.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// The power goes at this call, counted from 1; calls that change nothing do not count.
+    pub(crate) cut_at: Option<u64>,
+    /// The changes from this one to before that one, counted from 0, fail like this.
+    pub(crate) fault: Option<(u64, u64, Fault)>,
+    /// As `fault`, of reads.
+    pub(crate) reads: Option<(u64, u64, Fault)>,
+    /// Syncs of files and folders whose path begins with this do nothing, and say that they have.
+    pub(crate) lies: Option<(Call, &'static str)>,
+    /// For what a power cut leaves.
+    pub(crate) seed: u64,
 }
 
 #[derive(Default)]
-struct Names {
+struct Inside {
     dirs: BTreeSet<PathBuf>,
-    seen: BTreeMap<PathBuf, Arc<Content>>,
-    durable: BTreeMap<PathBuf, Arc<Content>>,
-}
-
-#[derive(Default)]
-struct Content(Mutex<Data>);
-
-#[derive(Default)]
-struct Data {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
+    durable_dirs: BTreeSet<PathBuf>,
+    seen: BTreeMap<PathBuf, Shared>,
+    durable: BTreeMap<PathBuf, Shared>,
+    /// What names were since they were last durable.
+    history: Vec<(PathBuf, Option<Shared>)>,
+    plan: Plan,
+    /// Calls that change something.
+    changes: u64,
+    /// Reads.
+    reads: u64,
+    /// What the power cut left.
+    cut: Option<Forgetful>,
+    /// Bytes free; `None` stands for plenty.
+    room: Option<u64>,
 }
 
 struct Open {
     disk: Forgetful,
-    content: Arc<Content>,
+    path: PathBuf,
+    content: Shared,
+}
+
+impl std::fmt::Debug for Forgetful {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inside = self.inside();
+        let size = |content: &Shared| {
+            let content = content.lock().unwrap();
+            (content.seen.bytes.len(), content.seen.allocated())
+        };
+        f.debug_map().entries(inside.seen.iter().map(|(path, content)| (path, size(content)))).finish()
+    }
 }
 
 impl Forgetful {
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.0.names.lock().unwrap()
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.0.inside.lock().unwrap()
     }
 
-    /// The disk after a power cut: what was synced, in files whose names were synced. The old one can be used on
-    /// by what is still running, and changes nothing here.
+    /// What nothing but syncs kept. The old disk can be used on by what is still running, and changes nothing here.
     pub(crate) fn crash(&self) -> Self {
         let crashed = Self::default();
-        let names = self.names();
-        let mut after = crashed.names();
-        after.dirs = names.dirs.clone();
-        for (path, content) in &names.durable {
-            let bytes = content.0.lock().unwrap().durable.clone();
-            let content = Arc::new(Content(Mutex::new(Data { seen: bytes.clone(), durable: bytes })));
+        let inside = self.inside();
+        let mut after = crashed.inside();
+        after.dirs.clone_from(&inside.dirs);
+        after.durable_dirs.clone_from(&inside.dirs);
+        for (path, content) in &inside.durable {
+            let content = Content::of(content.lock().unwrap().durable.clone());
             after.seen.insert(path.clone(), Arc::clone(&content));
             after.durable.insert(path.clone(), content);
         }
         drop(after);
-        drop(names);
+        drop(inside);
         crashed
     }
 
-    /// Lets `more` writes and syncs succeed, and none after them.
+    /// What is left when the power goes now, as `seed` says.
+    pub(crate) fn cut_power(&self, seed: u64) -> Self {
+        self.inside().left(&mut SmallRng::seed_from_u64(seed), &self.0.table)
+    }
+
+    /// What the power cut of the plan left, when it has come.
+    pub(crate) fn after_cut(&self) -> Option<Self> {
+        self.inside().cut.clone()
+    }
+
+    /// What goes wrong from now on; calls are counted anew.
+    pub(crate) fn plan(&self, plan: Plan) {
+        let mut inside = self.inside();
+        (inside.plan, inside.changes, inside.reads) = (plan, 0, 0);
+    }
+
+    /// Lets `more` changes succeed, and none after them.
     pub(crate) fn fail_after(&self, more: u64) {
-        self.0.fails_after.store(more + 1, Ordering::SeqCst);
+        let fault = Some((more, u64::MAX, Fault::Errno(Errno::IO.raw_os_error())));
+        self.plan(Plan { fault, ..Plan::default() });
     }
 
     /// Lets every read fail with this error number; 0 lets none.
     pub(crate) fn fail_reads(&self, errno: i32) {
-        self.0.reads_fail.store(errno, Ordering::SeqCst);
+        let reads = (errno != 0).then_some((0, u64::MAX, Fault::Errno(errno)));
+        self.plan(Plan { reads, ..Plan::default() });
+    }
+
+    /// Lets the index's table fail after so many calls.
+    pub(crate) fn fail_table_after(&self, calls: u64) {
+        self.0.table.fail_after(calls);
+    }
+
+    /// So many bytes are free.
+    pub(crate) fn set_room(&self, room: u64) {
+        self.inside().room = Some(room);
     }
 
     /// Changes bytes of a file behind the store's back.
     pub(crate) fn edit(&self, path: &str, edit: impl FnOnce(&mut Vec<u8>)) {
-        let content = Arc::clone(&self.names().seen[Path::new(path)]);
-        let mut data = content.0.lock().unwrap();
-        edit(&mut data.seen);
-        data.durable = data.seen.clone();
+        let content = Arc::clone(&self.inside().seen[Path::new(path)]);
+        let mut content = content.lock().unwrap();
+        edit(&mut content.seen.bytes);
+        content.durable = content.seen.clone();
     }
 
-    fn step(&self) -> io::Result<()> {
-        let count = &self.0.fails_after;
-        let left = count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n > 1).then(|| n - 1));
-        match left {
-            Err(1) => Err(io::Error::other("the disk fails on purpose")),
-            _ => Ok(()),
+    /// Names of all files.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.inside().seen.keys().cloned().collect()
+    }
+
+    /// Bytes of blocks that the files in `folder` take.
+    pub(crate) fn allocated(&self, folder: &str) -> u64 {
+        let inside = self.inside();
+        let here = inside.seen.iter().filter(|(path, _)| path.starts_with(folder));
+        here.map(|(_, content)| content.lock().unwrap().seen.allocated()).sum()
+    }
+
+    /// Bytes of blocks that a range of a file takes.
+    pub(crate) fn allocated_in(&self, path: &str, start: u64, end: u64) -> u64 {
+        let content = Arc::clone(&self.inside().seen[Path::new(path)]);
+        let content = content.lock().unwrap();
+        content.seen.allocated_in(start as usize, end as usize)
+    }
+
+    /// Does a call, or fails as planned. `act` is done in full, or to the part that a fault leaves of it.
+    fn call<T>(&self, call: Call, path: &Path, act: impl FnOnce(&mut Inside, Doing) -> T) -> io::Result<T> {
+        let mut inside = self.inside();
+        if inside.cut.is_some() {
+            return Err(Errno::IO.into());
+        }
+        let doing = inside.doing(call, path);
+        let done = act(&mut inside, doing);
+        if call == Call::Read {
+            inside.reads += 1;
+        } else {
+            inside.changes += 1;
+        }
+        if call != Call::Read && inside.plan.cut_at == Some(inside.changes) {
+            let mut rng = SmallRng::seed_from_u64(inside.plan.seed);
+            inside.cut = Some(inside.left(&mut rng, &self.0.table));
+            return Err(Errno::IO.into());
+        }
+        match doing {
+            Doing::Fail(errno) => Err(Errno::from_raw_os_error(errno).into()),
+            _ => Ok(done),
+        }
+    }
+}
+
+/// How much of a call is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    All,
+    Part,
+    /// Nothing, and yet it answers as if.
+    Nothing,
+    Fail(i32),
+}
+
+impl Inside {
+    fn doing(&self, call: Call, path: &Path) -> Doing {
+        let is_prefix = |prefix: &str| path.to_string_lossy().starts_with(prefix);
+        if self.plan.lies.is_some_and(|(lie, prefix)| lie == call && is_prefix(prefix)) {
+            return Doing::Nothing;
+        }
+        let is_read = call == Call::Read;
+        let (plan, count) =
+            if is_read { (self.plan.reads, self.reads) } else { (self.plan.fault, self.changes) };
+        let Some((_, _, fault)) = plan.filter(|(from, to, _)| (*from..*to).contains(&count)) else {
+            return Doing::All;
+        };
+        let is_data = matches!(call, Call::Read | Call::Write);
+        match fault {
+            Fault::Short if is_data => Doing::Part,
+            Fault::Short => Doing::All,
+            // The real disk tries again by itself where nothing but this is meant.
+            Fault::Errno(errno) if !is_data && errno == Errno::INTR.raw_os_error() => Doing::All,
+            Fault::Errno(errno) => Doing::Fail(errno),
         }
     }
 
-    fn find(&self, path: &Path) -> io::Result<Arc<Content>> {
-        self.names().seen.get(path).cloned().ok_or(io::ErrorKind::NotFound.into())
+    fn left(&self, rng: &mut SmallRng, table: &Model) -> Forgetful {
+        let mut names = self.durable.clone();
+        let kind = rng.random_range(0..3);
+        for (path, content) in &self.history {
+            // None of what happened to names, all of it, or any part.
+            if kind == 1 || (kind == 2 && rng.random()) {
+                match content {
+                    Some(content) => names.insert(path.clone(), Arc::clone(content)),
+                    None => names.remove(path),
+                };
+            }
+        }
+        let mut dirs = self.durable_dirs.clone();
+        dirs.extend(self.dirs.iter().filter(|_| rng.random()).cloned());
+        dirs.insert(PathBuf::new());
+        names.retain(|path, _| path.parent().is_some_and(|parent| dirs.contains(parent)));
+        let state = State { table: table.survivor(rng), ..State::default() };
+        let left = Forgetful(Arc::new(state));
+        let mut after = left.inside();
+        (after.dirs, after.durable_dirs, after.room) = (dirs.clone(), dirs, self.room);
+        for (path, content) in names {
+            let content = Content::of(content.lock().unwrap().survivor(rng));
+            after.seen.insert(path.clone(), Arc::clone(&content));
+            after.durable.insert(path, content);
+        }
+        drop(after);
+        left
+    }
+
+    fn set(&mut self, path: &Path, content: Option<Shared>) {
+        self.history.push((path.to_owned(), content.clone()));
+        match content {
+            Some(content) => self.seen.insert(path.to_owned(), content),
+            None => self.seen.remove(path),
+        };
     }
 }
 
@@ -127,127 +311,170 @@ impl Disk for Forgetful {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(Open { disk: self.clone(), content: self.find(path)? }))
+        let content = self.inside().seen.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(Open { disk: self.clone(), path: path.to_owned(), content }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.step()?;
-        let content = Arc::new(Content::default());
-        let mut names = self.names();
-        if names.seen.contains_key(path) {
+        if self.inside().seen.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        names.seen.insert(path.to_owned(), Arc::clone(&content));
-        drop(names);
-        Ok(Arc::new(Open { disk: self.clone(), content }))
+        let content = self.call(Call::Create, path, |inside, doing| {
+            let content = Shared::default();
+            if doing == Doing::All {
+                inside.set(path, Some(Arc::clone(&content)));
+            }
+            content
+        })?;
+        Ok(Arc::new(Open { disk: self.clone(), path: path.to_owned(), content }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.names().dirs.insert(path.to_owned());
-        Ok(())
+        if self.inside().dirs.contains(path) {
+            return Ok(());
+        }
+        self.call(Call::CreateDir, path, |inside, doing| {
+            if doing == Doing::All {
+                inside.dirs.insert(path.to_owned());
+            }
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
-        let mut names = self.names();
-        let here = |file: &Path| file.parent() == Some(path);
-        let entries: Vec<_> =
-            names.seen.iter().filter(|(file, _)| here(file)).map(|(f, c)| (f.clone(), c.clone())).collect();
-        names.durable.retain(|file, _| !here(file));
-        names.durable.extend(entries);
-        Ok(())
+        self.call(Call::SyncDir, path, |inside, doing| {
+            if doing != Doing::All {
+                return;
+            }
+            let here = |file: &Path| file.parent() == Some(path);
+            inside.durable.retain(|file, _| !here(file));
+            let seen: Vec<_> = inside.seen.iter().filter(|(file, _)| here(file)).collect();
+            let seen: Vec<_> =
+                seen.into_iter().map(|(file, content)| (file.clone(), content.clone())).collect();
+            inside.durable.extend(seen);
+            inside.history.retain(|(file, _)| !here(file));
+            let dirs: Vec<_> = inside.dirs.iter().filter(|dir| here(dir)).cloned().collect();
+            inside.durable_dirs.extend(dirs);
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step()?;
-        let mut names = self.names();
-        let content = names.seen.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        names.seen.insert(to.to_owned(), content);
-        Ok(())
+        let content = self.inside().seen.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        self.call(Call::Rename, to, |inside, doing| {
+            if doing == Doing::All {
+                inside.set(from, None);
+                inside.set(to, Some(content));
+            }
+        })
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.names().seen.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        if !self.inside().seen.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.call(Call::Unlink, path, |inside, doing| {
+            if doing == Doing::All {
+                inside.set(path, None);
+            }
+        })
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let names = self.names();
-        let here = names.seen.keys().filter(|file| file.parent() == Some(path));
+        let inside = self.inside();
+        let here = inside.seen.keys().filter(|file| file.parent() == Some(path));
         Ok(here.filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect())
     }
 
     fn free(&self) -> io::Result<u64> {
-        let room = self.0.room.load(Ordering::SeqCst);
-        Ok(if room == 0 { 1 << 50 } else { room })
+        Ok(self.inside().room.unwrap_or(1 << 50))
     }
 
-    fn index_dir(&self) -> Option<PathBuf> {
-        None
+    fn table(&self, _: u64) -> Result<Box<dyn Table>, Error> {
+        self.0.table.open()
+    }
+
+    fn discard_table(&self) -> io::Result<()> {
+        self.0.table.discard();
+        Ok(())
     }
 }
 
 impl Open {
-    fn data(&self) -> MutexGuard<'_, Data> {
-        self.content.0.lock().unwrap()
+    fn image<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
+        look(&self.content.lock().unwrap().seen)
+    }
+
+    fn apply(&self, call: Call, op: Op) -> io::Result<()> {
+        self.disk.call(call, &self.path, |_, doing| {
+            if doing == Doing::All {
+                self.content.lock().unwrap().apply(op);
+            }
+        })
     }
 }
 
 impl File for Open {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.data().seen.len() as u64)
+        Ok(self.image(|image| image.bytes.len() as u64))
     }
 
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        match self.disk.0.reads_fail.load(Ordering::SeqCst) {
-            0 => {}
-            errno => return Err(io::Error::from_raw_os_error(errno)),
-        }
-        let data = self.data();
-        let start = (offset as usize).min(data.seen.len());
-        let end = start.saturating_add(length).min(data.seen.len());
-        Ok(Bytes::copy_from_slice(&data.seen[start..end]))
+    fn read_once(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
+        self.disk.call(Call::Read, &self.path, |_, doing| {
+            self.image(|image| {
+                let start = (offset as usize).min(image.bytes.len());
+                let mut size = (into.capacity() - into.len()).min(image.bytes.len() - start);
+                if doing == Doing::Part && size > 1 {
+                    size /= 2;
+                }
+                if !matches!(doing, Doing::Fail(_)) {
+                    into.extend_from_slice(&image.bytes[start..start + size]);
+                }
+                size
+            })
+        })
     }
 
-    fn write_at(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-        self.disk.step()?;
-        let mut data = self.data();
-        let mut at = offset as usize;
-        for part in parts {
-            let end = at + part.len();
-            if data.seen.len() < end {
-                data.seen.resize(end, 0);
+    fn write_once(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        self.disk.call(Call::Write, &self.path, |_, doing| {
+            match doing {
+                Doing::All => {}
+                Doing::Nothing => return bytes.len(),
+                // A write that fails may have begun.
+                Doing::Part | Doing::Fail(_) => bytes.truncate(bytes.len().div_ceil(2)),
             }
-            data.seen[at..end].copy_from_slice(part);
-            at = end;
-        }
-        Ok(())
+            if doing != Doing::Fail(Errno::INTR.raw_os_error()) {
+                self.content.lock().unwrap().apply(Op::Write(offset as usize, bytes.clone()));
+            }
+            bytes.len()
+        })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.step()?;
-        let mut data = self.data();
-        data.durable = data.seen.clone();
-        Ok(())
+        self.disk.call(Call::Sync, &self.path, |_, doing| {
+            let mut content = self.content.lock().unwrap();
+            match doing {
+                Doing::All | Doing::Part => content.sync(),
+                Doing::Nothing => {}
+                Doing::Fail(_) => content.fail_sync(),
+            }
+        })
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.disk.step()?;
-        self.data().seen.resize(length as usize, 0);
-        Ok(())
+        self.apply(Call::Truncate, Op::Truncate(length as usize))
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.disk.step()?;
-        let mut data = self.data();
-        let end = ((offset + length) as usize).min(data.seen.len());
-        let start = (offset as usize).min(end);
-        data.seen[start..end].fill(0);
-        Ok(())
+        self.apply(Call::Punch, Op::Punch(offset as usize, (offset + length) as usize))
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        let data = self.data();
-        Ok(((offset as usize) < data.seen.len()).then_some(offset))
+        Ok(self.image(|image| image.next(offset, false)))
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        Ok(self.image(|image| image.next(offset, true).unwrap_or(image.bytes.len() as u64)))
     }
 
     fn drop_cache(&self) -> io::Result<()> {

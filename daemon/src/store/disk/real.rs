@@ -6,16 +6,19 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 use rustix::io::Errno;
 
-use super::{Disk, File};
+use super::{Disk, Error, File, Table};
+use crate::store::table;
 
 /// Files are for their owner only: their content is.
 const MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
+
+/// The folder of sled's files.
+const INDEX: &str = "index";
 
 /// A state folder on a real file system.
 #[derive(Clone, Debug)]
@@ -84,8 +87,18 @@ impl Disk for Real {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    fn index_dir(&self) -> Option<PathBuf> {
-        Some(self.root.join("index"))
+    fn table(&self, cache: u64) -> Result<Box<dyn Table>, Error> {
+        table::open_sled(&self.root.join(INDEX), cache)
+    }
+
+    /// Keeps one bad index for whoever wants to know why.
+    fn discard_table(&self) -> io::Result<()> {
+        let aside = self.root.join("index.bad");
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::rename(self.root.join(INDEX), &aside)
     }
 }
 
@@ -94,34 +107,13 @@ impl File for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let at = offset + bytes.len() as u64;
-            match rustix::io::pread(&self.0, spare_capacity(&mut bytes), at) {
-                Ok(0) => break,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // The allocator may have given more than was asked for.
-        bytes.truncate(length);
-        Ok(bytes.into())
+    fn read_once(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::pread(&self.0, spare_capacity(into), offset)?)
     }
 
-    fn write_at(&self, mut offset: u64, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-        while !parts.is_empty() {
-            match rustix::io::pwritev(&self.0, parts, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    offset += written as u64;
-                    IoSlice::advance_slices(&mut parts, written);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn write_once(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        // rustix leaves parts for the next call where there are more than the system takes at once.
+        Ok(rustix::io::pwritev(&self.0, parts, offset)?)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -143,6 +135,16 @@ impl File for RealFile {
             Err(Errno::NXIO) => Ok(None),
             // A file system that knows no holes: all is data.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&self.0, SeekFrom::Hole(offset)) {
+            Ok(at) => Ok(at),
+            Err(Errno::NXIO) => Ok(offset),
+            // A file system that knows no holes has none.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(u64::MAX),
             Err(error) => Err(error.into()),
         }
     }

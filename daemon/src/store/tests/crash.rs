@@ -76,6 +76,7 @@ async fn the_index_may_be_lost_damaged_or_anothers() {
         spoil();
         let store = open_real(one.path());
         assert!(is_whole(&store, &manifests[0]).await);
+        store.recovered().await.unwrap();
         assert_eq!(store.usage().await.unwrap().stored_bytes, usages[0]);
         assert!(!store.has(&manifests[1].chunk(0).unwrap().id));
         store.close().await.unwrap();
@@ -162,6 +163,7 @@ async fn a_removal_cut_short_leaves_leftovers_and_no_ghosts() {
     let file = Real::new(folder.path()).open(Path::new(SEGMENT)).unwrap();
     file.punch(0, 3 * (CHUNK as u64 + 4096)).unwrap();
     let store = open_real(folder.path());
+    store.recovered().await.unwrap();
     for index in 0..3 {
         assert!(!store.has(&manifest.chunk(index).unwrap().id));
     }

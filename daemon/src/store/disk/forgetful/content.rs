@@ -1,0 +1,169 @@
+//! A file of the forgetful disk: what a reader sees, what is durable, and what lies between.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+
+const BLOCK: usize = 4096;
+
+/// Bytes with holes.
+#[derive(Clone, Default)]
+pub(super) struct Image {
+    pub(super) bytes: Vec<u8>,
+    /// Blocks that are holes.
+    holes: BTreeSet<usize>,
+}
+
+/// What was done to a file.
+#[derive(Clone)]
+pub(super) enum Op {
+    Write(usize, Vec<u8>),
+    Truncate(usize),
+    Punch(usize, usize),
+}
+
+impl Image {
+    fn resize(&mut self, length: usize) {
+        let (old, new) = (self.bytes.len().div_ceil(BLOCK), length.div_ceil(BLOCK));
+        self.bytes.resize(length, 0);
+        self.holes.extend(old..new);
+        self.holes.split_off(&new);
+    }
+
+    pub(super) fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Write(at, bytes) => {
+                let end = at + bytes.len();
+                if self.bytes.len() < end {
+                    self.resize(end);
+                }
+                self.bytes[*at..end].copy_from_slice(bytes);
+                for block in at / BLOCK..end.div_ceil(BLOCK) {
+                    self.holes.remove(&block);
+                }
+            }
+            Op::Truncate(length) => self.resize(*length),
+            Op::Punch(start, end) => {
+                let end = (*end).min(self.bytes.len());
+                let start = (*start).min(end);
+                self.bytes[start..end].fill(0);
+                let last = if end == self.bytes.len() { end.div_ceil(BLOCK) } else { end / BLOCK };
+                self.holes.extend(start.div_ceil(BLOCK)..last);
+            }
+        }
+    }
+
+    pub(super) fn next(&self, offset: u64, hole: bool) -> Option<u64> {
+        let mut at = offset as usize;
+        while at < self.bytes.len() {
+            if self.holes.contains(&(at / BLOCK)) == hole {
+                return Some(at as u64);
+            }
+            at = (at / BLOCK + 1) * BLOCK;
+        }
+        None
+    }
+
+    /// As [`Image::allocated`], between two multiples of a block.
+    pub(super) fn allocated_in(&self, start: usize, end: usize) -> u64 {
+        let blocks = start / BLOCK..end.min(self.bytes.len().next_multiple_of(BLOCK)) / BLOCK;
+        (blocks.filter(|block| !self.holes.contains(block)).count() * BLOCK) as u64
+    }
+
+    /// Bytes of blocks that are no holes.
+    pub(super) fn allocated(&self) -> u64 {
+        ((self.bytes.len().div_ceil(BLOCK) - self.holes.len()) * BLOCK) as u64
+    }
+}
+
+/// See the module.
+#[derive(Clone, Default)]
+pub(super) struct Content {
+    pub(super) seen: Image,
+    pub(super) durable: Image,
+    /// Done since the last sync.
+    pending: Vec<Op>,
+    /// A sync failed on these: no later one makes them durable.
+    doomed: Vec<Op>,
+}
+
+/// A file, under all its names.
+pub(super) type Shared = Arc<Mutex<Content>>;
+
+impl Content {
+    pub(super) fn of(image: Image) -> Shared {
+        Arc::new(Mutex::new(Self { seen: image.clone(), durable: image, ..Self::default() }))
+    }
+
+    pub(super) fn apply(&mut self, op: Op) {
+        self.seen.apply(&op);
+        self.pending.push(op);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for op in self.pending.drain(..) {
+            self.durable.apply(&op);
+        }
+    }
+
+    pub(super) fn fail_sync(&mut self) {
+        self.doomed.append(&mut self.pending);
+    }
+
+    /// What a power cut leaves: what was synced, and of the rest whatever `rng` says.
+    pub(super) fn survivor(&self, rng: &mut SmallRng) -> Image {
+        let mut image = self.durable.clone();
+        let mut ops: Vec<&Op> = self.doomed.iter().chain(&self.pending).collect();
+        match rng.random_range(0..5) {
+            0 => ops.clear(),
+            1 => {}
+            2 => {
+                let last = rng.random_range(0..=ops.len());
+                ops.truncate(last);
+            }
+            3 => ops.retain(|_| rng.random()),
+            _ => ops.shuffle(rng),
+        }
+        let torn = rng.random_range(0..3);
+        let last = ops.len().saturating_sub(1);
+        for (index, op) in ops.into_iter().enumerate() {
+            if torn == 0 || (torn == 1 && index < last) {
+                image.apply(op);
+            } else {
+                tear(op, rng).iter().for_each(|part| image.apply(part));
+            }
+        }
+        if image.bytes.len() < self.seen.bytes.len() && rng.random_ratio(1, 3) {
+            // The new length came to the disk and the bytes did not.
+            let length = rng.random_range(image.bytes.len()..=self.seen.bytes.len());
+            let zeros = vec![0; length - image.bytes.len()];
+            let at = image.bytes.len();
+            image.apply(&if rng.random() { Op::Write(at, zeros) } else { Op::Truncate(length) });
+        }
+        image
+    }
+}
+
+/// Parts of an operation that came to the disk: sectors of 512 or 4,096 bytes, whichever of them.
+fn tear(op: &Op, rng: &mut SmallRng) -> Vec<Op> {
+    match op {
+        Op::Write(at, bytes) => {
+            let sector = if rng.random() { 512 } else { BLOCK };
+            let first = sector - at % sector;
+            let mut cuts = vec![0];
+            cuts.extend((first..bytes.len()).step_by(sector));
+            cuts.push(bytes.len());
+            let keep = [0.1, 0.5, 0.9][rng.random_range(0..3)];
+            let pieces = cuts.windows(2).filter(|_| rng.random_bool(keep));
+            pieces.map(|cut| Op::Write(at + cut[0], bytes[cut[0]..cut[1]].to_vec())).collect()
+        }
+        Op::Punch(start, end) => {
+            let blocks = (*start..*end).step_by(BLOCK).filter(|_| rng.random());
+            blocks.map(|at| Op::Punch(at, (at + BLOCK).min(*end))).collect()
+        }
+        Op::Truncate(_) => vec![op.clone()],
+    }
+}

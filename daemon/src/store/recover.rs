@@ -1,0 +1,307 @@
+//! Bringing the index up to what the segments hold.
+//!
+//! Owns: the start. First the tail, while nobody waits for anything else: what lies behind the index's checkpoint is
+//! entered, what a crash tore is cut off or punched. Then, behind the caller's back, the index is checked: its sum must hold.
+//! If it does not, every segment is scanned. Meanwhile what the index knows is served, and whoever misses a record waits.
+//!
+//! Every step may be interrupted and done again: it ends the same way.
+
+use std::collections::HashSet;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Error;
+use super::catalog::Catalog;
+use super::disk::File;
+use super::health::Health;
+use super::index::{Entry, Spot, Sum};
+use super::record::{BLOCK, BLOCK_SIZE, Key};
+use super::scanner::{Found, Scanner};
+use super::segment::Segment;
+use super::space::Tally;
+use crate::support::pool::Pool;
+use crate::support::task::Tasks;
+
+/// How far the index is.
+#[derive(Clone, Debug)]
+pub(super) enum Progress {
+    /// It is being checked, or made anew: so many of so many segments are scanned.
+    Working {
+        /// Segments scanned.
+        done: usize,
+        /// Segments in all; 0 while it is checked.
+        total: usize,
+    },
+    /// It names every record.
+    Whole,
+    /// It could not be brought up.
+    Failed(Error),
+}
+
+/// The segment to go on with, and where.
+pub(super) type Tail = (Arc<Segment>, Arc<dyn File>, u64);
+
+/// The start's second part.
+pub(super) struct Recovery {
+    catalog: Arc<Catalog>,
+    health: Arc<Health>,
+    /// The index's sum when the last run ended in order; `None` after a crash.
+    closed: Option<Sum>,
+    /// Whether the index says up to where it knows the segments, so that the rest has been entered.
+    is_known: bool,
+    /// Up to where records are entered.
+    end: Spot,
+    /// Records of which there is a later copy.
+    twice: Vec<(Key, Entry)>,
+}
+
+/// The start's first part: the last segments, from the checkpoint on. Blocks.
+pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail, Recovery), Error> {
+    let closed = health.closed();
+    let numbers = catalog.segments.numbers();
+    let recovery = |end, is_known, twice| Recovery {
+        catalog: Arc::clone(catalog),
+        health: Arc::clone(health),
+        closed,
+        is_known,
+        end,
+        twice,
+    };
+    let Some(&last) = numbers.last() else {
+        let (segment, file) = catalog.segments.create(1).map_err(Error::io("make a segment"))?;
+        return Ok(((segment, file, 0), recovery(Spot { segment: 1, offset: 0 }, false, Vec::new())));
+    };
+    let checkpoint = checkpoint(catalog, last)?;
+    let mut twice = Vec::new();
+    // Without a checkpoint the sealed segments are left to the scan of all.
+    for &number in numbers.iter().filter(|number| **number != last) {
+        match checkpoint {
+            Some(spot) if number > spot.segment => {
+                twice.extend(Scanner::new(catalog, number).run(0)?.twice);
+            }
+            Some(spot) if number == spot.segment => {
+                twice.extend(Scanner::new(catalog, number).run(spot.offset.into())?.twice);
+            }
+            _ => {}
+        }
+    }
+    let segment = catalog.segments.get(last).ok_or(Error::Closed)?;
+    let file = catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
+    let synced = checkpoint.filter(|spot| spot.segment == last).map_or(0, |spot| u64::from(spot.offset));
+    let end = if closed.is_some() {
+        let found = Scanner::new(catalog, last).run(synced)?;
+        twice.extend(found.twice);
+        found.end.max(synced)
+    } else {
+        // A page whose write failed may look written in memory.
+        file.drop_cache().map_err(Error::io("drop cached pages"))?;
+        let found = Scanner::new(catalog, last).proving().run(synced)?;
+        twice.extend(found.twice.iter().copied());
+        mend(file.as_ref(), &found, synced)?
+    };
+    let spot = spot(last, end);
+    Ok(((segment, file, end), recovery(spot, checkpoint.is_some(), twice)))
+}
+
+/// Gives the room back that torn records take, and makes durable what is left. Gives where the next record goes.
+fn mend(file: &dyn File, found: &Found, synced: u64) -> Result<u64, Error> {
+    let end = found.end.max(synced);
+    for (start, stop) in &found.gaps {
+        if found.unread.iter().any(|at| (start..stop).contains(&at)) {
+            // There may be a record that was acknowledged.
+            continue;
+        }
+        match file.punch(*start, stop - start) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                // Headers that were never acknowledged must not pass for records later.
+                for at in found.torn.iter().filter(|at| (start..stop).contains(at)) {
+                    let mut zeros = [IoSlice::new(&[0; BLOCK_SIZE])];
+                    file.write_at(*at, &mut zeros).map_err(Error::io("clear a torn record"))?;
+                }
+            }
+            punched => punched.map_err(Error::io("punch a torn record"))?,
+        }
+    }
+    if file.length().map_err(Error::io("measure a segment"))? > end {
+        file.truncate(end).map_err(Error::io("cut a segment"))?;
+    }
+    file.sync().map_err(Error::io("sync a segment"))?;
+    Ok(end)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a segment with its footer is shorter than 4 GiB")]
+fn spot(segment: u32, offset: u64) -> Spot {
+    Spot { segment, offset: offset as u32 }
+}
+
+/// The index's checkpoint, when it can be one of these segments'.
+fn checkpoint(catalog: &Catalog, last: u32) -> Result<Option<Spot>, Error> {
+    let Some(spot) = catalog.index.checkpoint()? else { return Ok(None) };
+    let Some(segment) = catalog.segments.get(spot.segment) else {
+        // It has been unlinked since; those behind it are scanned.
+        return Ok((spot.segment < last).then_some(spot));
+    };
+    let file = catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
+    let length = file.length().map_err(Error::io("measure a segment"))?;
+    Ok((u64::from(spot.offset) <= length).then_some(spot))
+}
+
+impl Recovery {
+    /// Checks the index, makes it anew if it must, and tells how far it is.
+    pub(super) async fn run(self, pool: Pool, tasks: Tasks, progress: watch::Sender<Progress>) {
+        let health = Arc::clone(&self.health);
+        match self.work(&pool, &tasks, &progress).await {
+            Ok(true) => drop(progress.send_replace(Progress::Whole)),
+            // Stopped on the way; whoever waits learns that the store is closed.
+            Ok(false) => {}
+            Err(error) => {
+                let why = io::Error::other(error.to_string());
+                drop(progress.send_replace(Progress::Failed(health.fail("bring the index up", &why))));
+            }
+        }
+    }
+
+    async fn work(
+        self,
+        pool: &Pool,
+        tasks: &Tasks,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<bool, Error> {
+        let mut this = self;
+        let trusted;
+        (this, trusted) = pool.run(move || this.check().map(|trusted| (this, trusted))).await?;
+        if !trusted {
+            let numbers = this.catalog.segments.numbers();
+            let total = numbers.len();
+            tracing::warn!(segments = total, "the index is made anew from the segments; reads are served");
+            let mut seen = HashSet::new();
+            for (done, number) in numbers.into_iter().enumerate() {
+                if tasks.is_stopping() {
+                    return Ok(false);
+                }
+                progress.send_replace(Progress::Working { done, total });
+                let scanned = move || this.scan(number, &mut seen).map(|()| (this, seen));
+                (this, seen) = pool.run(scanned).await?;
+            }
+            this = pool.run(move || this.prune(&seen).map(|()| this)).await?;
+            tracing::info!(segments = total, "the index is whole again");
+        }
+        pool.run(move || this.finish()).await.map(|()| true)
+    }
+
+    /// Whether the index is what was written. Then its records are counted; after a crash those are dropped that point
+    /// into a hole: the index lost that they were punched.
+    fn check(&self) -> Result<bool, Error> {
+        let index = &self.catalog.index;
+        let (mut tally, mut spots) = (Tally::default(), Vec::new());
+        let sum = index.each(|_, entry| {
+            tally.add(&entry);
+            if self.closed.is_none() {
+                spots.push(entry.spot);
+            }
+            Ok(())
+        })?;
+        let (found, expected) = index.sum();
+        if !self.is_known || sum != expected || self.closed.is_some_and(|closed| closed != found) {
+            index.distrust(sum)?;
+            return Ok(false);
+        }
+        if self.closed.is_none() {
+            spots.sort_unstable();
+            let holes = self.holes(&spots)?;
+            self.drop_stale(|_, entry| holes.contains(&entry.spot), true)?;
+        } else {
+            self.catalog.space.recount(tally);
+        }
+        Ok(true)
+    }
+
+    /// Those of `spots`, which rise, where a hole is, or no segment.
+    fn holes(&self, spots: &[Spot]) -> Result<HashSet<Spot>, Error> {
+        let mut holes = HashSet::new();
+        for run in spots.chunk_by(|a, b| a.segment == b.segment) {
+            let Some(segment) = self.catalog.segments.get(run[0].segment) else {
+                holes.extend(run.iter().copied());
+                continue;
+            };
+            let file = self.catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
+            for spot in run {
+                let offset = u64::from(spot.offset);
+                let data = file.next_data(offset).map_err(Error::io("look for holes"))?;
+                if data.is_none_or(|data| data >= offset + BLOCK) {
+                    holes.insert(*spot);
+                }
+            }
+        }
+        Ok(holes)
+    }
+
+    /// Drops entries that are stale, and counts the others. Of a record that was being `punched` some may be left.
+    fn drop_stale(&self, is_stale: impl Fn(&Key, &Entry) -> bool, punched: bool) -> Result<(), Error> {
+        let (mut tally, mut stale) = (Tally::default(), Vec::new());
+        self.catalog.index.each(|key, entry| {
+            if is_stale(&key, &entry) {
+                stale.push((key, entry));
+            } else {
+                tally.add(&entry);
+            }
+            Ok(())
+        })?;
+        if punched {
+            let there = |(_, entry): &&(Key, Entry)| self.catalog.segments.get(entry.spot.segment).is_some();
+            self.catalog.punch_again(stale.iter().filter(there).map(|(_, entry)| *entry).collect())?;
+        }
+        self.catalog.index.forget(&stale)?;
+        self.catalog.space.recount(tally);
+        Ok(())
+    }
+
+    /// Enters what one segment holds.
+    fn scan(&mut self, number: u32, seen: &mut HashSet<(Spot, u64)>) -> Result<(), Error> {
+        let found = Scanner::new(&self.catalog, number).until(self.end).run(0)?;
+        if self.closed.is_none() {
+            self.catalog.punch_rests(number, &found)?;
+        }
+        self.twice.extend(found.twice);
+        seen.extend(found.seen);
+        Ok(())
+    }
+
+    /// Drops what the index names and no segment has.
+    fn prune(&self, seen: &HashSet<(Spot, u64)>) -> Result<(), Error> {
+        self.drop_stale(|key, entry| !seen.contains(&(entry.spot, key.fingerprint())), false)
+    }
+
+    /// Which of two copies goes: `other`, unless the one that the index names is bad and `other` is not.
+    fn settle(&self, key: &Key, other: Entry) -> Result<Option<Entry>, Error> {
+        let catalog = &self.catalog;
+        let Some(named) = catalog.index.get(key)?.filter(|named| *named != other) else { return Ok(None) };
+        if !catalog.is_there(key, &other)? {
+            return Ok(None);
+        }
+        if catalog.is_good(&named)? || !catalog.is_good(&other)? {
+            return Ok(Some(other));
+        }
+        catalog.index.enter(&[(*key, other)], None)?;
+        catalog.space.add(&other);
+        catalog.space.subtract(&named);
+        Ok(Some(named))
+    }
+
+    /// Gives back what is there twice, and writes down that the index is whole.
+    fn finish(&mut self) -> Result<(), Error> {
+        let mut losers = Vec::new();
+        self.twice.sort_by_key(|(_, entry)| entry.spot);
+        self.twice.dedup();
+        for (key, entry) in std::mem::take(&mut self.twice) {
+            if let Some(loser) = self.settle(&key, entry)? {
+                self.catalog.space.add(&loser);
+                losers.push((key, loser));
+            }
+        }
+        self.catalog.punch(losers, self.end.segment, &self.health)?;
+        self.catalog.enter(&[], self.end).map(|_| ())
+    }
+}

@@ -1,0 +1,151 @@
+//! Entering what a segment holds in the index.
+
+use std::ops::ControlFlow;
+
+use super::Error;
+use super::catalog::Catalog;
+use super::disk::File;
+use super::index::{Entry, Spot};
+use super::record::{BLOCK, Header, Key, Kind};
+use super::scan::scan;
+
+/// Entries written to the index at once.
+const BATCH: usize = 4096;
+
+/// What a scan saw.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Where records are, with fingerprints of their keys.
+    pub(super) seen: Vec<(Spot, u64)>,
+    /// Records of which there is a later copy.
+    pub(super) twice: Vec<(Key, Entry)>,
+    /// Headers whose payloads a crash tore.
+    pub(super) torn: Vec<u64>,
+    /// Ranges that hold no record.
+    pub(super) gaps: Vec<(u64, u64)>,
+    /// Blocks that could not be read.
+    pub(super) unread: Vec<u64>,
+    /// Where the last good record ends: at the end of the file, when a block could not be read that may have been a
+    /// header. 0 when there is none.
+    pub(super) end: u64,
+}
+
+/// Scans one segment.
+pub(super) struct Scanner<'a> {
+    catalog: &'a Catalog,
+    number: u32,
+    /// Whether payloads are proved: nothing is known to have been synced.
+    proves: bool,
+    /// Where to stop.
+    until: u64,
+    entries: Vec<(Key, Entry)>,
+    found: Found,
+}
+
+impl<'a> Scanner<'a> {
+    pub(super) fn new(catalog: &'a Catalog, number: u32) -> Self {
+        Self { catalog, number, proves: false, until: u64::MAX, entries: Vec::new(), found: Found::default() }
+    }
+
+    /// Takes a record only when its payload is all there.
+    pub(super) fn proving(mut self) -> Self {
+        self.proves = true;
+        self
+    }
+
+    /// Stops at `end`, when that is in this segment: what follows is entered by the appender.
+    pub(super) fn until(mut self, end: Spot) -> Self {
+        if end.segment == self.number {
+            self.until = end.offset.into();
+        }
+        self
+    }
+
+    /// Scans from `from`.
+    pub(super) fn run(mut self, from: u64) -> Result<Found, Error> {
+        let Some(segment) = self.catalog.segments.get(self.number) else { return Ok(self.found) };
+        let file = self.catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
+        let mut failed = None;
+        let key = self.catalog.key;
+        let mut next = from;
+        let unread = scan(file.as_ref(), self.number, &key, from, |header, offset| {
+            if offset >= self.until {
+                return ControlFlow::Break(());
+            }
+            match self.take(file.as_ref(), header, offset, &mut next) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })
+        .map_err(Error::io("scan a segment"))?;
+        failed.map_or(Ok(()), Err)?;
+        self.enter()?;
+        let length = file.length().map_err(Error::io("measure a segment"))?;
+        if next < self.until.min(length) {
+            self.found.gaps.push((next, self.until.min(length)));
+        }
+        self.found.unread = unread;
+        if !self.found.unread.is_empty() {
+            self.found.end = length.next_multiple_of(BLOCK);
+            self.catalog.miss();
+        }
+        Ok(self.found)
+    }
+
+    /// `next`: where the record before ended.
+    #[expect(clippy::cast_possible_truncation, reason = "a segment with its footer is shorter than 4 GiB")]
+    fn take(&mut self, file: &dyn File, header: &Header, offset: u64, next: &mut u64) -> Result<(), Error> {
+        let (start, end) = if header.key.kind == Kind::Footer {
+            // Its list stands before it.
+            (offset.saturating_sub(u64::from(header.length).next_multiple_of(BLOCK)), offset + BLOCK)
+        } else {
+            (offset, offset + header.footprint())
+        };
+        if self.proves && header.key.kind != Kind::Footer && !is_whole(file, header, offset)? {
+            self.found.torn.push(offset);
+            return Ok(());
+        }
+        if start > *next {
+            self.found.gaps.push((*next, start));
+        }
+        (*next, self.found.end) = (end, end);
+        if header.key.kind == Kind::Footer {
+            return Ok(());
+        }
+        let spot = Spot { segment: self.number, offset: offset as u32 };
+        let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
+        self.found.seen.push((spot, header.key.fingerprint()));
+        let old = self.catalog.index.get(&header.key)?;
+        match old {
+            Some(old) if old == entry => return Ok(()),
+            // The later copy of two is the one that replaced a bad one.
+            Some(old) if old.spot > spot && self.catalog.is_there(&header.key, &old)? => {
+                self.found.twice.push((header.key, entry));
+                return Ok(());
+            }
+            _ => self.entries.push((header.key, entry)),
+        }
+        if self.entries.len() >= BATCH { self.enter() } else { Ok(()) }
+    }
+
+    fn enter(&mut self) -> Result<(), Error> {
+        let replaced = self.catalog.index.enter(&std::mem::take(&mut self.entries), None)?;
+        self.found.twice.extend(replaced);
+        Ok(())
+    }
+}
+
+/// Whether a record's payload is all there. One that the disk fails to give is not torn: a sector went bad.
+fn is_whole(file: &dyn File, header: &Header, offset: u64) -> Result<bool, Error> {
+    if header.zero {
+        return Ok(true);
+    }
+    match file.read_at(offset + header.payload_at(), header.length as usize) {
+        Ok(payload) => Ok(header.proves(payload)),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(true),
+        Err(error) => Err(Error::io("read a record")(error)),
+    }
+}

@@ -4,8 +4,9 @@
 //! Owns: its arguments and its exit codes. `run STORE ACKS SEED` does a script in the folder STORE and appends a line
 //! to the file ACKS for each operation, after the store has answered it; ends with 0 however much was refused.
 //! `check STORE ACKS SEED` opens the store and proves from ACKS what must be there; `sweep STORE ACKS SEED` does the
-//! same, collects, and proves that the account agrees with the disk (`sweep-leaky`: that it is not above it). Exit 1: what was found is not what was
-//! acknowledged, in words. Refuses: to hang (it aborts). sled has threads of its own; all else is on the main thread.
+//! same, collects, and proves that the account agrees with the disk (`sweep-leaky`: that it is not above it).
+//! Exit 1: what was found is not what was acknowledged, in words. Refuses: to hang (it aborts). sled has threads of its
+//! own; all else is on the main thread.
 
 mod check;
 mod model;

@@ -1,4 +1,5 @@
-//! A daemon is killed again and again in the middle of its work: what it acknowledged is there, what it let go of is not.
+//! A daemon is killed again and again in the middle of its work: what it acknowledged is there, what it let go of is
+//! not.
 //!
 //! `CASD_KILL_ROUNDS` says how often, 8 times unless set; `CASD_KILL_SEED` draws the moments.
 

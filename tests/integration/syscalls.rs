@@ -92,8 +92,8 @@ impl Bench {
     }
 }
 
-/// It ended by itself and well. A panic of the index that the store has caught while opening it is not its own; one of a
-/// thread that nobody watches is.
+/// It ended by itself and well. A panic of the index that the store has caught while opening it does not count; one of
+/// a thread that nobody watches does.
 fn calm(done: &Done) -> Result<(), String> {
     let caught = |line: &str| line.starts_with("thread 'main'") || !line.contains("panicked at");
     match done.status.success() && done.stderr.lines().all(caught) {

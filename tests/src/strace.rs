@@ -1,7 +1,7 @@
 //! Making calls of the system fail, or be a process's last, with strace.
 //!
-//! Owns: strace's command line, and which calls of a program there are to choose from. strace counts calls by thread and
-//! by name, and only those that concern the files below one folder.
+//! Owns: strace's command line, and which calls of a program there are to choose from. Refuses: calls that concern no
+//! file below one folder. strace counts them by thread and by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

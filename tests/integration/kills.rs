@@ -104,10 +104,13 @@ impl Oracle {
         self.acknowledged.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// What is there is what was acknowledged; what was being done is done, or not.
+    /// What is there is what was acknowledged; what was being done is done, or not. What is counted is what is taken.
     #[track_caller]
-    fn agrees(&self, daemon: &Daemon) {
+    fn agrees(&self, daemon: &Daemon, state: &Path) {
         let ctl = daemon.ctl();
+        let stored = ctl.status()["stored_bytes"].as_u64().unwrap();
+        let taken = corpus::disk_usage(&state.join("segments")).unwrap();
+        assert!(taken.abs_diff(stored) < MIB + taken / 100, "{stored} bytes are counted, {taken} are taken");
         let listed = ctl.json(&["ls"]);
         let listed: Vec<_> = listed.iter().map(|object| object["id"].as_str().unwrap()).collect();
         let mut objects = self.objects.lock().unwrap();
@@ -247,13 +250,13 @@ fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
             cut += 1;
         }
         let daemon = home.start();
-        oracle.agrees(&daemon);
+        oracle.agrees(&daemon, &home.state());
         let (ctl, over) = (daemon.ctl().clone(), AtomicBool::new(false));
         let life = Life { ctl, oracle: &oracle, over, giver: &giver, folder: &home.path("") };
         live(daemon, &life, &mut random);
     }
     let daemon = home.start();
-    oracle.agrees(&daemon);
+    oracle.agrees(&daemon, &home.state());
     assert_eq!(daemon.stop(LONG).code(), Some(0));
     let log = std::fs::read_to_string(home.path("casd.log")).unwrap();
     assert!(!log.contains("panicked"), "CASD_KILL_SEED={seed}: {log}");

@@ -1,8 +1,9 @@
 //! Each call of the system that the store makes is made to fail, and to be the last: what was acknowledged is there
 //! afterwards, and nothing else is that nobody added.
 //!
-//! `CASD_FAULTS=kills`, `errors` or `all` does it for every call, else for a few drawn from a seed; `CASD_FAULTS=FAULT`
-//! for that one alone, written as a failure shows it. `CASD_FAULT_SEED` is the script's and the draw's.
+//! `CASD_FAULTS=kills`, `errors` or `all` does it for every call, `reads` for reads that give EIO; else it is done for a
+//! few drawn from a seed. `CASD_FAULTS=FAULT` does it for that one alone, written as a failure shows it.
+//! `CASD_FAULT_SEED` is the script's and the draw's.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -92,8 +93,8 @@ impl Bench {
     }
 }
 
-/// It ended by itself and well. A panic of the index that the store has caught while opening it does not count; one of
-/// a thread that nobody watches does.
+/// It ended by itself and well. A panic of the index that was caught does not count; one of a thread that nobody watches
+/// does.
 fn calm(done: &Done) -> Result<(), String> {
     let caught = |line: &str| line.starts_with("thread 'main'") || !line.contains("panicked at");
     match done.status.success() && done.stderr.lines().all(caught) {
@@ -152,7 +153,7 @@ fn another(random: &mut StdRng, fate: Fate) -> Fault {
     Fault { calls, fate, when: random.random_range(1..=most) }
 }
 
-/// All faults: (kills, errors).
+/// All faults: (kills, errors). Among the errors are reads that fail, for those who ask for them.
 fn faults(strace: &Strace, bench: &Bench) -> (Vec<Fault>, Vec<Fault>) {
     bench.clear();
     let counts = strace.count(&bench.store(), &CALLS, &bench.driver("run"), &bench.scratch());
@@ -162,6 +163,7 @@ fn faults(strace: &Strace, bench: &Bench) -> (Vec<Fault>, Vec<Fault>) {
         for when in 1..=count {
             kills.push(Fault { calls, fate: Fate::Kill, when });
             if calls == READS {
+                errors.push(Fault { calls, fate: Fate::Error("EIO"), when });
                 continue;
             }
             for error in ERRORS {
@@ -183,15 +185,17 @@ fn chosen(strace: &Strace, bench: &Bench) -> (Vec<Fault>, Duration) {
         Ok(which) => {
             let all = kills.into_iter().chain(errors);
             let wanted = |fault: &Fault| match &*which {
-                "all" => true,
+                "all" => fault.fate == Fate::Kill || fault.calls != READS,
                 "kills" => fault.fate == Fate::Kill,
-                "errors" => fault.fate != Fate::Kill,
+                "errors" => fault.fate != Fate::Kill && fault.calls != READS,
+                "reads" => fault.fate != Fate::Kill && fault.calls == READS,
                 one => fault.to_string() == one,
             };
             (all.filter(wanted).collect(), Duration::MAX)
         }
         Err(_) => {
             let mut random = StdRng::seed_from_u64(bench.seed);
+            errors.retain(|fault| fault.calls != READS);
             kills.shuffle(&mut random);
             errors.shuffle(&mut random);
             kills.truncate(FEW.0);

@@ -32,13 +32,10 @@ pub(crate) async fn run(place: &Place) -> Result<(), String> {
     for (number, op) in script(place.seed).into_iter().enumerate() {
         let store = match open.take() {
             Some(store) => store,
-            // It is tried for each operation: the next line says that this one was not done.
             None => match open_again(&place.store).await {
                 Ok(store) => store,
-                Err(error) => {
-                    write(&mut acks, number, "no", &format!("the store was not opened: {error}"))?;
-                    continue;
-                }
+                // The rest cannot be done either.
+                Err(error) => return write(&mut acks, number, "no", &format!("not opened: {error}")),
             },
         };
         let (answer, left) = perform(store, op, place, &objects).await;

@@ -11,10 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use casd_tests::Done;
 use casd_tests::ctl::Run;
 use casd_tests::programs::program;
 use casd_tests::strace::{Calls, Fate, Fault, Strace, came_to_it};
+use casd_tests::{Done, segments};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -116,6 +116,10 @@ fn suffer(strace: &Strace, bench: &Bench, fault: &Fault) -> Result<bool, String>
     // However it ended, what it acknowledged must be there.
     let ended = if killed { Ok(()) } else { calm(&done).map_err(|words| format!("run: {words}")) };
     let touched = killed || came_to_it(&scratch);
+    if killed && fault.when.is_multiple_of(2) {
+        // The last write may have been cut off in the middle.
+        segments::tear(&store, bench.seed + fault.when as u64);
+    }
     // The same for a fault whichever way it came to be chosen.
     let mut random = StdRng::seed_from_u64(bench.seed ^ fault.when as u64);
     let mut faults = vec![*fault];

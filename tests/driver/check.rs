@@ -47,15 +47,24 @@ fn replay(place: &Place) -> Result<Model, String> {
     let acks = std::fs::read_to_string(&place.acks).unwrap_or_default();
     let mut model = Model::new();
     let mut ops = script(place.seed).into_iter();
+    // Once a write has failed, nothing is written until the store is opened again.
+    let mut is_read_only = false;
     for line in acks.lines() {
         let op = ops.next().ok_or("more answers than operations")?;
         let mut words = line.splitn(3, ' ').skip(1);
         match (words.next(), words.next()) {
+            (Some("ok"), Some("created" | "entered" | "removed")) if is_read_only => {
+                return Err(format!("the store was read-only, and did {op:?}"));
+            }
             (Some("ok"), Some(answer)) => model.answered(op, answer)?,
-            (Some("no"), _) => model.failed(op),
+            (Some("no"), why) => {
+                is_read_only |= why.is_some_and(|why| why.contains("read-only since"));
+                model.failed(op);
+            }
             _ => return Err(format!("not a line of an ack log: {line:?}")),
         }
         if matches!(op, Op::Reopen | Op::Abandon) {
+            is_read_only = false;
             model.opened();
         }
     }

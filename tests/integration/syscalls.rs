@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use casd_tests::ctl::Run;
 use casd_tests::programs::program;
-use casd_tests::strace::{Calls, Fate, Fault, Strace, came_to_it};
+use casd_tests::strace::{Calls, Fate, Fault, Strace, failed};
 use casd_tests::{Done, segments};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -107,6 +107,11 @@ fn is_killed(done: &Done) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&done.status) == Some(Signal::KILL.as_raw())
 }
 
+/// Whether a failed call must be told to a caller: what was to be durable may not be.
+fn is_told_of(call: &str) -> bool {
+    call.contains("fdatasync(") && (call.contains("/segments/") || call.contains("/journal/journal>"))
+}
+
 /// Runs the script with a fault, and proves the store afterwards. Whether it came to the fault.
 fn suffer(strace: &Strace, bench: &Bench, fault: &Fault) -> Result<bool, String> {
     bench.clear();
@@ -115,7 +120,13 @@ fn suffer(strace: &Strace, bench: &Bench, fault: &Fault) -> Result<bool, String>
     let killed = fault.fate == Fate::Kill && is_killed(&done);
     // However it ended, what it acknowledged must be there.
     let ended = if killed { Ok(()) } else { calm(&done).map_err(|words| format!("run: {words}")) };
-    let touched = killed || came_to_it(&scratch);
+    let calls = failed(&scratch);
+    let touched = killed || !calls.is_empty();
+    if let Some(call) =
+        calls.iter().find(|call| is_told_of(call)).filter(|_| !done.stderr.contains("store-driver:"))
+    {
+        return Err(format!("run: nobody was told of {call}"));
+    }
     if killed && fault.when.is_multiple_of(2) {
         // The last write may have been cut off in the middle.
         segments::tear(&store, bench.seed + fault.when as u64);

@@ -77,7 +77,7 @@ impl Strace {
 
     fn trace(&self, folder: &Path, calls: &[Calls], scratch: &Path) -> Run {
         let names: Vec<_> = calls.iter().flat_map(|calls| calls.0).copied().collect();
-        let run = Run::new("strace").arg("-f").arg("-o").arg(scratch);
+        let run = Run::new("strace").arg("-f").arg("-y").arg("-o").arg(scratch);
         let run = run.arg("-e").arg(format!("trace={}", names.join(",")));
         let path = |file: &PathBuf| match file.as_os_str().is_empty() {
             true => folder.to_owned(),
@@ -114,7 +114,7 @@ impl Strace {
         calls.iter().map(|calls| (*calls, most(calls))).collect()
     }
 
-    /// `command` with a fault. What strace writes to `scratch` tells whether it came to it: see [`came_to_it`].
+    /// `command` with a fault. What strace writes to `scratch` tells which calls failed: see [`failed`].
     #[must_use]
     pub fn run(&self, folder: &Path, fault: &Fault, command: &[OsString], scratch: &Path) -> Run {
         let run = self.trace(folder, &[fault.calls], scratch).arg("-e").arg(format!("inject={fault}"));
@@ -124,8 +124,9 @@ impl Strace {
     }
 }
 
-/// Whether a fault that is an error happened.
+/// The calls that were made to fail, as strace writes them: with the names of their files.
 #[must_use]
-pub fn came_to_it(scratch: &Path) -> bool {
-    std::fs::read_to_string(scratch).is_ok_and(|trace| trace.contains("(INJECTED)"))
+pub fn failed(scratch: &Path) -> Vec<String> {
+    let trace = std::fs::read_to_string(scratch).unwrap_or_default();
+    trace.lines().filter(|line| line.contains("(INJECTED)")).map(str::to_owned).collect()
 }

@@ -141,7 +141,8 @@ fn is_read_served_and_emptied(full: &Full) {
     let (id, seed, length) = full.filling.added.lock().unwrap()[0].clone();
     let fetch = ["fetch", &id, "--peer", &full.daemon.chunk_address(), "-o", "-"];
     assert!(taker.ctl().run(&fetch).done().ok().stdout == corpus::bytes(seed, length), "it is served");
-    let foreign = taker.ctl().add_bytes(&corpus::bytes(u64::MAX, LENGTHS[0]));
+    // More than what the refused adds have left, which gives way.
+    let foreign = taker.ctl().add_bytes(&corpus::bytes(u64::MAX, 12 * LENGTHS[0]));
     let to = full.home.path("another");
     let fetch = ["fetch", &foreign, "--pin", "--peer", &taker.chunk_address(), "-o", to.to_str().unwrap()];
     ctl.run(&fetch).done().refused(&[6], "space");

@@ -1,8 +1,8 @@
 //! Each call of the system that the store makes is made to fail, and to be the last: what was acknowledged is there
 //! afterwards, and nothing else is that nobody added.
 //!
-//! `CASD_FAULTS=kills`, `errors` or `all` does it for every call, `reads` for reads that give EIO; else it is done for a
-//! few drawn from a seed. `CASD_FAULTS=FAULT` does it for that one alone, written as a failure shows it.
+//! `CASD_FAULTS=kills`, `errors` or `all` does it for every call, `reads` for reads that give EIO; else it is done for
+//! a few drawn from a seed. `CASD_FAULTS=FAULT` does it for that one alone, written as a failure shows it.
 //! `CASD_FAULT_SEED` is the script's and the draw's.
 
 use std::ffi::OsString;
@@ -93,8 +93,8 @@ impl Bench {
     }
 }
 
-/// It ended by itself and well. A panic of the index that was caught does not count; one of a thread that nobody watches
-/// does.
+/// It ended by itself and well. A panic of the index that was caught does not count; one of a thread that nobody
+/// watches does.
 fn calm(done: &Done) -> Result<(), String> {
     let caught = |line: &str| line.starts_with("thread 'main'") || !line.contains("panicked at");
     match done.status.success() && done.stderr.lines().all(caught) {

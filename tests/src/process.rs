@@ -185,6 +185,12 @@ impl Daemon {
         texts(&self.ctl.status()["listen"]["dht"])
     }
 
+    /// Where it logs.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// All that it has logged, and those before it in the same home.
     #[must_use]
     pub fn log(&self) -> String {

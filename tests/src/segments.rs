@@ -53,6 +53,22 @@ pub fn remove(state: &Path, ids: &[String]) -> usize {
     )
 }
 
+/// Appends to the journal and to the last segment below `state` what a write that a crash tore may leave: the beginning
+/// of what the same file holds elsewhere, and noise.
+pub fn tear(state: &Path, seed: u64) {
+    let segments = std::fs::read_dir(state.join("segments")).into_iter().flatten();
+    let last = segments.map(|entry| entry.unwrap().path()).max();
+    for path in last.into_iter().chain([state.join("journal/journal")]) {
+        // Before there is one there is nothing to tear.
+        let Ok(file) = File::options().read(true).write(true).open(path) else { continue };
+        let end = file.metadata().unwrap().len();
+        let mut torn = vec![0; usize::try_from(end.min(BLOCK + 1000)).unwrap()];
+        file.read_exact_at(&mut torn, 0).unwrap();
+        torn.extend(crate::corpus::bytes(seed, usize::try_from(seed % 9000).unwrap()));
+        file.write_all_at(&torn, end).unwrap();
+    }
+}
+
 fn change(state: &Path, choose: impl Fn(&Record) -> bool, work: impl Fn(&File, &Record)) -> usize {
     let mut changed = 0;
     for entry in std::fs::read_dir(state.join("segments")).unwrap() {

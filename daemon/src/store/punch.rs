@@ -49,7 +49,8 @@ impl Catalog {
         for run in retired.chunk_by(|(_, a), (_, b)| a.spot.segment == b.spot.segment) {
             let number = run[0].1.spot.segment;
             let bytes = run.iter().map(|(_, entry)| entry.footprint()).sum::<u64>();
-            let punched = if number != active && self.space.would_empty(number, bytes) {
+            // Where a block could not be read there may be records that are not counted.
+            let punched = if number != active && self.has_all() && self.space.would_empty(number, bytes) {
                 self.unlink(number)
             } else {
                 self.punch_segment(number, &run.iter().map(|(_, entry)| *entry).collect::<Vec<_>>())

@@ -93,6 +93,8 @@ pub trait File: Send + Sync {
 
     /// Writes all of `parts`, one behind the other. After an error any part of them may have been written.
     fn write_at(&self, mut offset: u64, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        // Those that are empty at the beginning.
+        IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             match self.write_once(offset, parts) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::append::Appender;
 use super::ballast::Ballast;
@@ -16,8 +16,9 @@ use super::journal::{Fact, Journal};
 use super::lease::Lease;
 use super::ledger::{Found, Ledger};
 use super::object::{NewObject, ObjectInfo, State};
+use super::progress::Gauge;
 use super::record::{Key, Kind};
-use super::recover::{self, Progress};
+use super::recover;
 use super::segment::Segments;
 use super::space::Space;
 use super::{Error, open};
@@ -104,7 +105,7 @@ pub(super) struct Inner {
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
     /// How far the index is.
-    progress: watch::Receiver<Progress>,
+    pub(super) gauge: Arc<Gauge>,
     /// When room was last looked for in vain. Held while it is looked for.
     pub(super) in_vain: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
@@ -135,14 +136,15 @@ impl Store {
             Fact::Removed(id) => drop(objects.remove(&id)),
         })?;
         let segments = Segments::list(Arc::clone(&disk)).map_err(Error::io("list segments"))?;
-        let index = Index::open(disk.as_ref(), options.index_cache, &key)?;
+        let gauge = Arc::new(Gauge::new());
+        let index = Index::open(disk.as_ref(), options.index_cache, &key, Arc::clone(&gauge));
         let space = Space::new(Arc::clone(&disk), options.quota, options.reserve);
         let (told, damage) = mpsc::channel(DAMAGE_QUEUE);
         let catalog = Arc::new(Catalog::new(key, segments, index, space, told));
         let (tail, recovery) = recover::tail(&catalog, &health)?;
         let tasks = Tasks::new();
-        let (told, progress) = watch::channel(Progress::Working { done: 0, total: 0 });
-        tasks.spawn("store-recover", recovery.run(pool.clone(), tasks.clone(), told));
+        let recovered = recovery.run(pool.clone(), tasks.clone(), Arc::clone(&gauge));
+        tasks.spawn("store-recover", recovered);
         let segment = options.sizes.segment;
         let appender =
             Appender::start(Arc::clone(&catalog), Arc::clone(&health), tail, segment, &pool, &tasks);
@@ -150,7 +152,7 @@ impl Store {
         let ledger = Ledger::start((journal, objects), Arc::clone(&health), ballast, pool.clone(), &tasks);
         let damage = Mutex::new(Some(damage));
         let in_vain = tokio::sync::Mutex::new(None);
-        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage, progress, in_vain };
+        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage, gauge, in_vain };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -163,7 +165,8 @@ impl Store {
         let running = self.inner.tasks.drain(CLOSE_WITHIN).await;
         self.blocking(move |inner| {
             inner.appender.finish()?;
-            inner.catalog.index.flush()?;
+            // It is a cache: the next start makes of it what it can.
+            let _ = inner.catalog.index.flush();
             // An index that is not whole is checked again by the next start.
             if running == 0 && inner.is_whole() && inner.catalog.has_all() {
                 inner.health.close(inner.catalog.index.sum().1)
@@ -282,10 +285,7 @@ impl Store {
             let (objects, partials) = inner.ledger.count();
             let free = inner.disk.free().map_err(Error::io("ask for the free space"))?;
             let quota = inner.catalog.space.quota();
-            let recovering = match &*inner.progress.borrow() {
-                Progress::Working { done, total } => Some((*done, *total)),
-                _ => None,
-            };
+            let recovering = inner.gauge.working();
             Ok(Usage { stored_bytes, used_bytes, objects, partials, quota, free, recovering })
         })
         .await
@@ -307,19 +307,15 @@ impl Store {
 impl Inner {
     /// Whether the index names every record.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(*self.progress.borrow(), Progress::Whole)
+        self.gauge.is_whole()
     }
 
     /// Waits until the index names every record: before that a record that it does not name may be there all the same.
     pub(super) async fn whole(&self) -> Result<(), Error> {
-        if self.is_whole() {
-            return Ok(());
-        }
-        let mut progress = self.progress.clone();
-        let progress = progress.wait_for(|now| !matches!(now, Progress::Working { .. })).await;
-        match &*progress.map_err(|_| Error::Closed)? {
-            Progress::Failed(error) => Err(error.clone()),
-            _ => Ok(()),
+        tokio::select! {
+            biased;
+            whole = self.gauge.whole() => whole,
+            () = self.tasks.stopping() => Err(Error::Closed),
         }
     }
 

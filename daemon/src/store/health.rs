@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Error;
 use super::disk::Disk;
+use super::error::is_full;
 use super::index::Sum;
 
 const CLEAN: &str = "CLEAN";
@@ -59,8 +60,12 @@ impl Health {
         if self.failed.get().is_some() || (*clean && self.closed == Some(sum)) {
             return Ok(());
         }
-        self.write(sum).map_err(Error::io("write the CLEAN marker"))?;
-        *clean = true;
+        match self.write(sum) {
+            Ok(()) => *clean = true,
+            // The next start looks further back; that is all.
+            Err(error) if is_full(&error) => drop(self.disk.unlink(Path::new(CLEAN))),
+            Err(error) => return Err(Error::io("write the CLEAN marker")(error)),
+        }
         Ok(())
     }
 

@@ -8,16 +8,19 @@
 //! then all segments are scanned. The checkpoint is sealed with the store's key: only one that was once written passes.
 //! And every use proves the record on disk.
 //!
+//! A table that fails is given up: one in memory takes its place, and is filled from the segments while reads are served.
+//!
 //! Entries: key = kind (1), id (32); value = version 1 (1), flags (1: zero, 2: root), segment (4), offset (4),
 //! length (4), place (8), little endian.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::Error;
 use super::disk::Disk;
+use super::progress::Gauge;
 use super::record::{BLOCK, Key, Kind, StoreKey, footprint, payload_at};
-use super::table::{Change, Table};
+use super::table::{Change, Memory, Table};
 use crate::content::Place;
 
 const VERSION: u8 = 1;
@@ -149,7 +152,9 @@ impl Sum {
 
 /// The open index. Calls block for a moment, and for a read of a page when it is not in memory.
 pub(super) struct Index {
-    table: Box<dyn Table>,
+    table: RwLock<Arc<dyn Table>>,
+    /// Told when the table fails.
+    gauge: Arc<Gauge>,
     /// Seals checkpoints.
     key: StoreKey,
     /// The sum over what is in the table; held while the table is changed.
@@ -161,20 +166,24 @@ pub(super) struct Index {
 impl Index {
     /// Opens the index that `disk` has. One that cannot be opened, or that belongs to another store, is put aside and a
     /// new one made: it has no checkpoint, so that all is scanned.
-    pub(super) fn open(disk: &dyn Disk, cache: u64, store: &StoreKey) -> Result<Self, Error> {
+    pub(super) fn open(disk: &dyn Disk, cache: u64, store: &StoreKey, gauge: Arc<Gauge>) -> Self {
         let owner = blake3::derive_key("casd 2026 index owner 1", store);
-        match disk.table(cache).and_then(|table| Self::claim(table, &owner, store)) {
-            Ok(index) => Ok(index),
-            Err(error) => {
-                tracing::warn!(%error, "the index cannot be used; it is put aside and made anew");
-                disk.discard_table().map_err(Error::io("put the index aside"))?;
-                Self::claim(disk.table(cache)?, &owner, store)
-            }
-        }
+        let claim = |table: Result<Box<dyn Table>, Error>| table.and_then(|table| Self::claim(table, &owner));
+        let opened = claim(disk.table(cache)).or_else(|error| {
+            tracing::warn!(%error, "the index cannot be used; it is put aside and made anew");
+            disk.discard_table().map_err(Error::io("put the index aside"))?;
+            claim(disk.table(cache))
+        });
+        let (table, found) = opened.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the index cannot be kept on disk; it is in memory until the next start");
+            let table: Arc<dyn Table> = Arc::new(Memory::default());
+            (table, Sum::default())
+        });
+        Self { table: RwLock::new(table), gauge, key: *store, sum: Mutex::new(found), found }
     }
 
-    /// Marks a new table as this store's; refuses another's.
-    fn claim(table: Box<dyn Table>, owner: &[u8; 32], key: &StoreKey) -> Result<Self, Error> {
+    /// Marks a new table as this store's; refuses another's. Gives the sum that is written in it.
+    fn claim(table: Box<dyn Table>, owner: &[u8; 32]) -> Result<(Arc<dyn Table>, Sum), Error> {
         match table.get(OWNER)? {
             Some(found) if found == owner => {}
             Some(_) => return Err(Error::Index("it belongs to another store".to_owned())),
@@ -191,7 +200,26 @@ impl Index {
             }
         }
         let found = table.get(SUM)?.and_then(|sum| Sum::decode(&sum)).unwrap_or_default();
-        Ok(Self { table, key: *key, sum: Mutex::new(found), found })
+        Ok((table.into(), found))
+    }
+
+    /// Uses the table; one that fails is given up, and the call done with the new one.
+    fn with<T>(&self, call: impl Fn(&dyn Table) -> Result<T, Error>) -> Result<T, Error> {
+        let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
+        let error = match call(table.as_ref()) {
+            Err(error) => error,
+            done => return done,
+        };
+        let mut slot = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&slot, &table) {
+            tracing::error!(%error, "the index fails; it is made anew in memory, and on disk by the next start");
+            // First this, so that nobody takes what the new one does not name for missing.
+            self.gauge.break_down();
+            *slot = Arc::new(Memory::default());
+        }
+        let table = Arc::clone(&slot);
+        drop(slot);
+        call(table.as_ref())
     }
 
     fn sums(&self) -> MutexGuard<'_, Sum> {
@@ -200,7 +228,8 @@ impl Index {
 
     /// The entry of a record. One that cannot be read as an entry is none.
     pub(super) fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        Ok(self.table.get(&encode_key(key))?.and_then(|value| Entry::decode(&value)))
+        let key = encode_key(key);
+        Ok(self.with(|table| table.get(&key))?.and_then(|value| Entry::decode(&value)))
     }
 
     /// Enters records, and in the same batch up to where the segments are known. Of two with one key the later one
@@ -248,7 +277,7 @@ impl Index {
         }
         let mut after = *sum;
         for (key, value) in &pairs {
-            if let Some(old) = self.table.get(key)? {
+            if let Some(old) = self.with(|table| table.get(key))? {
                 after.subtract(key, &old);
             }
             if let Some(value) = value {
@@ -257,14 +286,14 @@ impl Index {
         }
         let mut changes: Vec<Change> = pairs.into_iter().collect();
         changes.push((SUM.to_vec(), Some(after.encode().to_vec())));
-        self.table.apply(&changes)?;
+        self.with(|table| table.apply(&changes))?;
         *sum = after;
         Ok(())
     }
 
     /// Up to where the segments are known. `None` also for one that this store never wrote.
     pub(super) fn checkpoint(&self) -> Result<Option<Spot>, Error> {
-        let Some(value) = self.table.get(CHECKPOINT)? else { return Ok(None) };
+        let Some(value) = self.with(|table| table.get(CHECKPOINT))? else { return Ok(None) };
         let spot =
             value.get(..8).and_then(|at| Some(Spot { segment: word(&at[..4])?, offset: word(&at[4..])? }));
         Ok(spot.filter(|spot| value == self.seal(*spot)))
@@ -284,7 +313,8 @@ impl Index {
     /// Gives the sum over all pairs.
     pub(super) fn each(&self, mut each: impl FnMut(Key, Entry) -> Result<(), Error>) -> Result<Sum, Error> {
         let (mut sum, mut result) = (Sum::default(), Ok(()));
-        self.table.each(&mut |key, value| {
+        let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
+        table.each(&mut |key, value| {
             if key == OWNER || key == SUM {
                 return true;
             }
@@ -316,6 +346,6 @@ impl Index {
 
     /// Hands what is buffered to the kernel. That is not the disk.
     pub(super) fn flush(&self) -> Result<(), Error> {
-        self.table.flush()
+        self.with(|table| table.flush())
     }
 }

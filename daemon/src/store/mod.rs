@@ -21,6 +21,7 @@ mod lease;
 mod ledger;
 mod object;
 mod open;
+mod progress;
 mod punch;
 mod read;
 mod record;

@@ -10,35 +10,18 @@ use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::Error;
 use super::catalog::Catalog;
 use super::disk::File;
 use super::health::Health;
 use super::index::{Entry, Spot, Sum};
+use super::progress::{Gauge, Progress};
 use super::record::{BLOCK, BLOCK_SIZE, Key};
 use super::scanner::{Found, Scanner};
 use super::segment::Segment;
 use super::space::Tally;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
-
-/// How far the index is.
-#[derive(Clone, Debug)]
-pub(super) enum Progress {
-    /// It is being checked, or made anew: so many of so many segments are scanned.
-    Working {
-        /// Segments scanned.
-        done: usize,
-        /// Segments in all; 0 while it is checked.
-        total: usize,
-    },
-    /// It names every record.
-    Whole,
-    /// It could not be brought up.
-    Failed(Error),
-}
 
 /// The segment to go on with, and where.
 pub(super) type Tail = (Arc<Segment>, Arc<dyn File>, u64);
@@ -149,46 +132,68 @@ fn checkpoint(catalog: &Catalog, last: u32) -> Result<Option<Spot>, Error> {
 }
 
 impl Recovery {
-    /// Checks the index, makes it anew if it must, and tells how far it is.
-    pub(super) async fn run(self, pool: Pool, tasks: Tasks, progress: watch::Sender<Progress>) {
+    /// Checks the index, makes it anew if it must, and again whenever its table fails; tells how far it is.
+    pub(super) async fn run(mut self, pool: Pool, tasks: Tasks, gauge: Arc<Gauge>) {
         let health = Arc::clone(&self.health);
-        match self.work(&pool, &tasks, &progress).await {
-            Ok(true) => drop(progress.send_replace(Progress::Whole)),
-            // Stopped on the way; whoever waits learns that the store is closed.
-            Ok(false) => {}
-            Err(error) => {
-                let why = io::Error::other(error.to_string());
-                drop(progress.send_replace(Progress::Failed(health.fail("bring the index up", &why))));
+        let mut done = self.work(&pool, &tasks, &gauge).await;
+        loop {
+            match done {
+                Ok(Some(this)) => self = this,
+                // Stopped on the way; whoever waits learns that the store is closed.
+                Ok(None) => return,
+                Err(error) => {
+                    let why = io::Error::other(error.to_string());
+                    return gauge.set(Progress::Failed(health.fail("bring the index up", &why)));
+                }
             }
+            tokio::select! {
+                biased;
+                () = tasks.stopping() => return,
+                () = gauge.broken() => {}
+            }
+            done = self.refill(&pool, &tasks, &gauge).await;
         }
     }
 
-    async fn work(
+    /// The start's part. `None`: stopped on the way.
+    async fn work(self, pool: &Pool, tasks: &Tasks, gauge: &Gauge) -> Result<Option<Self>, Error> {
+        let (mut this, trusted) = pool.run(move || self.check().map(|trusted| (self, trusted))).await?;
+        if !trusted {
+            let Some((scanned, seen)) = this.scan_all(pool, tasks, gauge).await? else { return Ok(None) };
+            this = pool.run(move || scanned.prune(&seen).map(|()| scanned)).await?;
+        }
+        let this = pool.run(move || this.finish().map(|()| this)).await?;
+        gauge.set(Progress::Whole);
+        Ok(Some(this))
+    }
+
+    /// Fills a new table while the store is used. What is counted and hidden stays so.
+    async fn refill(mut self, pool: &Pool, tasks: &Tasks, gauge: &Gauge) -> Result<Option<Self>, Error> {
+        self.end = Spot { segment: u32::MAX, offset: u32::MAX };
+        let Some((this, _)) = self.scan_all(pool, tasks, gauge).await? else { return Ok(None) };
+        gauge.set(Progress::Whole);
+        Ok(Some(this))
+    }
+
+    async fn scan_all(
         self,
         pool: &Pool,
         tasks: &Tasks,
-        progress: &watch::Sender<Progress>,
-    ) -> Result<bool, Error> {
-        let mut this = self;
-        let trusted;
-        (this, trusted) = pool.run(move || this.check().map(|trusted| (this, trusted))).await?;
-        if !trusted {
-            let numbers = this.catalog.segments.numbers();
-            let total = numbers.len();
-            tracing::warn!(segments = total, "the index is made anew from the segments; reads are served");
-            let mut seen = HashSet::new();
-            for (done, number) in numbers.into_iter().enumerate() {
-                if tasks.is_stopping() {
-                    return Ok(false);
-                }
-                progress.send_replace(Progress::Working { done, total });
-                let scanned = move || this.scan(number, &mut seen).map(|()| (this, seen));
-                (this, seen) = pool.run(scanned).await?;
+        gauge: &Gauge,
+    ) -> Result<Option<(Self, HashSet<(Spot, u64)>)>, Error> {
+        let (mut this, mut seen) = (self, HashSet::new());
+        let numbers = this.catalog.segments.numbers();
+        let total = numbers.len();
+        tracing::warn!(segments = total, "the index is made anew from the segments; reads are served");
+        for (done, number) in numbers.into_iter().enumerate() {
+            if tasks.is_stopping() {
+                return Ok(None);
             }
-            this = pool.run(move || this.prune(&seen).map(|()| this)).await?;
-            tracing::info!(segments = total, "the index is whole again");
+            gauge.set(Progress::Working { done, total });
+            (this, seen) = pool.run(move || this.scan(number, &mut seen).map(|()| (this, seen))).await?;
         }
-        pool.run(move || this.finish()).await.map(|()| true)
+        tracing::info!(segments = total, "the index is whole again");
+        Ok(Some((this, seen)))
     }
 
     /// Whether the index is what was written. Then its records are counted; after a crash those are dropped that point
@@ -261,7 +266,7 @@ impl Recovery {
     /// Enters what one segment holds.
     fn scan(&mut self, number: u32, seen: &mut HashSet<(Spot, u64)>) -> Result<(), Error> {
         let found = Scanner::new(&self.catalog, number).until(self.end).run(0)?;
-        if self.closed.is_none() {
+        if self.closed.is_none() && self.end.segment != u32::MAX {
             self.catalog.punch_rests(number, &found)?;
         }
         self.twice.extend(found.twice);

@@ -3,10 +3,12 @@
 //! Owns: the one narrow way to sled, which is named in this folder's `sled.rs` alone. Refuses: promising that anything is
 //! durable: whoever uses a table checks what it finds. Survives a crash: whatever it likes.
 
+mod memory;
 mod sled;
 
 use super::Error;
 
+pub(super) use memory::Memory;
 pub(super) use sled::open as open_sled;
 
 /// A key with its new value; `None` removes it.

@@ -1,8 +1,9 @@
 //! sled as a table.
 //!
-//! sled's flush is no fsync on Linux, and sled has been seen to lose or damage its files; whatever it reports or panics
-//! about when it is opened is an error like any other.
+//! sled's flush is no fsync on Linux, and sled has been seen to lose or damage its files, and to panic where the disk
+//! fails; whatever it reports or panics about is an error like any other.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
@@ -13,15 +14,19 @@ use crate::store::Error;
 /// Tries to open, 20 ms apart: a table that was closed a moment ago in this process may still hold its lock.
 const TRIES: usize = 50;
 
-struct Sled(sled::Db);
+/// `None` only while it is dropped.
+struct Sled(Option<sled::Db>);
 
 /// Opens the table in `folder`, with so many bytes of cache. One that is not there is made.
 pub(crate) fn open(folder: &Path, cache: u64) -> Result<Box<dyn Table>, Error> {
     let config = sled::Config::new().cache_capacity(cache).mode(sled::Mode::HighThroughput).path(folder);
     for attempt in 1.. {
         match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => return Ok(Box::new(Sled(db))),
-            Ok(Err(sled::Error::Io(_))) if attempt < TRIES => std::thread::sleep(Duration::from_millis(20)),
+            Ok(Ok(db)) => return Ok(Box::new(Sled(Some(db)))),
+            // This is how it says that the lock is taken; a full disk has a kind of its own.
+            Ok(Err(sled::Error::Io(error))) if attempt < TRIES && error.kind() == io::ErrorKind::Other => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             Ok(Err(error)) => return Err(failed(&error)),
             Err(_) => break,
         }
@@ -29,10 +34,19 @@ pub(crate) fn open(folder: &Path, cache: u64) -> Result<Box<dyn Table>, Error> {
     Err(Error::Index("sled panicked while opening it".to_owned()))
 }
 
+impl Sled {
+    fn with<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, Error> {
+        let Some(db) = &self.0 else { return Err(Error::Closed) };
+        match catch_unwind(AssertUnwindSafe(|| call(db))) {
+            Ok(result) => result.map_err(|error| failed(&error)),
+            Err(_) => Err(Error::Index("sled panicked".to_owned())),
+        }
+    }
+}
+
 impl Table for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let value = self.0.get(key).map_err(|error| failed(&error))?;
-        Ok(value.map(|value| value.to_vec()))
+        Ok(self.with(|db| db.get(key))?.map(|value| value.to_vec()))
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), Error> {
@@ -43,21 +57,33 @@ impl Table for Sled {
                 None => batch.remove(key.as_slice()),
             }
         }
-        self.0.apply_batch(batch).map_err(|error| failed(&error))
+        self.with(|db| db.apply_batch(batch))
     }
 
     fn each(&self, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), Error> {
-        for pair in self.0.iter() {
-            let (key, value) = pair.map_err(|error| failed(&error))?;
-            if !each(&key, &value) {
-                break;
+        self.with(|db| {
+            for pair in db.iter() {
+                let (key, value) = pair?;
+                if !each(&key, &value) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn flush(&self) -> Result<(), Error> {
-        self.0.flush().map(|_| ()).map_err(|error| failed(&error))
+        self.with(|db| db.flush().map(|_| ()))
+    }
+}
+
+impl Drop for Sled {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        // It syncs once more, and panics when that fails.
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::warn!("sled panicked while it was closed");
+        }
     }
 }
 

@@ -1,0 +1,82 @@
+//! How far the index is, for those who wait for it, and the wish for a new one.
+
+use tokio::sync::{Notify, watch};
+
+use super::Error;
+
+/// How far the index is.
+#[derive(Clone, Debug)]
+pub(super) enum Progress {
+    /// It is being checked, or made anew: so many of so many segments are scanned.
+    Working {
+        /// Segments scanned.
+        done: usize,
+        /// Segments in all; 0 while it is checked.
+        total: usize,
+    },
+    /// It names every record.
+    Whole,
+    /// It could not be brought up.
+    Failed(Error),
+}
+
+/// See the module.
+pub(super) struct Gauge {
+    progress: watch::Sender<Progress>,
+    /// The index broke and is to be made anew.
+    broke: Notify,
+}
+
+impl Gauge {
+    /// Of an index that is to be checked.
+    pub(super) fn new() -> Self {
+        Self { progress: watch::Sender::new(Progress::Working { done: 0, total: 0 }), broke: Notify::new() }
+    }
+
+    /// Says how far it is.
+    pub(super) fn set(&self, progress: Progress) {
+        self.progress.send_replace(progress);
+    }
+
+    /// The index broke: from now on it does not name every record, and it is to be made anew.
+    pub(super) fn break_down(&self) {
+        self.progress.send_modify(|now| {
+            // Once given up nobody makes it anew.
+            if !matches!(now, Progress::Failed(_)) {
+                *now = Progress::Working { done: 0, total: 0 };
+            }
+        });
+        self.broke.notify_one();
+    }
+
+    /// Completes when the index broke.
+    pub(super) async fn broken(&self) {
+        self.broke.notified().await;
+    }
+
+    /// Whether the index names every record.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::Whole)
+    }
+
+    /// Segments scanned, and all, while it is worked on.
+    pub(super) fn working(&self) -> Option<(usize, usize)> {
+        match *self.progress.borrow() {
+            Progress::Working { done, total } => Some((done, total)),
+            _ => None,
+        }
+    }
+
+    /// Waits until the index names every record.
+    pub(super) async fn whole(&self) -> Result<(), Error> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        let mut progress = self.progress.subscribe();
+        let progress = progress.wait_for(|now| !matches!(now, Progress::Working { .. })).await;
+        match &*progress.map_err(|_| Error::Closed)? {
+            Progress::Failed(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -225,7 +225,7 @@ impl Catalog {
     }
 
     /// A record's payload as the disk has it; shorter when the file is.
-    fn payload(&self, segment: &Arc<Segment>, entry: &Entry) -> std::io::Result<Bytes> {
+    pub(super) fn payload(&self, segment: &Arc<Segment>, entry: &Entry) -> std::io::Result<Bytes> {
         static ZEROS: [u8; CHUNK] = [0; CHUNK];
         let length = (entry.length as usize).min(CHUNK);
         if entry.zero {
@@ -340,6 +340,20 @@ impl Catalog {
             None => self.index.get(key)?,
         };
         Ok(entry.filter(|entry| fresh.hidden.insert(entry.spot, Hidden::Retired) != Some(Hidden::Retired)))
+    }
+
+    /// Whether a record is known to have failed its proof, and is still on disk.
+    pub(super) fn is_bad(&self, entry: &Entry) -> bool {
+        self.fresh().hidden.get(&entry.spot) == Some(&Hidden::Bad)
+    }
+
+    /// As [`Catalog::retire`], of a record that failed its proof: no lease keeps that. Another that has taken its place is
+    /// left alone.
+    pub(super) fn retire_bad(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let mut fresh = self.fresh();
+        let entry = self.index.get(key)?.filter(|entry| fresh.hidden.get(&entry.spot) == Some(&Hidden::Bad));
+        fresh.hidden.extend(entry.map(|entry| (entry.spot, Hidden::Retired)));
+        Ok(entry)
     }
 
     /// Notes that retired records could not be punched. Their keys may have got other records, so that the index does not

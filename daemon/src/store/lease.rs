@@ -149,6 +149,11 @@ impl Lease {
     pub async fn put(&self, item: Item<'_>) -> Result<Put, Error> {
         let record = item.record()?;
         drop(item);
+        self.put_record(record).await
+    }
+
+    /// As [`Lease::put`], of a record that is made already.
+    pub(super) async fn put_record(&self, record: Record) -> Result<Put, Error> {
         let store = &self.store;
         let header = &record.header;
         store.catalog.keep(self.id, &header.key);

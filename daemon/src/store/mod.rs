@@ -30,6 +30,7 @@ mod relieve;
 mod remove;
 mod scan;
 mod scanner;
+mod scrub;
 mod segment;
 mod space;
 mod table;
@@ -47,6 +48,7 @@ pub use ledger::Found;
 pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};
 pub use record::Kind;
 pub use remove::{Collected, Removed};
+pub use scrub::{Cursor, Proved, RecordName, Scrub};
 pub use table::{Change, Table};
 
 use handle::Inner;

@@ -172,6 +172,11 @@ impl Header {
         })
     }
 
+    /// What the block of a header, be it damaged, has where the digest of the payload stands.
+    pub(super) fn digest_in(block: &[u8]) -> Option<[u8; 32]> {
+        block.get(56..88)?.try_into().ok()
+    }
+
     /// The header's bytes at `offset` of segment `segment`, and the payload where it shares the block: a block.
     fn block(&self, payload: &[u8], store: &StoreKey, segment: u32, offset: u64) -> Bytes {
         let mut out = BytesMut::with_capacity(BLOCK_SIZE);

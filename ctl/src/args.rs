@@ -67,6 +67,8 @@ pub(crate) enum Verb {
     Connect(Connect),
     /// Say who and how the daemon is
     Status,
+    /// Prove that what is stored is what it was, and mend what is not
+    Verify(Verify),
     /// Drop what is unpinned and older than an hour
     Gc(Gc),
     /// Print a completion script for a shell
@@ -201,6 +203,20 @@ pub(crate) struct Connect {
     /// A multiaddr with /p2p/ID, or ID@HOST:PORT of a chunk port
     #[arg(value_name = "ADDR")]
     pub(crate) address: String,
+}
+
+/// `casctl verify`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// Only this one: an id, a prefix of 8 digits or more, or a name
+    #[arg(value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) object: Option<String>,
+    /// Verify nothing now; stop proving in the background until --resume
+    #[arg(long, conflicts_with = "object")]
+    pub(crate) pause: bool,
+    /// Verify nothing now; let proving in the background go on
+    #[arg(long, conflicts_with_all = ["object", "pause"])]
+    pub(crate) resume: bool,
 }
 
 /// `casctl gc`

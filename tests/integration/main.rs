@@ -21,6 +21,7 @@ mod full_disk;
 mod kills;
 mod many_nodes;
 mod python;
+mod scrub;
 mod service;
 mod shutdown;
 mod syscalls;

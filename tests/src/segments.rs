@@ -10,6 +10,15 @@ const BLOCK: u64 = 4096;
 /// The kind of a record that is a data chunk.
 pub const DATA: u8 = 1;
 
+/// The kind of a record that is a parity chunk.
+pub const PARITY: u8 = 2;
+
+/// The kind of a record that is a parity part.
+pub const PARITY_PART: u8 = 6;
+
+/// The kind of a record that is a page of a parity part.
+pub const PARITY_PAGE: u8 = 7;
+
 /// The kind of a footer.
 const FOOTER: u8 = 15;
 

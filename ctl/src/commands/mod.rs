@@ -15,6 +15,7 @@ mod rm;
 mod stat;
 mod status;
 mod unpin;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -99,6 +100,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Peers => peers::run(&session).await,
         Verb::Connect(args) => connect::run(&session, args).await,
         Verb::Status => status::run(&session).await,
+        Verb::Verify(args) => verify::run(&session, args).await,
         Verb::Gc(args) => gc::run(&session, args).await,
         Verb::Completions(args) => completions::run(&args),
     }

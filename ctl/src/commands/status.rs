@@ -5,7 +5,7 @@ use casd_proto::v1::{
 };
 use serde_json::json;
 
-use super::Session;
+use super::{Session, verify};
 use crate::error::{Exit, Failure};
 use crate::output::Line;
 use crate::output::text::{count, escaped, size, span};
@@ -44,6 +44,7 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
             "ready": status.ready,
             "reachable": reachable(status),
             "uptime_ms": status.uptime_ms,
+            "scrub": status.scrub.as_ref().map(verify::scrub),
             "announce": {
                 "keys": announce.keys,
                 "queued": announce.queued,
@@ -75,6 +76,7 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
         ("ready", if status.ready { "yes" } else { "no" }.to_owned()),
         ("running", format!("{}, casd {}", span(status.uptime_ms), status.version)),
     ];
+    rows.extend(status.scrub.iter().map(|scrub| ("scrub", verify::words(scrub))));
     rows.extend(status.listen_chunk.iter().map(|address| ("chunks at", address.clone())));
     rows.extend(status.listen_dht.iter().map(|address| ("dht at", address.clone())));
     let rows: Vec<String> = rows.iter().map(|(key, value)| format!("{key:10} {}", escaped(value))).collect();

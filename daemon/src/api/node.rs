@@ -2,9 +2,12 @@
 
 use casd_proto::v1;
 use casd_proto::v1::node_server::Node;
+use futures::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Desk, Role, convert};
+use super::{Answers, Desk, Role, convert};
+use crate::node::Error;
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -17,6 +20,30 @@ impl Node for Service {
     ) -> Result<Response<v1::StatusResponse>, Status> {
         self.0.access.admit(&request, Role::Read)?;
         let status = self.0.node.status().await?;
-        Ok(Response::new(convert::status(self.0.node.about(), &status)))
+        let mut answer = convert::status(self.0.node.about(), &status);
+        answer.scrub = Some(convert::scrub(&self.0.node.scrubbing()));
+        Ok(Response::new(answer))
+    }
+
+    type VerifyStream = Answers<v1::VerifyResponse>;
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        let caller = self.0.access.admit(&request, Role::Admin)?;
+        let events = self.0.node.verify(caller, &request.into_inner().object)?;
+        let answers = ReceiverStream::new(events)
+            .map(|event| event.map(convert::verified).map_err(|error| Error::from(error).into()));
+        Ok(Response::new(self.0.until_end(answers, ())))
+    }
+
+    async fn set_scrub(
+        &self,
+        request: Request<v1::SetScrubRequest>,
+    ) -> Result<Response<v1::SetScrubResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Admin)?;
+        let status = self.0.node.pause_scrub(caller, request.into_inner().paused)?;
+        Ok(Response::new(v1::SetScrubResponse { scrub: Some(convert::scrub(&status)) }))
     }
 }

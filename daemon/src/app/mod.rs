@@ -28,7 +28,7 @@ use crate::support::rate::Limiter;
 use crate::support::shutdown::Signals;
 use crate::support::systemd::Notifier;
 use crate::support::task::Tasks;
-use crate::upkeep::Announcer;
+use crate::upkeep::{Announcer, Mender, Scrubber};
 use crate::wire::{self, Listener, Wire};
 use crate::{api, dht, erasure, peer};
 
@@ -192,12 +192,16 @@ impl House {
         let announcer =
             Announcer::start(settings::announcing(config), store.clone(), Arc::new(dht.clone()), &above);
         tasks::announce_fetched(held, announcer.clone(), &above);
-        tasks::report_damage(&store, &below);
+        let mender =
+            Mender { store: store.clone(), pool: pool.clone(), fetcher: fetcher.clone(), key: key.clone() };
+        let scrubber = Scrubber::start(settings::scrubbing(config), mender, &above);
+        tasks::report_damage(&store, scrubber.clone(), &below);
         let node = Node::new(crate::node::Parts {
             ingest: Ingest::new(store.clone(), pool, key, above.clone()),
             store,
             fetcher,
             announcer,
+            scrubber,
             discovery,
             neighbours: Arc::new(around::Around(dht)),
             visitors,

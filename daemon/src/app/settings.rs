@@ -33,6 +33,10 @@ pub(super) fn announcing(config: &Config) -> upkeep::Options {
     upkeep::Options { policy, ..upkeep::Options::default() }
 }
 
+pub(super) fn scrubbing(config: &Config) -> upkeep::ScrubOptions {
+    upkeep::ScrubOptions { every: config.store.scrub, file: config.node.state_dir.join("cache/scrub") }
+}
+
 pub(super) fn about(config: &Config, peer: PeerId, chunk: Vec<SocketAddr>) -> About {
     About {
         peer,

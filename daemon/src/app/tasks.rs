@@ -10,7 +10,7 @@ use crate::serve::Serve;
 use crate::session;
 use crate::store::Store;
 use crate::support::task::Tasks;
-use crate::upkeep::Announcer;
+use crate::upkeep::{Announcer, Scrubber};
 use crate::wire::Listener;
 
 /// Damage that follows other damage within this time is summed up in one line.
@@ -44,8 +44,8 @@ pub(super) fn announce_fetched(mut held: mpsc::Receiver<Notice>, announcer: Anno
     });
 }
 
-/// Logs damaged records: the first at once, then how many more there were.
-pub(super) fn report_damage(store: &Store, tasks: &Tasks) {
+/// Logs damaged records, the first at once, then how many more there were, and has them mended.
+pub(super) fn report_damage(store: &Store, scrubber: Scrubber, tasks: &Tasks) {
     let Some(mut damage) = store.take_damage() else { return };
     let stop = tasks.token();
     tasks.spawn("damage", async move {
@@ -56,12 +56,12 @@ pub(super) fn report_damage(store: &Store, tasks: &Tasks) {
                 offset = first.offset,
                 "a record on disk is damaged and is not served; what needs it is fetched or rebuilt again"
             );
-            tokio::select! {
-                () = tokio::time::sleep(QUIET) => {}
-                () = stop.cancelled() => {}
-            }
-            let mut more = 0;
-            while damage.try_recv().is_ok() {
+            scrubber.found(&first);
+            let (quiet, mut more) = (tokio::time::Instant::now() + QUIET, 0);
+            while let Ok(Some(Some(next))) =
+                tokio::time::timeout_at(quiet, stop.run_until_cancelled(damage.recv())).await
+            {
+                scrubber.found(&next);
                 more += 1;
             }
             if more > 0 {

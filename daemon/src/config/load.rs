@@ -184,6 +184,7 @@ fn store(mut keys: Section<'_>) -> Result<Store, Error> {
         reserve: keys.get("reserve", 1 << 30, Value::size)?,
         parity: keys.get("parity", Some(Geometry::DEFAULT), |value| value.text(value::parity))?,
         private: keys.get("private", false, Value::boolean)?,
+        scrub: keys.get("scrub", Duration::from_hours(30 * 24), |value| value.text(value::period))?,
     };
     keys.finish()?;
     Ok(store)

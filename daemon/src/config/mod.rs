@@ -141,6 +141,8 @@ pub struct Store {
     pub parity: Option<Geometry>,
     /// Whether `add` without a word keeps objects to this node: never announced, never served.
     pub private: bool,
+    /// How often everything on disk is proved, 1 s to 10 years; zero: never by itself.
+    pub scrub: Duration,
 }
 
 /// `[transfer]`

@@ -83,6 +83,7 @@ fn every_key_is_taken() {
         reserve = 0
         parity = "4+2"
         private = true
+        scrub = "12h"
         [transfer]
         connections = 8
         per_fetch = 3
@@ -102,6 +103,9 @@ fn every_key_is_taken() {
     assert_eq!(config.network.announce, Announce::Chunks);
     assert_eq!((config.store.quota, config.store.reserve), (500 << 30, 0));
     assert_eq!((config.store.parity, config.store.private), (Some(Geometry::new(4, 2).unwrap()), true));
+    assert_eq!(config.store.scrub, Duration::from_secs(12 * 3600));
+    assert_eq!(parse("[store]\nscrub = \"0\"").unwrap().store.scrub, Duration::ZERO);
+    assert_eq!(parse("").unwrap().store.scrub, Duration::from_secs(30 * 24 * 3600));
     assert_eq!((config.transfer.connections, config.transfer.per_fetch), (8, 3));
     assert_eq!(config.transfer.idle_timeout, Duration::from_millis(1500));
     assert_eq!((config.transfer.upload, config.transfer.download), (10 << 20, 1_000_000));
@@ -111,6 +115,10 @@ fn every_key_is_taken() {
 
 /// What is wrong, and the very line that says so. `@` stands for the value that [`PEER`] has.
 const BAD: &[(&str, &str)] = &[
+    (
+        "[store]\nscrub = \"0d\"",
+        "casd.toml:2:9: key `store.scrub`: \"0d\" is no such time; write such as \"30d\" or \"12h\", up to 3650d, or \"0\" for never",
+    ),
     ("[network]\nnme = \"x\"", "casd.toml:2:1: key `network.nme`: unknown key; did you mean `name`?"),
     ("[store]\n  quotas = 1", "casd.toml:2:3: key `store.quotas`: unknown key; did you mean `quota`?"),
     ("[store]\nzzz = 1", "casd.toml:2:1: key `store.zzz`: unknown key"),

@@ -33,6 +33,9 @@ const SIZE_UNITS: [(&str, u64); 10] = [
 /// What a duration may end in, and how many milliseconds that is.
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
+/// The longest period, in milliseconds: ten years.
+const MAX_PERIOD: u64 = 3650 * 86_400_000;
+
 /// `500GiB`, `10MiB`, `0`, `1048576`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     quantity(text, &SIZE_UNITS)
@@ -44,6 +47,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     quantity(text, &DURATION_UNITS)
         .map(Duration::from_millis)
         .ok_or_else(|| format!("{text:?} is no duration; write such as \"30s\", \"500ms\", \"5m\" or \"1h\""))
+}
+
+/// `30d`, `12h`; `0` for never.
+pub(super) fn period(text: &str) -> Result<Duration, String> {
+    let units = [DURATION_UNITS[1], DURATION_UNITS[2], DURATION_UNITS[3], ("d", 86_400_000)];
+    let millis = if text == "0" { Some(0) } else { quantity(text, &units).filter(|millis| *millis > 0) };
+    millis.filter(|millis| *millis <= MAX_PERIOD).map(Duration::from_millis).ok_or_else(|| {
+        format!("{text:?} is no such time; write such as \"30d\" or \"12h\", up to 3650d, or \"0\" for never")
+    })
 }
 
 /// A whole number and one of the units; `None` when it is neither, or does not fit.

@@ -7,6 +7,7 @@
 mod error;
 mod objects;
 mod people;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +26,7 @@ use crate::ingest::{self, Ingest};
 use crate::peer::{Discovery, Multiaddr, PeerId, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
-use crate::upkeep::Announcer;
+use crate::upkeep::{Announcer, Scrubber};
 
 pub use crate::content::Link;
 pub use crate::erasure::Error as ErasureError;
@@ -36,6 +37,7 @@ pub use crate::ingest::{AddOptions, Added};
 pub use crate::peer::{Announced, Key, PeerAddr, Provider};
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Collected, ObjectInfo, State};
+pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Parts {
     pub fetcher: Fetcher,
     /// The announcing schedule.
     pub announcer: Announcer,
+    /// Proves what is on disk.
+    pub scrubber: Scrubber,
     /// Finds holders.
     pub discovery: Arc<dyn Discovery>,
     /// The nodes around.

@@ -1,9 +1,15 @@
-//! Background work that nobody waits for: telling the DHT what is held here.
+//! Background work that nobody waits for: telling the DHT what is held here, and proving what is on disk.
 //!
-//! Owns: the announcing schedule. Refuses: sockets (it speaks to the network through [`crate::peer::Announce`]) and
-//! sweeping the store by itself (collection is a verb that someone asks for). Survives a crash: nothing has to:
-//! every start announces what the store holds.
+//! Owns: the announcing schedule; the scrub, and mending what it finds. Refuses: sockets (it speaks to the network through
+//! [`crate::peer::Announce`] and [`crate::fetch`]) and sweeping the store by itself (collection is a verb that someone asks
+//! for). Survives a crash: how far the scrub is. Every start announces what the store holds.
 
 mod announce;
+mod mend;
+mod run;
+mod scrub;
 
 pub use announce::{Announcer, Options, Policy, Status};
+pub use mend::Mender;
+pub use run::{Broken, Tally};
+pub use scrub::{Event as VerifyEvent, Options as ScrubOptions, Scrubber, Status as ScrubStatus};

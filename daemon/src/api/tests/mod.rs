@@ -174,7 +174,15 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         notices: mpsc::channel(8).0,
     });
     let quiet = upkeep::Options { policy: upkeep::Policy::None, ..upkeep::Options::default() };
+    let mender = upkeep::Mender {
+        store: store.clone(),
+        pool: pool.clone(),
+        fetcher: fetcher.clone(),
+        key: key.clone(),
+    };
+    let never = upkeep::ScrubOptions { every: Duration::ZERO, file: folder.path().join("state/cache/scrub") };
     Node::new(Parts {
+        scrubber: upkeep::Scrubber::start(never, mender, tasks),
         announcer: Announcer::start(quiet, store.clone(), Arc::new(Nobody), tasks),
         ingest: Ingest::new(store.clone(), pool, key, tasks.clone()),
         store,

@@ -1,0 +1,374 @@
+//! The scrub: every record is proved once in a while, spread over the time there is, and what rotted is mended.
+//!
+//! Owns: when what is proved. Refuses: more than a twentieth of the time on the disk, and to run while an administrator has
+//! paused it. Survives a crash: how far it is, in `cache/scrub`, to the minute; what could not be mended is found again.
+
+mod saved;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::mend::Mender;
+use super::run::{Broken, Run, STEP, Tally};
+use crate::content::ObjectId;
+use crate::store::{Cursor, Damage, Error, RecordName, Scrub, Store};
+use crate::support::task::Tasks;
+use crate::support::unix_now;
+use saved::Saved;
+
+/// So many times as long as a step took the disk is left alone after it: at most 5 % of the time go into scrubbing.
+const REST: u32 = 19;
+
+/// How often it is written down how far it is, and how long found damage waits at most to be mended.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long whoever verifies waits for news.
+const NEWS: Duration = Duration::from_millis(250);
+
+/// Events that wait for whoever verifies.
+const EVENTS: usize = 64;
+
+/// Records that others found bad and that wait; more are found by the next pass.
+const MOST_FOUND: usize = 4096;
+
+/// How scrubbing is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Everything is proved once in this time, give or take a sixth; zero: never by itself.
+    pub every: Duration,
+    /// Where it is written down how far it is. May be deleted.
+    pub file: PathBuf,
+}
+
+/// Where scrubbing stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// How often everything is proved; zero: never by itself.
+    pub every: Duration,
+    /// Whether an administrator has paused it.
+    pub paused: bool,
+    /// When the last whole pass ended, in Unix seconds, and what it came to.
+    pub last: Option<(u64, Tally)>,
+    /// When the pass that is going on began, in Unix seconds, and how far it is.
+    pub now: Option<(u64, Tally)>,
+    /// Bytes of records in the store.
+    pub total: u64,
+    /// Objects that lack what could not be brought back, as far as this run of the daemon has found them.
+    pub broken: Vec<Broken>,
+    /// How many more there are than those.
+    pub unnamed: u64,
+}
+
+/// What whoever verifies is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// How far it is, and bytes to prove in all, about.
+    Progress(Tally, u64),
+    /// An object that lacks what could not be brought back.
+    Broken(Broken),
+    /// All is proved; with how many more objects are broken than were named. Last.
+    Finished(Tally, u64),
+}
+
+/// Scrubs, and is asked how far that is. Cheap to clone.
+#[derive(Clone)]
+pub struct Scrubber {
+    shared: Arc<Shared>,
+    tasks: Tasks,
+}
+
+struct Shared {
+    options: Options,
+    mender: Arc<Mender>,
+    state: Mutex<State>,
+    /// Rung when there is something to do, or no more.
+    bell: Notify,
+    /// Held by whoever verifies or mends: two at once would do the same work twice.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    saved: Saved,
+    broken: Vec<Broken>,
+    unnamed: u64,
+    /// Found bad by others.
+    found: Vec<RecordName>,
+    total: u64,
+}
+
+impl Scrubber {
+    /// Starts to scrub. Runs until `tasks` stop.
+    #[must_use]
+    pub fn start(options: Options, mender: Mender, tasks: &Tasks) -> Self {
+        let state = State { saved: saved::load(&options.file), ..State::default() };
+        let shared = Arc::new(Shared {
+            options,
+            mender: Arc::new(mender),
+            state: Mutex::new(state),
+            bell: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+        });
+        let (stop, worker) = (tasks.token(), Arc::clone(&shared));
+        tasks.spawn("scrub", async move {
+            tokio::select! {
+                () = work(&worker) => {}
+                () = stop.cancelled() => {}
+            }
+            worker.save();
+        });
+        Self { shared, tasks: tasks.clone() }
+    }
+
+    /// A bad record that somebody came upon: it is mended soon.
+    pub fn found(&self, damage: &Damage) {
+        let mut state = self.shared.state();
+        if state.found.len() < MOST_FOUND {
+            state.found.push(RecordName::from(damage));
+        }
+        drop(state);
+        self.shared.bell.notify_one();
+    }
+
+    /// Stops scrubbing until it is resumed, over restarts as well, or lets it go on. What is found is mended all the same.
+    pub fn pause(&self, paused: bool) {
+        self.shared.state().saved.paused = paused;
+        self.shared.save();
+        self.shared.bell.notify_one();
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let state = self.shared.state();
+        let saved = &state.saved;
+        Status {
+            every: self.shared.options.every,
+            paused: saved.paused,
+            last: (saved.ended > 0).then_some((saved.ended, saved.last)),
+            now: (saved.begun > 0).then_some((saved.begun, saved.tally)),
+            total: state.total,
+            broken: state.broken.clone(),
+            unnamed: state.unnamed,
+        }
+    }
+
+    /// Proves everything now, or what one object needs, and mends what it can. Dropping the receiver ends it.
+    #[must_use]
+    pub fn verify(&self, only: Option<ObjectId>) -> mpsc::Receiver<Result<Event, Error>> {
+        let (out, events) = mpsc::channel(EVENTS);
+        let (shared, stop) = (Arc::clone(&self.shared), self.tasks.token());
+        self.tasks.spawn("verify", async move {
+            let done = tokio::select! {
+                done = verify(&shared, only, &out) => done,
+                () = out.closed() => return,
+                () = stop.cancelled() => Err(Error::Closed),
+            };
+            if let Err(error) = done {
+                let _ = out.send(Err(error)).await;
+            }
+        });
+        events
+    }
+}
+
+async fn verify(
+    shared: &Shared,
+    only: Option<ObjectId>,
+    out: &mpsc::Sender<Result<Event, Error>>,
+) -> Result<(), Error> {
+    let _turn = shared.turn.lock().await;
+    let store = &shared.mender.store;
+    store.recovered().await?;
+    let (mut scrub, total) = match only {
+        Some(id) => match store.scrub_object(&id).await? {
+            Some(scrub) => (scrub, store.object(&id).map_or(0, |info| info.length)),
+            None => {
+                let _ = out.send(Ok(Event::Finished(Tally::default(), 0))).await;
+                return Ok(());
+            }
+        },
+        None => (store.scrub(Cursor::default()), store.usage().await?.stored_bytes),
+    };
+    let mut run = Run::new(Arc::clone(&shared.mender), Tally::default());
+    let mut told = Instant::now();
+    while run.step(&mut scrub).await? {
+        if told.elapsed() >= NEWS {
+            told = Instant::now();
+            // Whoever is slow to listen misses some.
+            let _ = out.try_send(Ok(Event::Progress(run.tally(), total)));
+        }
+        if run.is_full() {
+            run.heal(only).await?;
+        }
+    }
+    let _ = out.try_send(Ok(Event::Progress(run.tally(), total)));
+    run.heal(only).await?;
+    if only.is_none() {
+        shared.passed(&run, unix_now());
+        shared.save();
+    }
+    for broken in std::mem::take(&mut run.broken) {
+        let _ = out.send(Ok(Event::Broken(broken))).await;
+    }
+    let _ = out.send(Ok(Event::Finished(run.tally(), run.unnamed))).await;
+    Ok(())
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down how far it is. Where that fails, a restart begins the pass anew.
+    fn save(&self) {
+        let saved = self.state().saved;
+        if let Err(error) = saved::save(&self.options.file, &saved) {
+            tracing::warn!(%error, file = %self.options.file.display(), "it cannot be written down how far the scrub is");
+        }
+    }
+
+    /// Everything has been proved, from `begun` on.
+    fn passed(&self, run: &Run, begun: u64) {
+        let every = self.options.every.as_secs().max(1);
+        let jitter = rand::random_range(0..=every / 3);
+        let mut state = self.state();
+        let tally = run.tally();
+        let now = unix_now();
+        let next = (begun + every - every / 6 + jitter).max(now);
+        let paused = state.saved.paused;
+        state.saved = Saved { paused, ended: now, last: tally, next, ..Saved::default() };
+        state.broken.clone_from(&run.broken);
+        state.unnamed = run.unnamed;
+        drop(state);
+        let Tally { bytes, records, bad, repaired, unrepairable } = tally;
+        if unrepairable > 0 {
+            tracing::error!(
+                records,
+                bad,
+                repaired,
+                unrepairable,
+                "objects lack what could not be brought back"
+            );
+        } else {
+            tracing::info!(bytes, records, bad, repaired, "the whole store has been proved");
+        }
+    }
+
+    /// How long until there is something to prove. `None`: there is nothing until somebody rings.
+    fn due(&self, now: u64) -> Option<Duration> {
+        let state = self.state();
+        let (saved, every) = (&state.saved, self.options.every);
+        if every.is_zero() || saved.paused {
+            return None;
+        }
+        if saved.begun == 0 {
+            return Some(Duration::from_secs(saved.next.saturating_sub(now)));
+        }
+        // Done a little before the next is due: in four fifths of the time.
+        let period = every.as_secs_f64() * 0.8;
+        #[expect(clippy::cast_precision_loss, reason = "a schedule needs no exact bytes")]
+        let share = saved.tally.bytes as f64 / state.total.max(1) as f64;
+        let passed = Duration::from_secs(now.saturating_sub(saved.begun)).as_secs_f64();
+        Some(Duration::from_secs_f64((share * period - passed).clamp(0.0, period)))
+    }
+}
+
+/// The background's work. Never ends.
+async fn work(shared: &Shared) {
+    let store: Store = shared.mender.store.clone();
+    if store.recovered().await.is_err() {
+        return;
+    }
+    let mut pass: Option<(Scrub, Run)> = None;
+    let (mut saved, mut healed) = (Instant::now(), None);
+    loop {
+        let begun = Instant::now();
+        if let Ok(usage) = store.usage().await {
+            shared.state().total = usage.stored_bytes;
+        }
+        let is_due = shared.due(unix_now()).is_some_and(|wait| wait.is_zero());
+        let stepped = if is_due { step(shared, &store, &mut pass).await } else { Ok(()) };
+        let stepped = match stepped {
+            Ok(()) => mend_found(shared, &mut pass, &mut healed).await,
+            failed => failed,
+        };
+        if saved.elapsed() >= MINUTE {
+            saved = Instant::now();
+            shared.save();
+        }
+        if let Err(error) = stepped {
+            tracing::warn!(%error, "scrubbing rests for a minute");
+            tokio::time::sleep(MINUTE).await;
+        }
+        // What others found may ring; the disk has its rest first.
+        tokio::time::sleep(begun.elapsed() * REST).await;
+        let wait = shared.due(unix_now()).map_or(MINUTE, |wait| wait.min(MINUTE));
+        let _ = tokio::time::timeout(wait, shared.bell.notified()).await;
+    }
+}
+
+/// Proves a little, and at the end of a pass mends.
+async fn step(shared: &Shared, store: &Store, pass: &mut Option<(Scrub, Run)>) -> Result<(), Error> {
+    let (cursor, before) = {
+        let mut state = shared.state();
+        if state.saved.begun == 0 {
+            state.saved.begun = unix_now();
+            *pass = None;
+        }
+        (state.saved.cursor, state.saved.tally)
+    };
+    let begin = || (store.scrub(cursor), Run::new(Arc::clone(&shared.mender), before));
+    let (scrub, run) = pass.get_or_insert_with(begin);
+    if run.step(scrub).await? {
+        let mut state = shared.state();
+        // Somebody may have proved everything meanwhile: then this pass is over.
+        if state.saved.begun > 0 {
+            (state.saved.cursor, state.saved.tally) = (scrub.cursor(), run.tally());
+        }
+        return Ok(());
+    }
+    let turn = shared.turn.lock().await;
+    run.heal(None).await?;
+    drop(turn);
+    let begun = shared.state().saved.begun;
+    shared.passed(run, if begun == 0 { unix_now() } else { begun });
+    shared.save();
+    *pass = None;
+    Ok(())
+}
+
+/// Mends what the pass or others have found, a minute's worth at a time.
+async fn mend_found(
+    shared: &Shared,
+    pass: &mut Option<(Scrub, Run)>,
+    healed: &mut Option<Instant>,
+) -> Result<(), Error> {
+    // Whoever verifies mends as well; what is still bad then is looked after behind that.
+    let Ok(_turn) = shared.turn.try_lock() else { return Ok(()) };
+    let found = std::mem::take(&mut shared.state().found);
+    if found.is_empty() && !pass.as_ref().is_some_and(|(_, run)| run.has_pending()) {
+        return Ok(());
+    }
+    if healed.is_some_and(|healed| healed.elapsed() < MINUTE) {
+        let mut state = shared.state();
+        state.found.extend(found);
+        return Ok(());
+    }
+    let mut alone = Run::new(Arc::clone(&shared.mender), Tally::default());
+    let run = pass.as_mut().map_or(&mut alone, |(_, run)| run);
+    run.found(found);
+    let done = run.heal(None).await;
+    *healed = Some(Instant::now());
+    let (broken, unnamed) = (run.broken.clone(), run.unnamed);
+    let mut state = shared.state();
+    (state.broken, state.unnamed) = (broken, unnamed);
+    done
+}
+
+// A step must be short beside the minute in which it is saved.
+const _: () = assert!(STEP <= 64 << 20);

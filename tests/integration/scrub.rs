@@ -1,0 +1,162 @@
+//! Proving what is stored: every bit that rotted is found without anyone having asked for it, mended where parity or a peer
+//! allows, and named where not.
+
+use std::cell::Cell;
+
+use casd_tests::ctl::Ctl;
+use casd_tests::wait::{self, LONG};
+use casd_tests::{Home, corpus, nodes, segments};
+use serde_json::Value;
+
+fn quiet(parity: &'static str) -> Home {
+    Home::with(move |settings| settings.text("store.parity", parity).text("store.scrub", "0"))
+}
+
+fn mib(seed: u64, mib: usize) -> Vec<u8> {
+    corpus::bytes(seed, (mib << 20) + 77)
+}
+
+/// Flips a bit in every n-th chunk, data and parity, of the store at `home`.
+fn rot_every(home: &Home, nth: usize) -> u64 {
+    let seen = Cell::new(0);
+    let choose = |record: &segments::Record| {
+        let is_chunk = matches!(record.kind, segments::DATA | segments::PARITY);
+        seen.set(seen.get() + usize::from(is_chunk));
+        is_chunk && seen.get() % nth == 0
+    };
+    segments::rot(&home.state(), choose) as u64
+}
+
+/// What `casctl verify` prints: the damaged objects, then the sum.
+fn verify(ctl: &Ctl, args: &[&str], code: i32) -> (Vec<Value>, Value) {
+    let run = args.iter().fold(ctl.run(&["verify", "--json"]), |run, arg| run.arg(arg));
+    let mut lines = run.within(2 * LONG).done().code(code).json();
+    let sum = lines.pop().unwrap();
+    (lines, sum)
+}
+
+fn figures(sum: &Value) -> [u64; 3] {
+    ["bad", "repaired", "unrepairable"].map(|key| sum[key].as_u64().unwrap())
+}
+
+#[test]
+fn one_verify_finds_every_bit_that_rotted_and_mends_what_parity_allows() {
+    let home = quiet("16+4");
+    let daemon = home.start();
+    let ctl = daemon.ctl();
+    let small = mib(51, 5);
+    let small_id = ctl.add_bytes(&small);
+    let is_parity =
+        |record: &segments::Record| matches!(record.kind, segments::PARITY_PART | segments::PARITY_PAGE);
+    let mut rotten = segments::rot(&home.state(), is_parity) as u64;
+    assert_eq!(rotten, 2);
+    let large = mib(52, 70);
+    let large_id = ctl.add_bytes(&large);
+    rotten += rot_every(&home, 7);
+    assert!(rotten > 12, "{rotten}");
+    let (damaged, sum) = verify(ctl, &[], 0);
+    assert_eq!((damaged, figures(&sum)), (Vec::new(), [rotten, rotten, 0]));
+    assert!(sum["bytes"].as_u64() > Some(90 << 20) && sum["records"].as_u64() > Some(90), "{sum}");
+    // Parity is whole again as well: as much may rot once more.
+    rotten = rot_every(&home, 6);
+    let (_, sum) = verify(ctl, &[], 0);
+    assert_eq!(figures(&sum), [rotten, rotten, 0]);
+    let (_, sum) = verify(ctl, &[&large_id[..16]], 0);
+    assert_eq!(figures(&sum), [0; 3]);
+    assert_eq!(figures(&verify(ctl, &[], 0).1), [0; 3]);
+    assert!(ctl.cat(&small_id) == small && ctl.cat(&large_id) == large);
+    for id in [&small_id, &large_id] {
+        let stat = ctl.json(&["stat", id]).pop().unwrap();
+        assert_eq!(
+            (&stat["local_chunks"], &stat["local_parity_chunks"]),
+            (&stat["chunks"], &stat["parity_chunks"])
+        );
+    }
+    let status = ctl.status();
+    assert_eq!(figures(&status["scrub"]["last"]), [0; 3], "{status}");
+    assert_eq!(ctl.text(&["-q", "verify"]), "");
+}
+
+#[test]
+fn what_rotted_leaves_by_no_door() {
+    let both =
+        nodes::network(2, |_, settings| settings.text("store.parity", "16+4").text("store.scrub", "0"));
+    let (giver, taker) = (&both[0], &both[1]);
+    let bytes: Vec<_> = (61..64).map(|seed| mib(seed, 20)).collect();
+    let ids: Vec<String> = bytes.iter().map(|bytes| giver.ctl().add_bytes(bytes)).collect();
+    let rotten = rot_every(&giver.home, 20);
+    assert!(rotten >= 3, "{rotten}");
+    let fetched = taker.ctl().run(&["fetch", &ids[0], "-o", "-"]).within(2 * LONG).done().ok();
+    assert!(fetched.stdout == bytes[0]);
+    assert!(giver.ctl().cat(&ids[1]) == bytes[1]);
+    let (damaged, sum) = verify(giver.ctl(), &[], 0);
+    assert_eq!((damaged, sum["unrepairable"].as_u64()), (Vec::new(), Some(0)));
+    for (id, bytes) in ids.iter().zip(&bytes) {
+        assert!(&giver.ctl().cat(id) == bytes);
+    }
+    // Beyond parity, and a peer has it: all of it comes back.
+    let stripe: Vec<String> = giver.ctl().data_chunks(&ids[0]).into_iter().take(6).collect();
+    assert_eq!(segments::rot(&giver.home.state(), |record| stripe.contains(&record.id)), 6);
+    let (_, sum) = verify(giver.ctl(), &[&ids[0]], 0);
+    assert_eq!(figures(&sum), [6, 6, 0]);
+}
+
+#[test]
+fn what_cannot_be_brought_back_is_named_and_is_8() {
+    let home = quiet("16+4");
+    let daemon = home.start();
+    let ctl = daemon.ctl();
+    let (lost, kept) = (home.path("lost"), home.path("kept"));
+    let id = corpus::file(&lost, 71, 20 << 20);
+    let kept_id = corpus::file(&kept, 72, 3 << 20);
+    assert_eq!((ctl.add(&lost), ctl.add(&kept)), (id.clone(), kept_id.clone()));
+    let stripe: Vec<String> = ctl.data_chunks(&id).into_iter().take(5).collect();
+    assert_eq!(daemon.stop(LONG).code(), Some(0));
+    assert_eq!(segments::remove(&home.state(), &stripe), 5);
+    let daemon = home.start();
+    let ctl = daemon.ctl();
+    for args in [&[][..], &["lost"][..]] {
+        let (damaged, sum) = verify(ctl, args, 8);
+        assert_eq!(damaged.len(), 1, "{damaged:?}");
+        assert_eq!(
+            (damaged[0]["id"].as_str(), damaged[0]["name"].as_str()),
+            (Some(id.as_str()), Some("lost"))
+        );
+        assert_eq!((damaged[0]["records"].as_u64(), figures(&sum)), (Some(5), [5, 0, 5]));
+        assert_eq!(sum["objects"], 1);
+    }
+    assert_eq!(figures(&verify(ctl, &[&kept_id], 0).1), [0; 3]);
+    let status = ctl.status();
+    assert_eq!(status["scrub"]["damaged"][0]["id"], id.as_str(), "{status}");
+    assert!(ctl.run(&["verify", "lost"]).within(2 * LONG).done().code(8).text().contains("5 records lost"));
+    ctl.run(&["verify", "nothing"]).done().refused(&[4], "nothing");
+    // Adding it again brings it back.
+    ctl.add(&lost);
+    assert_eq!(figures(&verify(ctl, &[], 0).1), [0; 3]);
+    assert_eq!(corpus::id(&ctl.cat(&id)), id);
+}
+
+#[test]
+fn the_scrub_mends_by_itself_unless_it_is_paused() {
+    let home = Home::with(|settings| settings.text("store.parity", "8+2").text("store.scrub", "1s"));
+    let daemon = home.start();
+    let ctl = daemon.ctl();
+    let bytes = mib(81, 9);
+    let id = ctl.add_bytes(&bytes);
+    ctl.run(&["verify", "--pause"]).done().ok();
+    assert_eq!(daemon.stop(LONG).code(), Some(0));
+    let rotten = rot_every(&home, 5);
+    assert!(rotten >= 2);
+    let daemon = home.start();
+    let ctl = daemon.ctl();
+    assert_eq!(ctl.status()["scrub"]["paused"], true);
+    assert!(!daemon.log().contains("damaged"));
+    assert_eq!(ctl.json(&["verify", "--resume"])[0]["scrub"]["paused"], false);
+    let mended = wait::until("the scrub to mend", LONG, || {
+        let last = ctl.status()["scrub"]["last"].clone();
+        (last["repaired"].as_u64()? == rotten).then_some(last)
+    });
+    assert_eq!(figures(&mended), [rotten, rotten, 0]);
+    assert_eq!(figures(&verify(ctl, &[], 0).1), [0; 3]);
+    assert!(ctl.cat(&id) == bytes);
+}

@@ -22,14 +22,14 @@ fn rot_every(home: &Home, nth: usize) -> u64 {
     let choose = |record: &segments::Record| {
         let is_chunk = matches!(record.kind, segments::DATA | segments::PARITY);
         seen.set(seen.get() + usize::from(is_chunk));
-        is_chunk && seen.get() % nth == 0
+        is_chunk && seen.get().is_multiple_of(nth)
     };
     segments::rot(&home.state(), choose) as u64
 }
 
 /// What `casctl verify` prints: the damaged objects, then the sum.
 fn verify(ctl: &Ctl, args: &[&str], code: i32) -> (Vec<Value>, Value) {
-    let run = args.iter().fold(ctl.run(&["verify", "--json"]), |run, arg| run.arg(arg));
+    let run = args.iter().fold(ctl.run(&["verify", "--json"]), casd_tests::ctl::Run::arg);
     let mut lines = run.within(2 * LONG).done().code(code).json();
     let sum = lines.pop().unwrap();
     (lines, sum)

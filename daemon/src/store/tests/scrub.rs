@@ -52,7 +52,7 @@ fn records(disk: &Forgetful) -> Vec<(Kind, usize, usize, usize)> {
         let mut at = 0;
         while at + 4096 <= bytes.len() {
             let length = u32::from_le_bytes(bytes[at + 12..at + 16].try_into().unwrap()) as usize;
-            let kind = super::super::record::Kind::from_number(bytes[at + 9]).unwrap();
+            let kind = Kind::from_number(bytes[at + 9]).unwrap();
             let payload = if length <= 3584 { at + 512 } else { at + 4096 };
             found.push((kind, at, payload, length));
             at = (payload + length).next_multiple_of(4096);

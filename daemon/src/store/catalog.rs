@@ -10,7 +10,7 @@
 //! A record that failed its proof, and one that is about to be punched, is *hidden*: nobody finds it, while the index
 //! names it until it is punched. So no crash leaves bytes on disk that nothing knows of.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::Error;
 use super::index::{Entry, Index, Spot};
-use super::record::{BLOCK_SIZE, Header, Key, Kind, StoreKey, payload_at};
+use super::record::{BLOCK_SIZE, Header, Key, Kind, Record, StoreKey, payload_at};
 use super::segment::{Segment, Segments};
 use super::space::Space;
 use crate::content::CHUNK;
@@ -59,6 +59,8 @@ struct Fresh {
     written: HashMap<Key, Entry>,
     /// On disk, and found by nobody.
     hidden: HashMap<Spot, Hidden>,
+    /// Retired records by segment, where the file system cannot punch.
+    stuck: BTreeMap<u32, Vec<(Key, Entry)>>,
     /// What live leases keep, by lease: fingerprints of keys, 8 bytes each, as a lease may hold a million.
     kept: HashMap<u64, HashSet<u64>>,
     /// Sets of leases that ended during a sweep.
@@ -161,6 +163,59 @@ impl Catalog {
         let Some(header) = self.header(entry)? else { return Ok(false) };
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
         Ok(self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload)))
+    }
+
+    /// A record with its payload, proved; `None` when it is bad.
+    pub(super) fn load(&self, entry: &Entry) -> Result<Option<Record>, Error> {
+        let Some(header) = self.header(entry)? else { return Ok(None) };
+        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
+        let payload = self.payload(&segment, entry).map_err(Error::io("read a record"))?;
+        Ok(Record::again(header, payload))
+    }
+
+    /// The records of a segment that are not hidden.
+    pub(super) fn live_in(&self, segment: u32) -> Result<Vec<(Key, Entry)>, Error> {
+        let mut live = Vec::new();
+        self.index.each(|key, entry| {
+            if entry.spot.segment == segment && !self.fresh().hidden.contains_key(&entry.spot) {
+                live.push((key, entry));
+            }
+            Ok(())
+        })?;
+        Ok(live)
+    }
+
+    /// Segments but `active` of which at least half is retired and could not be punched.
+    pub(super) fn half_retired(&self, active: u32) -> Vec<u32> {
+        let fresh = self.fresh();
+        let half = |number: u32, stuck: &[(Key, Entry)]| {
+            let bytes: u64 = stuck.iter().map(|(_, entry)| entry.footprint()).sum();
+            number != active && self.space.would_empty(number, 2 * bytes)
+        };
+        fresh
+            .stuck
+            .iter()
+            .filter(|(number, stuck)| half(**number, stuck))
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// Takes what could not be punched in a segment, to try again.
+    pub(super) fn take_stuck(&self, segment: u32) -> Vec<(Key, Entry)> {
+        self.fresh().stuck.remove(&segment).unwrap_or_default()
+    }
+
+    /// Keeps retired records of a segment that cannot be punched. One that the index does not name, because it names a copy,
+    /// is looked for by the next start.
+    pub(super) fn stick(&self, segment: u32, retired: &[(Key, Entry)]) -> Result<(), Error> {
+        for (key, entry) in retired {
+            if self.index.get(key)? != Some(*entry) {
+                self.miss();
+                break;
+            }
+        }
+        self.fresh().stuck.entry(segment).or_default().extend_from_slice(retired);
+        Ok(())
     }
 
     /// The header that is on disk where an entry points to.

@@ -10,6 +10,7 @@
 mod append;
 mod ballast;
 mod catalog;
+mod compact;
 mod disk;
 mod error;
 mod format;

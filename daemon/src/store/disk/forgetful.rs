@@ -89,6 +89,8 @@ struct Inside {
     cut: Option<Forgetful>,
     /// Bytes free; `None` stands for plenty.
     room: Option<u64>,
+    /// Holes cannot be punched.
+    solid: bool,
 }
 
 struct Open {
@@ -166,6 +168,11 @@ impl Forgetful {
     /// So many bytes are free.
     pub(crate) fn set_room(&self, room: u64) {
         self.inside().room = Some(room);
+    }
+
+    /// From now on holes cannot be punched.
+    pub(crate) fn refuse_holes(&self) {
+        self.inside().solid = true;
     }
 
     /// Changes bytes of a file behind the store's back.
@@ -272,6 +279,7 @@ impl Inside {
         let left = Forgetful(Arc::new(state));
         let mut after = left.inside();
         (after.dirs, after.durable_dirs, after.room) = (dirs.clone(), dirs, self.room);
+        after.solid = self.solid;
         for (path, content) in names {
             let content = Content::of(content.lock().unwrap().survivor(rng));
             after.seen.insert(path.clone(), Arc::clone(&content));
@@ -466,6 +474,9 @@ impl File for Open {
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.disk.inside().solid {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         self.apply(Call::Punch, Op::Punch(offset as usize, (offset + length) as usize))
     }
 

@@ -126,7 +126,10 @@ impl File for RealFile {
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, offset, length))?)
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, offset, length)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            done => Ok(done?),
+        }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {

@@ -4,7 +4,7 @@
 //! account of space. Refuses: giving out bytes that no proof was made of. Survives a crash: what the segments
 //! hold; the rest is made from them.
 //!
-//! "Have it" and "keep it" are one operation under one lock, [`Catalog::retire`] takes the same lock: a record
+//! "Have it" and "keep it" are one operation under one lock, `Sweep::retire` takes the same lock: a record
 //! that a lease was told of is never punched while the lease, or a sweep that began before its end, lives.
 //!
 //! A record that failed its proof, and one that is about to be punched, is *hidden*: nobody finds it, while the index
@@ -47,28 +47,28 @@ pub(super) struct Catalog {
     pub(super) index: Index,
     pub(super) space: Arc<Space>,
     fresh: Mutex<Fresh>,
-    damage: mpsc::Sender<Damage>,
+    pub(super) damage: mpsc::Sender<Damage>,
     /// Some blocks of the segments could not be read, or punched: there may be records that nobody knows of.
     misses: AtomicBool,
 }
 
 /// What is only in memory.
 #[derive(Default)]
-struct Fresh {
+pub(super) struct Fresh {
     /// Written, readable, and not yet in the index.
-    written: HashMap<Key, Entry>,
+    pub(super) written: HashMap<Key, Entry>,
     /// On disk, and found by nobody.
-    hidden: HashMap<Spot, Hidden>,
+    pub(super) hidden: HashMap<Spot, Hidden>,
     /// Retired records by segment, where the file system cannot punch.
-    stuck: BTreeMap<u32, Vec<(Key, Entry)>>,
+    pub(super) stuck: BTreeMap<u32, Vec<(Key, Entry)>>,
     /// What live leases keep, by lease: fingerprints of keys, 8 bytes each, as a lease may hold a million.
-    kept: HashMap<u64, HashSet<u64>>,
+    pub(super) kept: HashMap<u64, HashSet<u64>>,
     /// Sets of leases that ended during a sweep.
-    ended: Vec<HashSet<u64>>,
+    pub(super) ended: Vec<HashSet<u64>>,
     /// Sweeps going on.
-    sweeps: usize,
+    pub(super) sweeps: usize,
     /// Names leases.
-    last_lease: u64,
+    pub(super) last_lease: u64,
 }
 
 impl Fresh {
@@ -80,7 +80,7 @@ impl Fresh {
 
 /// Why a record is found by nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hidden {
+pub(super) enum Hidden {
     /// It failed its proof. It is punched when it has been stored anew.
     Bad,
     /// It is about to be punched.
@@ -98,7 +98,7 @@ impl Catalog {
         Self { key, segments, index, space, fresh: Mutex::default(), damage, misses: AtomicBool::new(false) }
     }
 
-    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+    pub(super) fn fresh(&self) -> MutexGuard<'_, Fresh> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,51 +173,6 @@ impl Catalog {
         Ok(Record::again(header, payload))
     }
 
-    /// The records of a segment that are not hidden.
-    pub(super) fn live_in(&self, segment: u32) -> Result<Vec<(Key, Entry)>, Error> {
-        let mut live = Vec::new();
-        self.index.each(|key, entry| {
-            if entry.spot.segment == segment && !self.fresh().hidden.contains_key(&entry.spot) {
-                live.push((key, entry));
-            }
-            Ok(())
-        })?;
-        Ok(live)
-    }
-
-    /// Segments but `active` of which at least half is retired and could not be punched.
-    pub(super) fn half_retired(&self, active: u32) -> Vec<u32> {
-        let fresh = self.fresh();
-        let half = |number: u32, stuck: &[(Key, Entry)]| {
-            let bytes: u64 = stuck.iter().map(|(_, entry)| entry.footprint()).sum();
-            number != active && self.space.would_empty(number, 2 * bytes)
-        };
-        fresh
-            .stuck
-            .iter()
-            .filter(|(number, stuck)| half(**number, stuck))
-            .map(|(number, _)| *number)
-            .collect()
-    }
-
-    /// Takes what could not be punched in a segment, to try again.
-    pub(super) fn take_stuck(&self, segment: u32) -> Vec<(Key, Entry)> {
-        self.fresh().stuck.remove(&segment).unwrap_or_default()
-    }
-
-    /// Keeps retired records of a segment that cannot be punched. One that the index does not name, because it names a copy,
-    /// is looked for by the next start.
-    pub(super) fn stick(&self, segment: u32, retired: &[(Key, Entry)]) -> Result<(), Error> {
-        for (key, entry) in retired {
-            if self.index.get(key)? != Some(*entry) {
-                self.miss();
-                break;
-            }
-        }
-        self.fresh().stuck.entry(segment).or_default().extend_from_slice(retired);
-        Ok(())
-    }
-
     /// The header that is on disk where an entry points to.
     pub(super) fn header(&self, entry: &Entry) -> Result<Option<Header>, Error> {
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
@@ -290,23 +245,6 @@ impl Catalog {
         self.segments.file(segment)?.read_at(offset, length)
     }
 
-    /// A record failed: nobody finds it any more, and it is told of.
-    pub(super) fn damaged(&self, key: &Key, entry: &Entry) {
-        let mut fresh = self.fresh();
-        if fresh.hidden.contains_key(&entry.spot) {
-            return;
-        }
-        if fresh.written.get(key) == Some(entry) {
-            fresh.written.remove(key);
-        }
-        fresh.hidden.insert(entry.spot, Hidden::Bad);
-        drop(fresh);
-        let (segment, offset) = (entry.spot.segment, entry.spot.offset);
-        let damage = Damage { kind: key.kind, id: key.id, segment, offset };
-        // A full queue drops it: whoever reads the record next misses it, and a scrub finds it.
-        let _ = self.damage.try_send(damage);
-    }
-
     /// Records that were just written: they can be read from now on.
     pub(super) fn written(&self, records: &[(Key, Entry)]) {
         let mut fresh = self.fresh();
@@ -348,100 +286,5 @@ impl Catalog {
         drop(fresh);
         self.index.forget(&gone)?;
         Ok(replaced)
-    }
-
-    /// A new lease's name.
-    pub(super) fn lease(&self) -> u64 {
-        let mut fresh = self.fresh();
-        fresh.last_lease += 1;
-        let lease = fresh.last_lease;
-        fresh.kept.insert(lease, HashSet::new());
-        lease
-    }
-
-    /// Keeps a record, whether it is there or about to be, as long as the lease lives.
-    pub(super) fn keep(&self, lease: u64, key: &Key) {
-        if let Some(kept) = self.fresh().kept.get_mut(&lease) {
-            kept.insert(key.fingerprint());
-        }
-    }
-
-    /// Ends a lease. What it kept is kept to the end of sweeps that are going on: they may have looked at the
-    /// objects before the one that was committed under this lease.
-    pub(super) fn end_lease(&self, lease: u64) {
-        let mut fresh = self.fresh();
-        let kept = fresh.kept.remove(&lease);
-        if fresh.sweeps > 0 {
-            fresh.ended.extend(kept);
-        }
-    }
-
-    /// Begins a sweep; must come before looking at what is referenced.
-    pub(super) fn sweep(&self) -> Sweep<'_> {
-        self.fresh().sweeps += 1;
-        Sweep(self)
-    }
-
-    /// Hides a record unless a lease keeps it: after this no one finds it, and it may be punched. Gives where it is.
-    /// [`Catalog::forget`] ends it, when it has been.
-    fn retire(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let mut fresh = self.fresh();
-        let print = key.fingerprint();
-        if fresh.kept.values().chain(&fresh.ended).any(|kept| kept.contains(&print)) {
-            return Ok(None);
-        }
-        let entry = match fresh.written.remove(key) {
-            Some(entry) => Some(entry),
-            None => self.index.get(key)?,
-        };
-        Ok(entry.filter(|entry| fresh.hidden.insert(entry.spot, Hidden::Retired) != Some(Hidden::Retired)))
-    }
-
-    /// Notes that retired records could not be punched. Their keys may have got other records, so that the index does not
-    /// name them any more: the next start looks for them.
-    pub(super) fn keep_hidden(&self, retired: &[(Key, Entry)]) {
-        self.miss();
-        self.fresh().hidden.extend(retired.iter().map(|(_, entry)| (entry.spot, Hidden::Bad)));
-    }
-
-    /// Forgets retired records that have been punched.
-    pub(super) fn forget(&self, retired: &[(Key, Entry)]) -> Result<(), Error> {
-        self.index.forget(retired)?;
-        let mut fresh = self.fresh();
-        for (_, entry) in retired {
-            fresh.hidden.remove(&entry.spot);
-        }
-        drop(fresh);
-        for (_, entry) in retired {
-            self.space.subtract(entry);
-        }
-        Ok(())
-    }
-
-    /// Whether a lease keeps the record.
-    pub(super) fn is_kept(&self, key: &Key) -> bool {
-        let fresh = self.fresh();
-        let print = key.fingerprint();
-        fresh.kept.values().chain(&fresh.ended).any(|kept| kept.contains(&print))
-    }
-}
-
-/// A removal going on.
-pub(super) struct Sweep<'a>(&'a Catalog);
-
-impl Sweep<'_> {
-    /// See [`Catalog::retire`].
-    pub(super) fn retire(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.0.retire(key)
-    }
-}
-
-impl Drop for Sweep<'_> {
-    fn drop(&mut self) {
-        let mut fresh = self.0.fresh();
-        fresh.sweeps -= 1;
-        if fresh.sweeps == 0 {
-            fresh.ended.clear();
-        }
     }
 }

@@ -29,6 +29,7 @@ mod record;
 mod recover;
 mod relieve;
 mod remove;
+mod retire;
 mod scan;
 mod scanner;
 mod segment;

@@ -102,7 +102,8 @@ impl Catalog {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a part of the segments could not be read. No checkpoint is written any more, so that the next start looks
+    /// Notes that a part of the segments could not be read. No checkpoint is written any more, so that the next start
+    /// looks
     /// again.
     pub(super) fn miss(&self) {
         self.misses.store(true, Ordering::Release);
@@ -144,7 +145,8 @@ impl Catalog {
         Ok(None)
     }
 
-    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its payload
+    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
+    /// payload
     /// is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
         let header = self.header(entry)?;
@@ -255,7 +257,8 @@ impl Catalog {
         }
     }
 
-    /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is punched.
+    /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is
+    /// punched.
     /// Gives the bad records whose place they take, for punching.
     pub(super) fn enter(
         &self,

@@ -1,7 +1,9 @@
 //! Copying forward what is left of segments on file systems that cannot punch holes.
 //!
-//! Owns: which segments are worth it (those under half live), and the order: a record is durable in its new place before its
-//! old one counts as retired; when nothing else is left in a segment, it is unlinked. Refuses: the segment that is being
+//! Owns: which segments are worth it (those under half live), and the order: a record is durable in its new place
+//! before its
+//! old one counts as retired; when nothing else is left in a segment, it is unlinked. Refuses: the segment that is
+//! being
 //! filled. Survives a crash: the records, once or twice; the next start knows both and goes on with the later.
 
 use super::Error;
@@ -11,7 +13,8 @@ use super::record::{Key, Record};
 use super::space;
 
 impl Store {
-    /// Copies the live records of segments that are at least half retired, so that they can be unlinked. Gives the bytes
+    /// Copies the live records of segments that are at least half retired, so that they can be unlinked. Gives the
+    /// bytes
     /// that came free. Where holes can be punched there are none.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Giving the room of retired records back.
 //!
-//! Owns: the order. Holes are punched under a guard that waits for readers, and synced; then the index forgets the records.
+//! Owns: the order. Holes are punched under a guard that waits for readers, and synced; then the index forgets the
+//! records.
 //! So a crash leaves either a record that the index knows, or a hole that it drops at the next start: never bytes that
 //! nothing knows of. An empty segment is unlinked instead.
 
@@ -89,7 +90,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What begins
+    /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
+    /// begins
     /// otherwise may be a record whose header rotted; it is left for whoever can tell.
     pub(super) fn punch_rests(&self, number: u32, found: &Found) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };

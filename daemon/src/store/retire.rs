@@ -1,7 +1,9 @@
 //! Which records are kept, and which nobody finds any more.
 //!
-//! Owns: what leases keep, what sweeps retire, and the hidden records: bad ones, and those that are to be punched. Refuses:
-//! retiring what a lease keeps, or kept when a sweep began. Survives a crash: nothing; what was hidden and not punched is
+//! Owns: what leases keep, what sweeps retire, and the hidden records: bad ones, and those that are to be punched.
+//! Refuses:
+//! retiring what a lease keeps, or kept when a sweep began. Survives a crash: nothing; what was hidden and not punched
+//! is
 //! found again by the next start.
 
 use std::collections::HashSet;
@@ -61,7 +63,8 @@ impl Catalog {
         self.fresh().stuck.remove(&segment).unwrap_or_default()
     }
 
-    /// Keeps retired records of a segment that cannot be punched. One that the index does not name, because it names a copy,
+    /// Keeps retired records of a segment that cannot be punched. One that the index does not name, because it names a
+    /// copy,
     /// is looked for by the next start.
     pub(super) fn stick(&self, segment: u32, retired: &[(Key, Entry)]) -> Result<(), Error> {
         for (key, entry) in retired {
@@ -121,7 +124,8 @@ impl Catalog {
         Ok(entry.filter(|entry| fresh.hidden.insert(entry.spot, Hidden::Retired) != Some(Hidden::Retired)))
     }
 
-    /// Notes that retired records could not be punched. Their keys may have got other records, so that the index does not
+    /// Notes that retired records could not be punched. Their keys may have got other records, so that the index does
+    /// not
     /// name them any more: the next start looks for them.
     pub(super) fn keep_hidden(&self, retired: &[(Key, Entry)]) {
         self.miss();

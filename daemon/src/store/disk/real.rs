@@ -88,7 +88,7 @@ impl Disk for Real {
     }
 
     fn table(&self, cache: u64) -> Result<Box<dyn Table>, Error> {
-        table::open_sled(&self.root.join(INDEX), cache)
+        table::open_lasting(&self.root.join(INDEX), cache)
     }
 
     /// Keeps one bad index for whoever wants to know why.

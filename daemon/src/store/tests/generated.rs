@@ -1,6 +1,7 @@
 //! A store as it is after a million chunks: real headers, footers, manifests and journal, payloads left as holes.
 //!
-//! `CASD_GENERATE=FOLDER CASD_OBJECTS=1000 CASD_CHUNKS=1000` leaves it in a folder for a daemon to be started on; without
+//! `CASD_GENERATE=FOLDER CASD_OBJECTS=1000 CASD_CHUNKS=1000` leaves it in a folder for a daemon to be started on;
+//! without
 //! them a small one is made and thrown away.
 
 use std::io::IoSlice;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use casd::store::{Committed, Error, Item, Options, Real, Removed, Store};
+use casd::store::{Committed, Error, Item, Options, Real, Removed, Sizes, Store};
 use casd::support::pool::Pool;
 use futures::future::join_all;
 
@@ -197,7 +197,9 @@ async fn open_again(folder: &Path) -> Result<Store, Error> {
 
 /// Opens the store; the one before it may still be ending.
 pub(crate) async fn open(folder: &Path) -> Result<Store, Error> {
-    let options = Options { reserve: 0, index_cache: 4 << 20, ..Options::default() };
+    // Small segments, so that the script fills some.
+    let sizes = Sizes { segment: 2 << 20, ..Sizes::default() };
+    let options = Options { reserve: 0, index_cache: 4 << 20, sizes, ..Options::default() };
     let begun = SystemTime::now();
     loop {
         match Store::open(&options, Arc::new(Real::new(folder)), Pool::inline()) {

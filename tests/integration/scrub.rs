@@ -1,5 +1,5 @@
-//! Proving what is stored: every bit that rotted is found without anyone having asked for it, mended where parity or a peer
-//! allows, and named where not.
+//! Proving what is stored: every bit that rotted is found without anyone having asked for it, mended where parity or
+//! a peer allows, and named where not.
 
 use std::cell::Cell;
 

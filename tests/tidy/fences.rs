@@ -6,7 +6,7 @@ use crate::{none, sources};
 const FENCES: &[(&str, &[&str], &str)] = &[
     (
         "sled",
-        &["store/index.rs"],
+        &["store/table/lasting.rs"],
         "the index is a cache that can be replaced; one file knows what it is made of",
     ),
     ("libp2p", &["dht/"], "identities and multiaddrs have their own crates; the swarm is dht's alone"),

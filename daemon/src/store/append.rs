@@ -51,6 +51,8 @@ type Reply = oneshot::Sender<Result<(Put, u64), Error>>;
 struct Queued {
     record: Record,
     reply: Reply,
+    /// It is written also when it is there.
+    again: bool,
     /// Its share of the queue's bytes.
     _room: OwnedSemaphorePermit,
 }
@@ -121,11 +123,20 @@ impl Appender {
     /// Writes a record unless it is there. Waits for room in the queue and for the write, not for the disk; the
     /// ticket is what to wait for with [`Appender::durable`].
     pub(super) async fn append(&self, record: Record) -> Result<(Put, u64), Error> {
+        self.queue(record, false).await
+    }
+
+    /// Writes a record that is there in another place. Gives its ticket.
+    pub(super) async fn append_again(&self, record: Record) -> Result<u64, Error> {
+        self.queue(record, true).await.map(|(_, ticket)| ticket)
+    }
+
+    async fn queue(&self, record: Record, again: bool) -> Result<(Put, u64), Error> {
         self.writer.health.check()?;
         let blocks = u32::try_from(record.header.footprint() / BLOCK).unwrap_or(u32::MAX).min(QUEUE_BLOCKS);
         let room = Arc::clone(&self.room).acquire_many_owned(blocks).await.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { record, reply, _room: room };
+        let queued = Queued { record, reply, again, _room: room };
         self.queue.send(queued).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -212,13 +223,14 @@ impl Writer {
     fn write(&self, batch: Vec<Queued>) -> u64 {
         let mut active = self.active();
         let mut run = Run::default();
-        for Queued { record, reply, _room } in batch {
+        for Queued { record, reply, again, _room } in batch {
             let header = &record.header;
             if run.records.iter().any(|(other, _)| *other == header.key) {
                 run.replies.push((Put::Already, reply));
                 continue;
             }
             match self.catalog.prove(&header.key) {
+                Ok(Some(_)) if again => {}
                 Ok(None) => {}
                 Ok(Some(_)) => {
                     // It may have been written a moment ago and not be durable yet.

@@ -4,13 +4,13 @@
 //! account of space. Refuses: giving out bytes that no proof was made of. Survives a crash: what the segments
 //! hold; the rest is made from them.
 //!
-//! "Have it" and "keep it" are one operation under one lock, [`Catalog::retire`] takes the same lock: a record
+//! "Have it" and "keep it" are one operation under one lock, `Sweep::retire` takes the same lock: a record
 //! that a lease was told of is never punched while the lease, or a sweep that began before its end, lives.
 //!
 //! A record that failed its proof, and one that is about to be punched, is *hidden*: nobody finds it, while the index
 //! names it until it is punched. So no crash leaves bytes on disk that nothing knows of.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::Error;
 use super::index::{Entry, Index, Spot};
-use super::record::{BLOCK_SIZE, Header, Key, Kind, StoreKey, payload_at};
+use super::record::{BLOCK_SIZE, Header, Key, Kind, Record, StoreKey, payload_at};
 use super::segment::{Segment, Segments};
 use super::space::Space;
 use crate::content::CHUNK;
@@ -47,26 +47,28 @@ pub(super) struct Catalog {
     pub(super) index: Index,
     pub(super) space: Arc<Space>,
     fresh: Mutex<Fresh>,
-    damage: mpsc::Sender<Damage>,
+    pub(super) damage: mpsc::Sender<Damage>,
     /// Some blocks of the segments could not be read, or punched: there may be records that nobody knows of.
     misses: AtomicBool,
 }
 
 /// What is only in memory.
 #[derive(Default)]
-struct Fresh {
+pub(super) struct Fresh {
     /// Written, readable, and not yet in the index.
-    written: HashMap<Key, Entry>,
+    pub(super) written: HashMap<Key, Entry>,
     /// On disk, and found by nobody.
-    hidden: HashMap<Spot, Hidden>,
+    pub(super) hidden: HashMap<Spot, Hidden>,
+    /// Retired records by segment, where the file system cannot punch.
+    pub(super) stuck: BTreeMap<u32, Vec<(Key, Entry)>>,
     /// What live leases keep, by lease: fingerprints of keys, 8 bytes each, as a lease may hold a million.
-    kept: HashMap<u64, HashSet<u64>>,
+    pub(super) kept: HashMap<u64, HashSet<u64>>,
     /// Sets of leases that ended during a sweep.
-    ended: Vec<HashSet<u64>>,
+    pub(super) ended: Vec<HashSet<u64>>,
     /// Sweeps going on.
-    sweeps: usize,
+    pub(super) sweeps: usize,
     /// Names leases.
-    last_lease: u64,
+    pub(super) last_lease: u64,
 }
 
 impl Fresh {
@@ -78,7 +80,7 @@ impl Fresh {
 
 /// Why a record is found by nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hidden {
+pub(super) enum Hidden {
     /// It failed its proof. It is punched when it has been stored anew.
     Bad,
     /// It is about to be punched.
@@ -96,11 +98,12 @@ impl Catalog {
         Self { key, segments, index, space, fresh: Mutex::default(), damage, misses: AtomicBool::new(false) }
     }
 
-    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+    pub(super) fn fresh(&self) -> MutexGuard<'_, Fresh> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a part of the segments could not be read. No checkpoint is written any more, so that the next start looks
+    /// Notes that a part of the segments could not be read. No checkpoint is written any more, so that the next start
+    /// looks
     /// again.
     pub(super) fn miss(&self) {
         self.misses.store(true, Ordering::Release);
@@ -142,7 +145,8 @@ impl Catalog {
         Ok(None)
     }
 
-    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its payload
+    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
+    /// payload
     /// is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
         let header = self.header(entry)?;
@@ -161,6 +165,14 @@ impl Catalog {
         let Some(header) = self.header(entry)? else { return Ok(false) };
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
         Ok(self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload)))
+    }
+
+    /// A record with its payload, proved; `None` when it is bad.
+    pub(super) fn load(&self, entry: &Entry) -> Result<Option<Record>, Error> {
+        let Some(header) = self.header(entry)? else { return Ok(None) };
+        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
+        let payload = self.payload(&segment, entry).map_err(Error::io("read a record"))?;
+        Ok(Record::again(header, payload))
     }
 
     /// The header that is on disk where an entry points to.
@@ -235,23 +247,6 @@ impl Catalog {
         self.segments.file(segment)?.read_at(offset, length)
     }
 
-    /// A record failed: nobody finds it any more, and it is told of.
-    pub(super) fn damaged(&self, key: &Key, entry: &Entry) {
-        let mut fresh = self.fresh();
-        if fresh.hidden.contains_key(&entry.spot) {
-            return;
-        }
-        if fresh.written.get(key) == Some(entry) {
-            fresh.written.remove(key);
-        }
-        fresh.hidden.insert(entry.spot, Hidden::Bad);
-        drop(fresh);
-        let (segment, offset) = (entry.spot.segment, entry.spot.offset);
-        let damage = Damage { kind: key.kind, id: key.id, segment, offset };
-        // A full queue drops it: whoever reads the record next misses it, and a scrub finds it.
-        let _ = self.damage.try_send(damage);
-    }
-
     /// Records that were just written: they can be read from now on.
     pub(super) fn written(&self, records: &[(Key, Entry)]) {
         let mut fresh = self.fresh();
@@ -262,7 +257,8 @@ impl Catalog {
         }
     }
 
-    /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is punched.
+    /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is
+    /// punched.
     /// Gives the bad records whose place they take, for punching.
     pub(super) fn enter(
         &self,
@@ -293,114 +289,5 @@ impl Catalog {
         drop(fresh);
         self.index.forget(&gone)?;
         Ok(replaced)
-    }
-
-    /// A new lease's name.
-    pub(super) fn lease(&self) -> u64 {
-        let mut fresh = self.fresh();
-        fresh.last_lease += 1;
-        let lease = fresh.last_lease;
-        fresh.kept.insert(lease, HashSet::new());
-        lease
-    }
-
-    /// Keeps a record, whether it is there or about to be, as long as the lease lives.
-    pub(super) fn keep(&self, lease: u64, key: &Key) {
-        if let Some(kept) = self.fresh().kept.get_mut(&lease) {
-            kept.insert(key.fingerprint());
-        }
-    }
-
-    /// Ends a lease. What it kept is kept to the end of sweeps that are going on: they may have looked at the
-    /// objects before the one that was committed under this lease.
-    pub(super) fn end_lease(&self, lease: u64) {
-        let mut fresh = self.fresh();
-        let kept = fresh.kept.remove(&lease);
-        if fresh.sweeps > 0 {
-            fresh.ended.extend(kept);
-        }
-    }
-
-    /// Begins a sweep; must come before looking at what is referenced.
-    pub(super) fn sweep(&self) -> Sweep<'_> {
-        self.fresh().sweeps += 1;
-        Sweep(self)
-    }
-
-    /// Hides a record unless a lease keeps it: after this no one finds it, and it may be punched. Gives where it is.
-    /// [`Catalog::forget`] ends it, when it has been.
-    fn retire(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let mut fresh = self.fresh();
-        let print = key.fingerprint();
-        if fresh.kept.values().chain(&fresh.ended).any(|kept| kept.contains(&print)) {
-            return Ok(None);
-        }
-        let entry = match fresh.written.remove(key) {
-            Some(entry) => Some(entry),
-            None => self.index.get(key)?,
-        };
-        Ok(entry.filter(|entry| fresh.hidden.insert(entry.spot, Hidden::Retired) != Some(Hidden::Retired)))
-    }
-
-    /// Whether a record is known to have failed its proof, and is still on disk.
-    pub(super) fn is_bad(&self, entry: &Entry) -> bool {
-        self.fresh().hidden.get(&entry.spot) == Some(&Hidden::Bad)
-    }
-
-    /// As [`Catalog::retire`], of a record that failed its proof: no lease keeps that. Another that has taken its place is
-    /// left alone.
-    pub(super) fn retire_bad(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let mut fresh = self.fresh();
-        let entry = self.index.get(key)?.filter(|entry| fresh.hidden.get(&entry.spot) == Some(&Hidden::Bad));
-        fresh.hidden.extend(entry.map(|entry| (entry.spot, Hidden::Retired)));
-        Ok(entry)
-    }
-
-    /// Notes that retired records could not be punched. Their keys may have got other records, so that the index does not
-    /// name them any more: the next start looks for them.
-    pub(super) fn keep_hidden(&self, retired: &[(Key, Entry)]) {
-        self.miss();
-        self.fresh().hidden.extend(retired.iter().map(|(_, entry)| (entry.spot, Hidden::Bad)));
-    }
-
-    /// Forgets retired records that have been punched.
-    pub(super) fn forget(&self, retired: &[(Key, Entry)]) -> Result<(), Error> {
-        self.index.forget(retired)?;
-        let mut fresh = self.fresh();
-        for (_, entry) in retired {
-            fresh.hidden.remove(&entry.spot);
-        }
-        drop(fresh);
-        for (_, entry) in retired {
-            self.space.subtract(entry);
-        }
-        Ok(())
-    }
-
-    /// Whether a lease keeps the record.
-    pub(super) fn is_kept(&self, key: &Key) -> bool {
-        let fresh = self.fresh();
-        let print = key.fingerprint();
-        fresh.kept.values().chain(&fresh.ended).any(|kept| kept.contains(&print))
-    }
-}
-
-/// A removal going on.
-pub(super) struct Sweep<'a>(&'a Catalog);
-
-impl Sweep<'_> {
-    /// See [`Catalog::retire`].
-    pub(super) fn retire(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.0.retire(key)
-    }
-}
-
-impl Drop for Sweep<'_> {
-    fn drop(&mut self) {
-        let mut fresh = self.0.fresh();
-        fresh.sweeps -= 1;
-        if fresh.sweeps == 0 {
-            fresh.ended.clear();
-        }
     }
 }

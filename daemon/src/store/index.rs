@@ -4,11 +4,13 @@
 //! one batch with the entries, says up to where it knows the segments, and the start scans on from there.
 //!
 //! The table below it may lose, keep, invent or reorder anything over a crash. So it carries a sum over all its entries
-//! and the checkpoint, changed in the same batch as they are: a table whose sum does not hold is not what was written, and
+//! and the checkpoint, changed in the same batch as they are: a table whose sum does not hold is not what was written,
+//! and
 //! then all segments are scanned. The checkpoint is sealed with the store's key: only one that was once written passes.
 //! And every use proves the record on disk.
 //!
-//! A table that fails is given up: one in memory takes its place, and is filled from the segments while reads are served.
+//! A table that fails is given up: one in memory takes its place, and is filled from the segments while reads are
+//! served.
 //!
 //! Entries: key = kind (1), id (32); value = version 1 (1), flags (1: zero, 2: root), segment (4), offset (4),
 //! length (4), place (8), little endian.

@@ -240,9 +240,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Cuts off what a failed write may have left.
+    /// Cuts off what a failed write may have left, durably: it must not come back after its caller was refused.
     pub(super) fn cut(&self) -> io::Result<()> {
-        self.file.truncate(self.end)
+        self.file.truncate(self.end)?;
+        self.file.sync()
     }
 
     /// Makes durable what was written.

@@ -46,7 +46,8 @@ pub(super) fn parity_part_key(object: &ObjectId, codec: u8, k: u8, m: u8) -> Key
 }
 
 impl Item<'_> {
-    fn record(&self) -> Result<Record, Error> {
+    /// The record of it.
+    pub(super) fn record(&self) -> Result<Record, Error> {
         let other = |kind, id, payload: Bytes| Record::other(Key { kind, id }, payload, now());
         Ok(match self {
             Self::Chunk(chunk) => Record::chunk(Kind::Data, chunk, now()),

@@ -10,6 +10,7 @@
 mod append;
 mod ballast;
 mod catalog;
+mod compact;
 mod disk;
 mod error;
 mod format;
@@ -28,6 +29,7 @@ mod record;
 mod recover;
 mod relieve;
 mod remove;
+mod retire;
 mod scan;
 mod scanner;
 mod scrub;

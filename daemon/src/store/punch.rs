@@ -1,6 +1,7 @@
 //! Giving the room of retired records back.
 //!
-//! Owns: the order. Holes are punched under a guard that waits for readers, and synced; then the index forgets the records.
+//! Owns: the order. Holes are punched under a guard that waits for readers, and synced; then the index forgets the
+//! records.
 //! So a crash leaves either a record that the index knows, or a hole that it drops at the next start: never bytes that
 //! nothing knows of. An empty segment is unlinked instead.
 
@@ -48,6 +49,10 @@ impl Catalog {
         let mut freed = 0;
         for run in retired.chunk_by(|(_, a), (_, b)| a.spot.segment == b.spot.segment) {
             let number = run[0].1.spot.segment;
+            let mut run = run.to_vec();
+            run.extend(self.take_stuck(number));
+            run.sort_by_key(|(_, entry)| entry.spot);
+            let run = run.as_slice();
             let bytes = run.iter().map(|(_, entry)| entry.footprint()).sum::<u64>();
             // Where a block could not be read there may be records that are not counted.
             let punched = if number != active && self.has_all() && self.space.would_empty(number, bytes) {
@@ -61,6 +66,9 @@ impl Catalog {
                     self.forget(run)?;
                 }
                 Err(Failed::Sync(error)) => return Err(health.fail("sync a segment", &error)),
+                Err(Failed::Punch(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.stick(number, run)?;
+                }
                 Err(Failed::Punch(error)) => {
                     self.keep_hidden(run);
                     tracing::warn!(segment = number, %error, "a hole could not be punched; its room is not free yet");
@@ -74,12 +82,16 @@ impl Catalog {
     pub(super) fn punch_again(&self, mut entries: Vec<Entry>) -> Result<(), Error> {
         entries.sort_by_key(|entry| entry.spot);
         for run in entries.chunk_by(|a, b| a.spot.segment == b.spot.segment) {
-            self.punch_segment(run[0].spot.segment, run).map_err(Failed::into_error)?;
+            match self.punch_segment(run[0].spot.segment, run) {
+                Err(Failed::Punch(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+                done => done.map_err(Failed::into_error)?,
+            }
         }
         Ok(())
     }
 
-    /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What begins
+    /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
+    /// begins
     /// otherwise may be a record whose header rotted; it is left for whoever can tell.
     pub(super) fn punch_rests(&self, number: u32, found: &Found) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };

@@ -269,6 +269,11 @@ impl Record {
         Self { header: Header { key, place: Place::Root, length, zero: false, digest, time }, payload }
     }
 
+    /// A record that was read, to be written again; `None` when the payload is not what the header says.
+    pub(super) fn again(header: Header, payload: Bytes) -> Option<Self> {
+        (header.zero || header.proves(payload.clone())).then_some(Self { header, payload })
+    }
+
     /// What to write at `offset` of segment `segment`: the header's block and, where they follow it, the
     /// payload and zeros up to the next block. No payload is copied that does not share its header's block.
     pub(super) fn parts(&self, store: &StoreKey, segment: u32, offset: u64) -> [Bytes; 3] {

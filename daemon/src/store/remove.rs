@@ -81,7 +81,8 @@ impl Store {
         match self.inner.ledger.change(change).await? {
             (_, Some(info)) => {
                 self.inner.whole().await?;
-                let freed = self.blocking(move |inner| inner.sweep(&[info])).await?;
+                let freed =
+                    self.blocking(move |inner| inner.sweep(&[info])).await? + self.copy_forward().await?;
                 Ok(Removed::Removed { freed })
             }
             (outcome, None) => Ok(outcome),
@@ -121,7 +122,8 @@ impl Store {
                 inner.sweep_orphans(now, LEFTOVER_AGE).map(|(orphans, more)| (orphans, freed + more))
             })
             .await?;
-        (collected.orphans, collected.freed) = (orphans, freed);
+        let copied = if dry_run { 0 } else { self.copy_forward().await? };
+        (collected.orphans, collected.freed) = (orphans, freed + copied);
         Ok(collected)
     }
 }

@@ -1,12 +1,12 @@
 //! Proving what is on disk, record by record, in the order of the disk; and which objects lack something.
 //!
-//! Owns: the walk. Refuses: to mend what it cannot prove (whoever walks does that), and to stand in anyone's way: a record
-//! is read under the guard that every reader holds, and no longer. Survives a crash: nothing; a walk is begun again at its
-//! [`Cursor`].
+//! Owns: the walk. Refuses: to mend what it cannot prove (whoever walks does that), and to stand in anyone's way: a
+//! record is read under the guard that every reader holds, and no longer. Survives a crash: nothing; a walk is begun
+//! again at its [`Cursor`].
 //!
-//! What is walked is what the index names, not what headers say: so a record whose header rotted is found as well. One
-//! whose payload can still be proved is stored anew at once. Before a segment is walked its cached pages are dropped, so
-//! that the disk is asked and not the memory.
+//! What is walked is what the index names, not what headers say: so a record whose header rotted is found as well.
+//! One whose payload can still be proved is stored anew at once. Before a segment is walked its cached pages are
+//! dropped, so that the disk is asked and not the memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -58,8 +58,8 @@ pub struct Proved {
     pub bytes: u64,
     /// How many records.
     pub records: u64,
-    /// Those that are not what they were, found by anyone. They are hidden and told of ([`Store::take_damage`]); of these
-    /// some may have been stored anew.
+    /// Those that are not what they were, found by anyone. They are hidden and told of ([`Store::take_damage`]); of
+    /// these some may have been stored anew.
     pub bad: Vec<Damage>,
 }
 
@@ -157,8 +157,8 @@ impl Scrub {
     /// holds in memory is a record, a list of the records in one segment, and what it stores anew.
     ///
     /// # Errors
-    /// [`Error::Io`] for what says nothing of a record (no descriptors, no memory), [`Error::Index`]; and when a record is
-    /// stored anew those of [`super::Lease::put`]. The records of the step are passed over then.
+    /// [`Error::Io`] for what says nothing of a record (no descriptors, no memory), [`Error::Index`]; and when a
+    /// record is stored anew those of [`super::Lease::put`]. The records of the step are passed over then.
     pub async fn prove_next(&mut self, budget: u64) -> Result<Option<Proved>, Error> {
         self.store.inner.whole().await?;
         while self.queue.is_empty() {

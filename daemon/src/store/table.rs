@@ -1,15 +1,15 @@
 //! A map from bytes to bytes that need not keep anything over a crash: what the index is made of.
 //!
-//! Owns: the one narrow way to sled, which is named in this folder's `sled.rs` alone. Refuses: promising that anything is
+//! Owns: the one narrow way to sled, which is named in `table/lasting.rs` alone. Refuses: promising that anything is
 //! durable: whoever uses a table checks what it finds. Survives a crash: whatever it likes.
 
+mod lasting;
 mod memory;
-mod sled;
 
 use super::Error;
 
+pub(super) use lasting::open as open_lasting;
 pub(super) use memory::Memory;
-pub(super) use sled::open as open_sled;
 
 /// A key with its new value; `None` removes it.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);

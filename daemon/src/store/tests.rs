@@ -1,6 +1,7 @@
 //! The store over a real folder, and over a disk that forgets what was not synced.
 
 mod crash;
+mod generated;
 mod scrub;
 mod sim;
 

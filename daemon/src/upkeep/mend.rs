@@ -167,8 +167,8 @@ impl Mender {
         subject.lease.put(Item::ParityPart(&part)).await.map(|_| ())
     }
 
-    /// Asks peers for what an object lacks: its manifest, and data chunks. Whether all of that came. A private object is
-    /// nobody's business.
+    /// Asks peers for what an object lacks: its manifest, and data chunks. Whether all of that came. A private object
+    /// is nobody's business.
     pub(super) async fn fetch(&self, info: &ObjectInfo, missing: &[RecordName]) -> Result<bool, Error> {
         if info.private {
             return Ok(false);

@@ -1,8 +1,8 @@
 //! Background work that nobody waits for: telling the DHT what is held here, and proving what is on disk.
 //!
-//! Owns: the announcing schedule; the scrub, and mending what it finds. Refuses: sockets (it speaks to the network through
-//! [`crate::peer::Announce`] and [`crate::fetch`]) and sweeping the store by itself (collection is a verb that someone asks
-//! for). Survives a crash: how far the scrub is. Every start announces what the store holds.
+//! Owns: the announcing schedule; the scrub, and mending what it finds. Refuses: sockets (it speaks to the network
+//! through [`crate::peer::Announce`] and [`crate::fetch`]) and sweeping the store by itself (collection is a verb
+//! that someone asks for). Survives a crash: how far the scrub is. Every start announces what the store holds.
 
 mod announce;
 mod mend;

@@ -116,7 +116,8 @@ impl Run {
     /// Looks which objects lack something, of all or only this one, and brings back what can be.
     ///
     /// # Errors
-    /// When the store cannot say what is lacking: [`Error::Io`], [`Error::Index`], [`Error::Closed`], [`Error::ReadOnly`].
+    /// When the store cannot say what is lacking: [`Error::Io`], [`Error::Index`], [`Error::Closed`],
+    /// [`Error::ReadOnly`].
     pub(super) async fn heal(&mut self, only: Option<ObjectId>) -> Result<(), Error> {
         let mut bad = std::mem::take(&mut self.pending);
         let before = std::mem::take(&mut self.lost);

@@ -1,7 +1,8 @@
 //! The scrub: every record is proved once in a while, spread over the time there is, and what rotted is mended.
 //!
-//! Owns: when what is proved. Refuses: more than a twentieth of the time on the disk, and to run while an administrator has
-//! paused it. Survives a crash: how far it is, in `cache/scrub`, to the minute; what could not be mended is found again.
+//! Owns: when what is proved. Refuses: more than a twentieth of the time on the disk, and to run while an
+//! administrator has paused it. Survives a crash: how far it is, in `cache/scrub`, to the minute; what could not be
+//! mended is found again.
 
 mod saved;
 
@@ -134,7 +135,8 @@ impl Scrubber {
         self.shared.bell.notify_one();
     }
 
-    /// Stops scrubbing until it is resumed, over restarts as well, or lets it go on. What is found is mended all the same.
+    /// Stops scrubbing until it is resumed, over restarts as well, or lets it go on. What is found is mended all the
+    /// same.
     pub fn pause(&self, paused: bool) {
         self.shared.state().saved.paused = paused;
         self.shared.save();

@@ -1,15 +1,18 @@
 //! A disk in memory that forgets what was not synced.
 //!
-//! Each file has what a reader sees and what is durable, and so have the folders' names. [`Forgetful::crash`] gives what the
-//! harshest disk leaves that keeps its word: nothing that was not synced. [`Forgetful::cut_power`] lets a seed say what else
+//! Each file has what a reader sees and what is durable, and so have the folders' names. [`Forgetful::crash`] gives
+//! what the
+//! harshest disk leaves that keeps its word: nothing that was not synced. [`Forgetful::cut_power`] lets a seed say what
+//! else
 //! is left: writes whole, torn at 512 or 4,096 bytes, in another order, or as zeros; names old or new. [`Plan`] says
 //! at which call the power goes, which calls fail and how, and which syncs are lies.
 
 mod content;
+mod file;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,7 +22,8 @@ use rand::{Rng, SeedableRng};
 use rustix::io::Errno;
 
 use super::{Disk, Error, File, Table};
-use content::{Content, Image, Op, Shared};
+use content::{Content, Shared};
+use file::Open;
 use table::Model;
 
 /// See the module. Clones are the same disk.
@@ -89,12 +93,8 @@ struct Inside {
     cut: Option<Forgetful>,
     /// Bytes free; `None` stands for plenty.
     room: Option<u64>,
-}
-
-struct Open {
-    disk: Forgetful,
-    path: PathBuf,
-    content: Shared,
+    /// Holes cannot be punched.
+    solid: bool,
 }
 
 impl std::fmt::Debug for Forgetful {
@@ -166,6 +166,11 @@ impl Forgetful {
     /// So many bytes are free.
     pub(crate) fn set_room(&self, room: u64) {
         self.inside().room = Some(room);
+    }
+
+    /// From now on holes cannot be punched.
+    pub(crate) fn refuse_holes(&self) {
+        self.inside().solid = true;
     }
 
     /// Changes bytes of a file behind the store's back.
@@ -272,6 +277,7 @@ impl Inside {
         let left = Forgetful(Arc::new(state));
         let mut after = left.inside();
         (after.dirs, after.durable_dirs, after.room) = (dirs.clone(), dirs, self.room);
+        after.solid = self.solid;
         for (path, content) in names {
             let content = Content::of(content.lock().unwrap().survivor(rng));
             after.seen.insert(path.clone(), Arc::clone(&content));
@@ -394,90 +400,6 @@ impl Disk for Forgetful {
 
     fn discard_table(&self) -> io::Result<()> {
         self.0.table.discard();
-        Ok(())
-    }
-}
-
-impl Open {
-    fn image<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
-        look(&self.content.lock().unwrap().seen)
-    }
-
-    fn apply(&self, call: Call, op: Op) -> io::Result<()> {
-        self.disk.call(call, &self.path, |_, doing| {
-            if doing == Doing::All {
-                self.content.lock().unwrap().apply(op);
-            }
-        })
-    }
-}
-
-impl File for Open {
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.image(|image| image.bytes.len() as u64))
-    }
-
-    fn read_once(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
-        self.disk.call(Call::Read, &self.path, |_, doing| {
-            self.image(|image| {
-                let start = (offset as usize).min(image.bytes.len());
-                let mut size = (into.capacity() - into.len()).min(image.bytes.len() - start);
-                if doing == Doing::Part && size > 1 {
-                    size /= 2;
-                }
-                if !matches!(doing, Doing::Fail(_)) {
-                    into.extend_from_slice(&image.bytes[start..start + size]);
-                }
-                size
-            })
-        })
-    }
-
-    fn write_once(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        self.disk.call(Call::Write, &self.path, |_, doing| {
-            match doing {
-                Doing::All => {}
-                Doing::Nothing => return bytes.len(),
-                // A write that fails may have begun.
-                Doing::Part | Doing::Fail(_) => bytes.truncate(bytes.len().div_ceil(2)),
-            }
-            if doing != Doing::Fail(Errno::INTR.raw_os_error()) {
-                self.content.lock().unwrap().apply(Op::Write(offset as usize, bytes.clone()));
-            }
-            bytes.len()
-        })
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.call(Call::Sync, &self.path, |_, doing| {
-            let mut content = self.content.lock().unwrap();
-            match doing {
-                Doing::All | Doing::Part => content.sync(),
-                Doing::Nothing => {}
-                Doing::Fail(_) => content.fail_sync(),
-            }
-        })
-    }
-
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.apply(Call::Truncate, Op::Truncate(length as usize))
-    }
-
-    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.apply(Call::Punch, Op::Punch(offset as usize, (offset + length) as usize))
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        Ok(self.image(|image| image.next(offset, false)))
-    }
-
-    fn next_hole(&self, offset: u64) -> io::Result<u64> {
-        Ok(self.image(|image| image.next(offset, true).unwrap_or(image.bytes.len() as u64)))
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
         Ok(())
     }
 }

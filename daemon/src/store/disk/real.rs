@@ -88,7 +88,7 @@ impl Disk for Real {
     }
 
     fn table(&self, cache: u64) -> Result<Box<dyn Table>, Error> {
-        table::open_sled(&self.root.join(INDEX), cache)
+        table::open_lasting(&self.root.join(INDEX), cache)
     }
 
     /// Keeps one bad index for whoever wants to know why.
@@ -126,7 +126,10 @@ impl File for RealFile {
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, offset, length))?)
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, offset, length)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            done => Ok(done?),
+        }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {

@@ -200,3 +200,30 @@ async fn the_journal_is_shortened_and_loses_nothing() {
     assert!(store.object(&id).is_some());
     assert_eq!(store.object(&object.id).unwrap().name, Some(name));
 }
+
+#[tokio::test]
+async fn without_holes_what_is_left_of_a_segment_is_copied_forward() {
+    let disk = Forgetful::default();
+    disk.refuse_holes();
+    let store = open_forgetful(&disk);
+    let mut manifests = Vec::new();
+    for seed in 0..5 {
+        manifests.push(add_several(&store, &[10 * seed + 1, 10 * seed + 2, 10 * seed + 3]).await);
+    }
+    let first = Path::new(SEGMENT);
+    assert!(disk.files().iter().any(|path| path == first) && disk.files().len() > 3);
+    let before = disk.allocated("segments");
+    // Six of the seven chunks that are in the first segment.
+    for manifest in &manifests[..2] {
+        assert!(matches!(store.remove(&manifest.id(), 1000, false).await.unwrap(), Removed::Removed { .. }));
+    }
+    assert!(!disk.files().iter().any(|path| path == first), "{disk:?}");
+    assert!(disk.allocated("segments") + 5 * CHUNK as u64 <= before);
+    for store in [store, open_forgetful(&disk.crash())] {
+        for manifest in &manifests[2..] {
+            assert!(is_whole(&store, manifest).await);
+        }
+        store.recovered().await.unwrap();
+        assert_eq!(store.usage().await.unwrap().stored_bytes, 3 * (3 * (CHUNK as u64 + 4096) + 2 * 4096));
+    }
+}

@@ -1,7 +1,7 @@
 //! How far the scrub is, on disk: a small file that may be deleted.
 //!
-//! Format: "casdscr1", seventeen numbers of 8 bytes, little endian, and the first 16 bytes of the BLAKE3 of all that. It is
-//! replaced by a rename and not synced: what a power cut tears fails its sum, and then the pass begins anew.
+//! Format: "casdscr1", seventeen numbers of 8 bytes, little endian, and the first 16 bytes of the BLAKE3 of all that.
+//! It is replaced by a rename and not synced: what a power cut tears fails its sum, and then the pass begins anew.
 
 use std::fs;
 use std::io;

@@ -1,0 +1,56 @@
+//! Copying forward what is left of segments on file systems that cannot punch holes.
+//!
+//! Owns: which segments are worth it (those under half live), and the order: a record is durable in its new place
+//! before its
+//! old one counts as retired; when nothing else is left in a segment, it is unlinked. Refuses: the segment that is
+//! being
+//! filled. Survives a crash: the records, once or twice; the next start knows both and goes on with the later.
+
+use super::Error;
+use super::handle::{Inner, Store};
+use super::index::Entry;
+use super::record::{Key, Record};
+use super::space;
+
+impl Store {
+    /// Copies the live records of segments that are at least half retired, so that they can be unlinked. Gives the
+    /// bytes
+    /// that came free. Where holes can be punched there are none.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
+    pub(super) async fn copy_forward(&self) -> Result<u64, Error> {
+        let inner = &self.inner;
+        let before = inner.catalog.space.stored_and_used().0;
+        for number in inner.catalog.half_retired(inner.appender.segment()) {
+            let live = self.blocking(move |inner| inner.catalog.live_in(number)).await?;
+            let cost: u64 = live.iter().map(|(_, entry)| space::cost(entry.length, entry.zero)).sum();
+            // Where there is no room for the copies, the records stay where they are.
+            let Ok(room) = inner.catalog.space.promise(cost) else { continue };
+            let mut last = 0;
+            for (key, entry) in live {
+                let Some(record) = self.blocking(move |inner| inner.copy_of(&key, &entry)).await? else {
+                    continue;
+                };
+                last = inner.appender.append_again(record).await?;
+            }
+            drop(room);
+            // What waits for the disk enters the copies in the index, and retires the others.
+            inner.appender.durable(last).await?;
+        }
+        Ok(before.saturating_sub(inner.catalog.space.stored_and_used().0))
+    }
+}
+
+impl Inner {
+    /// A record as it is to be written again; `None` for one that is bad: then it is retired.
+    fn copy_of(&self, key: &Key, entry: &Entry) -> Result<Option<Record>, Error> {
+        let record = self.catalog.load(entry)?.filter(|record| record.header.key == *key);
+        if record.is_none() {
+            self.catalog.damaged(key, entry);
+            let retired = self.catalog.sweep().retire(key)?.map(|entry| (*key, entry));
+            self.catalog.punch(retired.into_iter().collect(), self.appender.segment(), &self.health)?;
+        }
+        Ok(record)
+    }
+}

@@ -24,6 +24,8 @@ const ROLES: &[(&str, Role)] = &[
     ("Network.Connect", Role::Admin),
     ("Network.AnnounceStatus", Role::Read),
     ("Node.Status", Role::Read),
+    ("Node.Verify", Role::Admin),
+    ("Node.SetScrub", Role::Admin),
 ];
 
 /// The services' sources.

@@ -35,6 +35,12 @@ const CHECKPOINT: &[u8] = b"\0checkpoint";
 const OWNER: &[u8] = b"\0owner";
 const SUM: &[u8] = b"\0sum";
 
+/// New values by key; `None` removes.
+type Pairs = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Keys with the values that they had.
+type Olds = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A place in the segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Spot {
@@ -245,10 +251,7 @@ impl Index {
         let mut last = BTreeMap::new();
         let mut replaced = Vec::new();
         for (key, entry) in entries {
-            let old = match last.insert(*key, *entry) {
-                Some(old) => Some(old),
-                None => self.get(key)?,
-            };
+            let old = last.insert(*key, *entry);
             replaced.extend(old.filter(|old| old.spot != entry.spot).map(|old| (*key, old)));
         }
         let pairs = last.iter().map(|(key, entry)| (encode_key(key).to_vec(), Some(entry.encode().to_vec())));
@@ -256,7 +259,12 @@ impl Index {
         if let Some(spot) = checkpoint {
             pairs.insert(CHECKPOINT.to_vec(), Some(self.seal(spot)));
         }
-        self.change(pairs, &mut sum)?;
+        for (key, old) in self.change(pairs, &mut sum)? {
+            let (Some(key), Some(old)) = (decode_key(&key), Entry::decode(&old)) else { continue };
+            if last.get(&key).is_some_and(|new| new.spot != old.spot) {
+                replaced.push((key, old));
+            }
+        }
         Ok(replaced)
     }
 
@@ -269,18 +277,19 @@ impl Index {
                 gone.insert(encode_key(key).to_vec(), None);
             }
         }
-        self.change(gone, &mut sum)
+        self.change(gone, &mut sum).map(|_| ())
     }
 
-    /// Changes the table and its sum in one batch.
-    fn change(&self, pairs: BTreeMap<Vec<u8>, Option<Vec<u8>>>, sum: &mut Sum) -> Result<(), Error> {
+    /// Changes the table and its sum in one batch. Gives the values that were there before.
+    fn change(&self, pairs: Pairs, sum: &mut Sum) -> Result<Olds, Error> {
+        let (mut after, mut before) = (*sum, Vec::new());
         if pairs.is_empty() {
-            return Ok(());
+            return Ok(before);
         }
-        let mut after = *sum;
         for (key, value) in &pairs {
             if let Some(old) = self.with(|table| table.get(key))? {
                 after.subtract(key, &old);
+                before.push((key.clone(), old));
             }
             if let Some(value) = value {
                 after.add(key, value);
@@ -290,7 +299,7 @@ impl Index {
         changes.push((SUM.to_vec(), Some(after.encode().to_vec())));
         self.with(|table| table.apply(&changes))?;
         *sum = after;
-        Ok(())
+        Ok(before)
     }
 
     /// Up to where the segments are known. `None` also for one that this store never wrote.
@@ -343,7 +352,7 @@ impl Index {
 
     /// Lets the next start scan all segments.
     pub(super) fn drop_checkpoint(&self) -> Result<(), Error> {
-        self.change(BTreeMap::from([(CHECKPOINT.to_vec(), None)]), &mut self.sums())
+        self.change(BTreeMap::from([(CHECKPOINT.to_vec(), None)]), &mut self.sums()).map(|_| ())
     }
 
     /// Hands what is buffered to the kernel. That is not the disk.

@@ -197,7 +197,7 @@ async fn open_again(folder: &Path) -> Result<Store, Error> {
 
 /// Opens the store; the one before it may still be ending.
 pub(crate) async fn open(folder: &Path) -> Result<Store, Error> {
-    let options = Options { quota: 0, reserve: 0, index_cache: 4 << 20 };
+    let options = Options { reserve: 0, index_cache: 4 << 20, ..Options::default() };
     let begun = SystemTime::now();
     loop {
         match Store::open(&options, Arc::new(Real::new(folder)), Pool::inline()) {

@@ -6,7 +6,7 @@ use crate::node::Added;
 use crate::node::Announced;
 use crate::node::State;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
-use crate::node::{Progress, Provider, Stat, Status, Summary};
+use crate::node::{Progress, Provider, Stat, Status, Summary, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -152,5 +152,24 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         ready: true,
         reachable: v1::Reachability::Unknown.into(),
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+        store: Some(store(&status.usage)),
+    }
+}
+
+fn store(usage: &Usage) -> v1::StoreUsage {
+    v1::StoreUsage {
+        data_bytes: usage.kinds.data,
+        parity_bytes: usage.kinds.parity,
+        manifest_bytes: usage.kinds.manifests,
+        parity_part_bytes: usage.kinds.parity_parts,
+        index_bytes: usage.index_bytes,
+        partial_bytes: usage.unfinished.map(|bytes| bytes.partial),
+        leftover_bytes: usage.unfinished.map(|bytes| bytes.leftover),
+        promised_bytes: usage.promised,
+        reserve_bytes: usage.reserve,
+        partials: usage.partials,
+        recovering: usage
+            .recovering
+            .map(|(done, total)| v1::Recovering { done: done as u64, total: total as u64 }),
     }
 }

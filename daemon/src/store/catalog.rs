@@ -257,8 +257,8 @@ impl Catalog {
         let mut fresh = self.fresh();
         fresh.written.extend(records.iter().copied());
         drop(fresh);
-        for (_, entry) in records {
-            self.space.add(entry);
+        for (key, entry) in records {
+            self.space.add(key, entry);
         }
     }
 
@@ -357,8 +357,8 @@ impl Catalog {
             fresh.hidden.remove(&entry.spot);
         }
         drop(fresh);
-        for (_, entry) in retired {
-            self.space.subtract(entry);
+        for (key, entry) in retired {
+            self.space.subtract(key, entry);
         }
         Ok(())
     }

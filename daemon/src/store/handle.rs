@@ -21,6 +21,7 @@ use super::record::{Key, Kind};
 use super::recover;
 use super::segment::Segments;
 use super::space::Space;
+use super::usage::Survey;
 use super::{Error, open};
 use crate::content::{CHUNK_LEN, ObjectId};
 use crate::support::pool::Pool;
@@ -67,25 +68,6 @@ impl Default for Options {
     }
 }
 
-/// What is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of records on disk: payloads with their headers and padding.
-    pub stored_bytes: u64,
-    /// Bytes that count against the quota: the same with the index.
-    pub used_bytes: u64,
-    /// Whole objects.
-    pub objects: u64,
-    /// Objects that are being fetched.
-    pub partials: u64,
-    /// The quota, 0 for none.
-    pub quota: u64,
-    /// Bytes free on the file system.
-    pub free: u64,
-    /// While the index is checked or made anew: segments that are scanned, and all. The counts are not whole yet.
-    pub recovering: Option<(usize, usize)>,
-}
-
 /// An open store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -99,9 +81,11 @@ pub(super) struct Inner {
     pub(super) appender: Appender,
     pub(super) ledger: Ledger,
     pub(super) health: Arc<Health>,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     /// The appender's and the ledger's tasks.
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
+    /// What was counted last of what no whole object needs.
+    pub(super) survey: Arc<Survey>,
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
     /// How far the index is.
@@ -152,7 +136,9 @@ impl Store {
         let ledger = Ledger::start((journal, objects), Arc::clone(&health), ballast, pool.clone(), &tasks);
         let damage = Mutex::new(Some(damage));
         let in_vain = tokio::sync::Mutex::new(None);
-        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage, gauge, in_vain };
+        let survey = Arc::new(Survey::default());
+        let inner =
+            Inner { pool, catalog, appender, ledger, health, disk, tasks, survey, damage, gauge, in_vain };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -273,22 +259,6 @@ impl Store {
             Ok(true)
         };
         self.inner.ledger.change(change).await
-    }
-
-    /// What is in use.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the file system does not tell its free space.
-    pub async fn usage(&self) -> Result<Usage, Error> {
-        self.blocking(|inner| {
-            let (stored_bytes, used_bytes) = inner.catalog.space.stored_and_used();
-            let (objects, partials) = inner.ledger.count();
-            let free = inner.disk.free().map_err(Error::io("ask for the free space"))?;
-            let quota = inner.catalog.space.quota();
-            let recovering = inner.gauge.working();
-            Ok(Usage { stored_bytes, used_bytes, objects, partials, quota, free, recovering })
-        })
-        .await
     }
 
     /// Whether a write has failed, so that nothing more is written until casd is restarted.

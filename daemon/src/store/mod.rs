@@ -33,6 +33,7 @@ mod scanner;
 mod segment;
 mod space;
 mod table;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -41,13 +42,15 @@ pub use append::Put;
 pub use catalog::Damage;
 pub use disk::{Disk, File, Real};
 pub use error::Error;
-pub use handle::{Options, Sizes, Store, Usage};
+pub use handle::{Options, Sizes, Store};
 pub use lease::{Committed, Item, Lease};
 pub use ledger::Found;
 pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};
 pub use record::Kind;
 pub use remove::{Collected, Removed};
+pub use space::Kinds;
 pub use table::{Change, Table};
+pub use usage::{Unfinished, Usage};
 
 use handle::Inner;
 

@@ -136,7 +136,7 @@ fn is_due(info: &ObjectInfo, now: u64) -> bool {
 
 /// What is known of the records that an object needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
+pub(super) enum Known {
     /// All of them.
     All,
     /// A part of its manifest is missing.
@@ -145,7 +145,7 @@ enum Known {
 
 impl Inner {
     /// Names the records that an object references.
-    fn references(&self, info: &ObjectInfo, mut each: impl FnMut(Key)) -> Result<Known, Error> {
+    pub(super) fn references(&self, info: &ObjectInfo, mut each: impl FnMut(Key)) -> Result<Known, Error> {
         if info.length <= CHUNK_LEN {
             each(Key::data(&info.id.only_chunk()));
             return Ok(Known::All);

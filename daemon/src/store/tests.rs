@@ -322,3 +322,58 @@ async fn many_commits_share_syncs_and_equal_puts_are_stored_once() {
     let usage = store.usage().await.unwrap();
     assert_eq!((usage.objects, usage.stored_bytes), (200, 200 * 4096));
 }
+
+#[tokio::test]
+async fn bytes_are_counted_by_kind_and_so_is_what_is_not_finished() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    store.recovered().await.unwrap();
+    let manifest = add_several(&store, &[1, 2, 3]).await;
+    let parity = Chunk::compute(Place::Root, sample(9, CHUNK)).unwrap();
+    let lease = store.lease();
+    lease.put(Item::Parity(parity.clone())).await.unwrap();
+    let record = CHUNK as u64 + 4096;
+    let (chunk, object) = single(4, 5000);
+    lease.put(Item::Chunk(chunk.clone())).await.unwrap();
+    lease.partial(object.clone()).await.unwrap();
+    lease.sync().await.unwrap();
+    let usage = store.usage().await.unwrap();
+    let expected = Kinds { data: 3 * record + 12288, parity: record, manifests: 2 * 4096, parity_parts: 0 };
+    assert_eq!(usage.kinds, expected);
+    assert_eq!(usage.stored_bytes, 4 * record + 5 * 4096);
+    assert_eq!((usage.index_bytes, usage.used_bytes), (7 * 288, usage.stored_bytes + 7 * 288));
+    // What a lease holds is nobody's leftover.
+    assert_eq!(usage.unfinished, Some(Unfinished { partial: 12288, leftover: 0 }));
+    lease.reserve(1 << 20).await.unwrap();
+    assert!(store.usage().await.unwrap().promised > 1 << 20);
+    drop(lease);
+    wait_for_survey(&store, Unfinished { partial: 12288, leftover: record }).await;
+    // The same after a restart, from the index and without it.
+    store.close().await.unwrap();
+    for whole in [true, false] {
+        let disk = disk.crash();
+        if !whole {
+            disk.discard_table().unwrap();
+        }
+        let store = open_forgetful(&disk);
+        store.recovered().await.unwrap();
+        let again = store.usage().await.unwrap();
+        assert_eq!((again.kinds, again.promised), (expected, 0), "{whole}");
+        store.collect(now() + 48 * HOUR, false).await.unwrap();
+        wait_for_survey(&store, Unfinished::default()).await;
+        assert!(is_whole(&store, &manifest).await);
+        store.remove(&manifest.id(), 1000, false).await.unwrap();
+        let empty = store.usage().await.unwrap();
+        assert_eq!((empty.kinds, empty.used_bytes), (Kinds::default(), 0), "{whole}");
+    }
+}
+
+async fn wait_for_survey(store: &Store, expected: Unfinished) {
+    for _ in 0..200 {
+        if store.usage().await.unwrap().unfinished == Some(expected) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{:?} is not {expected:?}", store.usage().await.unwrap().unfinished);
+}

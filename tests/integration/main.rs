@@ -23,4 +23,5 @@ mod many_nodes;
 mod python;
 mod service;
 mod shutdown;
+mod state_folder;
 mod syscalls;

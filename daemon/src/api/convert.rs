@@ -29,19 +29,20 @@ pub(super) fn added((added, announced): (Added, Option<Announced>)) -> v1::Added
 }
 
 /// An object in a list.
-pub(super) fn listed(info: ObjectInfo) -> v1::ListedObject {
+pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
     v1::ListedObject {
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
         size: info.length,
         pinned: !info.pins.is_empty(),
         complete: info.state == State::Whole,
+        used,
     }
 }
 
 /// An object, described to `caller`.
 pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
-    let Stat { info, chunks, local_chunks, parity_chunks, local_parity_chunks } = stat;
+    let Stat { info, chunks, local_chunks, parity_chunks, local_parity_chunks, used } = stat;
     v1::StatResponse {
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
@@ -55,6 +56,7 @@ pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
         pinned: !info.pins.is_empty(),
         pinned_by_caller: info.pins.iter().any(|pin| pin.uid == caller.uid),
         private: info.private,
+        used,
     }
 }
 

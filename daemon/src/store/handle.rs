@@ -22,6 +22,7 @@ use super::recover;
 use super::segment::Segments;
 use super::space::Space;
 use super::usage::Survey;
+use super::used::Used;
 use super::{Error, open};
 use crate::content::{CHUNK_LEN, ObjectId};
 use crate::support::pool::Pool;
@@ -86,6 +87,8 @@ pub(super) struct Inner {
     pub(super) tasks: Tasks,
     /// What was counted last of what no whole object needs.
     pub(super) survey: Arc<Survey>,
+    /// When objects were last read.
+    pub(super) used: Used,
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
     /// How far the index is.
@@ -137,8 +140,21 @@ impl Store {
         let damage = Mutex::new(Some(damage));
         let in_vain = tokio::sync::Mutex::new(None);
         let survey = Arc::new(Survey::default());
-        let inner =
-            Inner { pool, catalog, appender, ledger, health, disk, tasks, survey, damage, gauge, in_vain };
+        let used = Used::open(disk.as_ref(), key);
+        let inner = Inner {
+            pool,
+            catalog,
+            appender,
+            ledger,
+            health,
+            disk,
+            tasks,
+            survey,
+            used,
+            damage,
+            gauge,
+            in_vain,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -151,6 +167,7 @@ impl Store {
         let running = self.inner.tasks.drain(CLOSE_WITHIN).await;
         self.blocking(move |inner| {
             inner.appender.finish()?;
+            inner.save_used();
             // It is a cache: the next start makes of it what it can.
             let _ = inner.catalog.index.flush();
             // An index that is not whole is checked again by the next start.
@@ -258,7 +275,7 @@ impl Store {
             }
             Ok(true)
         };
-        self.inner.ledger.change(change).await
+        self.inner.change(change).await
     }
 
     /// Whether a write has failed, so that nothing more is written until casd is restarted.
@@ -275,6 +292,17 @@ impl Store {
 }
 
 impl Inner {
+    /// As [`Ledger::change`]; a refusal for want of room says what takes it.
+    pub(super) async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut super::ledger::Draft<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.ledger.change(change).await {
+            Err(error) => Err(self.explained(error).await),
+            done => done,
+        }
+    }
+
     /// Whether the index names every record.
     pub(super) fn is_whole(&self) -> bool {
         self.gauge.is_whole()

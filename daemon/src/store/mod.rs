@@ -31,9 +31,11 @@ mod remove;
 mod scan;
 mod scanner;
 mod segment;
+mod shortage;
 mod space;
 mod table;
 mod usage;
+mod used;
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ pub use ledger::Found;
 pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};
 pub use record::Kind;
 pub use remove::{Collected, Removed};
+pub use shortage::{LargePin, Shortage};
 pub use space::Kinds;
 pub use table::{Change, Table};
 pub use usage::{Unfinished, Usage};

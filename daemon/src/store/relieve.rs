@@ -1,7 +1,7 @@
 //! Making room when the quota or the disk has none: what nobody promised to keep goes.
 //!
 //! Owns: what goes first. Leftovers of adds and fetches that did not end, of whatever age; then objects without a pin,
-//! those that have been here longest first, only as many as it takes. Refuses: what is pinned, and what a lease holds.
+//! those that nobody has read for longest first, only as many as it takes. Refuses: what is pinned, and what a lease holds.
 //! Survives a crash: each object goes as [`Store::remove`] lets it go.
 
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl Store {
             // Nothing is let go of for what will not fit anyway.
             cached.clear();
         }
-        cached.sort_by_key(|info| (info.state == State::Whole, info.added));
+        cached.sort_by_cached_key(|info| (info.state == State::Whole, self.inner.last_used(info)));
         for info in cached {
             if freed >= needed {
                 break;
@@ -48,7 +48,7 @@ impl Store {
                 }
                 Ok(goes)
             };
-            if self.inner.ledger.change(change).await? {
+            if self.inner.change(change).await? {
                 freed += self.blocking(move |inner| inner.sweep(&[info])).await?;
             }
         }

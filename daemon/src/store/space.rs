@@ -10,6 +10,7 @@ use super::Error;
 use super::disk::Disk;
 use super::index::Entry;
 use super::record::{BLOCK, Key, Kind, footprint};
+use super::shortage::Shortage;
 use crate::content::CHUNK_LEN;
 
 /// What an entry costs in the index: sled was measured at 277 bytes.
@@ -168,17 +169,29 @@ impl Space {
         (self.quota, self.reserve)
     }
 
+    fn shortage(&self, needed: u64, used: u64, free: u64) -> Shortage {
+        Shortage { needed, used, quota: self.quota, reserve: self.reserve, free, pins: Vec::new() }
+    }
+
+    /// What is to be said when the disk itself had no room for so many bytes.
+    pub(super) fn disk_full(&self, needed: u64) -> Error {
+        let counts = self.counts();
+        let used = counts.used().saturating_add(counts.promised);
+        drop(counts);
+        Error::DiskFull(Box::new(self.shortage(needed, used, self.disk.free().unwrap_or(0))))
+    }
+
     /// Promises `cost` bytes until they are used or the promise is dropped.
     pub(super) fn promise(self: &Arc<Self>, cost: u64) -> Result<Promise, Error> {
         let free = self.disk.free().map_err(Error::io("ask for the free space"))?;
         let mut counts = self.counts();
         let used = counts.used().saturating_add(counts.promised);
         if self.quota != 0 && used.saturating_add(cost) > self.quota {
-            return Err(Error::Quota { needed: cost, used, quota: self.quota });
+            return Err(Error::Quota(Box::new(self.shortage(cost, used, free))));
         }
         let spoken_for = counts.promised.saturating_add(self.reserve);
         if spoken_for.saturating_add(cost) > free {
-            return Err(Error::DiskFull { needed: cost, free, reserve: self.reserve });
+            return Err(Error::DiskFull(Box::new(self.shortage(cost, used, free))));
         }
         counts.promised += cost;
         Ok(Promise { space: Arc::clone(self), left: cost })

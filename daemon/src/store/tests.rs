@@ -166,7 +166,7 @@ async fn a_quota_is_hard_and_what_is_not_used_comes_back() {
     let store = open_on(Arc::new(disk), 4 << 20).unwrap();
     let lease = store.lease();
     lease.reserve(3 << 20).await.unwrap();
-    assert!(matches!(lease.reserve(2 << 20).await, Err(Error::Quota { .. })));
+    assert!(matches!(lease.reserve(2 << 20).await, Err(Error::Quota(_))));
     assert!(store.lease().reserve(2 << 20).await.unwrap_err().is_no_space());
     drop(lease);
     let lease = store.lease();
@@ -175,7 +175,7 @@ async fn a_quota_is_hard_and_what_is_not_used_comes_back() {
         lease.put(Item::Chunk(single(seed, CHUNK).0)).await.unwrap();
     }
     let full = lease.put(Item::Chunk(single(4, CHUNK).0)).await;
-    assert!(matches!(full, Err(Error::Quota { .. })));
+    assert!(matches!(full, Err(Error::Quota(_))));
     drop(lease);
     let usage = store.usage().await.unwrap();
     assert_eq!(usage.stored_bytes, 3 * (CHUNK as u64 + 4096));
@@ -376,4 +376,43 @@ async fn wait_for_survey(store: &Store, expected: Unfinished) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("{:?} is not {expected:?}", store.usage().await.unwrap().unfinished);
+}
+
+#[tokio::test]
+async fn what_nobody_read_for_longest_gives_way_first() {
+    let disk = Forgetful::default();
+    let quota = 4 * (CHUNK as u64 + 8192);
+    let store = open_on(Arc::new(disk.clone()), quota).unwrap();
+    let mut ids = Vec::new();
+    for seed in 1..=3 {
+        let (chunk, object) = single(seed, CHUNK);
+        let lease = store.lease();
+        lease.put(Item::Chunk(chunk)).await.unwrap();
+        lease.commit(NewObject { pin: None, now: 1000 + seed, ..object.clone() }).await.unwrap();
+        ids.push(object.id);
+    }
+    // The first to come was read last, the second never.
+    store.used_at(&ids[0], 5000);
+    store.used_at(&ids[2], 4000);
+    assert_eq!([0, 1, 2].map(|at| store.used(&ids[at])), [Some(5000), None, Some(4000)]);
+    store.close().await.unwrap();
+    drop(store);
+    let here = |store: &Store| ids.iter().map(|id| store.object(id).is_some()).collect::<Vec<_>>();
+    let crashed = disk.crash();
+    let store = open_on(Arc::new(crashed.clone()), quota).unwrap();
+    assert_eq!(store.used(&ids[0]), Some(5000), "it is durable when the store is closed");
+    add_single(&store, 11, CHUNK).await;
+    add_single(&store, 12, CHUNK).await;
+    assert_eq!(here(&store), [true, false, true]);
+    add_single(&store, 13, CHUNK).await;
+    assert_eq!(here(&store), [true, false, false]);
+    store.touch(&ids[0]);
+    store.touch(&ids[1]);
+    assert!(store.used(&ids[0]).unwrap() > 5000, "an hour has passed");
+    assert_eq!(store.used(&ids[1]), None, "what is not here is not noted");
+    // A file that is damaged, or gone, says nothing, and hinders nothing.
+    disk.edit("cache/used", |bytes| bytes[20] ^= 1);
+    let store = open_on(Arc::new(disk.crash()), quota).unwrap();
+    assert_eq!(store.used(&ids[0]), None);
+    assert_eq!(here(&store), [true, true, true]);
 }

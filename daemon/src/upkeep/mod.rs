@@ -5,5 +5,7 @@
 //! every start announces what the store holds.
 
 mod announce;
+mod used;
 
 pub use announce::{Announcer, Options, Policy, Status};
+pub use used::keep_used;

@@ -67,6 +67,8 @@ pub(crate) enum Verb {
     Connect(Connect),
     /// Say who and how the daemon is
     Status,
+    /// Look at the daemon's state folder and disk, and say what is wrong
+    Doctor(Doctor),
     /// Drop what is unpinned and older than an hour
     Gc(Gc),
     /// Print a completion script for a shell
@@ -201,6 +203,14 @@ pub(crate) struct Connect {
     /// A multiaddr with /p2p/ID, or ID@HOST:PORT of a chunk port
     #[arg(value_name = "ADDR")]
     pub(crate) address: String,
+}
+
+/// `casctl doctor`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Doctor {
+    /// Where to look when no daemon answers [default: where a daemon keeps its state]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// `casctl gc`

@@ -130,6 +130,11 @@ impl Failure {
         self
     }
 
+    /// What happened, and what to do next.
+    pub(crate) fn words(&self) -> (&str, &str) {
+        (&self.message, &self.hint)
+    }
+
     /// As one line of JSON.
     pub(crate) fn json(&self) -> Value {
         let mut line = json!({

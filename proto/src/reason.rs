@@ -1,8 +1,8 @@
 //! Why a call failed, in the form both sides and programs in other languages agree on.
 //!
 //! An error travels as a gRPC status with a `google.rpc.ErrorInfo`: domain `casd`, one of the reasons below,
-//! and in its metadata `retryable`, where there is one `hint`, and for some reasons more (README.md). A reason never changes its meaning or its
-//! code; new ones may be added, so a client must cope with one that it does not know.
+//! and in its metadata `retryable`, where there is one `hint`, and for some reasons more (README.md). A reason
+//! never changes its meaning or its code; new ones may be added, so a client must cope with one that it does not know.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,5 @@
-//! What a node says of its state folder: bytes by kind, refusals that say what takes the room, and when what was read.
+//! What a node says of its state folder: bytes by kind, refusals that say what takes the room, when what was
+//! read, and what the doctor finds.
 
 use casd_tests::Home;
 use casd_tests::corpus::{self, MIB};
@@ -74,4 +75,46 @@ fn what_was_read_last_stays_longest() {
     ctl.add_bytes(&corpus::bytes(3, 5 << 20));
     assert_eq!(ctl.cat(&ids[0]), corpus::bytes(1, 4 << 20), "the one that was read");
     ctl.run(&["stat", &ids[1]]).done().refused(&[4], &ids[1][..8]);
+}
+
+fn level(checks: &[Value], name: &str) -> String {
+    let check = checks.iter().find(|check| check["check"] == name);
+    check.unwrap_or_else(|| panic!("{name} is not in {checks:?}"))["level"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_doctor_looks_with_a_daemon_and_without() {
+    let home = Home::new();
+    let daemon = home.start();
+    let doctor = |ctl: &casd_tests::Ctl, code| {
+        ctl.run(&["--json", "doctor", "--state-dir"]).arg(home.state()).done().code(code).json()
+    };
+    let checks = doctor(daemon.ctl(), 0);
+    for name in ["daemon", "folder", "sync", "holes", "writable", "stop", "index", "ballast", "clock"] {
+        assert_eq!(level(&checks, name), "ok", "{name}: {checks:?}");
+    }
+    assert!(checks.iter().all(|check| check["what"].is_string() && !check["advice"].is_boolean()));
+    assert!(!home.state().join("doctor.tmp").exists());
+    // Others can see into it, and the ballast is lost.
+    let mode = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(home.state(), mode).unwrap();
+    };
+    mode(0o755);
+    std::fs::remove_file(home.state().join("ballast")).unwrap();
+    let checks = doctor(daemon.ctl(), 0);
+    assert_eq!((&*level(&checks, "folder"), &*level(&checks, "ballast")), ("warn", "warn"));
+    mode(0o700);
+    let text = daemon.ctl().run(&["doctor"]).done().ok().text();
+    assert!(text.starts_with("ok    daemon      it answers\n"), "{text}");
+    daemon.ctl().add_bytes(b"something");
+    let ctl = casd_tests::Ctl::new(&home.socket());
+    daemon.kill();
+    let checks = doctor(&ctl, 8);
+    assert_eq!((&*level(&checks, "daemon"), &*level(&checks, "folder")), ("fail", "ok"));
+    assert_eq!((&*level(&checks, "stop"), &*level(&checks, "ballast")), ("warn", "warn"));
+    let daemon = home.start();
+    assert_eq!(level(&doctor(daemon.ctl(), 0), "stop"), "warn", "it did not end in order");
+    assert_eq!(daemon.stop(LONG).code(), Some(0));
+    assert_eq!(level(&doctor(&ctl, 8), "stop"), "ok");
 }

@@ -4,8 +4,8 @@ use casd_proto::v1;
 
 use crate::node::Added;
 use crate::node::Announced;
-use crate::node::State;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
+use crate::node::{Check, Level, State};
 use crate::node::{Progress, Provider, Stat, Status, Summary, Usage};
 
 /// "K+M", or "none".
@@ -156,6 +156,16 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         store: Some(store(&status.usage)),
     }
+}
+
+/// Something that was looked at.
+pub(super) fn check(check: Check) -> v1::Check {
+    let level = match check.level {
+        Level::Ok => v1::CheckLevel::Ok,
+        Level::Warn => v1::CheckLevel::Warn,
+        Level::Fail => v1::CheckLevel::Fail,
+    };
+    v1::Check { name: check.name.to_owned(), level: level.into(), what: check.what, advice: check.advice }
 }
 
 fn store(usage: &Usage) -> v1::StoreUsage {

@@ -19,4 +19,13 @@ impl Node for Service {
         let status = self.0.node.status().await?;
         Ok(Response::new(convert::status(self.0.node.about(), &status)))
     }
+
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorResponse>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let checks = self.0.node.examine().await.into_iter().map(convert::check).collect();
+        Ok(Response::new(v1::DoctorResponse { checks }))
+    }
 }

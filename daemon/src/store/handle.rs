@@ -91,6 +91,10 @@ pub(super) struct Inner {
     pub(super) used: Used,
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
+    /// The last run did not end in order.
+    pub(super) unclean: bool,
+    /// Held while the state folder is looked at.
+    pub(super) examined: tokio::sync::Mutex<()>,
     /// How far the index is.
     pub(super) gauge: Arc<Gauge>,
     /// When room was last looked for in vain. Held while it is looked for.
@@ -123,6 +127,7 @@ impl Store {
             Fact::Removed(id) => drop(objects.remove(&id)),
         })?;
         let segments = Segments::list(Arc::clone(&disk)).map_err(Error::io("list segments"))?;
+        let unclean = health.closed().is_none() && !segments.numbers().is_empty();
         let gauge = Arc::new(Gauge::new());
         let index = Index::open(disk.as_ref(), options.index_cache, &key, Arc::clone(&gauge));
         let space = Space::new(Arc::clone(&disk), options.quota, options.reserve);
@@ -151,6 +156,8 @@ impl Store {
             tasks,
             survey,
             used,
+            unclean,
+            examined: tokio::sync::Mutex::new(()),
             damage,
             gauge,
             in_vain,

@@ -11,6 +11,7 @@ mod append;
 mod ballast;
 mod catalog;
 mod disk;
+mod doctor;
 mod error;
 mod format;
 mod handle;
@@ -42,7 +43,8 @@ mod tests;
 
 pub use append::Put;
 pub use catalog::Damage;
-pub use disk::{Disk, File, Real};
+pub use disk::{Around, Disk, File, Real};
+pub use doctor::{Check, Level};
 pub use error::Error;
 pub use handle::{Options, Sizes, Store};
 pub use lease::{Committed, Item, Lease};

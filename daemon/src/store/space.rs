@@ -21,6 +21,11 @@ pub(super) fn cost(length: u32, zero: bool) -> u64 {
     footprint(length, zero) + INDEX_ENTRY
 }
 
+/// What records of `freed` bytes cost at least: their entries come on top.
+pub(super) fn cost_of_freed(freed: u64) -> u64 {
+    freed.saturating_add(freed.div_ceil(CHUNK_LEN + BLOCK).saturating_mul(INDEX_ENTRY))
+}
+
 /// What `bytes` of an object's data cost at most: a header, padding and an entry a chunk.
 pub(super) fn cost_of_data(bytes: u64) -> u64 {
     bytes.saturating_add(bytes.div_ceil(CHUNK_LEN).saturating_mul(2 * BLOCK + INDEX_ENTRY))

@@ -1,6 +1,7 @@
 //! The store over a real folder, and over a disk that forgets what was not synced.
 
 mod crash;
+mod keeping;
 mod sim;
 
 use std::path::Path;
@@ -321,98 +322,4 @@ async fn many_commits_share_syncs_and_equal_puts_are_stored_once() {
     futures::future::join_all(adds).await;
     let usage = store.usage().await.unwrap();
     assert_eq!((usage.objects, usage.stored_bytes), (200, 200 * 4096));
-}
-
-#[tokio::test]
-async fn bytes_are_counted_by_kind_and_so_is_what_is_not_finished() {
-    let disk = Forgetful::default();
-    let store = open_forgetful(&disk);
-    store.recovered().await.unwrap();
-    let manifest = add_several(&store, &[1, 2, 3]).await;
-    let parity = Chunk::compute(Place::Root, sample(9, CHUNK)).unwrap();
-    let lease = store.lease();
-    lease.put(Item::Parity(parity.clone())).await.unwrap();
-    let record = CHUNK as u64 + 4096;
-    let (chunk, object) = single(4, 5000);
-    lease.put(Item::Chunk(chunk.clone())).await.unwrap();
-    lease.partial(object.clone()).await.unwrap();
-    lease.sync().await.unwrap();
-    let usage = store.usage().await.unwrap();
-    let expected = Kinds { data: 3 * record + 12288, parity: record, manifests: 2 * 4096, parity_parts: 0 };
-    assert_eq!(usage.kinds, expected);
-    assert_eq!(usage.stored_bytes, 4 * record + 5 * 4096);
-    assert_eq!((usage.index_bytes, usage.used_bytes), (7 * 288, usage.stored_bytes + 7 * 288));
-    // What a lease holds is nobody's leftover.
-    assert_eq!(usage.unfinished, Some(Unfinished { partial: 12288, leftover: 0 }));
-    lease.reserve(1 << 20).await.unwrap();
-    assert!(store.usage().await.unwrap().promised > 1 << 20);
-    drop(lease);
-    wait_for_survey(&store, Unfinished { partial: 12288, leftover: record }).await;
-    // The same after a restart, from the index and without it.
-    store.close().await.unwrap();
-    for whole in [true, false] {
-        let disk = disk.crash();
-        if !whole {
-            disk.discard_table().unwrap();
-        }
-        let store = open_forgetful(&disk);
-        store.recovered().await.unwrap();
-        let again = store.usage().await.unwrap();
-        assert_eq!((again.kinds, again.promised), (expected, 0), "{whole}");
-        store.collect(now() + 48 * HOUR, false).await.unwrap();
-        wait_for_survey(&store, Unfinished::default()).await;
-        assert!(is_whole(&store, &manifest).await);
-        store.remove(&manifest.id(), 1000, false).await.unwrap();
-        let empty = store.usage().await.unwrap();
-        assert_eq!((empty.kinds, empty.used_bytes), (Kinds::default(), 0), "{whole}");
-    }
-}
-
-async fn wait_for_survey(store: &Store, expected: Unfinished) {
-    for _ in 0..200 {
-        if store.usage().await.unwrap().unfinished == Some(expected) {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("{:?} is not {expected:?}", store.usage().await.unwrap().unfinished);
-}
-
-#[tokio::test]
-async fn what_nobody_read_for_longest_gives_way_first() {
-    let disk = Forgetful::default();
-    let quota = 4 * (CHUNK as u64 + 8192);
-    let store = open_on(Arc::new(disk.clone()), quota).unwrap();
-    let mut ids = Vec::new();
-    for seed in 1..=3 {
-        let (chunk, object) = single(seed, CHUNK);
-        let lease = store.lease();
-        lease.put(Item::Chunk(chunk)).await.unwrap();
-        lease.commit(NewObject { pin: None, now: 1000 + seed, ..object.clone() }).await.unwrap();
-        ids.push(object.id);
-    }
-    // The first to come was read last, the second never.
-    store.used_at(&ids[0], 5000);
-    store.used_at(&ids[2], 4000);
-    assert_eq!([0, 1, 2].map(|at| store.used(&ids[at])), [Some(5000), None, Some(4000)]);
-    store.close().await.unwrap();
-    drop(store);
-    let here = |store: &Store| ids.iter().map(|id| store.object(id).is_some()).collect::<Vec<_>>();
-    let crashed = disk.crash();
-    let store = open_on(Arc::new(crashed.clone()), quota).unwrap();
-    assert_eq!(store.used(&ids[0]), Some(5000), "it is durable when the store is closed");
-    add_single(&store, 11, CHUNK).await;
-    add_single(&store, 12, CHUNK).await;
-    assert_eq!(here(&store), [true, false, true]);
-    add_single(&store, 13, CHUNK).await;
-    assert_eq!(here(&store), [true, false, false]);
-    store.touch(&ids[0]);
-    store.touch(&ids[1]);
-    assert!(store.used(&ids[0]).unwrap() > 5000, "an hour has passed");
-    assert_eq!(store.used(&ids[1]), None, "what is not here is not noted");
-    // A file that is damaged, or gone, says nothing, and hinders nothing.
-    disk.edit("cache/used", |bytes| bytes[20] ^= 1);
-    let store = open_on(Arc::new(disk.crash()), quota).unwrap();
-    assert_eq!(store.used(&ids[0]), None);
-    assert_eq!(here(&store), [true, true, true]);
 }

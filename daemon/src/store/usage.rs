@@ -1,7 +1,7 @@
 //! What is in use, by kind.
 //!
-//! Owns: counting what no whole object needs, which takes a look at all manifests and is done at most a twentieth of the
-//! time. Refuses: holding up whoever asks for it. Survives a crash: nothing; it is counted again.
+//! Owns: counting what no whole object needs, which takes a look at all manifests and is done at most a twentieth of
+//! the time. Refuses: holding up whoever asks for it. Survives a crash: nothing; it is counted again.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

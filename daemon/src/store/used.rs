@@ -1,10 +1,9 @@
 //! When objects were last read, to the hour: what decides which cached object gives way first.
 //!
-//! Owns: `cache/used`. Refuses: being exact, and failing anything: a file that is missing, damaged or another store's says
-//! that nothing has been read. Survives a crash: what was saved last; the file is replaced in one step.
+//! Owns: `cache/used`. Refuses: being exact, and failing anything: a file that is missing, damaged or another store's
+//! says that nothing has been read. Survives a crash: what was saved last; the file is replaced in one step.
 //!
-//! Format: "casdused" (8), entries of id (32) and Unix seconds (8, little endian) in the order of their ids, BLAKE3 keyed with
-//! the store's key over all before it (32).
+//! Format: `docs/storage-format.md`, "When objects were read".
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -144,8 +143,8 @@ fn write(disk: &dyn Disk, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl Store {
-    /// Notes that an object is read: fetched, printed, or given to a peer. It is in memory until [`Store::save_used`] or
-    /// [`Store::close`]. To the hour; an object that is not here is passed over.
+    /// Notes that an object is read: fetched, printed, or given to a peer. It is in memory until [`Store::save_used`]
+    /// or [`Store::close`]. To the hour; an object that is not here is passed over.
     pub fn touch(&self, id: &ObjectId) {
         let now = super::now();
         if self.inner.used.is_due(id, now) && self.inner.ledger.contains(id) {
@@ -159,7 +158,7 @@ impl Store {
         self.inner.used.get(id)
     }
 
-    /// Writes down when objects were read. That it cannot be is logged: it decides about nothing but what gives way first.
+    /// Writes down when objects were read. That it cannot be is logged: it decides about nothing but what goes first.
     pub async fn save_used(&self) {
         self.blocking(Inner::save_used).await;
     }

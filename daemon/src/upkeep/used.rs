@@ -1,6 +1,7 @@
 //! Writing down now and then which objects are read.
 //!
-//! Owns: when. Refuses: writing at a stop, which the store does when it is closed. Survives a crash: what was written last.
+//! Owns: when. Refuses: writing at a stop, which the store does when it is closed. Survives a crash: what was written
+//! last.
 
 use std::time::Duration;
 

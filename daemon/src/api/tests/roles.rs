@@ -24,6 +24,7 @@ const ROLES: &[(&str, Role)] = &[
     ("Network.Connect", Role::Admin),
     ("Network.AnnounceStatus", Role::Read),
     ("Node.Status", Role::Read),
+    ("Node.Doctor", Role::Read),
 ];
 
 /// The services' sources.

@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Status,
     /// Prove that what is stored is what it was, and mend what is not
     Verify(Verify),
+    /// Look at the daemon's state folder and disk, and say what is wrong
+    Doctor(Doctor),
     /// Drop what is unpinned and older than an hour
     Gc(Gc),
     /// Print a completion script for a shell
@@ -217,6 +219,14 @@ pub(crate) struct Verify {
     /// Verify nothing now; let proving in the background go on
     #[arg(long, conflicts_with_all = ["object", "pause"])]
     pub(crate) resume: bool,
+}
+
+/// `casctl doctor`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Doctor {
+    /// Where to look when no daemon answers [default: where a daemon keeps its state]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// `casctl gc`

@@ -1,11 +1,12 @@
 //! What went wrong, for people and for programs, and the one place that turns it into an exit code.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
 use casd_proto::Reason;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
 use crate::output::text::{escaped, one_line};
@@ -57,8 +58,25 @@ pub(crate) struct Failure {
     retryable: bool,
     /// What to do next; may be empty.
     hint: String,
+    /// What else there is for programs.
+    details: Map<String, Value>,
     /// How casctl ends.
     pub(crate) exit: Exit,
+}
+
+/// What the daemon says beside an error, under keys that are documented: numbers, and lists as JSON.
+const NUMBERS: [&str; 5] = ["needed_bytes", "used_bytes", "quota_bytes", "reserve_bytes", "free_bytes"];
+const LISTS: [&str; 1] = ["pins"];
+
+/// The details that casctl knows, as JSON.
+fn documented(details: &BTreeMap<String, String>) -> Map<String, Value> {
+    let read = |(key, text): (&String, &String)| {
+        let value: Value = serde_json::from_str(text).ok()?;
+        let fits = (NUMBERS.contains(&key.as_str()) && value.is_u64())
+            || (LISTS.contains(&key.as_str()) && value.is_array());
+        fits.then(|| (key.clone(), value))
+    };
+    details.iter().filter_map(read).collect()
 }
 
 impl Failure {
@@ -78,6 +96,7 @@ impl Failure {
             reason: reason.to_owned(),
             retryable: exit == Exit::NoDaemon,
             hint: String::new(),
+            details: Map::new(),
             exit,
         }
     }
@@ -111,15 +130,24 @@ impl Failure {
         self
     }
 
+    /// What happened, and what to do next.
+    pub(crate) fn words(&self) -> (&str, &str) {
+        (&self.message, &self.hint)
+    }
+
     /// As one line of JSON.
-    pub(crate) fn json(&self) -> serde_json::Value {
-        json!({
+    pub(crate) fn json(&self) -> Value {
+        let mut line = json!({
             "error": self.message,
             "code": self.code,
             "reason": self.reason,
             "retryable": self.retryable,
             "hint": self.hint,
-        })
+        });
+        if let Some(line) = line.as_object_mut() {
+            line.extend(self.details.clone());
+        }
+        line
     }
 }
 
@@ -144,6 +172,7 @@ impl From<Status> for Failure {
             reason: failure.reason,
             retryable: failure.retryable,
             hint: failure.hint,
+            details: documented(&failure.details),
             exit,
         };
         if this.reason.is_empty() {
@@ -287,6 +316,20 @@ mod tests {
             "reason": "NO_PEERS",
             "retryable": true,
             "hint": "connect to one",
+        });
+        assert_eq!(failure.json(), expected);
+
+        let details = [("used_bytes", "7"), ("pins", "[{\"uid\":5}]"), ("error", "1"), ("free_bytes", "x")];
+        let details = details.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let failure = Failure::from(Reason::Quota.status_with("full", "", details.into()));
+        let expected = json!({
+            "error": "full",
+            "code": "RESOURCE_EXHAUSTED",
+            "reason": "QUOTA",
+            "retryable": false,
+            "hint": "",
+            "used_bytes": 7,
+            "pins": [{ "uid": 5 }],
         });
         assert_eq!(failure.json(), expected);
     }

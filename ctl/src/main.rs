@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod download;
 mod error;
+mod folder;
 mod object;
 mod output;
 mod signals;

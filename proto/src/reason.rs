@@ -1,10 +1,10 @@
 //! Why a call failed, in the form both sides and programs in other languages agree on.
 //!
 //! An error travels as a gRPC status with a `google.rpc.ErrorInfo`: domain `casd`, one of the reasons below,
-//! and in its metadata `retryable` and, where there is one, `hint`. A reason never changes its meaning or its
-//! code; new ones may be added, so a client must cope with one that it does not know.
+//! and in its metadata `retryable`, where there is one `hint`, and for some reasons more (README.md). A reason
+//! never changes its meaning or its code; new ones may be added, so a client must cope with one that it does not know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -119,14 +119,28 @@ pub struct Failure {
     pub retryable: bool,
     /// What to do next; empty where there is nothing to say.
     pub hint: String,
+    /// What else this reason comes with, by its name in the metadata.
+    pub details: BTreeMap<String, String>,
 }
 
 impl Reason {
     /// The status that tells a client `message` for this reason, with `hint` (may be empty) saying what to do.
     #[must_use]
     pub fn status(self, message: impl Into<String>, hint: impl Into<String>) -> Status {
+        self.status_with(message, hint, BTreeMap::new())
+    }
+
+    /// As [`Reason::status`], with more for programs.
+    #[must_use]
+    pub fn status_with(
+        self,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+        details: BTreeMap<String, String>,
+    ) -> Status {
         let hint = hint.into();
-        let mut metadata = HashMap::from([(RETRYABLE.to_owned(), self.retryable().to_string())]);
+        let mut metadata: HashMap<String, String> = details.into_iter().collect();
+        metadata.insert(RETRYABLE.to_owned(), self.retryable().to_string());
         if !hint.is_empty() {
             metadata.insert(HINT.to_owned(), hint);
         }
@@ -149,8 +163,9 @@ impl From<&Status> for Failure {
             message: status.message().to_owned(),
             code: status.code(),
             reason,
-            retryable: metadata.get(RETRYABLE).is_some_and(|value| value == "true"),
+            retryable: metadata.remove(RETRYABLE).is_some_and(|value| value == "true"),
             hint: metadata.remove(HINT).unwrap_or_default(),
+            details: metadata.into_iter().collect(),
         }
     }
 }
@@ -168,8 +183,13 @@ mod tests {
             reason: "NO_PEERS".into(),
             retryable: true,
             hint: "connect to one".into(),
+            details: BTreeMap::new(),
         };
         assert_eq!(Failure::from(&status), expected);
+
+        let details = BTreeMap::from([("used_bytes".to_owned(), "5".to_owned())]);
+        let failure = Failure::from(&Reason::Quota.status_with("full", "", details.clone()));
+        assert_eq!((failure.retryable, failure.hint.as_str(), failure.details), (false, "", details));
     }
 
     #[test]

@@ -24,4 +24,5 @@ mod python;
 mod scrub;
 mod service;
 mod shutdown;
+mod state_folder;
 mod syscalls;

@@ -36,6 +36,7 @@ fn line(object: &ListedObject) -> Line {
             "size": object.size,
             "pinned": object.pinned,
             "complete": object.complete,
+            "used": object.used,
         }),
     }
 }
@@ -46,10 +47,11 @@ mod tests {
 
     #[test]
     fn json_has_its_documented_keys() {
-        let mut object =
-            ListedObject { id: "ab".into(), name: "x\u{1b}".into(), size: 5, pinned: true, complete: true };
+        let (id, name) = ("ab".into(), "x\u{1b}".into());
+        let mut object = ListedObject { id, name, size: 5, pinned: true, complete: true, used: Some(7) };
         assert_eq!(line(&object).human, "ab         5 B  pinned   x\\u{1b}");
-        let expected = json!({ "id": "ab", "name": "x\u{1b}", "size": 5, "pinned": true, "complete": true });
+        let expected =
+            json!({ "id": "ab", "name": "x\u{1b}", "size": 5, "pinned": true, "complete": true, "used": 7 });
         assert_eq!(line(&object).json, expected);
         object.name.clear();
         assert!(line(&object).json["name"].is_null());

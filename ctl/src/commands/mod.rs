@@ -4,6 +4,7 @@ mod add;
 mod cat;
 mod completions;
 mod connect;
+pub(crate) mod doctor;
 mod fetch;
 mod gc;
 mod link;
@@ -82,6 +83,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Completions(args) => return completions::run(args),
         Verb::Add(args) => add::check(args)?,
         Verb::Fetch(args) => fetch::check(args)?,
+        Verb::Doctor(doctor) => return doctor::run(output, args.global.socket.as_deref(), doctor).await,
         _ => {}
     }
     let channel = socket::connect(args.global.socket.as_deref()).await?;
@@ -102,7 +104,8 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Status => status::run(&session).await,
         Verb::Verify(args) => verify::run(&session, args).await,
         Verb::Gc(args) => gc::run(&session, args).await,
-        Verb::Completions(args) => completions::run(&args),
+        // Done above.
+        Verb::Completions(_) | Verb::Doctor(_) => Ok(Exit::Done),
     }
 }
 

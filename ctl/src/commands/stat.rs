@@ -69,6 +69,7 @@ fn line(object: &StatResponse) -> Line {
             "pinned": object.pinned,
             "pinned_by_caller": object.pinned_by_caller,
             "private": object.private,
+            "used": object.used,
         }),
     }
 }
@@ -126,6 +127,7 @@ mod tests {
             pinned: true,
             pinned_by_caller: false,
             private: false,
+            used: None,
         };
         let line = line(&object);
         for (key, value) in [

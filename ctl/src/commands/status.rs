@@ -1,9 +1,9 @@
 //! `casctl status`: says who and how the daemon is.
 
 use casd_proto::v1::{
-    AnnounceStatusRequest, AnnounceStatusResponse, Reachability, StatusRequest, StatusResponse,
+    AnnounceStatusRequest, AnnounceStatusResponse, Reachability, StatusRequest, StatusResponse, StoreUsage,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Session, verify};
 use crate::error::{Exit, Failure};
@@ -45,6 +45,7 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
             "reachable": reachable(status),
             "uptime_ms": status.uptime_ms,
             "scrub": status.scrub.as_ref().map(verify::scrub),
+            "store": status.store.as_ref().map(store_json),
             "announce": {
                 "keys": announce.keys,
                 "queued": announce.queued,
@@ -55,6 +56,54 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
             },
         }),
     }
+}
+
+fn store_json(store: &StoreUsage) -> Value {
+    json!({
+        "data_bytes": store.data_bytes,
+        "parity_bytes": store.parity_bytes,
+        "manifest_bytes": store.manifest_bytes,
+        "parity_part_bytes": store.parity_part_bytes,
+        "index_bytes": store.index_bytes,
+        "partial_bytes": store.partial_bytes,
+        "leftover_bytes": store.leftover_bytes,
+        "promised_bytes": store.promised_bytes,
+        "reserve_bytes": store.reserve_bytes,
+        "partials": store.partials,
+        "recovering": store.recovering.map(|at| json!({ "done": at.done, "total": at.total })),
+    })
+}
+
+/// What the store's bytes are, a row a question.
+fn store_rows(store: &StoreUsage) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if let Some(at) = store.recovering {
+        let how_far = match at.total {
+            0 => "is being checked".to_owned(),
+            total => format!("is being made anew: {} of {}", at.done, count(total, "segment")),
+        };
+        rows.push(("index", format!("{how_far}; reads are served, writing waits, counts are not whole")));
+    }
+    let manifests = store.manifest_bytes + store.parity_part_bytes;
+    rows.push((
+        "bytes",
+        format!(
+            "{} data, {} parity, {} manifests, {} index",
+            size(store.data_bytes),
+            size(store.parity_bytes),
+            size(manifests),
+            size(store.index_bytes)
+        ),
+    ));
+    let known = |bytes: Option<u64>| bytes.map_or_else(|| "not counted".to_owned(), size);
+    if store.partials > 0 || store.partial_bytes != Some(0) || store.leftover_bytes != Some(0) {
+        let (partial, leftover) = (known(store.partial_bytes), known(store.leftover_bytes));
+        rows.push(("unfinished", format!("{}, {partial}; leftovers {leftover}", fetches(store.partials))));
+    }
+    if store.promised_bytes > 0 {
+        rows.push(("promised", format!("{} to what is under way", size(store.promised_bytes))));
+    }
+    rows
 }
 
 fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
@@ -70,22 +119,37 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
         ("node", node),
         ("network", format!("{}, {}", status.network, count(status.peers, "peer"))),
         ("store", format!("{}, {}{quota}", count(status.objects, "object"), size(status.stored_bytes))),
-        ("free", size(status.free_bytes)),
+        ("free", free(status)),
         ("announced", format!("{} of {}", announce.done, count(announce.keys, "key"))),
         ("reachable", reachable(status).to_owned()),
         ("ready", if status.ready { "yes" } else { "no" }.to_owned()),
         ("running", format!("{}, casd {}", span(status.uptime_ms), status.version)),
     ];
     rows.extend(status.scrub.iter().map(|scrub| ("scrub", verify::words(scrub))));
+    if let Some(store) = &status.store {
+        rows.splice(3..3, store_rows(store));
+    }
     rows.extend(status.listen_chunk.iter().map(|address| ("chunks at", address.clone())));
     rows.extend(status.listen_dht.iter().map(|address| ("dht at", address.clone())));
     let rows: Vec<String> = rows.iter().map(|(key, value)| format!("{key:10} {}", escaped(value))).collect();
     rows.join("\n")
 }
 
+fn fetches(count: u64) -> String {
+    if count == 1 { "1 fetch".to_owned() } else { format!("{count} fetches") }
+}
+
+fn free(status: &StatusResponse) -> String {
+    match status.store.as_ref().map_or(0, |store| store.reserve_bytes) {
+        0 => size(status.free_bytes),
+        reserve => format!("{}, {} of it kept in reserve", size(status.free_bytes), size(reserve)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use casd_proto::v1::Recovering;
 
     #[test]
     fn json_has_its_documented_keys() {
@@ -116,5 +180,38 @@ mod tests {
             assert_eq!(line.json[key], value, "{key}");
         }
         assert!(line.human.starts_with("node       12D3\n"));
+        assert!(line.json["store"].is_null(), "an older daemon does not say");
+    }
+
+    #[test]
+    fn bytes_are_told_by_kind_and_that_they_are_not_whole() {
+        let store = StoreUsage {
+            data_bytes: 1 << 20,
+            parity_bytes: 2 << 20,
+            manifest_bytes: 4096,
+            parity_part_bytes: 4096,
+            index_bytes: 288,
+            leftover_bytes: Some(0),
+            promised_bytes: 5,
+            reserve_bytes: 1 << 30,
+            partials: 1,
+            recovering: Some(Recovering { done: 3, total: 7 }),
+            ..StoreUsage::default()
+        };
+        let status = StatusResponse { free_bytes: 2 << 30, store: Some(store), ..StatusResponse::default() };
+        let line = line(&status, &AnnounceStatusResponse::default());
+        let said = &line.json["store"];
+        assert_eq!(said["recovering"], json!({ "done": 3, "total": 7 }));
+        assert_eq!((&said["data_bytes"], &said["parity_part_bytes"]), (&json!(1 << 20), &json!(4096)));
+        assert_eq!((&said["partial_bytes"], &said["leftover_bytes"]), (&Value::Null, &json!(0)));
+        for row in [
+            "index      is being made anew: 3 of 7 segments; ",
+            "bytes      1.0 MiB data, 2.0 MiB parity, 8.0 KiB manifests, 288 B index\n",
+            "unfinished 1 fetch, not counted; leftovers 0 B\n",
+            "promised   5 B to what is under way\n",
+            "free       2.0 GiB, 1.0 GiB of it kept in reserve\n",
+        ] {
+            assert!(line.human.contains(row), "{row:?} is not in\n{}", line.human);
+        }
     }
 }

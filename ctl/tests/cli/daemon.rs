@@ -127,8 +127,14 @@ impl Objects for Scripted {
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let hostile =
-            ListedObject { id: ID.into(), name: "x\u{1b}[2J".into(), size: 1, pinned: true, complete: true };
+        let hostile = ListedObject {
+            id: ID.into(),
+            name: "x\u{1b}[2J".into(),
+            size: 1,
+            pinned: true,
+            complete: true,
+            used: None,
+        };
         Ok(Response::new(Box::pin(stream::iter([Ok(ListResponse { objects: vec![hostile] })]))))
     }
 

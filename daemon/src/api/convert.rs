@@ -4,10 +4,10 @@ use casd_proto::v1;
 
 use crate::node::Added;
 use crate::node::Announced;
-use crate::node::State;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
-use crate::node::{Progress, Provider, Stat, Status, Summary};
+use crate::node::{Check, Level, State};
+use crate::node::{Progress, Provider, Stat, Status, Summary, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -30,19 +30,20 @@ pub(super) fn added((added, announced): (Added, Option<Announced>)) -> v1::Added
 }
 
 /// An object in a list.
-pub(super) fn listed(info: ObjectInfo) -> v1::ListedObject {
+pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
     v1::ListedObject {
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
         size: info.length,
         pinned: !info.pins.is_empty(),
         complete: info.state == State::Whole,
+        used,
     }
 }
 
 /// An object, described to `caller`.
 pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
-    let Stat { info, chunks, local_chunks, parity_chunks, local_parity_chunks } = stat;
+    let Stat { info, chunks, local_chunks, parity_chunks, local_parity_chunks, used } = stat;
     v1::StatResponse {
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
@@ -56,6 +57,7 @@ pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
         pinned: !info.pins.is_empty(),
         pinned_by_caller: info.pins.iter().any(|pin| pin.uid == caller.uid),
         private: info.private,
+        used,
     }
 }
 
@@ -154,6 +156,7 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         reachable: v1::Reachability::Unknown.into(),
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         scrub: None,
+        store: Some(store(&status.usage)),
     }
 }
 
@@ -203,5 +206,33 @@ pub(super) fn scrub(status: &ScrubStatus) -> v1::ScrubStatus {
         total_bytes: status.total,
         damaged: status.broken.iter().take(named).cloned().map(broken).collect(),
         unnamed: status.unnamed + (status.broken.len() - named) as u64,
+    }
+}
+
+/// Something that was looked at.
+pub(super) fn check(check: Check) -> v1::Check {
+    let level = match check.level {
+        Level::Ok => v1::CheckLevel::Ok,
+        Level::Warn => v1::CheckLevel::Warn,
+        Level::Fail => v1::CheckLevel::Fail,
+    };
+    v1::Check { name: check.name.to_owned(), level: level.into(), what: check.what, advice: check.advice }
+}
+
+fn store(usage: &Usage) -> v1::StoreUsage {
+    v1::StoreUsage {
+        data_bytes: usage.kinds.data,
+        parity_bytes: usage.kinds.parity,
+        manifest_bytes: usage.kinds.manifests,
+        parity_part_bytes: usage.kinds.parity_parts,
+        index_bytes: usage.index_bytes,
+        partial_bytes: usage.unfinished.map(|bytes| bytes.partial),
+        leftover_bytes: usage.unfinished.map(|bytes| bytes.leftover),
+        promised_bytes: usage.promised,
+        reserve_bytes: usage.reserve,
+        partials: usage.partials,
+        recovering: usage
+            .recovering
+            .map(|(done, total)| v1::Recovering { done: done as u64, total: total as u64 }),
     }
 }

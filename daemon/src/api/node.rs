@@ -46,4 +46,13 @@ impl Node for Service {
         let status = self.0.node.pause_scrub(caller, request.into_inner().paused)?;
         Ok(Response::new(v1::SetScrubResponse { scrub: Some(convert::scrub(&status)) }))
     }
+
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorResponse>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let checks = self.0.node.examine().await.into_iter().map(convert::check).collect();
+        Ok(Response::new(v1::DoctorResponse { checks }))
+    }
 }

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Desk, Role, add, convert, fetch};
 use crate::content::ObjectId;
-use crate::node::{Error, Node};
+use crate::node::{Error, Node, ObjectInfo};
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -63,7 +63,9 @@ impl Objects for Service {
         if object.is_empty() {
             return Ok(Response::new(self.0.until_end(stream::iter(pages(self.0.node.clone())), ())));
         }
-        let one = convert::listed(self.0.node.find(&object)?);
+        let info = self.0.node.find(&object)?;
+        let used = self.0.node.used(&info.id);
+        let one = convert::listed(info, used);
         let answer = stream::once(async move { Ok(v1::ListResponse { objects: vec![one] }) });
         Ok(Response::new(self.0.until_end(answer, ())))
     }
@@ -148,6 +150,10 @@ fn pages(node: Node) -> impl Iterator<Item = Result<v1::ListResponse, Status>> +
     std::iter::from_fn(move || {
         let page = node.list(after);
         after = Some(page.last()?.id);
-        Some(Ok(v1::ListResponse { objects: page.into_iter().map(convert::listed).collect() }))
+        let listed = |info: ObjectInfo| {
+            let used = node.used(&info.id);
+            convert::listed(info, used)
+        };
+        Some(Ok(v1::ListResponse { objects: page.into_iter().map(listed).collect() }))
     })
 }

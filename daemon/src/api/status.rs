@@ -3,6 +3,7 @@
 //! The matches are exhaustive: a new error does not compile until it has a reason here. Messages are the errors' own;
 //! a hint is given only where the message does not say already what to do.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use casd_proto::Reason;
@@ -13,23 +14,30 @@ use crate::node::ErasureError;
 use crate::node::Error;
 use crate::node::FetchError;
 use crate::node::IngestError;
-use crate::node::StoreError;
+use crate::node::{Shortage, StoreError};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        status(of_node(&error), &error)
+        let store = match &error {
+            Error::Ingest(IngestError::Store(store))
+            | Error::Fetch(FetchError::Store(store))
+            | Error::Store(store) => Some(store),
+            _ => None,
+        };
+        status(of_node(&error), &error, store)
     }
 }
 
 impl From<FetchError> for Status {
     fn from(error: FetchError) -> Self {
-        status(of_fetch(&error), &error)
+        let store = if let FetchError::Store(store) = &error { Some(store) } else { None };
+        status(of_fetch(&error), &error, store)
     }
 }
 
 impl From<ErasureError> for Status {
     fn from(error: ErasureError) -> Self {
-        status(of_erasure(&error), &error)
+        status(of_erasure(&error), &error, None)
     }
 }
 
@@ -55,11 +63,38 @@ pub(super) fn broken() -> Status {
 
 const SEE_LOG: &str = "the daemon's log says more";
 
-fn status(reason: Reason, error: &dyn std::error::Error) -> Status {
+fn status(reason: Reason, error: &dyn std::error::Error, store: Option<&StoreError>) -> Status {
     if reason == Reason::Internal {
         tracing::error!(%error, "a call failed");
     }
-    reason.status(error.to_string(), hint(reason))
+    let details = match store {
+        Some(StoreError::Quota(short) | StoreError::DiskFull(short)) => shortage(short),
+        _ => BTreeMap::new(),
+    };
+    reason.status_with(error.to_string(), hint(reason), details)
+}
+
+/// How much there is, for programs: see the README of the API.
+fn shortage(short: &Shortage) -> BTreeMap<String, String> {
+    let pins = short.pins.iter().map(|pin| {
+        serde_json::json!({
+            "id": pin.id.to_string(),
+            "name": pin.name,
+            "bytes": pin.bytes,
+            "uid": pin.uid,
+            "others": pin.others,
+        })
+    });
+    [
+        ("needed_bytes", short.needed.to_string()),
+        ("used_bytes", short.used.to_string()),
+        ("quota_bytes", short.quota.to_string()),
+        ("reserve_bytes", short.reserve.to_string()),
+        ("free_bytes", short.free.to_string()),
+        ("pins", serde_json::Value::from_iter(pins).to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
 }
 
 /// What to do, where no message of this reason says so itself.
@@ -126,8 +161,8 @@ fn of_fetch(error: &FetchError) -> Reason {
 
 fn of_store(error: &StoreError) -> Reason {
     match error {
-        StoreError::Quota { .. } => Reason::Quota,
-        StoreError::DiskFull { .. } => Reason::NoSpace,
+        StoreError::Quota(_) => Reason::Quota,
+        StoreError::DiskFull(_) => Reason::NoSpace,
         StoreError::Io { kind: io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, .. } => {
             Reason::NoSpace
         }
@@ -206,8 +241,8 @@ mod tests {
             (Reason::OutOfRange, FetchError::Range { length: 1, offset: 2 }.into()),
             (Reason::Stopping, FetchError::Stopping.into()),
             (Reason::ReadOnly, FetchError::from(StoreError::ReadOnly { why: why() }).into()),
-            (Reason::Quota, StoreError::Quota { needed: 1, used: 1, quota: 1 }.into()),
-            (Reason::NoSpace, StoreError::DiskFull { needed: 1, free: 1, reserve: 1 }.into()),
+            (Reason::Quota, StoreError::Quota(Box::default()).into()),
+            (Reason::NoSpace, StoreError::DiskFull(Box::default()).into()),
             (Reason::NoSpace, io(io::ErrorKind::QuotaExceeded).into()),
             (Reason::Privacy, StoreError::Privacy { private: true }.into()),
             (Reason::Internal, io(io::ErrorKind::Other).into()),

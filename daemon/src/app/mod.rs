@@ -30,7 +30,7 @@ use crate::support::systemd::Notifier;
 use crate::support::task::Tasks;
 use crate::upkeep::{Announcer, Mender, Scrubber};
 use crate::wire::{self, Listener, Wire};
-use crate::{api, dht, erasure, peer};
+use crate::{api, dht, erasure, peer, upkeep};
 
 /// How long each of the two families of tasks may take to end: with the API's two seconds before them, all stays under
 /// the 5 s that people wait.
@@ -196,6 +196,7 @@ impl House {
             Mender { store: store.clone(), pool: pool.clone(), fetcher: fetcher.clone(), key: key.clone() };
         let scrubber = Scrubber::start(settings::scrubbing(config), mender, &above);
         tasks::report_damage(&store, scrubber.clone(), &below);
+        upkeep::keep_used(store.clone(), &below);
         let node = Node::new(crate::node::Parts {
             ingest: Ingest::new(store.clone(), pool, key, above.clone()),
             store,

@@ -204,6 +204,7 @@ impl Fetcher {
         let parts = Arc::clone(&self.parts);
         self.parts.tasks.spawn("fetch", async move {
             let stop = parts.tasks.clone();
+            parts.store.touch(&request.id);
             let done = tokio::select! {
                 done = job::run(parts, request, out.clone()) => done,
                 () = out.closed() => return,

@@ -36,7 +36,7 @@ pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added};
 pub use crate::peer::{Announced, Key, PeerAddr, Provider};
 pub use crate::store::Error as StoreError;
-pub use crate::store::{Collected, ObjectInfo, State};
+pub use crate::store::{Check, Collected, Level, ObjectInfo, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
 
 /// Who asks.

@@ -30,6 +30,8 @@ pub struct Stat {
     pub parity_chunks: u64,
     /// Parity chunks that are here.
     pub local_parity_chunks: u64,
+    /// When it was last read, in Unix seconds, to the hour.
+    pub used: Option<u64>,
 }
 
 /// A chunk in a list.
@@ -82,6 +84,12 @@ impl Node {
         self.store().objects(after, PAGE)
     }
 
+    /// When an object was last read, in Unix seconds, to the hour.
+    #[must_use]
+    pub fn used(&self, id: &ObjectId) -> Option<u64> {
+        self.store().used(id)
+    }
+
     /// Describes an object.
     ///
     /// # Errors
@@ -97,6 +105,7 @@ impl Node {
             local_chunks: local.ok_or(Error::Damaged(info.id))?,
             parity_chunks: held.len() as u64,
             local_parity_chunks: held.iter().filter(|held| **held).count() as u64,
+            used: self.store().used(&info.id),
             info,
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Error, Node};
+use super::{Check, Error, Node};
 use crate::peer::{Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, Unconnected};
 use crate::upkeep;
 
@@ -130,6 +130,11 @@ impl Node {
             read_only: self.parts.store.is_read_only(),
             uptime: self.about().started.elapsed(),
         })
+    }
+
+    /// Looks at the state folder and how the store is; see [`crate::store::Store::examine`].
+    pub async fn examine(&self) -> Vec<Check> {
+        self.parts.store.examine().await
     }
 
     /// Where announcing stands.

@@ -92,6 +92,7 @@ impl Serve {
         if !self.is_public(object) {
             return None;
         }
+        self.store.touch(object);
         if let Some(known) = self.recall(object) {
             return Some(known);
         }
@@ -141,7 +142,13 @@ impl Serve {
             return Answer::NotFound;
         }
         match told(self.store.chunk(&chunk).await).flatten() {
-            Some(chunk) => Answer::Found(chunk),
+            Some(chunk) => {
+                // What is hashed plainly may be an object of its own; of others the manifest was asked for.
+                if let Some(object) = chunk.id().whole_object(chunk.place()) {
+                    self.store.touch(&object);
+                }
+                Answer::Found(chunk)
+            }
             None => Answer::NotFound,
         }
     }

@@ -300,7 +300,7 @@ impl Writer {
         // A full disk is no failing disk: what was written of the run is cut off, and nobody was told of it.
         let cut = || active.file.truncate(active.offset).and_then(|()| active.file.sync());
         if is_full(&error) && cut().is_ok() {
-            return Err(Error::DiskFull { needed: run.bytes, free: 0, reserve: 0 });
+            return Err(self.catalog.space.disk_full(run.bytes));
         }
         Err(self.health.fail("write a segment", &error))
     }

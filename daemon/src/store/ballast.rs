@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 
-const FILE: &str = "ballast";
+pub(super) const FILE: &str = "ballast";
 
 /// It is not made where less than so many times its size stays free.
 const SPARE: u64 = 16;

@@ -252,8 +252,8 @@ impl Catalog {
         let mut fresh = self.fresh();
         fresh.written.extend(records.iter().copied());
         drop(fresh);
-        for (_, entry) in records {
-            self.space.add(entry);
+        for (key, entry) in records {
+            self.space.add(key, entry);
         }
     }
 

@@ -21,7 +21,7 @@ impl Store {
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
     pub(super) async fn copy_forward(&self) -> Result<u64, Error> {
         let inner = &self.inner;
-        let before = inner.catalog.space.stored_and_used().0;
+        let before = inner.catalog.space.account().stored;
         for number in inner.catalog.half_retired(inner.appender.segment()) {
             let live = self.blocking(move |inner| inner.catalog.live_in(number)).await?;
             let cost: u64 = live.iter().map(|(_, entry)| space::cost(entry.length, entry.zero)).sum();
@@ -38,7 +38,7 @@ impl Store {
             // What waits for the disk enters the copies in the index, and retires the others.
             inner.appender.durable(last).await?;
         }
-        Ok(before.saturating_sub(inner.catalog.space.stored_and_used().0))
+        Ok(before.saturating_sub(inner.catalog.space.account().stored))
     }
 }
 

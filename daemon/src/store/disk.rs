@@ -22,6 +22,21 @@ use super::table::Table;
 
 pub use real::Real;
 
+/// What a folder is, and what it is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Whom it belongs to.
+    pub owner: u32,
+    /// Whom this process runs as.
+    pub user: u32,
+    /// Its mode, without its type.
+    pub mode: u32,
+    /// Names in it that others than the owner may read or write.
+    pub open: Vec<String>,
+    /// The file system's type, such as `ext4`; a hexadecimal number where it has no name here.
+    pub system: String,
+}
+
 /// A folder on a file system.
 pub trait Disk: Send + Sync {
     /// What to call the folder in messages.
@@ -50,6 +65,9 @@ pub trait Disk: Send + Sync {
 
     /// Names in a folder.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// What the folder is.
+    fn around(&self) -> io::Result<Around>;
 
     /// Bytes free for this user.
     fn free(&self) -> io::Result<u64>;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::shortage::Shortage;
 use crate::content;
 
 /// What went wrong, to what, and what helps. Cheap to clone: one failed write answers many callers.
@@ -40,29 +41,11 @@ pub enum Error {
         why: &'static str,
     },
     /// The quota does not allow it.
-    #[error(
-        "the store's quota is used up: {needed} bytes more, {used} of {quota} bytes in use; remove objects or raise store.quota"
-    )]
-    Quota {
-        /// Bytes asked for.
-        needed: u64,
-        /// Bytes in use, with those promised to others.
-        used: u64,
-        /// The limit.
-        quota: u64,
-    },
+    #[error("the store's quota is used up: {}; remove or unpin some, or raise store.quota", .0.of_quota())]
+    Quota(Box<Shortage>),
     /// The file system has no room, or what it has is kept in reserve.
-    #[error(
-        "not enough space on the file system: {needed} bytes more, {free} free, {reserve} kept in reserve; free some space or remove objects"
-    )]
-    DiskFull {
-        /// Bytes asked for.
-        needed: u64,
-        /// Bytes free.
-        free: u64,
-        /// Bytes that are to stay free.
-        reserve: u64,
-    },
+    #[error("not enough space on the file system: {}; remove or unpin some, or free some space", .0.of_disk())]
+    DiskFull(Box<Shortage>),
     /// A write failed earlier. What is stored can still be read.
     #[error("the store is read-only since {why}; check the disk, then restart casd")]
     ReadOnly {
@@ -113,7 +96,7 @@ impl Error {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         match self {
-            Self::Quota { .. } | Self::DiskFull { .. } => true,
+            Self::Quota(_) | Self::DiskFull(_) => true,
             Self::Io { kind, .. } => is_full_kind(*kind),
             _ => false,
         }

@@ -21,6 +21,8 @@ use super::record::{Key, Kind};
 use super::recover;
 use super::segment::Segments;
 use super::space::Space;
+use super::usage::Survey;
+use super::used::Used;
 use super::{Error, open};
 use crate::content::{CHUNK_LEN, ObjectId};
 use crate::support::pool::Pool;
@@ -67,25 +69,6 @@ impl Default for Options {
     }
 }
 
-/// What is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of records on disk: payloads with their headers and padding.
-    pub stored_bytes: u64,
-    /// Bytes that count against the quota: the same with the index.
-    pub used_bytes: u64,
-    /// Whole objects.
-    pub objects: u64,
-    /// Objects that are being fetched.
-    pub partials: u64,
-    /// The quota, 0 for none.
-    pub quota: u64,
-    /// Bytes free on the file system.
-    pub free: u64,
-    /// While the index is checked or made anew: segments that are scanned, and all. The counts are not whole yet.
-    pub recovering: Option<(usize, usize)>,
-}
-
 /// An open store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -99,11 +82,19 @@ pub(super) struct Inner {
     pub(super) appender: Appender,
     pub(super) ledger: Ledger,
     pub(super) health: Arc<Health>,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     /// The appender's and the ledger's tasks.
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
+    /// What was counted last of what no whole object needs.
+    pub(super) survey: Arc<Survey>,
+    /// When objects were last read.
+    pub(super) used: Used,
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
+    /// The last run did not end in order.
+    pub(super) unclean: bool,
+    /// Held while the state folder is looked at.
+    pub(super) examined: tokio::sync::Mutex<()>,
     /// How far the index is.
     pub(super) gauge: Arc<Gauge>,
     /// When room was last looked for in vain. Held while it is looked for.
@@ -137,6 +128,7 @@ impl Store {
             Fact::Removed(id) => drop(objects.remove(&id)),
         })?;
         let segments = Segments::list(Arc::clone(&disk)).map_err(Error::io("list segments"))?;
+        let unclean = health.closed().is_none() && !segments.numbers().is_empty();
         let gauge = Arc::new(Gauge::new());
         let index = Index::open(disk.as_ref(), options.index_cache, &key, Arc::clone(&gauge));
         let space = Space::new(Arc::clone(&disk), options.quota, options.reserve);
@@ -153,7 +145,24 @@ impl Store {
         let ledger = Ledger::start((journal, objects), Arc::clone(&health), ballast, pool.clone(), &tasks);
         let damage = Mutex::new(Some(damage));
         let in_vain = tokio::sync::Mutex::new(None);
-        let inner = Inner { pool, catalog, appender, ledger, health, disk, tasks, damage, gauge, in_vain };
+        let survey = Arc::new(Survey::default());
+        let used = Used::open(disk.as_ref(), key);
+        let inner = Inner {
+            pool,
+            catalog,
+            appender,
+            ledger,
+            health,
+            disk,
+            tasks,
+            survey,
+            used,
+            unclean,
+            examined: tokio::sync::Mutex::new(()),
+            damage,
+            gauge,
+            in_vain,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -166,6 +175,7 @@ impl Store {
         let running = self.inner.tasks.drain(CLOSE_WITHIN).await;
         self.blocking(move |inner| {
             inner.appender.finish()?;
+            inner.save_used();
             // It is a cache: the next start makes of it what it can.
             let _ = inner.catalog.index.flush();
             // An index that is not whole is checked again by the next start.
@@ -273,23 +283,7 @@ impl Store {
             }
             Ok(true)
         };
-        self.inner.ledger.change(change).await
-    }
-
-    /// What is in use.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the file system does not tell its free space.
-    pub async fn usage(&self) -> Result<Usage, Error> {
-        self.blocking(|inner| {
-            let (stored_bytes, used_bytes) = inner.catalog.space.stored_and_used();
-            let (objects, partials) = inner.ledger.count();
-            let free = inner.disk.free().map_err(Error::io("ask for the free space"))?;
-            let quota = inner.catalog.space.quota();
-            let recovering = inner.gauge.working();
-            Ok(Usage { stored_bytes, used_bytes, objects, partials, quota, free, recovering })
-        })
-        .await
+        self.inner.change(change).await
     }
 
     /// Whether a write has failed, so that nothing more is written until casd is restarted.
@@ -306,6 +300,17 @@ impl Store {
 }
 
 impl Inner {
+    /// As [`Ledger::change`]; a refusal for want of room says what takes it.
+    pub(super) async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut super::ledger::Draft<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.ledger.change(change).await {
+            Err(error) => Err(self.explained(error).await),
+            done => done,
+        }
+    }
+
     /// Whether the index names every record.
     pub(super) fn is_whole(&self) -> bool {
         self.gauge.is_whole()

@@ -18,8 +18,8 @@ const CLEAN: &str = "CLEAN";
 pub(super) struct Health {
     /// Where the marker is.
     disk: Arc<dyn Disk>,
-    /// The first failed write, in words; set once.
-    failed: OnceLock<String>,
+    /// The first failed write, in words, and when in Unix seconds; set once.
+    failed: OnceLock<(String, u64)>,
     /// Whether the marker is on disk.
     clean: Mutex<bool>,
     /// What the marker says.
@@ -82,15 +82,20 @@ impl Health {
 
     /// Makes the store read-only, and gives the error to answer with.
     pub(super) fn fail(&self, what: &str, error: &io::Error) -> Error {
-        let why = self.failed.get_or_init(|| {
+        let (why, _) = self.failed.get_or_init(|| {
             tracing::error!(%error, "could not {what}; the store is read-only until casd is restarted");
-            format!("it could not {what}: {error}")
+            (format!("it could not {what}: {error}"), super::now())
         });
         Error::ReadOnly { why: why.clone() }
     }
 
     /// Whether the store may write.
     pub(super) fn check(&self) -> Result<(), Error> {
-        self.failed.get().map_or(Ok(()), |why| Err(Error::ReadOnly { why: why.clone() }))
+        self.failed.get().map_or(Ok(()), |(why, _)| Err(Error::ReadOnly { why: why.clone() }))
+    }
+
+    /// What made the store read-only, and when in Unix seconds.
+    pub(super) fn failed(&self) -> Option<&(String, u64)> {
+        self.failed.get()
     }
 }

@@ -16,6 +16,7 @@
 //! length (4), place (8), little endian.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::Error;
@@ -161,6 +162,8 @@ impl Sum {
 /// The open index. Calls block for a moment, and for a read of a page when it is not in memory.
 pub(super) struct Index {
     table: RwLock<Arc<dyn Table>>,
+    /// The table is not on disk.
+    in_memory: AtomicBool,
     /// Told when the table fails.
     gauge: Arc<Gauge>,
     /// Seals checkpoints.
@@ -182,12 +185,13 @@ impl Index {
             disk.discard_table().map_err(Error::io("put the index aside"))?;
             claim(disk.table(cache))
         });
+        let in_memory = AtomicBool::new(opened.is_err());
         let (table, found) = opened.unwrap_or_else(|error| {
             tracing::warn!(%error, "the index cannot be kept on disk; it is in memory until the next start");
             let table: Arc<dyn Table> = Arc::new(Memory::default());
             (table, Sum::default())
         });
-        Self { table: RwLock::new(table), gauge, key: *store, sum: Mutex::new(found), found }
+        Self { table: RwLock::new(table), in_memory, gauge, key: *store, sum: Mutex::new(found), found }
     }
 
     /// Marks a new table as this store's; refuses another's. Gives the sum that is written in it.
@@ -224,10 +228,16 @@ impl Index {
             // First this, so that nobody takes what the new one does not name for missing.
             self.gauge.break_down();
             *slot = Arc::new(Memory::default());
+            self.in_memory.store(true, Ordering::Release);
         }
         let table = Arc::clone(&slot);
         drop(slot);
         call(table.as_ref())
+    }
+
+    /// Whether the disk refused it, so that it is in memory until the next start.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.in_memory.load(Ordering::Acquire)
     }
 
     fn sums(&self) -> MutexGuard<'_, Sum> {

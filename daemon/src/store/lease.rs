@@ -108,7 +108,11 @@ impl Lease {
         match space.promise(cost) {
             Err(error) if error.is_no_space() => {
                 let store = Store { inner: Arc::clone(&self.store) };
-                if store.relieve(cost).await? { space.promise(cost) } else { Err(error) }
+                let again = if store.relieve(cost).await? { space.promise(cost) } else { Err(error) };
+                match again {
+                    Err(error) => Err(self.store.explained(error).await),
+                    promised => promised,
+                }
             }
             promised => promised,
         }
@@ -171,7 +175,10 @@ impl Lease {
                 Err(_) => room.merge(self.promise(cost - room.left()).await?),
             }
         }
-        let (put, ticket) = store.appender.append(record).await?;
+        let (put, ticket) = match store.appender.append(record).await {
+            Ok(done) => done,
+            Err(error) => return Err(store.explained(error).await),
+        };
         // Either the record is counted by now, or its room is given back.
         drop(room);
         self.ticket.fetch_max(ticket, Ordering::AcqRel);
@@ -210,7 +217,6 @@ impl Lease {
         self.store.require_first_record(&object).await?;
         self.sync().await?;
         self.store
-            .ledger
             .change(move |draft| {
                 let Some(mut info) = draft.get(&object.id).cloned() else {
                     draft.set(object.into_info(State::Whole));
@@ -234,7 +240,6 @@ impl Lease {
     pub async fn partial(&self, object: NewObject) -> Result<Committed, Error> {
         object.check()?;
         self.store
-            .ledger
             .change(move |draft| {
                 match draft.get(&object.id).cloned() {
                     Some(info) if info.state == State::Whole => Ok(Committed::Present),

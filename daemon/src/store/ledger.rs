@@ -18,6 +18,7 @@ use super::error::is_full;
 use super::health::Health;
 use super::journal::{Fact, Journal};
 use super::object::{ObjectInfo, State};
+use super::shortage::{LargePin, Shortage};
 use crate::content::ObjectId;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
@@ -154,6 +155,20 @@ impl Ledger {
         self.objects().values().filter(|info| matches(info)).cloned().collect()
     }
 
+    /// The largest pinned objects, the largest first.
+    pub(super) fn largest_pins(&self, count: usize) -> Vec<LargePin> {
+        let objects = self.objects();
+        let mut largest: Vec<&ObjectInfo> = Vec::with_capacity(count + 1);
+        for info in objects.values().filter(|info| !info.pins.is_empty()) {
+            let at = largest.partition_point(|other| other.length >= info.length);
+            if at < count {
+                largest.insert(at, info);
+                largest.truncate(count);
+            }
+        }
+        largest.into_iter().map(LargePin::of).collect()
+    }
+
     /// Number of objects, whole and partial.
     pub(super) fn count(&self) -> (u64, u64) {
         let objects = self.objects();
@@ -265,7 +280,7 @@ impl Shared {
         }
         if let Err(error) = written {
             if is_full(&error) && journal.cut().is_ok() {
-                return Err(Error::DiskFull { needed: 4096, free: 0, reserve: 0 });
+                return Err(Error::DiskFull(Box::new(Shortage { needed: 4096, ..Shortage::default() })));
             }
             return Err(self.health.fail("write the journal", &error));
         }

@@ -12,6 +12,7 @@ mod ballast;
 mod catalog;
 mod compact;
 mod disk;
+mod doctor;
 mod error;
 mod format;
 mod handle;
@@ -34,24 +35,31 @@ mod scan;
 mod scanner;
 mod scrub;
 mod segment;
+mod shortage;
 mod space;
 mod table;
+mod usage;
+mod used;
 
 #[cfg(test)]
 mod tests;
 
 pub use append::Put;
 pub use catalog::Damage;
-pub use disk::{Disk, File, Real};
+pub use disk::{Around, Disk, File, Real};
+pub use doctor::{Check, Level};
 pub use error::Error;
-pub use handle::{Options, Sizes, Store, Usage};
+pub use handle::{Options, Sizes, Store};
 pub use lease::{Committed, Item, Lease};
 pub use ledger::Found;
 pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};
 pub use record::Kind;
 pub use remove::{Collected, Removed};
 pub use scrub::{Cursor, Proved, RecordName, Scrub};
+pub use shortage::{LargePin, Shortage};
+pub use space::Kinds;
 pub use table::{Change, Table};
+pub use usage::{Unfinished, Usage};
 
 use handle::Inner;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::disk::Disk;
 use super::record::StoreKey;
-use super::{Error, format, journal, segment};
+use super::{Error, doctor, format, journal, segment, used};
 
 /// Makes the folders and takes the lock.
 pub(super) fn prepare(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, Error> {
@@ -20,7 +20,7 @@ pub(super) fn prepare(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, Error> {
     for name in [segment::FOLDER, journal::FOLDER] {
         disk.create_dir(Path::new(name)).map_err(folder)?;
     }
-    for name in [format::TEMPORARY, journal::TEMPORARY] {
+    for name in [format::TEMPORARY, journal::TEMPORARY, used::TEMPORARY, doctor::TEMPORARY] {
         match disk.unlink(Path::new(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(folder(error)),
             _ => {}

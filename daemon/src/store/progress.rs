@@ -67,6 +67,14 @@ impl Gauge {
         }
     }
 
+    /// Why the index could not be brought up.
+    pub(super) fn failed(&self) -> Option<Error> {
+        match &*self.progress.borrow() {
+            Progress::Failed(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
     /// Waits until the index names every record.
     pub(super) async fn whole(&self) -> Result<(), Error> {
         if self.is_whole() {

@@ -203,8 +203,8 @@ impl Recovery {
     fn check(&self) -> Result<bool, Error> {
         let index = &self.catalog.index;
         let (mut tally, mut spots) = (Tally::default(), Vec::new());
-        let sum = index.each(|_, entry| {
-            tally.add(&entry);
+        let sum = index.each(|key, entry| {
+            tally.add(&key, &entry);
             if self.closed.is_none() {
                 spots.push(entry.spot);
             }
@@ -252,7 +252,7 @@ impl Recovery {
             if is_stale(&key, &entry) {
                 stale.push((key, entry));
             } else {
-                tally.add(&entry);
+                tally.add(&key, &entry);
             }
             Ok(())
         })?;
@@ -292,8 +292,8 @@ impl Recovery {
             return Ok(Some(other));
         }
         catalog.index.enter(&[(*key, other)], None)?;
-        catalog.space.add(&other);
-        catalog.space.subtract(&named);
+        catalog.space.add(key, &other);
+        catalog.space.subtract(key, &named);
         Ok(Some(named))
     }
 
@@ -304,7 +304,7 @@ impl Recovery {
         self.twice.dedup();
         for (key, entry) in std::mem::take(&mut self.twice) {
             if let Some(loser) = self.settle(&key, entry)? {
-                self.catalog.space.add(&loser);
+                self.catalog.space.add(&key, &loser);
                 losers.push((key, loser));
             }
         }

@@ -1,8 +1,8 @@
 //! Making room when the quota or the disk has none: what nobody promised to keep goes.
 //!
 //! Owns: what goes first. Leftovers of adds and fetches that did not end, of whatever age; then objects without a pin,
-//! those that have been here longest first, only as many as it takes. Refuses: what is pinned, and what a lease holds.
-//! Survives a crash: each object goes as [`Store::remove`] lets it go.
+//! those that nobody has read for longest first, only as many as it takes. Refuses: what is pinned, and what a lease
+//! holds. Survives a crash: each object goes as [`Store::remove`] lets it go.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use super::Error;
 use super::handle::Store;
 use super::ledger::Draft;
 use super::object::{ObjectInfo, State};
+use super::space::cost_of_freed;
 
 /// Looking through everything for nothing is not done again before this.
 const REST: Duration = Duration::from_secs(10);
@@ -25,7 +26,8 @@ impl Store {
         if in_vain.is_some_and(|at| at.elapsed() < REST) {
             return Ok(false);
         }
-        let mut freed = self.blocking(|inner| inner.sweep_orphans(super::now(), 0)).await?.1;
+        // As `needed` counts, or one object more than it takes would go for the sake of an entry of the index.
+        let mut freed = cost_of_freed(self.blocking(|inner| inner.sweep_orphans(super::now(), 0)).await?.1);
         let unpinned = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
         let mut cached = self.inner.ledger.select(unpinned);
         cached.retain(|info| !self.inner.is_leased(info));
@@ -34,7 +36,7 @@ impl Store {
             // Nothing is let go of for what will not fit anyway.
             cached.clear();
         }
-        cached.sort_by_key(|info| (info.state == State::Whole, info.added));
+        cached.sort_by_cached_key(|info| (info.state == State::Whole, self.inner.last_used(info)));
         for info in cached {
             if freed >= needed {
                 break;
@@ -48,8 +50,8 @@ impl Store {
                 }
                 Ok(goes)
             };
-            if self.inner.ledger.change(change).await? {
-                freed += self.blocking(move |inner| inner.sweep(&[info])).await?;
+            if self.inner.change(change).await? {
+                freed += cost_of_freed(self.blocking(move |inner| inner.sweep(&[info])).await?);
             }
         }
         freed += self.copy_forward().await?;

@@ -78,7 +78,7 @@ impl Store {
             draft.remove(id);
             Ok((Removed::Removed { freed: 0 }, Some(info)))
         };
-        match self.inner.ledger.change(change).await? {
+        match self.inner.change(change).await? {
             (_, Some(info)) => {
                 self.inner.whole().await?;
                 let freed =
@@ -108,7 +108,7 @@ impl Store {
                 }
                 Ok(due)
             };
-            due = self.inner.ledger.change(change).await?;
+            due = self.inner.change(change).await?;
         }
         let ids = |state| due.iter().filter(|info| info.state == state).map(|info| info.id).collect();
         let mut collected =

@@ -154,8 +154,8 @@ impl Catalog {
             fresh.hidden.remove(&entry.spot);
         }
         drop(fresh);
-        for (_, entry) in retired {
-            self.space.subtract(entry);
+        for (key, entry) in retired {
+            self.space.subtract(key, entry);
         }
         Ok(())
     }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Error;
 use super::disk::Disk;
 use super::index::Entry;
-use super::record::{BLOCK, footprint};
+use super::record::{BLOCK, Key, Kind, footprint};
+use super::shortage::Shortage;
 use crate::content::CHUNK_LEN;
 
 /// What an entry costs in the index: sled was measured at 277 bytes.
@@ -18,6 +19,11 @@ const INDEX_ENTRY: u64 = 288;
 /// What a record of `length` bytes costs against the quota.
 pub(super) fn cost(length: u32, zero: bool) -> u64 {
     footprint(length, zero) + INDEX_ENTRY
+}
+
+/// What records of `freed` bytes cost at least: their entries come on top.
+pub(super) fn cost_of_freed(freed: u64) -> u64 {
+    freed.saturating_add(freed.div_ceil(CHUNK_LEN + BLOCK).saturating_mul(INDEX_ENTRY))
 }
 
 /// What `bytes` of an object's data cost at most: a header, padding and an entry a chunk.
@@ -35,17 +41,59 @@ pub(super) struct Space {
     counts: Mutex<Counts>,
 }
 
+/// Bytes of records by what they hold: payloads with their headers and padding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// Chunks of objects.
+    pub data: u64,
+    /// Parity chunks.
+    pub parity: u64,
+    /// Manifests: tops and pages.
+    pub manifests: u64,
+    /// Parity parts and their pages.
+    pub parity_parts: u64,
+}
+
+impl Kinds {
+    fn of(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::Data => &mut self.data,
+            Kind::Parity => &mut self.parity,
+            // Trees are stored as objects, and a footer is never counted.
+            Kind::Top | Kind::Page | Kind::Tree | Kind::Footer => &mut self.manifests,
+            Kind::ParityPart | Kind::ParityPage => &mut self.parity_parts,
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.data + self.parity + self.manifests + self.parity_parts
+    }
+}
+
+/// What is counted, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Account {
+    /// Bytes of records by kind.
+    pub(super) kinds: Kinds,
+    /// Bytes of records.
+    pub(super) stored: u64,
+    /// Bytes that the index is charged with.
+    pub(super) index: u64,
+    /// Bytes promised and not yet used.
+    pub(super) promised: u64,
+}
+
 /// Records counted one by one.
 #[derive(Default)]
 pub(super) struct Tally {
-    stored: u64,
+    kinds: Kinds,
     records: u64,
     live: BTreeMap<u32, u64>,
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, entry: &Entry) {
-        self.stored += entry.footprint();
+    pub(super) fn add(&mut self, key: &Key, entry: &Entry) {
+        *self.kinds.of(key.kind) += entry.footprint();
         self.records += 1;
         *self.live.entry(entry.spot.segment).or_default() += entry.footprint();
     }
@@ -53,8 +101,8 @@ impl Tally {
 
 #[derive(Default)]
 struct Counts {
-    /// Bytes of records in segments.
-    stored: u64,
+    /// Bytes of records in segments, by what they hold.
+    kinds: Kinds,
     /// Number of records.
     records: u64,
     /// Bytes promised and not yet used.
@@ -65,7 +113,7 @@ struct Counts {
 
 impl Counts {
     fn used(&self) -> u64 {
-        self.stored + self.records * INDEX_ENTRY
+        self.kinds.sum() + self.records * INDEX_ENTRY
     }
 }
 
@@ -79,17 +127,18 @@ impl Space {
     }
 
     /// A record is there now.
-    pub(super) fn add(&self, entry: &Entry) {
+    pub(super) fn add(&self, key: &Key, entry: &Entry) {
         let mut counts = self.counts();
-        counts.stored += entry.footprint();
+        *counts.kinds.of(key.kind) += entry.footprint();
         counts.records += 1;
         *counts.live.entry(entry.spot.segment).or_default() += entry.footprint();
     }
 
     /// A record is gone.
-    pub(super) fn subtract(&self, entry: &Entry) {
+    pub(super) fn subtract(&self, key: &Key, entry: &Entry) {
         let mut counts = self.counts();
-        counts.stored = counts.stored.saturating_sub(entry.footprint());
+        let bytes = counts.kinds.of(key.kind);
+        *bytes = bytes.saturating_sub(entry.footprint());
         counts.records = counts.records.saturating_sub(1);
         let live = counts.live.entry(entry.spot.segment).or_default();
         *live = live.saturating_sub(entry.footprint());
@@ -106,17 +155,35 @@ impl Space {
     /// Counts anew: these records are there, and no others.
     pub(super) fn recount(&self, tally: Tally) {
         let mut counts = self.counts();
-        (counts.stored, counts.records, counts.live) = (tally.stored, tally.records, tally.live);
+        (counts.kinds, counts.records, counts.live) = (tally.kinds, tally.records, tally.live);
     }
 
-    /// Bytes of records, and those counted against the quota.
-    pub(super) fn stored_and_used(&self) -> (u64, u64) {
+    /// What is counted now.
+    pub(super) fn account(&self) -> Account {
         let counts = self.counts();
-        (counts.stored, counts.used())
+        Account {
+            kinds: counts.kinds,
+            stored: counts.kinds.sum(),
+            index: counts.records * INDEX_ENTRY,
+            promised: counts.promised,
+        }
     }
 
-    pub(super) fn quota(&self) -> u64 {
-        self.quota
+    /// The quota, 0 for none, and what is to stay free.
+    pub(super) fn limits(&self) -> (u64, u64) {
+        (self.quota, self.reserve)
+    }
+
+    fn shortage(&self, needed: u64, used: u64, free: u64) -> Shortage {
+        Shortage { needed, used, quota: self.quota, reserve: self.reserve, free, pins: Vec::new() }
+    }
+
+    /// What is to be said when the disk itself had no room for so many bytes.
+    pub(super) fn disk_full(&self, needed: u64) -> Error {
+        let counts = self.counts();
+        let used = counts.used().saturating_add(counts.promised);
+        drop(counts);
+        Error::DiskFull(Box::new(self.shortage(needed, used, self.disk.free().unwrap_or(0))))
     }
 
     /// Promises `cost` bytes until they are used or the promise is dropped.
@@ -125,11 +192,11 @@ impl Space {
         let mut counts = self.counts();
         let used = counts.used().saturating_add(counts.promised);
         if self.quota != 0 && used.saturating_add(cost) > self.quota {
-            return Err(Error::Quota { needed: cost, used, quota: self.quota });
+            return Err(Error::Quota(Box::new(self.shortage(cost, used, free))));
         }
         let spoken_for = counts.promised.saturating_add(self.reserve);
         if spoken_for.saturating_add(cost) > free {
-            return Err(Error::DiskFull { needed: cost, free, reserve: self.reserve });
+            return Err(Error::DiskFull(Box::new(self.shortage(cost, used, free))));
         }
         counts.promised += cost;
         Ok(Promise { space: Arc::clone(self), left: cost })

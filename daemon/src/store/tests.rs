@@ -2,6 +2,7 @@
 
 mod crash;
 mod generated;
+mod keeping;
 mod scrub;
 mod sim;
 
@@ -168,7 +169,7 @@ async fn a_quota_is_hard_and_what_is_not_used_comes_back() {
     let store = open_on(Arc::new(disk), 4 << 20).unwrap();
     let lease = store.lease();
     lease.reserve(3 << 20).await.unwrap();
-    assert!(matches!(lease.reserve(2 << 20).await, Err(Error::Quota { .. })));
+    assert!(matches!(lease.reserve(2 << 20).await, Err(Error::Quota(_))));
     assert!(store.lease().reserve(2 << 20).await.unwrap_err().is_no_space());
     drop(lease);
     let lease = store.lease();
@@ -177,7 +178,7 @@ async fn a_quota_is_hard_and_what_is_not_used_comes_back() {
         lease.put(Item::Chunk(single(seed, CHUNK).0)).await.unwrap();
     }
     let full = lease.put(Item::Chunk(single(4, CHUNK).0)).await;
-    assert!(matches!(full, Err(Error::Quota { .. })));
+    assert!(matches!(full, Err(Error::Quota(_))));
     drop(lease);
     let usage = store.usage().await.unwrap();
     assert_eq!(usage.stored_bytes, 3 * (CHUNK as u64 + 4096));

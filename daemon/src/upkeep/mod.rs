@@ -8,8 +8,10 @@ mod announce;
 mod mend;
 mod run;
 mod scrub;
+mod used;
 
 pub use announce::{Announcer, Options, Policy, Status};
 pub use mend::Mender;
 pub use run::{Broken, Tally};
 pub use scrub::{Event as VerifyEvent, Options as ScrubOptions, Scrubber, Status as ScrubStatus};
+pub use used::keep_used;

@@ -31,14 +31,17 @@ async fn an_object_comes_back_until_it_is_removed() {
         assert_eq!(reason(daemon.cat(&added.id, length + 1, None).await), "OUT_OF_RANGE");
         assert_eq!(daemon.cat(&id_of(b""), 0, None).await.unwrap(), b"");
 
+        let listed = daemon.list("").await.unwrap();
+        assert!(listed[0].used.is_some(), "it has been read");
         let expected = v1::ListedObject {
             id: added.id.clone(),
             name: "hole.bin".to_owned(),
             size: length,
             pinned: true,
             complete: true,
+            used: listed[0].used,
         };
-        assert_eq!(daemon.list("").await.unwrap(), std::slice::from_ref(&expected));
+        assert_eq!(listed, std::slice::from_ref(&expected));
         assert_eq!(daemon.list("hole.bin").await.unwrap(), [expected]);
 
         let mut objects = daemon.objects();

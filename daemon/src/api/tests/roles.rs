@@ -26,6 +26,7 @@ const ROLES: &[(&str, Role)] = &[
     ("Node.Status", Role::Read),
     ("Node.Verify", Role::Admin),
     ("Node.SetScrub", Role::Admin),
+    ("Node.Doctor", Role::Read),
 ];
 
 /// The services' sources.

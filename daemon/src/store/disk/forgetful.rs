@@ -21,7 +21,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::io::Errno;
 
-use super::{Disk, Error, File, Table};
+use super::{Around, Disk, Error, File, Table};
 use content::{Content, Shared};
 use file::Open;
 use table::Model;
@@ -388,6 +388,10 @@ impl Disk for Forgetful {
         let inside = self.inside();
         let here = inside.seen.keys().filter(|file| file.parent() == Some(path));
         Ok(here.filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect())
+    }
+
+    fn around(&self) -> io::Result<Around> {
+        Ok(Around { mode: 0o700, system: "memory".to_owned(), ..Around::default() })
     }
 
     fn free(&self) -> io::Result<u64> {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,12 +10,44 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 use rustix::io::Errno;
 
-use super::{Disk, Error, File, Table};
+use super::{Around, Disk, Error, File, Table};
 use crate::store::table;
 
 /// Files are for their owner only: their content is.
 const MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
+
+/// What nobody else is to read. sled makes its files as it likes; they are behind the folder's mode.
+const PRIVATE: [&str; 6] = ["node.key", "FORMAT", "journal", "journal/journal", "segments", "cache"];
+
+/// Types of file systems, by what statfs(2) says.
+const SYSTEMS: [(u32, &str); 19] = [
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0xca45_1a4e, "bcachefs"),
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x794c_7630, "overlay"),
+    (0x6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x00c3_6400, "ceph"),
+    (0x0102_1997, "9p"),
+    (0x6573_5546, "fuse"),
+    (0x4d44, "vfat"),
+    (0x2011_bab0, "exfat"),
+    (0x7366_746e, "ntfs"),
+    (0xf15f, "ecryptfs"),
+];
+
+fn system(path: &Path) -> io::Result<String> {
+    let number = u32::try_from(rustix::fs::statfs(path)?.f_type & 0xffff_ffff).unwrap_or(0);
+    let known = SYSTEMS.iter().find(|(known, _)| *known == number);
+    Ok(known.map_or_else(|| format!("{number:#x}"), |(_, name)| (*name).to_owned()))
+}
 
 /// The folder of sled's files.
 const INDEX: &str = "index";
@@ -80,6 +112,20 @@ impl Disk for Real {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let names = fs::read_dir(self.root.join(path))?;
         names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn around(&self) -> io::Result<Around> {
+        let folder = fs::metadata(&self.root)?;
+        let is_open = |name: &&str| {
+            fs::metadata(self.root.join(name)).is_ok_and(|found| found.permissions().mode() & 0o077 != 0)
+        };
+        Ok(Around {
+            owner: folder.uid(),
+            user: rustix::process::geteuid().as_raw(),
+            mode: folder.permissions().mode() & 0o7777,
+            open: PRIVATE.iter().filter(|name| is_open(name)).map(|name| (*name).to_owned()).collect(),
+            system: system(&self.root)?,
+        })
     }
 
     fn free(&self) -> io::Result<u64> {

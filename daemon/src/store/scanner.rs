@@ -111,10 +111,12 @@ impl<'a> Scanner<'a> {
         if start > *next {
             self.found.gaps.push((*next, start));
         }
-        (*next, self.found.end) = (end, end);
+        *next = end;
         if header.key.kind == Kind::Footer {
+            // The last segment has one when its successor could not be made: then it goes on without.
             return Ok(());
         }
+        self.found.end = end;
         let spot = Spot { segment: self.number, offset: offset as u32 };
         let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
         self.found.seen.push((spot, header.key.fingerprint()));

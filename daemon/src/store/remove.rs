@@ -292,7 +292,7 @@ impl Inner {
         Ok((orphans.len() as u64, freed))
     }
 
-    /// See [`Catalog::punch`].
+    /// See [`super::catalog::Catalog::punch`].
     fn punch(&self, retired: Vec<(Key, Entry)>) -> Result<u64, Error> {
         self.catalog.punch(retired, self.appender.segment(), &self.health)
     }

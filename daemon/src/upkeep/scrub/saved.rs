@@ -4,7 +4,8 @@
 //! It is replaced by a rename and not synced: what a power cut tears fails its sum, and then the pass begins anew.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::store::Cursor;
@@ -42,10 +43,13 @@ pub(super) fn load(file: &Path) -> Saved {
 /// Replaces the file.
 pub(super) fn save(file: &Path, saved: &Saved) -> io::Result<()> {
     if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let new = file.with_extension("tmp");
-    fs::write(&new, encode(saved))?;
+    // For its owner only, as all of the state folder.
+    let mut options = fs::OpenOptions::new();
+    let mut opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    opened.write_all(&encode(saved))?;
     fs::rename(&new, file)
 }
 

@@ -103,8 +103,7 @@ impl Catalog {
     }
 
     /// Notes that a part of the segments could not be read. No checkpoint is written any more, so that the next start
-    /// looks
-    /// again.
+    /// looks again.
     pub(super) fn miss(&self) {
         self.misses.store(true, Ordering::Release);
         if let Err(error) = self.index.drop_checkpoint() {
@@ -146,8 +145,7 @@ impl Catalog {
     }
 
     /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
-    /// payload
-    /// is not read.
+    /// payload is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
         let header = self.header(entry)?;
         if header.is_none_or(|header| header.key != *key || header.length != entry.length) {
@@ -258,8 +256,7 @@ impl Catalog {
     }
 
     /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is
-    /// punched.
-    /// Gives the bad records whose place they take, for punching.
+    /// punched. Gives the bad records whose place they take, for punching.
     pub(super) fn enter(
         &self,
         records: &[(Key, Entry)],

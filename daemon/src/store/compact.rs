@@ -1,10 +1,9 @@
 //! Copying forward what is left of segments on file systems that cannot punch holes.
 //!
 //! Owns: which segments are worth it (those under half live), and the order: a record is durable in its new place
-//! before its
-//! old one counts as retired; when nothing else is left in a segment, it is unlinked. Refuses: the segment that is
-//! being
-//! filled. Survives a crash: the records, once or twice; the next start knows both and goes on with the later.
+//! before its old one counts as retired; when nothing else is left in a segment, it is unlinked. Refuses: the segment
+//! that is being filled. Survives a crash: the records, once or twice; the next start knows both and goes on with the
+//! later.
 
 use super::Error;
 use super::handle::{Inner, Store};
@@ -14,14 +13,18 @@ use super::space;
 
 impl Store {
     /// Copies the live records of segments that are at least half retired, so that they can be unlinked. Gives the
-    /// bytes
-    /// that came free. Where holes can be punched there are none.
-    ///
-    /// # Errors
-    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
-    pub(super) async fn copy_forward(&self) -> Result<u64, Error> {
+    /// bytes that came free. Where holes can be punched there are none.
+    /// What fails is logged: the removal that came before it has been done.
+    pub(super) async fn copy_forward(&self) -> u64 {
+        let before = self.inner.catalog.space.account().stored;
+        if let Err(error) = self.copy_all().await {
+            tracing::warn!(%error, "what is left of a segment could not be copied forward; its room is not free yet");
+        }
+        before.saturating_sub(self.inner.catalog.space.account().stored)
+    }
+
+    async fn copy_all(&self) -> Result<(), Error> {
         let inner = &self.inner;
-        let before = inner.catalog.space.account().stored;
         for number in inner.catalog.half_retired(inner.appender.segment()) {
             let live = self.blocking(move |inner| inner.catalog.live_in(number)).await?;
             let cost: u64 = live.iter().map(|(_, entry)| space::cost(entry.length, entry.zero)).sum();
@@ -38,7 +41,7 @@ impl Store {
             // What waits for the disk enters the copies in the index, and retires the others.
             inner.appender.durable(last).await?;
         }
-        Ok(before.saturating_sub(inner.catalog.space.account().stored))
+        Ok(())
     }
 }
 

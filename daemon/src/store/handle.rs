@@ -111,8 +111,7 @@ impl Drop for Inner {
 impl Store {
     /// Opens the store on `disk`, making it when there is none. Blocks; must be called within a tokio runtime, on which
     /// the store's tasks then run. One of them brings the index up to what the last run left: meanwhile what it knows
-    /// is
-    /// read, and whoever misses a record, writes or removes waits.
+    /// is read, and whoever misses a record, writes or removes waits.
     ///
     /// # Errors
     /// [`Error::Folder`], [`Error::Locked`], [`Error::TooNew`], [`Error::Damaged`], [`Error::Io`],

@@ -5,9 +5,8 @@
 //!
 //! The table below it may lose, keep, invent or reorder anything over a crash. So it carries a sum over all its entries
 //! and the checkpoint, changed in the same batch as they are: a table whose sum does not hold is not what was written,
-//! and
-//! then all segments are scanned. The checkpoint is sealed with the store's key: only one that was once written passes.
-//! And every use proves the record on disk.
+//! and then all segments are scanned. The checkpoint is sealed with the store's key: only one that was once written
+//! passes. And every use proves the record on disk.
 //!
 //! A table that fails is given up: one in memory takes its place, and is filled from the segments while reads are
 //! served.

@@ -1,9 +1,8 @@
 //! Giving the room of retired records back.
 //!
 //! Owns: the order. Holes are punched under a guard that waits for readers, and synced; then the index forgets the
-//! records.
-//! So a crash leaves either a record that the index knows, or a hole that it drops at the next start: never bytes that
-//! nothing knows of. An empty segment is unlinked instead.
+//! records. So a crash leaves either a record that the index knows, or a hole that it drops at the next start: never
+//! bytes that nothing knows of. An empty segment is unlinked instead.
 
 use std::io;
 
@@ -91,8 +90,7 @@ impl Catalog {
     }
 
     /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
-    /// begins
-    /// otherwise may be a record whose header rotted; it is left for whoever can tell.
+    /// begins otherwise may be a record whose header rotted; it is left for whoever can tell.
     pub(super) fn punch_rests(&self, number: u32, found: &Found) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;

@@ -2,9 +2,8 @@
 //!
 //! Owns: the start. First the tail, while nobody waits for anything else: what lies behind the index's checkpoint is
 //! entered, what a crash tore is cut off or punched. Then, behind the caller's back, the index is checked: its sum must
-//! hold.
-//! If it does not, every segment is scanned. Meanwhile what the index knows is served, and whoever misses a record
-//! waits.
+//! hold. If it does not, every segment is scanned. Meanwhile what the index knows is served, and whoever misses a
+//! record waits.
 //!
 //! Every step may be interrupted and done again: it ends the same way.
 

@@ -54,7 +54,7 @@ impl Store {
                 freed += cost_of_freed(self.blocking(move |inner| inner.sweep(&[info])).await?);
             }
         }
-        freed += self.copy_forward().await?;
+        freed += self.copy_forward().await;
         *in_vain = (freed < needed).then(Instant::now);
         if freed > 0 {
             tracing::info!(freed, needed, "room was made: leftovers and what nobody pinned");

@@ -82,7 +82,7 @@ impl Store {
             (_, Some(info)) => {
                 self.inner.whole().await?;
                 let freed =
-                    self.blocking(move |inner| inner.sweep(&[info])).await? + self.copy_forward().await?;
+                    self.blocking(move |inner| inner.sweep(&[info])).await? + self.copy_forward().await;
                 Ok(Removed::Removed { freed })
             }
             (outcome, None) => Ok(outcome),
@@ -122,7 +122,7 @@ impl Store {
                 inner.sweep_orphans(now, LEFTOVER_AGE).map(|(orphans, more)| (orphans, freed + more))
             })
             .await?;
-        let copied = if dry_run { 0 } else { self.copy_forward().await? };
+        let copied = if dry_run { 0 } else { self.copy_forward().await };
         (collected.orphans, collected.freed) = (orphans, freed + copied);
         Ok(collected)
     }

@@ -1,10 +1,8 @@
 //! Which records are kept, and which nobody finds any more.
 //!
 //! Owns: what leases keep, what sweeps retire, and the hidden records: bad ones, and those that are to be punched.
-//! Refuses:
-//! retiring what a lease keeps, or kept when a sweep began. Survives a crash: nothing; what was hidden and not punched
-//! is
-//! found again by the next start.
+//! Refuses: retiring what a lease keeps, or kept when a sweep began. Survives a crash: nothing; what was hidden and not
+//! punched is found again by the next start.
 
 use std::collections::HashSet;
 
@@ -64,8 +62,7 @@ impl Catalog {
     }
 
     /// Keeps retired records of a segment that cannot be punched. One that the index does not name, because it names a
-    /// copy,
-    /// is looked for by the next start.
+    /// copy, is looked for by the next start.
     pub(super) fn stick(&self, segment: u32, retired: &[(Key, Entry)]) -> Result<(), Error> {
         for (key, entry) in retired {
             if self.index.get(key)? != Some(*entry) {
@@ -139,8 +136,7 @@ impl Catalog {
     }
 
     /// Notes that retired records could not be punched. Their keys may have got other records, so that the index does
-    /// not
-    /// name them any more: the next start looks for them.
+    /// not name them any more: the next start looks for them.
     pub(super) fn keep_hidden(&self, retired: &[(Key, Entry)]) {
         self.miss();
         self.fresh().hidden.extend(retired.iter().map(|(_, entry)| (entry.spot, Hidden::Bad)));

@@ -1,11 +1,9 @@
 //! A disk in memory that forgets what was not synced.
 //!
 //! Each file has what a reader sees and what is durable, and so have the folders' names. [`Forgetful::crash`] gives
-//! what the
-//! harshest disk leaves that keeps its word: nothing that was not synced. [`Forgetful::cut_power`] lets a seed say what
-//! else
-//! is left: writes whole, torn at 512 or 4,096 bytes, in another order, or as zeros; names old or new. [`Plan`] says
-//! at which call the power goes, which calls fail and how, and which syncs are lies.
+//! what the harshest disk leaves that keeps its word: nothing that was not synced. [`Forgetful::cut_power`] lets a seed
+//! say what else is left: writes whole, torn at 512 or 4,096 bytes, in another order, or as zeros; names old or new.
+//! [`Plan`] says at which call the power goes, which calls fail and how, and which syncs are lies.
 
 mod content;
 mod file;

@@ -1,11 +1,10 @@
 //! The whole store but sled over a disk that forgets, from a seed.
 //!
 //! A life: the store is opened, some calls go on at once, something fails or the power goes at some call, the disk
-//! keeps what
-//! the seed says. A model beside it knows what was answered. After each life the store is opened anew and held to it:
-//! what was answered can be read byte for byte, nothing wrong is ever read, what was removed is gone, no temporary file
-//! is
-//! left, the index names what the segments hold and nothing else, and starting once more changes nothing.
+//! keeps what the seed says. A model beside it knows what was answered. After each life the store is opened anew and
+//! held to it: what was answered can be read byte for byte, nothing wrong is ever read, what was removed is gone, no
+//! temporary file is left, the index names what the segments hold and nothing else, and starting once more changes
+//! nothing.
 
 mod model;
 mod world;

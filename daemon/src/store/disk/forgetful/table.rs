@@ -1,6 +1,5 @@
 //! The index's table of the forgetful disk: it keeps, loses, invents or reorders any update over a crash, and may
-//! refuse
-//! to be opened.
+//! refuse to be opened.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

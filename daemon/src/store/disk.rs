@@ -60,6 +60,18 @@ pub trait Disk: Send + Sync {
     /// Renames a file over what may be there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Replaces a small file in `folder`, durably: written beside it under the name `temporary`, synced, renamed, and
+    /// the folder synced.
+    fn replace(&self, folder: &Path, temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        // One that a crash left.
+        let _ = self.unlink(temporary);
+        let file = self.create(temporary)?;
+        file.write_at(0, &mut [IoSlice::new(bytes)])?;
+        file.sync()?;
+        self.rename(temporary, path)?;
+        self.sync_dir(folder)
+    }
+
     /// Unlinks a file; open ones can be read on.
     fn unlink(&self, path: &Path) -> io::Result<()>;
 

@@ -3,7 +3,7 @@
 //! Formats to the byte: `docs/storage-format.md`, "FORMAT". The key is also at the head of each journal, from
 //! where it is taken when FORMAT is lost.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 
 use super::Error;
@@ -57,18 +57,9 @@ fn render(key: &StoreKey) -> String {
 
 /// Writes FORMAT durably.
 pub(super) fn write(disk: &dyn Disk, key: &StoreKey) -> Result<(), Error> {
-    replace(disk, TEMPORARY, FILE, render(key).as_bytes()).map_err(Error::io("write FORMAT"))
-}
-
-/// Replaces a small file: temporary, sync, rename, sync of the folder.
-fn replace(disk: &dyn Disk, temporary: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
-    // One that a crash left.
-    let _ = disk.unlink(Path::new(temporary));
-    let file = disk.create(Path::new(temporary))?;
-    file.write_at(0, &mut [IoSlice::new(bytes)])?;
-    file.sync()?;
-    disk.rename(Path::new(temporary), Path::new(name))?;
-    disk.sync_dir(Path::new(""))
+    let text = render(key);
+    disk.replace(Path::new(""), Path::new(TEMPORARY), Path::new(FILE), text.as_bytes())
+        .map_err(Error::io("write FORMAT"))
 }
 
 #[cfg(test)]

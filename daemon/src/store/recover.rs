@@ -35,8 +35,10 @@ pub(super) struct Recovery {
     closed: Option<Sum>,
     /// Whether the index says up to where it knows the segments, so that the rest has been entered.
     is_known: bool,
-    /// Up to where records are entered.
+    /// Up to where records are entered, at the start.
     end: Spot,
+    /// Whether nothing is written yet: afterwards a segment may hold what is just being written or punched.
+    starts: bool,
     /// Records of which there is a later copy.
     twice: Vec<(Key, Entry)>,
 }
@@ -51,6 +53,7 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
         closed,
         is_known,
         end,
+        starts: true,
         twice,
     };
     let Some(&last) = numbers.last() else {
@@ -170,7 +173,7 @@ impl Recovery {
 
     /// Fills a new table while the store is used. What is counted and hidden stays so.
     async fn refill(mut self, pool: &Pool, tasks: &Tasks, gauge: &Gauge) -> Result<Option<Self>, Error> {
-        self.end = Spot { segment: u32::MAX, offset: u32::MAX };
+        self.starts = false;
         let Some((this, _)) = self.scan_all(pool, tasks, gauge).await? else { return Ok(None) };
         gauge.set(Progress::Whole);
         Ok(Some(this))
@@ -266,8 +269,13 @@ impl Recovery {
 
     /// Enters what one segment holds.
     fn scan(&mut self, number: u32, seen: &mut HashSet<(Spot, u64)>) -> Result<(), Error> {
-        let found = Scanner::new(&self.catalog, number).until(self.end).run(0)?;
-        if self.closed.is_none() && self.end.segment != u32::MAX {
+        let scanner = Scanner::new(&self.catalog, number);
+        if !self.starts {
+            // What is counted and hidden stays so; of two copies the index names the later.
+            return scanner.run(0).map(|_| ());
+        }
+        let found = scanner.until(self.end).run(0)?;
+        if self.closed.is_none() {
             self.catalog.punch_rests(number, &found)?;
         }
         self.twice.extend(found.twice);

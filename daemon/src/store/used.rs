@@ -6,7 +6,7 @@
 //! Format: `docs/storage-format.md`, "When objects were read".
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -134,12 +134,7 @@ fn read(disk: &dyn Disk, key: &StoreKey) -> io::Result<BTreeMap<ObjectId, u64>> 
 
 fn write(disk: &dyn Disk, bytes: &[u8]) -> io::Result<()> {
     disk.create_dir(Path::new(FOLDER))?;
-    let _ = disk.unlink(Path::new(TEMPORARY));
-    let file = disk.create(Path::new(TEMPORARY))?;
-    file.write_at(0, &mut [IoSlice::new(bytes)])?;
-    file.sync()?;
-    disk.rename(Path::new(TEMPORARY), Path::new(FILE))?;
-    disk.sync_dir(Path::new(FOLDER))
+    disk.replace(Path::new(FOLDER), Path::new(TEMPORARY), Path::new(FILE), bytes)
 }
 
 impl Store {

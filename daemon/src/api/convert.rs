@@ -37,6 +37,7 @@ pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
         size: info.length,
         pinned: !info.pins.is_empty(),
         complete: info.state == State::Whole,
+        kind: v1::ObjectKind::File.into(),
         used,
     }
 }

@@ -59,7 +59,7 @@ impl Objects for Service {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         self.0.access.admit(&request, Role::Read)?;
-        let v1::ListRequest { object } = request.into_inner();
+        let v1::ListRequest { object, .. } = request.into_inner();
         if object.is_empty() {
             return Ok(Response::new(self.0.until_end(stream::iter(pages(self.0.node.clone())), ())));
         }
@@ -101,6 +101,7 @@ impl Objects for Service {
             id: id.to_string(),
             removed: freed.is_some(),
             freed_bytes: freed.unwrap_or(0),
+            in_directory: false,
         }))
     }
 

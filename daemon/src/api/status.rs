@@ -132,7 +132,8 @@ fn of_ingest(error: &IngestError) -> Reason {
         IngestError::Length { .. } => Reason::LengthMismatch,
         IngestError::NotExpected { .. } => Reason::IdMismatch,
         IngestError::Stopping => Reason::Stopping,
-        IngestError::Content(ContentError::TooLong { .. }) => Reason::TooLarge,
+        IngestError::Content(ContentError::TooLong { .. } | ContentError::Crowded(_)) => Reason::TooLarge,
+        IngestError::Content(ContentError::Name(_)) => Reason::InvalidName,
         // What an add has just hashed itself is of the right form.
         IngestError::Content(
             ContentError::Malformed { .. }
@@ -184,7 +185,8 @@ fn of_store(error: &StoreError) -> Reason {
 /// What was read back from the store and is not of its form.
 fn of_stored(error: &ContentError) -> Reason {
     match error {
-        ContentError::TooLong { .. } => Reason::TooLarge,
+        ContentError::TooLong { .. } | ContentError::Crowded(_) => Reason::TooLarge,
+        ContentError::Name(_) => Reason::BadTree,
         ContentError::Malformed { .. }
         | ContentError::Unproven { .. }
         | ContentError::NotZero { .. }

@@ -227,7 +227,7 @@ impl Node {
                 self.parts.announcer.drop_keys(keys);
                 Ok((info.id, Some(freed)))
             }
-            Removed::StillPinned { .. } => Ok((info.id, None)),
+            Removed::StillPinned { .. } | Removed::InDirectory => Ok((info.id, None)),
             Removed::NotFound => Err(Error::NotFound(text.to_owned())),
             Removed::NotPermitted => Err(Error::NotPermitted(info.id)),
         }

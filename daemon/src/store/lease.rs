@@ -73,7 +73,7 @@ impl Item<'_> {
 /// reserved. Give it to as many tasks as needed, behind an `Arc`. Dropping it gives everything back; what was
 /// stored stays for a day, so that a second try finds it.
 pub struct Lease {
-    store: Arc<Inner>,
+    pub(super) store: Arc<Inner>,
     /// Its name in the catalog.
     id: u64,
     /// Room that is left of what was reserved.
@@ -218,16 +218,11 @@ impl Lease {
         self.sync().await?;
         self.store
             .change(move |draft| {
-                let Some(mut info) = draft.get(&object.id).cloned() else {
-                    draft.set(object.into_info(State::Whole));
-                    return Ok(Committed::Created);
-                };
-                let created = info.state == State::Partial;
-                if join(&mut info, object)? || created {
-                    info.state = State::Whole;
+                let (entered, committed) = merged(draft.get(&object.id), object)?;
+                if let Some(info) = entered {
                     draft.set(info);
                 }
-                Ok(if created { Committed::Created } else { Committed::Present })
+                Ok(committed)
             })
             .await
     }
@@ -260,6 +255,21 @@ impl Lease {
     }
 }
 
+/// What becomes of an object when it is entered as a whole one, `None` where nothing changes.
+pub(super) fn merged(
+    old: Option<&ObjectInfo>,
+    object: NewObject,
+) -> Result<(Option<ObjectInfo>, Committed), Error> {
+    let Some(mut info) = old.cloned() else {
+        return Ok((Some(object.into_info(State::Whole)), Committed::Created));
+    };
+    let created = info.state == State::Partial;
+    let changed = join(&mut info, object)?;
+    info.state = State::Whole;
+    let committed = if created { Committed::Created } else { Committed::Present };
+    Ok(((changed || created).then_some(info), committed))
+}
+
 /// Adds to an object what a second add of it brings. Whether that was anything.
 fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
     if info.length != new.length {
@@ -272,6 +282,11 @@ fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
         Some(uid) => info.pin(uid, new.now)?,
         None => false,
     };
+    if info.part && !new.part {
+        // From now on it is here for its own sake.
+        info.part = false;
+        changed = true;
+    }
     if info.name.is_none() && new.name.is_some() {
         info.name = new.name;
         changed = true;

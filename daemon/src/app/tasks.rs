@@ -39,7 +39,7 @@ pub(super) fn announce_fetched(mut held: mpsc::Receiver<Notice>, announcer: Anno
     let stop = tasks.token();
     tasks.spawn("fetched", async move {
         while let Some(Some(Notice::Holds(id))) = stop.run_until_cancelled(held.recv()).await {
-            announcer.hold(id);
+            announcer.hold([id]);
         }
     });
 }

@@ -168,7 +168,8 @@ impl Add {
         let rest = self.cutter.take().map(Cutter::rest).unwrap_or_default();
         if got <= CHUNK_LEN {
             let bytes = self.first.take().unwrap_or(rest);
-            return self.ingest.add_small(bytes, self.options).await;
+            let added = self.ingest.add_small(vec![(bytes, self.options)]).await?;
+            return added.into_iter().next().ok_or(Error::Stopping);
         }
         if !rest.is_empty() {
             self.hash_later(rest);

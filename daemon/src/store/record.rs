@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::content::{CHUNK, ChunkId, ChunkRef, Place};
+use crate::content::{CHUNK, CHUNK_LEN, ChunkId, ChunkRef, ObjectId, Place};
 
 /// Records begin at multiples of this, and a header fills one.
 pub(super) const BLOCK: u64 = 4096;
@@ -101,6 +101,15 @@ impl Key {
     /// The name of a parity chunk.
     pub(super) fn parity(id: &ChunkId) -> Self {
         Self { kind: Kind::Parity, id: *id.as_bytes() }
+    }
+
+    /// The record without which there is no such object: its only chunk, or the top of its manifest.
+    pub(super) fn first(object: &ObjectId, length: u64) -> Self {
+        if length <= CHUNK_LEN {
+            Self::data(&object.only_chunk())
+        } else {
+            Self { kind: Kind::Top, id: *object.as_bytes() }
+        }
     }
 
     /// Eight bytes that stand for it where too much protection does no harm. Ids are hashes, so that their
@@ -267,6 +276,11 @@ impl Record {
         let digest = *blake3::hash(&payload).as_bytes();
         let length = payload.len() as u32;
         Self { header: Header { key, place: Place::Root, length, zero: false, digest, time }, payload }
+    }
+
+    /// What it costs against the quota.
+    pub(super) fn cost(&self) -> u64 {
+        super::space::cost(self.header.length, self.header.zero)
     }
 
     /// A record that was read, to be written again; `None` when the payload is not what the header says.

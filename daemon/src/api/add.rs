@@ -13,8 +13,9 @@ use crate::node::{AddOptions, Caller, Error, Node};
 /// The longest name: what file systems allow.
 const MAX_NAME: usize = 255;
 
-/// Batches under way on one stream: at most 4 MiB of bytes, and the next ones are read while the first syncs.
-const BATCHES: usize = 4;
+/// Batches under way on one stream: at most 8 MiB of bytes. Those that wait together share a sync and a write of the
+/// journal.
+const BATCHES: usize = 8;
 
 /// One object from its start to its finish.
 pub(super) async fn add(

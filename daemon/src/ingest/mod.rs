@@ -108,6 +108,12 @@ impl Ingest {
     /// # Errors
     /// As [`Adding::finish`]; also when one has more bytes than a chunk.
     pub async fn add_small(&self, objects: Vec<(Bytes, AddOptions)>) -> Result<Vec<Added>, Error> {
+        // A task of its own: a caller who is slow to ask for the answer is not to hold what others wait for.
+        let done = self.tasks.spawn("add-small", self.clone().add_all_small(objects)).await;
+        done.ok().flatten().unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn add_all_small(self, objects: Vec<(Bytes, AddOptions)>) -> Result<Vec<Added>, Error> {
         let bytes: usize = objects.iter().map(|(bytes, _)| bytes.len()).sum();
         let hash = move || objects.into_iter().map(Small::hash).collect::<Result<Vec<_>, Error>>();
         // A few KiB hash faster than a thread is woken.

@@ -186,9 +186,9 @@ impl Header {
         block.get(56..88)?.try_into().ok()
     }
 
-    /// The header's bytes at `offset` of segment `segment`, and the payload where it shares the block: a block.
-    fn block(&self, payload: &[u8], store: &StoreKey, segment: u32, offset: u64) -> Bytes {
-        let mut out = BytesMut::with_capacity(BLOCK_SIZE);
+    /// Its bytes at `offset` of segment `segment`, as many as belong to a header in its block.
+    fn encode(&self, store: &StoreKey, segment: u32, offset: u64) -> Bytes {
+        let mut out = BytesMut::with_capacity(HEADER);
         out.put_slice(MAGIC);
         out.put_slice(&[VERSION, self.key.kind as u8, self.flags(), 0]);
         out.put_u32_le(self.length);
@@ -199,10 +199,6 @@ impl Header {
         let sum = checksum(&out, store, segment, offset);
         out.put_slice(&sum);
         out.resize(HEADER, 0);
-        if !self.zero && payload.len() <= INLINE {
-            out.put_slice(payload);
-        }
-        out.resize(BLOCK_SIZE, 0);
         out.freeze()
     }
 
@@ -288,16 +284,16 @@ impl Record {
         (header.zero || header.proves(payload.clone())).then_some(Self { header, payload })
     }
 
-    /// What to write at `offset` of segment `segment`: the header's block and, where they follow it, the
-    /// payload and zeros up to the next block. No payload is copied that does not share its header's block.
-    pub(super) fn parts(&self, store: &StoreKey, segment: u32, offset: u64) -> [Bytes; 3] {
+    /// What to write at `offset` of segment `segment`, one behind the other: the header, the payload in its block or
+    /// behind it, and zeros up to the next block. The payload is not copied.
+    pub(super) fn parts(&self, store: &StoreKey, segment: u32, offset: u64) -> [Bytes; 4] {
         static PAD: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
-        let block = self.header.block(&self.payload, store, segment, offset);
-        if self.header.zero || self.payload.len() <= INLINE {
-            return [block, Bytes::new(), Bytes::new()];
-        }
-        let pad = self.payload.len().next_multiple_of(BLOCK_SIZE) - self.payload.len();
-        [block, self.payload.clone(), Bytes::from_static(&PAD).slice(..pad)]
+        let zeros = |count| Bytes::from_static(&PAD).slice(..count);
+        let payload = if self.header.zero { Bytes::new() } else { self.payload.clone() };
+        let gap = if payload.len() <= INLINE { 0 } else { INLINE };
+        let end = HEADER + gap + payload.len();
+        let header = self.header.encode(store, segment, offset);
+        [header, zeros(gap), payload, zeros(end.next_multiple_of(BLOCK_SIZE) - end)]
     }
 }
 
@@ -307,8 +303,8 @@ pub(super) fn footer(list: Bytes, store: &StoreKey, segment: u32, at: u64, time:
     let header = Record::other(Key { kind: Kind::Footer, id: [0; 32] }, list.clone(), time).header;
     let mut out = Vec::from(list);
     out.resize(out.len().next_multiple_of(BLOCK_SIZE), 0);
-    let block = header.block(&[], store, segment, at + out.len() as u64);
-    out.extend_from_slice(&block);
+    out.extend_from_slice(&header.encode(store, segment, at + out.len() as u64));
+    out.resize(out.len().next_multiple_of(BLOCK_SIZE), 0);
     out
 }
 

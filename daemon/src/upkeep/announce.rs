@@ -339,3 +339,87 @@ enum Round {
     /// No other node is known: again later.
     Alone,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::BoxFuture;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::content::{Chunk, Place};
+    use crate::store::{Item, NewObject, Real};
+    use crate::support::pool::Pool;
+
+    /// Notes what it is told, call by call.
+    #[derive(Default)]
+    struct Network {
+        told: Mutex<Vec<Vec<Key>>>,
+        receivers: AtomicUsize,
+    }
+
+    impl Network {
+        fn rounds(&self) -> Vec<usize> {
+            self.told.lock().unwrap().iter().map(Vec::len).collect()
+        }
+    }
+
+    impl Announce for Network {
+        fn announce(&self, keys: Vec<Key>, _: usize) -> BoxFuture<'static, Announced> {
+            let receivers = self.receivers.load(Ordering::SeqCst);
+            let placed = if receivers > 0 { keys.len() } else { 0 };
+            self.told.lock().unwrap().push(keys);
+            Box::pin(async move { Announced { keys: placed, receivers, ..Announced::default() } })
+        }
+
+        fn withdraw(&self, _: Vec<Key>) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    async fn add(store: &Store, number: u64) -> ObjectId {
+        let chunk = Chunk::compute(Place::Root, number.to_le_bytes().to_vec().into()).unwrap();
+        let id = chunk.id().whole_object(Place::Root).unwrap();
+        let lease = store.lease();
+        lease.put(Item::Chunk(chunk)).await.unwrap();
+        lease.commit(NewObject::new(id, 8, 0)).await.unwrap();
+        id
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_object_is_tried_once_while_alone_and_all_when_somebody_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Real::new(folder.path()));
+        let options = crate::store::Options { reserve: 0, ..crate::store::Options::default() };
+        let store = Store::open(&options, disk, Pool::inline()).unwrap();
+        let (network, tasks) = (Arc::new(Network::default()), Tasks::new());
+        let announcer = Announcer::start(
+            Options::default(),
+            store.clone(),
+            Arc::clone(&network) as Arc<dyn Announce>,
+            &tasks,
+        );
+        sleep(PACE).await;
+        // The first goes at once; those that come right behind it go together.
+        for number in 0..10 {
+            announcer.hold([add(&store, number).await]);
+            sleep(PACE / 100).await;
+        }
+        sleep(2 * PACE).await;
+        assert_eq!(network.rounds(), [1, 9]);
+        assert_eq!(announcer.status().queued, 10);
+        announcer.hold([add(&store, 10).await]);
+        sleep(2 * PACE).await;
+        assert_eq!(network.rounds(), [1, 9, 1]);
+        // Nobody came: all are tried again.
+        sleep(RETRY.0).await;
+        assert_eq!(network.rounds(), [1, 9, 1, 11]);
+        network.receivers.store(1, Ordering::SeqCst);
+        announcer.hold([add(&store, 11).await]);
+        sleep(3 * PACE).await;
+        assert_eq!(network.rounds(), [1, 9, 1, 11, 1, 11]);
+        assert_eq!((announcer.status().queued, announcer.status().placed), (0, 12));
+        tasks.drain(Duration::from_secs(1)).await;
+    }
+}

@@ -78,13 +78,9 @@ impl Thing {
             }
         }
         if let Some((part, pages, chunks)) = &self.parity {
-            for chunk in chunks {
-                lease.put(Item::Parity(chunk.clone())).await?;
-            }
-            for page in pages {
-                lease.put(Item::ParityPage(page)).await?;
-            }
-            lease.put(Item::ParityPart(part)).await?;
+            let chunks = chunks.iter().cloned().map(Item::Parity);
+            let items = chunks.chain(pages.iter().map(Item::ParityPage)).chain([Item::ParityPart(part)]);
+            lease.put_all(items.collect()).await?;
         }
         if let Some(manifest) = &self.manifest {
             lease.put_manifest(manifest).await?;

@@ -1,0 +1,120 @@
+//! Many records with one write, and many objects with one change of the journal.
+
+use rustix::io::Errno;
+
+use super::*;
+use crate::store::disk::forgetful::{Fault, Plan};
+
+fn singles(seeds: std::ops::Range<u64>, length: usize) -> (Vec<Chunk>, Vec<NewObject>) {
+    seeds.map(|seed| single(seed, length)).unzip()
+}
+
+fn items(chunks: &[Chunk]) -> Vec<Item<'static>> {
+    chunks.iter().cloned().map(Item::Chunk).collect()
+}
+
+async fn are_there(store: &Store, chunks: &[Chunk]) -> bool {
+    for chunk in chunks {
+        if store.chunk(&chunk.reference()).await.unwrap().as_ref() != Some(chunk) {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_group_is_stored_once_and_survives_a_power_cut() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (chunks, objects) = singles(0..300, 4096);
+    add_single(&store, 7, 4096).await;
+    let lease = store.lease();
+    let mut twice = items(&chunks);
+    twice.extend(items(&chunks[..10]));
+    let puts = lease.put_all(twice).await.unwrap();
+    let expected: Vec<_> =
+        (0..310).map(|at| if at == 7 || at >= 300 { Put::Already } else { Put::New }).collect();
+    assert_eq!(puts, expected);
+    let mut twice = objects.clone();
+    twice.extend_from_slice(&objects[..10]);
+    let committed = lease.commit_all(twice).await.unwrap();
+    let expected: Vec<_> = puts.iter().map(|put| match put {
+        Put::New => Committed::Created,
+        Put::Already => Committed::Present,
+    });
+    assert_eq!(committed, expected.collect::<Vec<_>>());
+    let after = open_forgetful(&disk.crash());
+    assert!(are_there(&after, &chunks).await);
+    assert!(objects.iter().all(|object| after.object(&object.id).is_some_and(|info| info.pins.len() == 1)));
+}
+
+#[tokio::test]
+async fn a_group_that_is_larger_than_a_segment_is_stored_whole() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (chunks, objects) = singles(0..20, CHUNK);
+    let lease = store.lease();
+    assert_eq!(lease.put_all(items(&chunks)).await.unwrap(), [Put::New; 20]);
+    lease.commit_all(objects).await.unwrap();
+    assert!(disk.files().iter().filter(|path| path.starts_with("segments")).count() > 2);
+    assert!(are_there(&open_forgetful(&disk.crash()), &chunks).await);
+}
+
+#[tokio::test]
+async fn objects_of_a_change_are_entered_all_or_none() {
+    let store = open_forgetful(&Forgetful::default());
+    let (chunks, mut objects) = singles(0..9, 100);
+    let lease = store.lease();
+    lease.put_all(items(&chunks)).await.unwrap();
+    lease.commit(objects[8].clone()).await.unwrap();
+    objects[8].private = true;
+    assert!(matches!(lease.commit_all(objects.clone()).await, Err(Error::Privacy { private: false })));
+    assert_eq!(store.objects(None, 100).len(), 1);
+    // An object of which nothing has been stored.
+    objects[8] = single(9, 100).1;
+    assert!(matches!(lease.commit_all(objects.clone()).await, Err(Error::Invalid(_))));
+    assert_eq!(store.objects(None, 100).len(), 1);
+    objects.pop();
+    lease.commit_all(objects).await.unwrap();
+    assert_eq!(store.objects(None, 100).len(), 9);
+}
+
+#[tokio::test]
+async fn a_group_that_the_disk_has_no_room_for_fails_and_others_do_not() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    store.recovered().await.unwrap();
+    let (chunks, objects) = singles(0..12, CHUNK);
+    let lease = store.lease();
+    // What is written first of the group fills the segment; the sync, the footer and the new segment follow.
+    let no_room =
+        |at| Plan { fault: Some((at, at + 1, Fault::Errno(Errno::NOSPC.raw_os_error()))), ..Plan::default() };
+    for at in 0..2 {
+        disk.plan(no_room(at * 7));
+        let put = lease.put_all(items(&chunks)).await;
+        assert!(matches!(put, Err(Error::DiskFull(_))), "{at}: {put:?}");
+        disk.plan(Plan::default());
+        assert!(!store.is_read_only());
+    }
+    let small = single(50, 100);
+    lease.put(Item::Chunk(small.0)).await.unwrap();
+    assert!(lease.put_all(items(&chunks)).await.is_ok());
+    lease.commit_all(objects).await.unwrap();
+    let after = open_forgetful(&disk.crash());
+    assert!(are_there(&after, &chunks).await);
+    after.recovered().await.unwrap();
+    let usage = after.usage().await.unwrap();
+    assert_eq!(usage.stored_bytes, 12 * (CHUNK as u64 + 4096) + 4096);
+}
+
+#[tokio::test]
+async fn what_is_here_needs_no_room() {
+    let store = open_on(Arc::new(Forgetful::default()), 3_000_000).unwrap();
+    let (chunks, objects) = singles(0..3, CHUNK - 4096);
+    let lease = store.lease();
+    lease.put_all(items(&chunks[..2])).await.unwrap();
+    lease.commit_all(objects[..2].to_vec()).await.unwrap();
+    let more = lease.put_all(items(&chunks)).await;
+    assert!(matches!(more, Err(Error::Quota(_))), "{more:?}");
+    assert_eq!(lease.put_all(items(&chunks[..2])).await.unwrap(), [Put::Already; 2]);
+}

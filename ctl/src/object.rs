@@ -181,7 +181,7 @@ mod tests {
             (&format!("{ID}0"), "65"),
             (&ID.to_uppercase(), "lower case"),
             (&ID.replace('a', "g"), "'g'"),
-            (&format!("dir:{ID}"), "':'"),
+            (&format!("dir:{ID}"), "'i'"),
             ("", "64"),
         ] {
             let why = wrong.parse::<Id>().unwrap_err();

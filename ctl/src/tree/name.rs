@@ -8,6 +8,9 @@ use std::fmt;
 /// The longest name, in bytes: what file systems take.
 const MAX_NAME: usize = 255;
 
+/// Characters of a bad name that are shown.
+const SHOWN: usize = 80;
+
 /// The longest target of a link, in bytes: what Linux takes.
 const MAX_TARGET: usize = 4095;
 
@@ -57,7 +60,9 @@ impl Name {
 
 impl fmt::Display for BadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an entry called {:?} ({})", self.name, self.why)
+        let shown: String = self.name.chars().take(SHOWN).collect();
+        let more = if shown.len() < self.name.len() { "…" } else { "" };
+        write!(f, "an entry called {shown:?}{more} ({})", self.why)
     }
 }
 

@@ -319,3 +319,7 @@ impl Restore {
         around.chain([name.as_str()]).collect::<Vec<_>>().join("/")
     }
 }
+
+#[cfg(test)]
+#[path = "restore_tests.rs"]
+mod tests;

@@ -90,6 +90,7 @@ async fn b33_b36_names_that_lead_elsewhere() {
             vec![enter(name), file("x", b"pwned"), leave()],
             vec![link(name, "x")],
         ];
+        refused(honest("target", &kinds[0]), name).await;
         for kind in kinds {
             let about = format!("{name:?} in {kind:?}");
             let inside =

@@ -337,10 +337,7 @@ async fn signals_remove_what_is_half_restored() {
         daemon::start(folder.path(), Script { trees, hang: true, ..Script::default() });
         let child = casctl(folder.path(), &["fetch", &directory()]).spawn().unwrap();
         let begun = async {
-            while !on_disk(folder.path().join("x").parent().unwrap())
-                .keys()
-                .any(|path| path.ends_with("a/b/last"))
-            {
+            while !on_disk(folder.path()).keys().any(|path| path.ends_with("a/b/last")) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -181,9 +181,9 @@ impl Reader {
 }
 
 fn bytes_of(part: &TreePart) -> usize {
-    match part.part.as_ref().unwrap() {
-        Part::File(file) => file.data.len(),
-        Part::Data(data) => data.data.len(),
+    match &part.part {
+        Some(Part::File(file)) => file.data.len(),
+        Some(Part::Data(data)) => data.data.len(),
         _ => 0,
     }
 }
@@ -253,13 +253,24 @@ pub(crate) fn finished(size: u64) -> Event {
 
 /// A whole fetch that says of itself what is true.
 pub(crate) fn honest(name: &str, all: &[TreePart]) -> Vec<Event> {
-    let size = all.iter().map(|part| match part.part.as_ref().unwrap() {
-        Part::Data(data) => data.data.len() as u64 + data.zeros,
+    let size = all.iter().map(|part| match &part.part {
+        Some(Part::Data(data)) => data.data.len() as u64 + data.zeros,
         _ => bytes_of(part) as u64,
     });
     let (size, entries) = (size.sum(), all.iter().filter(|part| is_entry(part)).count() as u64);
     let mut events = vec![started(name, size, entries)];
-    events.extend(all.chunks(5).map(parts));
+    // In messages of several parts, none of them too long.
+    let mut rest = all;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fit = rest.iter().take(5).take_while(|part| {
+            bytes += bytes_of(part);
+            bytes <= MAX_DATA_BYTES
+        });
+        let (now, later) = rest.split_at(fit.count().max(1));
+        events.push(parts(now));
+        rest = later;
+    }
     events.push(finished(size));
     events
 }
@@ -270,11 +281,14 @@ fn is_entry(part: &TreePart) -> bool {
 
 // === Disks ===
 
-/// What is in a folder, below it as well, links not followed.
+/// What is in a folder, below it as well, links not followed. The daemon's socket does not count.
 pub(crate) fn on_disk(folder: &Path) -> Tree {
     let mut tree = Tree::new();
     walk(folder, "", &mut |path, at| {
         let metadata = at.symlink_metadata().unwrap();
+        if metadata.file_type().is_socket() {
+            return;
+        }
         let node = if metadata.is_symlink() {
             Node::Link(fs::read_link(at).unwrap().to_str().unwrap().to_owned())
         } else if metadata.is_dir() {

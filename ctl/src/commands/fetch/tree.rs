@@ -206,7 +206,7 @@ impl Transfer {
                 None => return Ok(None),
             },
         };
-        self.progress.add(message.parts.iter().map(bytes_of).sum());
+        self.progress.add(message.parts.iter().map(bytes_of).fold(0, u64::saturating_add));
         if let Some(progress) = &message.progress {
             show(&self.progress, progress);
         }

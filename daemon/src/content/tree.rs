@@ -28,6 +28,9 @@ pub const MAX_TREE_ENTRIES: usize = 1 << 20;
 /// Directories that may be nested, the outermost counted in.
 pub const MAX_TREE_DEPTH: usize = 64;
 
+/// Entries of a directory at all depths at most, each counted as often as it occurs.
+pub const MAX_TREE_TOTAL: u64 = 4 << 20;
+
 /// The longest tree that is read or made, in bytes: a million entries with names of 80 bytes.
 pub const MAX_TREE_BYTES: usize = 128 << 20;
 
@@ -223,7 +226,8 @@ impl TreeBuilder {
     ///
     /// # Errors
     /// [`Error::Name`] for a name or a target that breaks the rules; [`Error::Crowded`] when there are too many.
-    pub fn push(&mut self, name: &str, node: Node<'_>) -> Result<(), Error> {
+    pub fn push(&mut self, entry: Entry<'_>) -> Result<(), Error> {
+        let Entry { name, node } = entry;
         check_name(name)?;
         let rest = match node {
             Node::Link { target } => 2 + target.len(),
@@ -303,7 +307,7 @@ mod tests {
     fn tree(entries: &[(&str, Node<'_>)]) -> Result<Tree, Error> {
         let mut builder = TreeBuilder::default();
         for (name, node) in entries {
-            builder.push(name, *node)?;
+            builder.push(Entry { name, node: *node })?;
         }
         builder.finish()
     }
@@ -339,7 +343,7 @@ mod tests {
             bytes[at] ^= 1 << bit;
             if let Ok(tree) = Tree::decode(bytes.clone().into()) {
                 let mut again = TreeBuilder::default();
-                tree.entries().for_each(|entry| again.push(entry.name, entry.node).unwrap());
+                tree.entries().for_each(|entry| again.push(entry).unwrap());
                 let again = again.finish().unwrap();
                 prop_assert_eq!(again.bytes(), &bytes);
             }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::append::Put;
 use super::object::{NewObject, ObjectInfo, State};
@@ -11,6 +12,9 @@ use super::record::{Key, Kind, Record};
 use super::space::{self, Promise};
 use super::{Error, Inner, Store, now};
 use crate::content::{Chunk, ChunkId, Manifest, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart};
+
+/// Chunks of one batch that wait for the disk at once.
+const PUTS: usize = 256;
 
 /// What can be put: only what a type proves.
 #[derive(Clone, Debug)]
@@ -183,6 +187,15 @@ impl Lease {
         drop(room);
         self.ticket.fetch_max(ticket, Ordering::AcqRel);
         Ok(put)
+    }
+
+    /// Puts many chunks; returns when all of them have been written, in no order.
+    ///
+    /// # Errors
+    /// As [`Lease::put`].
+    pub async fn put_chunks(&self, chunks: Vec<Chunk>) -> Result<(), Error> {
+        let puts = chunks.into_iter().map(|chunk| self.put(Item::Chunk(chunk)));
+        stream::iter(puts).map(Ok).try_for_each_concurrent(PUTS, |put| async { put.await.map(drop) }).await
     }
 
     /// Puts a manifest's top and all its pages.

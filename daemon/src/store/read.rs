@@ -101,6 +101,18 @@ impl Store {
         self.look_up(move |store| store.parity(&id)).await
     }
 
+    /// All bytes of an object that has at most `limit` of them; `None` where it has more, or something of it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn bytes(&self, info: &ObjectInfo, limit: usize) -> Result<Option<Bytes>, Error> {
+        if info.length > limit as u64 {
+            return Ok(None);
+        }
+        let info = info.clone();
+        self.look_up(move |store| store.bytes(&info)).await
+    }
+
     /// How many of an object's chunks are here; flagged zeros are. `None` when its manifest is not.
     ///
     /// # Errors

@@ -25,12 +25,14 @@ const OBJECT_AGE: u64 = 3600;
 const LEFTOVER_AGE: u64 = 24 * 3600;
 
 /// What became of a removal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
     /// The object is gone.
     Removed {
         /// Bytes of disk given back: what nothing else needs.
         freed: u64,
+        /// What was in the directory and went with it.
+        along: Vec<ObjectId>,
     },
     /// The caller's pin is gone, the object stays.
     StillPinned {
@@ -88,12 +90,13 @@ impl Store {
             }
             let mut gone = Vec::new();
             draft.remove(id, &mut gone);
-            Ok((Removed::Removed { freed: 0 }, gone))
+            Ok((Removed::Removed { freed: 0, along: Vec::new() }, gone))
         };
         match self.inner.change(change).await? {
             (Removed::Removed { .. }, gone) => {
+                let along = gone.iter().map(|info| info.id).filter(|gone| *gone != id).collect();
                 let freed = self.blocking(move |inner| inner.sweep(&gone)).await? + self.copy_forward().await;
-                Ok(Removed::Removed { freed })
+                Ok(Removed::Removed { freed, along })
             }
             (outcome, _) => Ok(outcome),
         }

@@ -112,7 +112,8 @@ impl Lease {
         match space.promise(cost) {
             Err(error) if error.is_no_space() => {
                 let store = Store { inner: Arc::clone(&self.store) };
-                let again = if store.relieve(cost).await? { space.promise(cost) } else { Err(error) };
+                let missing = space.missing(cost);
+                let again = if store.relieve(missing).await? { space.promise(cost) } else { Err(error) };
                 match again {
                     Err(error) => Err(self.store.explained(error).await),
                     promised => promised,

@@ -5,6 +5,7 @@ mod generated;
 mod keeping;
 mod scrub;
 mod sim;
+mod trees;
 
 use std::path::Path;
 use std::sync::Arc;

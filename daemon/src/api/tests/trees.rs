@@ -131,7 +131,7 @@ async fn a_directory_is_one_object_with_everything_in_it() {
         assert_eq!(reason(daemon.entries(&path("sub/x")).await), "NOT_DIRECTORY");
 
         // Its bytes are what the format says.
-        let bytes = crate::content::Tree::decode(root_bytes(&daemon, &tree.id).await).unwrap();
+        let bytes = Tree::decode(root_bytes(&daemon, &tree.id).await).unwrap();
         assert_eq!(bytes.len(), 4);
 
         let kept = daemon.remove(&id_of(b"echo")).await;

@@ -11,8 +11,10 @@ mod append;
 mod ballast;
 mod catalog;
 mod compact;
+mod directory;
 mod disk;
 mod doctor;
+mod draft;
 mod error;
 mod format;
 mod handle;
@@ -38,6 +40,7 @@ mod segment;
 mod shortage;
 mod space;
 mod table;
+mod trees;
 mod usage;
 mod used;
 
@@ -46,6 +49,7 @@ mod tests;
 
 pub use append::Put;
 pub use catalog::Damage;
+pub use directory::{Entries, NewTree, Part};
 pub use disk::{Around, Disk, File, Real};
 pub use doctor::{Check, Level};
 pub use error::Error;

@@ -15,6 +15,10 @@ mod disk;
 mod doctor;
 mod error;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod handle;
 mod health;
 mod index;

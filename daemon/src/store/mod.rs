@@ -51,6 +51,8 @@ mod tests;
 pub use append::Put;
 pub use catalog::Damage;
 pub use disk::{Around, Disk, File, Real};
+#[cfg(test)]
+pub(crate) use disk::forgetful;
 pub use doctor::{Check, Level};
 pub use error::Error;
 pub use handle::{Options, Sizes, Store};

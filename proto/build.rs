@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = ["casd/v1/network.proto", "casd/v1/node.proto", "casd/v1/objects.proto"];
+const FILES: [&str; 4] =
+    ["casd/v1/network.proto", "casd/v1/node.proto", "casd/v1/objects.proto", "casd/v1/trees.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {

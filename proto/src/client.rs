@@ -15,7 +15,10 @@ use std::path::Path;
 
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::v1::{network_client::NetworkClient, node_client::NodeClient, objects_client::ObjectsClient};
+use crate::v1::{
+    network_client::NetworkClient, node_client::NodeClient, objects_client::ObjectsClient,
+    trees_client::TreesClient,
+};
 use crate::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES};
 
 /// Connects to the daemon that listens on the Unix socket at `path`. Clones of the channel share the
@@ -42,6 +45,14 @@ pub async fn connect(path: &Path) -> io::Result<Channel> {
 #[must_use]
 pub fn objects(channel: Channel) -> ObjectsClient<Channel> {
     ObjectsClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The calls about directories.
+#[must_use]
+pub fn trees(channel: Channel) -> TreesClient<Channel> {
+    TreesClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

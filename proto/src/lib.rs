@@ -29,7 +29,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("casd
 /// The most payload that one message carries: 1 MiB, a chunk.
 pub const MAX_DATA_BYTES: usize = 1 << 20;
 
-/// The most small objects that one `AddManyRequest` carries.
+/// The most small objects that one `AddManyRequest` carries, and parts that one message of a tree does.
 pub const MAX_BATCH: usize = 1024;
 
 /// The longest message, either way: twice [`MAX_DATA_BYTES`], so that names and framing always fit beside a

@@ -72,12 +72,20 @@ reasons! {
     ReadOnly "READ_ONLY" FailedPrecondition false;
     /// The object is stored here, and is private where this says public, or the other way round.
     Privacy "PRIVACY" FailedPrecondition false;
+    /// It is a directory where a file is wanted.
+    IsDirectory "IS_DIRECTORY" FailedPrecondition false;
+    /// It is a file where a directory is wanted.
+    NotDirectory "NOT_DIRECTORY" FailedPrecondition false;
+    /// Bytes that should list a directory do not, or have names that could do harm.
+    BadTree "BAD_TREE" FailedPrecondition false;
     /// The peer is of another network.
     OtherNetwork "OTHER_NETWORK" FailedPrecondition false;
     /// A range that starts behind the object's end.
     OutOfRange "OUT_OF_RANGE" OutOfRange false;
     /// Not in this node's store.
     NotFound "NOT_FOUND" NotFound false;
+    /// The directory has nothing at this path.
+    NoSuchPath "NO_SUCH_PATH" NotFound false;
     /// Neither here nor at any peer that was found.
     NoProviders "NO_PROVIDERS" NotFound true;
     /// Not here, and this node knows no peer to ask.

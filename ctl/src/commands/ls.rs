@@ -11,7 +11,7 @@ use crate::output::text::{escaped, size};
 
 /// Lists; see [`Ls`].
 pub(super) async fn run(session: &Session, args: Ls) -> Result<Exit, Failure> {
-    let request = ListRequest { object: args.object.unwrap_or_default() };
+    let request = ListRequest { object: args.object.unwrap_or_default(), parts: false };
     let mut pages = session.objects().list(request).await?.into_inner();
     while let Some(page) = pages.message().await? {
         let lines: Vec<Line> = page.objects.iter().map(line).collect();
@@ -48,7 +48,15 @@ mod tests {
     #[test]
     fn json_has_its_documented_keys() {
         let (id, name) = ("ab".into(), "x\u{1b}".into());
-        let mut object = ListedObject { id, name, size: 5, pinned: true, complete: true, used: Some(7) };
+        let mut object = ListedObject {
+            id,
+            name,
+            size: 5,
+            pinned: true,
+            complete: true,
+            used: Some(7),
+            ..Default::default()
+        };
         assert_eq!(line(&object).human, "ab         5 B  pinned   x\\u{1b}");
         let expected =
             json!({ "id": "ab", "name": "x\u{1b}", "size": 5, "pinned": true, "complete": true, "used": 7 });

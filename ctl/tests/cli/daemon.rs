@@ -133,7 +133,7 @@ impl Objects for Scripted {
             size: 1,
             pinned: true,
             complete: true,
-            used: None,
+            ..Default::default()
         };
         Ok(Response::new(Box::pin(stream::iter([Ok(ListResponse { objects: vec![hostile] })]))))
     }
@@ -142,7 +142,12 @@ impl Objects for Scripted {
         match request.into_inner().object.as_str() {
             "damaged" => Err(Reason::Damaged.status("chunk 3 is damaged", "")),
             "unknown" => Err(Reason::NotFound.status("nothing here is called so", "")),
-            id => Ok(Response::new(RemoveResponse { id: id.into(), removed: true, freed_bytes: 9 })),
+            id => Ok(Response::new(RemoveResponse {
+                id: id.into(),
+                removed: true,
+                freed_bytes: 9,
+                ..Default::default()
+            })),
         }
     }
 

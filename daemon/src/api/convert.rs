@@ -2,9 +2,10 @@
 
 use casd_proto::v1;
 
-use crate::node::Added;
+use crate::content::{self as tree, Entry, ObjectId};
 use crate::node::Announced;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
+use crate::node::{Added, AddedTree};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
 use crate::node::{Progress, Provider, Stat, Status, Summary, Usage};
@@ -20,18 +21,60 @@ pub(super) fn added((added, announced): (Added, Option<Announced>)) -> v1::Added
         id: added.id.to_string(),
         size: added.size,
         created: added.created,
-        announced: announced.map(|told| v1::Announced {
-            keys: told.keys as u64,
-            receivers: told.receivers as u64,
-            messages: told.messages as u64,
-            refused: told.refused as u64,
-        }),
+        announced: announced.map(told),
     }
+}
+
+fn told(told: Announced) -> v1::Announced {
+    v1::Announced {
+        keys: told.keys as u64,
+        receivers: told.receivers as u64,
+        messages: told.messages as u64,
+        refused: told.refused as u64,
+    }
+}
+
+/// What adding a directory came to.
+pub(super) fn added_tree((added, announced): (AddedTree, Option<Announced>)) -> v1::AddedTree {
+    v1::AddedTree {
+        id: added.id.unwrap_or(ObjectId::EMPTY).to_string(),
+        size: added.size,
+        files: added.files,
+        directories: added.directories,
+        links: added.links,
+        created: added.created,
+        announced: announced.map(told),
+    }
+}
+
+/// An entry of a directory.
+pub(super) fn entry(entry: Entry<'_>) -> v1::ListedEntry {
+    let kind = match entry.node {
+        tree::Node::File { executable: false, .. } => v1::EntryKind::File,
+        tree::Node::File { executable: true, .. } => v1::EntryKind::Executable,
+        tree::Node::Directory { .. } => v1::EntryKind::Directory,
+        tree::Node::Link { .. } => v1::EntryKind::Link,
+    };
+    let object = entry.node.object();
+    let target = if let tree::Node::Link { target } = entry.node { target } else { "" };
+    v1::ListedEntry {
+        name: entry.name.to_owned(),
+        kind: kind.into(),
+        id: object.map(|(id, _)| id.to_string()).unwrap_or_default(),
+        size: object.map_or(0, |(_, length)| length),
+        target: target.to_owned(),
+    }
+}
+
+fn kind(info: &ObjectInfo) -> i32 {
+    let kind = if info.tree { v1::ObjectKind::Directory } else { v1::ObjectKind::File };
+    kind.into()
 }
 
 /// An object in a list.
 pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
     v1::ListedObject {
+        kind: kind(&info),
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
         size: info.length,
@@ -45,9 +88,9 @@ pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
 pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
     let Stat { info, chunks, local_chunks, parity_chunks, local_parity_chunks, used } = stat;
     v1::StatResponse {
+        kind: kind(&info),
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
-        kind: v1::ObjectKind::File.into(),
         size: info.length,
         chunks,
         parity: parity(info.parity),

@@ -113,6 +113,10 @@ fn of_node(error: &Error) -> Reason {
     match error {
         Error::NotFound(_) => Reason::NotFound,
         Error::Ambiguous { .. } => Reason::Ambiguous,
+        Error::IsDirectory(_) => Reason::IsDirectory,
+        Error::NotDirectory(_) => Reason::NotDirectory,
+        Error::EmptyFile(_) => Reason::NotFound,
+        Error::NoSuchPath { .. } => Reason::NoSuchPath,
         Error::Id { .. } => Reason::InvalidId,
         Error::Address { .. } => Reason::InvalidAddress,
         Error::Unreachable { .. } => Reason::Unreachable,
@@ -129,10 +133,12 @@ fn of_node(error: &Error) -> Reason {
 fn of_ingest(error: &IngestError) -> Reason {
     match error {
         IngestError::Unfinished => Reason::NoFinish,
-        IngestError::Length { .. } => Reason::LengthMismatch,
+        IngestError::Length { .. } | IngestError::Entries { .. } => Reason::LengthMismatch,
+        IngestError::Order(_) => Reason::InvalidStream,
         IngestError::NotExpected { .. } => Reason::IdMismatch,
         IngestError::Stopping => Reason::Stopping,
-        IngestError::Content(ContentError::TooLong { .. }) => Reason::TooLarge,
+        IngestError::Content(ContentError::TooLong { .. } | ContentError::Crowded(_)) => Reason::TooLarge,
+        IngestError::Content(ContentError::Name(_)) => Reason::InvalidName,
         // What an add has just hashed itself is of the right form.
         IngestError::Content(
             ContentError::Malformed { .. }
@@ -184,7 +190,8 @@ fn of_store(error: &StoreError) -> Reason {
 /// What was read back from the store and is not of its form.
 fn of_stored(error: &ContentError) -> Reason {
     match error {
-        ContentError::TooLong { .. } => Reason::TooLarge,
+        ContentError::TooLong { .. } | ContentError::Crowded(_) => Reason::TooLarge,
+        ContentError::Name(_) => Reason::BadTree,
         ContentError::Malformed { .. }
         | ContentError::Unproven { .. }
         | ContentError::NotZero { .. }

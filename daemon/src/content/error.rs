@@ -1,6 +1,6 @@
 //! Why a proof or a format was refused.
 
-use super::{MAX_OBJECT, Mismatch};
+use super::{MAX_OBJECT, Mismatch, NameError};
 
 /// What is wrong with bytes that claim to be a manifest, a page or a parity part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,12 @@ pub enum Error {
         /// The index that was expected.
         index: u64,
     },
+    /// A directory with more than one can have.
+    #[error("a directory {0}")]
+    Crowded(&'static str),
+    /// A name that no entry of a directory may have.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// Bytes that are not the chunk.
     #[error(transparent)]
     Chunk(#[from] Mismatch),

@@ -1,8 +1,8 @@
-//! What the bytes are called and how that is proved: ids, chunks, manifests, parity parts, links.
+//! What the bytes are called and how that is proved: ids, chunks, manifests, parity parts, trees, links.
 //!
 //! Owns: every id and every format whose truth is a hash. Refuses: files, peers, time, async; the whole
 //! room is pure. Survives a crash: nothing is kept here, but [`ManifestTop`], [`ManifestPage`],
-//! [`ParityPart`] and [`ParityPage`] are written to disk and sent to peers in exactly the bytes that
+//! [`ParityPart`], [`ParityPage`] and [`Tree`] are written to disk and sent to peers in exactly the bytes that
 //! their modules describe.
 //!
 //! Unverified bytes have another type than verified ones: a [`Chunk`] can only be made by hashing, a
@@ -23,20 +23,27 @@ mod golden;
 mod id;
 mod link;
 mod manifest;
+mod names;
 mod page;
 mod parity;
 mod top;
+mod tree;
 
 pub use chunk::{Chunk, ChunkRef, Mismatch, Place};
 pub use error::Error;
 pub use id::{ChunkId, IdError, ObjectId};
 pub use link::{Link, LinkError};
 pub use manifest::{Manifest, ManifestBuilder};
+pub use names::{MAX_ENTRY_NAME, NameError, TreePath, check_name, check_portable};
 pub use page::{MAX_PAGE_BYTES, ManifestPage};
 pub use parity::{
     CODEC_RS8, MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, PARITY_PAGE, ParityClaim, ParityPage, ParityPart,
 };
 pub use top::{MAX_TOP_BYTES, ManifestTop};
+pub use tree::{
+    Entry, MAX_LINK_TARGET, MAX_TREE_BYTES, MAX_TREE_DEPTH, MAX_TREE_ENTRIES, MAX_TREE_TOTAL, Node, Tree,
+    TreeBuilder,
+};
 
 /// Bytes in a chunk: 1 MiB. The last chunk of an object may be shorter.
 pub const CHUNK: usize = 1 << 20;

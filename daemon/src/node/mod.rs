@@ -7,6 +7,7 @@
 mod error;
 mod objects;
 mod people;
+mod trees;
 mod verify;
 
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use error::Error;
-pub use objects::{ChunkLine, Stat};
+pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
+pub use trees::AddingTree;
 
 use crate::content::ObjectId;
 use crate::erasure::Geometry;
@@ -33,7 +35,7 @@ pub use crate::erasure::Error as ErasureError;
 pub use crate::fetch::Error as FetchError;
 pub use crate::fetch::{Event, Fetching, Order, Progress, Request, Summary};
 pub use crate::ingest::Error as IngestError;
-pub use crate::ingest::{AddOptions, Added};
+pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
 pub use crate::peer::{Announced, Key, PeerAddr, Provider};
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, Level, ObjectInfo, Shortage, State, Usage};

@@ -271,7 +271,7 @@ impl Store {
         edit: impl FnOnce(&mut ObjectInfo) -> Result<(), Error> + Send + 'static,
     ) -> Result<bool, Error> {
         let id = *id;
-        let change = move |draft: &mut super::ledger::Draft<'_>| {
+        let change = move |draft: &mut super::draft::Draft<'_>| {
             let Some(old) = draft.get(&id).filter(|info| info.state == State::Whole) else {
                 return Ok(false);
             };
@@ -302,7 +302,7 @@ impl Inner {
     /// As [`Ledger::change`]; a refusal for want of room says what takes it.
     pub(super) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
-        change: impl FnOnce(&mut super::ledger::Draft<'_>) -> Result<T, Error> + Send + 'static,
+        change: impl FnOnce(&mut super::draft::Draft<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         match self.ledger.change(change).await {
             Err(error) => Err(self.explained(error).await),

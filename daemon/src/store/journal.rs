@@ -258,8 +258,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Cuts off what a failed write may have left, durably: it must not come back after its caller was refused.
-    pub(super) fn cut(&self) -> io::Result<()> {
+    /// Where the next frame goes.
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Cuts off what was written behind `end`, and what a failed write may have left, durably: it must not come back
+    /// after its caller was refused.
+    pub(super) fn cut(&mut self, end: u64) -> io::Result<()> {
+        self.end = end;
         self.file.truncate(self.end)?;
         self.file.sync()
     }

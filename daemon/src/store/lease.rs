@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::append::Put;
 use super::object::{NewObject, ObjectInfo, State};
@@ -11,6 +12,9 @@ use super::record::{Key, Kind, Record};
 use super::space::{self, Promise};
 use super::{Error, Inner, Store, now};
 use crate::content::{Chunk, ChunkId, Manifest, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart};
+
+/// Chunks of one batch that wait for the disk at once.
+const PUTS: usize = 256;
 
 /// What can be put: only what a type proves.
 #[derive(Clone, Debug)]
@@ -73,7 +77,7 @@ impl Item<'_> {
 /// reserved. Give it to as many tasks as needed, behind an `Arc`. Dropping it gives everything back; what was
 /// stored stays for a day, so that a second try finds it.
 pub struct Lease {
-    store: Arc<Inner>,
+    pub(super) store: Arc<Inner>,
     /// Its name in the catalog.
     id: u64,
     /// Room that is left of what was reserved.
@@ -108,7 +112,8 @@ impl Lease {
         match space.promise(cost) {
             Err(error) if error.is_no_space() => {
                 let store = Store { inner: Arc::clone(&self.store) };
-                let again = if store.relieve(cost).await? { space.promise(cost) } else { Err(error) };
+                let missing = space.missing(cost);
+                let again = if store.relieve(missing).await? { space.promise(cost) } else { Err(error) };
                 match again {
                     Err(error) => Err(self.store.explained(error).await),
                     promised => promised,
@@ -185,6 +190,15 @@ impl Lease {
         Ok(put)
     }
 
+    /// Puts many chunks; returns when all of them have been written, in no order.
+    ///
+    /// # Errors
+    /// As [`Lease::put`].
+    pub async fn put_chunks(&self, chunks: Vec<Chunk>) -> Result<(), Error> {
+        let puts = chunks.into_iter().map(|chunk| self.put(Item::Chunk(chunk)));
+        stream::iter(puts).map(Ok).try_for_each_concurrent(PUTS, |put| async { put.await.map(drop) }).await
+    }
+
     /// Puts a manifest's top and all its pages.
     ///
     /// # Errors
@@ -218,16 +232,11 @@ impl Lease {
         self.sync().await?;
         self.store
             .change(move |draft| {
-                let Some(mut info) = draft.get(&object.id).cloned() else {
-                    draft.set(object.into_info(State::Whole));
-                    return Ok(Committed::Created);
-                };
-                let created = info.state == State::Partial;
-                if join(&mut info, object)? || created {
-                    info.state = State::Whole;
+                let (entered, committed) = merged(draft.get(&object.id), object)?;
+                if let Some(info) = entered {
                     draft.set(info);
                 }
-                Ok(if created { Committed::Created } else { Committed::Present })
+                Ok(committed)
             })
             .await
     }
@@ -260,6 +269,21 @@ impl Lease {
     }
 }
 
+/// What becomes of an object when it is entered as a whole one, `None` where nothing changes.
+pub(super) fn merged(
+    old: Option<&ObjectInfo>,
+    object: NewObject,
+) -> Result<(Option<ObjectInfo>, Committed), Error> {
+    let Some(mut info) = old.cloned() else {
+        return Ok((Some(object.into_info(State::Whole)), Committed::Created));
+    };
+    let created = info.state == State::Partial;
+    let changed = join(&mut info, object)?;
+    info.state = State::Whole;
+    let committed = if created { Committed::Created } else { Committed::Present };
+    Ok(((changed || created).then_some(info), committed))
+}
+
 /// Adds to an object what a second add of it brings. Whether that was anything.
 fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
     if info.length != new.length {
@@ -272,6 +296,11 @@ fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
         Some(uid) => info.pin(uid, new.now)?,
         None => false,
     };
+    if info.part && !new.part {
+        // From now on it is here for its own sake.
+        info.part = false;
+        changed = true;
+    }
     if info.name.is_none() && new.name.is_some() {
         info.name = new.name;
         changed = true;

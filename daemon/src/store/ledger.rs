@@ -6,7 +6,7 @@
 //! Changes that wait together are applied in order, written with one call and synced once. They are applied to a
 //! draft, which becomes the state only after the sync.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -14,11 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
 use super::ballast::Ballast;
+use super::draft::{Changes, Draft, Objects};
 use super::error::is_full;
 use super::health::Health;
 use super::journal::{Fact, Journal};
 use super::object::{ObjectInfo, State};
 use super::shortage::{LargePin, Shortage};
+use super::trees::Trees;
 use crate::content::ObjectId;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
@@ -26,38 +28,9 @@ use crate::support::task::Tasks;
 /// Changes that wait, and at most as many for one sync.
 const QUEUE: usize = 1024;
 
-type Objects = BTreeMap<ObjectId, ObjectInfo>;
-
 /// A change: applied to the draft, it gives what is to be done when the draft is durable, or is not.
 type Change = Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
-/// The objects with changes that are not durable yet.
-pub(super) struct Draft<'a> {
-    objects: &'a Objects,
-    /// `None`: removed.
-    changed: BTreeMap<ObjectId, Option<ObjectInfo>>,
-}
-
-impl Draft<'_> {
-    /// The object as the changes before left it.
-    pub(super) fn get(&self, id: &ObjectId) -> Option<&ObjectInfo> {
-        match self.changed.get(id) {
-            Some(changed) => changed.as_ref(),
-            None => self.objects.get(id),
-        }
-    }
-
-    /// Enters or changes an object.
-    pub(super) fn set(&mut self, info: ObjectInfo) {
-        self.changed.insert(info.id, Some(info));
-    }
-
-    /// Removes an object.
-    pub(super) fn remove(&mut self, id: ObjectId) {
-        self.changed.insert(id, None);
-    }
-}
 
 /// What a name or the beginning of an id stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +54,8 @@ pub(super) struct Ledger {
 
 struct Shared {
     objects: RwLock<Objects>,
+    /// What the directories among them consist of. Changed by the one task only, with `objects`.
+    trees: RwLock<Trees>,
     /// Those that are private; another set whenever it changes.
     private: Mutex<Arc<BTreeSet<ObjectId>>>,
     journal: Mutex<Journal>,
@@ -91,7 +66,7 @@ struct Shared {
 impl Ledger {
     /// Begins with what the journal said.
     pub(super) fn start(
-        (journal, objects): (Journal, BTreeMap<ObjectId, ObjectInfo>),
+        (journal, objects): (Journal, Objects),
         health: Arc<Health>,
         ballast: Ballast,
         pool: Pool,
@@ -100,7 +75,8 @@ impl Ledger {
         let private = objects.values().filter(|info| info.private).map(|info| info.id).collect();
         let private = Mutex::new(Arc::new(private));
         let (objects, journal) = (RwLock::new(objects), Mutex::new(journal));
-        let state = Arc::new(Shared { objects, private, journal, health, ballast });
+        let trees = RwLock::default();
+        let state = Arc::new(Shared { objects, trees, private, journal, health, ballast });
         let (changes, queue) = mpsc::channel(QUEUE);
         tasks.spawn("store-journal", apply_all(Arc::clone(&state), queue, pool, tasks.clone()));
         Self { changes, state }
@@ -123,8 +99,40 @@ impl Ledger {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// What a change would give; nothing is changed.
+    pub(super) fn imagine<T>(&self, change: impl FnOnce(&mut Draft<'_>) -> T) -> T {
+        change(&mut Draft::new(&self.objects(), &self.trees()))
+    }
+
     fn objects(&self) -> RwLockReadGuard<'_, Objects> {
         self.state.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trees(&self) -> RwLockReadGuard<'_, Trees> {
+        self.state.trees.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is known what every directory consists of.
+    pub(super) fn knows_trees(&self) -> bool {
+        self.trees().all_known()
+    }
+
+    /// The directories of which it is not known.
+    pub(super) fn unknown_trees(&self) -> Vec<ObjectInfo> {
+        let trees = self.select(|info| info.tree && info.state == State::Whole);
+        let known = self.trees();
+        trees.into_iter().filter(|info| known.contents(&info.id).is_none()).collect()
+    }
+
+    /// An object with all that is in it.
+    pub(super) fn all(&self, id: ObjectId) -> BTreeSet<ObjectId> {
+        self.trees().all(id)
+    }
+
+    /// Whether a directory has the object in it, or may have.
+    pub(super) fn is_held(&self, id: &ObjectId) -> bool {
+        let trees = self.trees();
+        !trees.all_known() || trees.holders(id) > 0
     }
 
     /// What is known of an object.
@@ -157,16 +165,19 @@ impl Ledger {
 
     /// The largest pinned objects, the largest first.
     pub(super) fn largest_pins(&self, count: usize) -> Vec<LargePin> {
-        let objects = self.objects();
-        let mut largest: Vec<&ObjectInfo> = Vec::with_capacity(count + 1);
+        let (objects, trees) = (self.objects(), self.trees());
+        let length = |id: &ObjectId| objects.get(id).map_or(0, |info| info.length);
+        let mut largest: Vec<LargePin> = Vec::with_capacity(count + 1);
         for info in objects.values().filter(|info| !info.pins.is_empty()) {
-            let at = largest.partition_point(|other| other.length >= info.length);
+            let bytes: u64 =
+                if info.tree { trees.all(info.id).iter().map(length).sum() } else { info.length };
+            let at = largest.partition_point(|other| other.bytes >= bytes);
             if at < count {
-                largest.insert(at, info);
+                largest.insert(at, LargePin { bytes, ..LargePin::of(info) });
                 largest.truncate(count);
             }
         }
-        largest.into_iter().map(LargePin::of).collect()
+        largest
     }
 
     /// Number of objects, whole and partial.
@@ -232,29 +243,14 @@ impl Shared {
     /// Applies changes and makes them durable, all or none. Blocks.
     fn apply(&self, batch: Vec<Change>) {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
-        let mut draft = Draft { objects: &objects, changed: BTreeMap::new() };
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let mut draft = Draft::new(&objects, &trees);
         let answers: Vec<Answer> = batch.into_iter().map(|change| change(&mut draft)).collect();
-        let changed = draft.changed;
-        drop(objects);
-        let durable = self.write(&changed);
+        let changes = draft.changes;
+        drop((objects, trees));
+        let durable = self.write(&changes);
         if durable.is_ok() {
-            let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-            let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
-            for (id, info) in changed {
-                let hide = info.as_ref().is_some_and(|info| info.private);
-                if hide != private.contains(&id) {
-                    let set = Arc::make_mut(&mut private);
-                    if hide {
-                        set.insert(id)
-                    } else {
-                        set.remove(&id)
-                    };
-                }
-                match info {
-                    Some(info) => objects.insert(id, info),
-                    None => objects.remove(&id),
-                };
-            }
+            self.adopt(changes);
         }
         for answer in answers {
             answer(durable.clone());
@@ -262,29 +258,57 @@ impl Shared {
         self.compact();
     }
 
-    fn write(&self, changed: &BTreeMap<ObjectId, Option<ObjectInfo>>) -> Result<(), Error> {
-        if changed.is_empty() {
+    /// Durable changes become the state.
+    fn adopt(&self, changes: Changes) {
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, info) in changes.objects {
+            let hide = info.as_ref().is_some_and(|info| info.private);
+            if hide != private.contains(&id) {
+                let set = Arc::make_mut(&mut private);
+                if hide {
+                    set.insert(id)
+                } else {
+                    set.remove(&id)
+                };
+            }
+            match info {
+                Some(info) => objects.insert(id, info),
+                None => objects.remove(&id),
+            };
+        }
+        let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, contents) in changes.trees {
+            trees.change(id, contents);
+        }
+        if let Some(unread) = changes.unread {
+            trees.tried(unread);
+        }
+    }
+
+    fn write(&self, changes: &Changes) -> Result<(), Error> {
+        if changes.objects.is_empty() {
             return Ok(());
         }
         self.health.before_write()?;
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut frames = journal.frames();
-        for (id, info) in changed {
-            frames.push(&info.clone().map_or(Fact::Removed(*id), Fact::Object));
-        }
-        let mut written = journal.write(&frames);
-        if written.as_ref().is_err_and(is_full) && changed.values().all(Option::is_none) {
+        let start = journal.end();
+        let mut written = write_steps(&mut journal, changes);
+        let full =
+            |written: &Result<(), Failed>| matches!(written, Err(Failed::Write(error)) if is_full(error));
+        if full(&written) && changes.objects.values().all(Option::is_none) {
             // Removing must work on a full disk: that is what the ballast is for.
             self.ballast.release();
-            written = journal.cut().and_then(|()| journal.write(&frames));
+            let cut = journal.cut(start).map_err(Failed::Write);
+            written = cut.and_then(|()| write_steps(&mut journal, changes));
         }
-        if let Err(error) = written {
-            if is_full(&error) && journal.cut().is_ok() {
-                return Err(Error::DiskFull(Box::new(Shortage { needed: 4096, ..Shortage::default() })));
-            }
-            return Err(self.health.fail("write the journal", &error));
+        if full(&written) && journal.cut(start).is_ok() {
+            return Err(Error::DiskFull(Box::new(Shortage { needed: 4096, ..Shortage::default() })));
         }
-        journal.sync().map_err(|error| self.health.fail("sync the journal", &error))
+        written.map_err(|failed| match failed {
+            Failed::Write(error) => self.health.fail("write the journal", &error),
+            Failed::Sync(error) => self.health.fail("sync the journal", &error),
+        })
     }
 
     /// Shortens a journal that has grown long.
@@ -305,4 +329,30 @@ impl Shared {
             }
         }
     }
+}
+
+/// Entries of the journal that are written with one call.
+const PIECE: usize = 8192;
+
+/// What failed of writing changes. After a failed sync nothing is known of what was written.
+enum Failed {
+    Write(std::io::Error),
+    Sync(std::io::Error),
+}
+
+/// Writes changes and makes them durable: first those that others must not be without, then the others.
+fn write_steps(journal: &mut Journal, changes: &Changes) -> Result<(), Failed> {
+    let is_after = |(id, _): &(&ObjectId, &Option<ObjectInfo>)| changes.after.contains(*id);
+    let (after, before): (Vec<_>, Vec<_>) = changes.objects.iter().partition(is_after);
+    for step in [before, after].iter().filter(|step| !step.is_empty()) {
+        for piece in step.chunks(PIECE) {
+            let mut frames = journal.frames();
+            for (id, info) in piece {
+                frames.push(&(*info).clone().map_or(Fact::Removed(**id), Fact::Object));
+            }
+            journal.write(&frames).map_err(Failed::Write)?;
+        }
+        journal.sync().map_err(Failed::Sync)?;
+    }
+    Ok(())
 }

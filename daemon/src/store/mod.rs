@@ -11,8 +11,10 @@ mod append;
 mod ballast;
 mod catalog;
 mod compact;
+mod directory;
 mod disk;
 mod doctor;
+mod draft;
 mod error;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -42,6 +44,7 @@ mod segment;
 mod shortage;
 mod space;
 mod table;
+mod trees;
 mod usage;
 mod used;
 
@@ -50,6 +53,7 @@ mod tests;
 
 pub use append::Put;
 pub use catalog::Damage;
+pub use directory::{Entries, NewTree, Part};
 pub use disk::{Around, Disk, File, Real};
 #[cfg(test)]
 pub(crate) use disk::forgetful;

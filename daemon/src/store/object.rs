@@ -16,6 +16,8 @@ const FLAG_PUBLISH: u8 = 2;
 const FLAG_PARTIAL: u8 = 4;
 const FLAG_NAME: u8 = 8;
 const FLAG_PARITY: u8 = 16;
+const FLAG_TREE: u8 = 32;
+const FLAG_PART: u8 = 64;
 
 /// A promise to keep an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,10 @@ pub struct ObjectInfo {
     pub pins: Vec<Pin>,
     /// Whether all of it is meant to be here.
     pub state: State,
+    /// It is a directory: what its tree names is kept with it.
+    pub tree: bool,
+    /// It came as a part of a directory and was never asked for by itself: it goes with the last one it is in.
+    pub part: bool,
 }
 
 /// An object that is to be entered. Its chunks and manifest have been put, or held, under the lease.
@@ -77,13 +83,25 @@ pub struct NewObject {
     pub pin: Option<u32>,
     /// The time, in Unix seconds.
     pub now: u64,
+    /// It comes as a part of a directory.
+    pub part: bool,
 }
 
 impl NewObject {
     /// An object of this id and length with nothing else said of it.
     #[must_use]
     pub fn new(id: ObjectId, length: u64, now: u64) -> Self {
-        Self { id, length, name: None, parity: None, private: false, publish: false, pin: None, now }
+        Self {
+            id,
+            length,
+            name: None,
+            parity: None,
+            private: false,
+            publish: false,
+            pin: None,
+            now,
+            part: false,
+        }
     }
 
     /// Whether it can be an object at all.
@@ -112,6 +130,8 @@ impl NewObject {
             publish: self.publish,
             added: self.now,
             state,
+            tree: false,
+            part: self.part,
         }
     }
 }
@@ -147,7 +167,9 @@ impl ObjectInfo {
                 | flag(self.publish, FLAG_PUBLISH)
                 | flag(self.state == State::Partial, FLAG_PARTIAL)
                 | flag(self.name.is_some(), FLAG_NAME)
-                | flag(self.parity.is_some(), FLAG_PARITY),
+                | flag(self.parity.is_some(), FLAG_PARITY)
+                | flag(self.tree, FLAG_TREE)
+                | flag(self.part, FLAG_PART),
         );
         let (k, m) = self.parity.unwrap_or_default();
         out.put_slice(&[k, m]);
@@ -188,6 +210,8 @@ impl ObjectInfo {
             added,
             pins,
             state: if has(FLAG_PARTIAL) { State::Partial } else { State::Whole },
+            tree: has(FLAG_TREE),
+            part: has(FLAG_PART),
         };
         fields.0.is_empty().then_some(info)
     }
@@ -218,14 +242,14 @@ mod tests {
         fn what_is_encoded_reads_back_and_nothing_shorter_does(
             name in proptest::option::of("[a-zé]{1,40}"),
             parity in proptest::option::of((1u8..128, 1u8..64)),
-            private: bool, publish: bool, partial: bool,
+            private: bool, publish: bool, partial: bool, tree: bool, part: bool,
             pins in proptest::collection::vec((any::<u32>(), any::<u64>()), 0..4),
         ) {
             let state = if partial { State::Partial } else { State::Whole };
             let pins = pins.into_iter().map(|(uid, since)| Pin { uid, since }).collect();
             let id = ObjectId::from_bytes([7; 32]);
             let info =
-                ObjectInfo { id, length: 9, name, parity, private, publish, added: 5, pins, state };
+                ObjectInfo { id, length: 9, name, parity, private, publish, added: 5, pins, state, tree, part };
             let mut out = BytesMut::new();
             info.encode(&mut out);
             prop_assert_eq!(ObjectInfo::decode(&out), Some(info));

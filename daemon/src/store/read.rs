@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+
 use super::lease::parity_part_key;
+use super::object::ObjectInfo;
 use super::record::{Key, Kind};
 use super::{Error, Inner, Store};
 use crate::content::{
@@ -98,6 +101,18 @@ impl Store {
         self.look_up(move |store| store.parity(&id)).await
     }
 
+    /// All bytes of an object that has at most `limit` of them; `None` where it has more, or something of it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn bytes(&self, info: &ObjectInfo, limit: usize) -> Result<Option<Bytes>, Error> {
+        if info.length > limit as u64 {
+            return Ok(None);
+        }
+        let info = info.clone();
+        self.look_up(move |store| store.bytes(&info)).await
+    }
+
     /// How many of an object's chunks are here; flagged zeros are. `None` when its manifest is not.
     ///
     /// # Errors
@@ -179,6 +194,26 @@ impl Inner {
             pages.push(page);
         }
         Ok(Manifest::new(top, pages))
+    }
+
+    /// All bytes of an object; `None` where something of it is missing. For objects that fit in memory.
+    pub(super) fn bytes(&self, info: &ObjectInfo) -> Result<Option<Bytes>, Error> {
+        if let (true, Ok(length)) = (info.length <= CHUNK_LEN, u32::try_from(info.length)) {
+            let chunk = ChunkRef { id: info.id.only_chunk(), place: Place::Root, length };
+            return Ok(self.chunk(&chunk)?.map(|chunk| chunk.bytes().clone()));
+        }
+        let Some(manifest) = self.manifest(&info.id)? else { return Ok(None) };
+        let mut bytes = BytesMut::new();
+        for index in 0..manifest.chunks() {
+            let Some(chunk) = manifest.chunk(index) else { return Ok(None) };
+            if manifest.is_zero(index) {
+                bytes.resize(bytes.len() + chunk.length as usize, 0);
+                continue;
+            }
+            let Some(chunk) = self.chunk(&chunk)? else { return Ok(None) };
+            bytes.extend_from_slice(chunk.bytes());
+        }
+        Ok(Some(bytes.freeze()))
     }
 
     pub(super) fn parity_part(&self, id: &ObjectId, k: u8, m: u8) -> Result<Option<ParityPart>, Error> {

@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::draft::Draft;
 use super::handle::Store;
-use super::ledger::Draft;
 use super::object::{ObjectInfo, State};
-use super::space::cost_of_freed;
+use super::space::{cost_of_data, cost_of_freed};
 
 /// Looking through everything for nothing is not done again before this.
 const REST: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ impl Store {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
     pub(super) async fn relieve(&self, needed: u64) -> Result<bool, Error> {
-        self.inner.whole().await?;
+        self.inner.learn_trees().await?;
         let mut in_vain = self.inner.in_vain.lock().await;
         if in_vain.is_some_and(|at| at.elapsed() < REST) {
             return Ok(false);
@@ -29,9 +29,14 @@ impl Store {
         // As `needed` counts, or one object more than it takes would go for the sake of an entry of the index.
         let mut freed = cost_of_freed(self.blocking(|inner| inner.sweep_orphans(super::now(), 0)).await?.1);
         let unpinned = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
-        let mut cached = self.inner.ledger.select(unpinned);
-        cached.retain(|info| !self.inner.is_leased(info));
-        let most: u64 = cached.iter().map(|info| info.length).sum();
+        let cached = self.inner.ledger.select(unpinned);
+        // What is in a directory counts for what could be freed, and goes with it.
+        let most: u64 = cached.iter().map(|info| cost_of_data(info.length)).sum();
+        let mut cached: Vec<_> = cached
+            .into_iter()
+            .filter(|info| info.state == State::Partial || !self.inner.ledger.is_held(&info.id))
+            .filter(|info| !self.inner.is_leased(info))
+            .collect();
         if freed.saturating_add(most) < needed {
             // Nothing is let go of for what will not fit anyway.
             cached.clear();
@@ -44,15 +49,14 @@ impl Store {
             let id = info.id;
             let change = move |draft: &mut Draft<'_>| {
                 // It may have been pinned since.
-                let goes = draft.get(&id).is_some_and(unpinned);
-                if goes {
-                    draft.remove(id);
+                let mut gone = Vec::new();
+                if draft.get(&id).is_some_and(unpinned) && !draft.is_held(&id) {
+                    draft.remove(id, &mut gone);
                 }
-                Ok(goes)
+                Ok(gone)
             };
-            if self.inner.change(change).await? {
-                freed += cost_of_freed(self.blocking(move |inner| inner.sweep(&[info])).await?);
-            }
+            let gone = self.inner.change(change).await?;
+            freed += cost_of_freed(self.blocking(move |inner| inner.sweep(&gone)).await?);
         }
         freed += self.copy_forward().await;
         *in_vain = (freed < needed).then(Instant::now);

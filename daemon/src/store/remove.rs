@@ -10,10 +10,10 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Error;
+use super::draft::Draft;
 use super::handle::{Inner, Store};
 use super::index::Entry;
 use super::lease::parity_part_key;
-use super::ledger::Draft;
 use super::object::{ObjectInfo, State};
 use super::record::{Key, Kind};
 use crate::content::{CHUNK_LEN, CODEC_RS8, ObjectId};
@@ -25,18 +25,22 @@ const OBJECT_AGE: u64 = 3600;
 const LEFTOVER_AGE: u64 = 24 * 3600;
 
 /// What became of a removal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
     /// The object is gone.
     Removed {
         /// Bytes of disk given back: what nothing else needs.
         freed: u64,
+        /// What was in the directory and went with it.
+        along: Vec<ObjectId>,
     },
     /// The caller's pin is gone, the object stays.
     StillPinned {
         /// Pins of others.
         others: usize,
     },
+    /// The caller's pin is gone; a directory that stays has the object in it.
+    InDirectory,
     /// There is no such object.
     NotFound,
     /// Others have pinned it, the caller has not and is no administrator.
@@ -57,35 +61,44 @@ pub struct Collected {
 }
 
 impl Store {
-    /// Drops the caller's pin, and the object when no other is left. An administrator who has no pin of his own
-    /// drops all. What a lease holds stays on disk while the lease lives.
+    /// Drops the caller's pin, and the object when no other is left and no directory has it; with a directory goes what
+    /// came with it and nothing else holds. An administrator who has no pin of his own drops all. What a lease holds
+    /// stays on disk while the lease lives.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
     pub async fn remove(&self, id: &ObjectId, uid: u32, is_admin: bool) -> Result<Removed, Error> {
         let id = *id;
+        self.inner.learn_trees().await?;
         let change = move |draft: &mut Draft<'_>| {
-            let Some(mut info) = draft.get(&id).cloned() else { return Ok((Removed::NotFound, None)) };
+            let Some(mut info) = draft.get(&id).cloned() else { return Ok((Removed::NotFound, Vec::new())) };
             let had_pin = info.unpin(uid);
             let others = info.pins.len();
             if others > 0 && !had_pin && !is_admin {
-                return Ok((Removed::NotPermitted, None));
+                return Ok((Removed::NotPermitted, Vec::new()));
             }
             if others > 0 && had_pin {
                 draft.set(info);
-                return Ok((Removed::StillPinned { others }, None));
+                return Ok((Removed::StillPinned { others }, Vec::new()));
             }
-            draft.remove(id);
-            Ok((Removed::Removed { freed: 0 }, Some(info)))
+            if draft.is_held(&id) {
+                if others > 0 || had_pin {
+                    info.pins.clear();
+                    draft.set(info);
+                }
+                return Ok((Removed::InDirectory, Vec::new()));
+            }
+            let mut gone = Vec::new();
+            draft.remove(id, &mut gone);
+            Ok((Removed::Removed { freed: 0, along: Vec::new() }, gone))
         };
         match self.inner.change(change).await? {
-            (_, Some(info)) => {
-                self.inner.whole().await?;
-                let freed =
-                    self.blocking(move |inner| inner.sweep(&[info])).await? + self.copy_forward().await;
-                Ok(Removed::Removed { freed })
+            (Removed::Removed { .. }, gone) => {
+                let along = gone.iter().map(|info| info.id).filter(|gone| *gone != id).collect();
+                let freed = self.blocking(move |inner| inner.sweep(&gone)).await? + self.copy_forward().await;
+                Ok(Removed::Removed { freed, along })
             }
-            (outcome, None) => Ok(outcome),
+            (outcome, _) => Ok(outcome),
         }
     }
 
@@ -96,20 +109,25 @@ impl Store {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
     pub async fn collect(&self, now: u64, dry_run: bool) -> Result<Collected, Error> {
-        self.inner.whole().await?;
+        self.inner.learn_trees().await?;
         let due: Vec<ObjectInfo> = self.inner.ledger.select(|info| is_due(info, now));
-        let mut due: Vec<ObjectInfo> = due.into_iter().filter(|info| !self.inner.is_leased(info)).collect();
-        if !dry_run {
-            let change = move |draft: &mut Draft<'_>| {
+        let due: Vec<ObjectId> =
+            due.into_iter().filter(|info| !self.inner.is_leased(info)).map(|info| info.id).collect();
+        let drop = move |draft: &mut Draft<'_>| {
+            let mut gone = Vec::new();
+            for id in due {
                 // It may have been pinned since.
-                due.retain(|info| draft.get(&info.id).is_some_and(|info| is_due(info, now)));
-                for info in &due {
-                    draft.remove(info.id);
+                if draft.get(&id).is_some_and(|info| is_due(info, now)) && !draft.is_held(&id) {
+                    draft.remove(id, &mut gone);
                 }
-                Ok(due)
-            };
-            due = self.inner.change(change).await?;
-        }
+            }
+            gone
+        };
+        let due = if dry_run {
+            self.blocking(move |inner| inner.ledger.imagine(drop)).await
+        } else {
+            self.inner.change(move |draft| Ok(drop(draft))).await?
+        };
         let ids = |state| due.iter().filter(|info| info.state == state).map(|info| info.id).collect();
         let mut collected =
             Collected { objects: ids(State::Whole), partials: ids(State::Partial), ..Collected::default() };

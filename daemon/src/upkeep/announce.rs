@@ -125,6 +125,12 @@ impl Announcer {
         self.shared.bell.notify_one();
     }
 
+    /// As [`Announcer::hold`], of many.
+    pub fn hold_all(&self, ids: impl IntoIterator<Item = ObjectId>) {
+        self.pending().objects.extend(ids);
+        self.shared.bell.notify_one();
+    }
+
     /// As [`Announcer::hold`], and waits until the object's key has been placed (with nobody, when no other node is
     /// known). `None` when nothing is announced by policy.
     pub async fn hold_and_wait(&self, id: ObjectId) -> Option<Announced> {

@@ -4,6 +4,7 @@ mod adding;
 mod reading;
 mod roles;
 mod serving;
+mod trees;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -142,7 +143,7 @@ impl Daemon {
 
     /// What `ls TEXT` gives; everything for an empty text.
     async fn list(&self, text: &str) -> Result<Vec<v1::ListedObject>, Status> {
-        let request = v1::ListRequest { object: text.to_owned() };
+        let request = v1::ListRequest { object: text.to_owned(), parts: false };
         let pages = all(self.objects().list(request).await?.into_inner()).await?;
         Ok(pages.into_iter().flat_map(|page| page.objects).collect())
     }

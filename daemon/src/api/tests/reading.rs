@@ -39,6 +39,7 @@ async fn an_object_comes_back_until_it_is_removed() {
             size: length,
             pinned: true,
             complete: true,
+            kind: v1::ObjectKind::File.into(),
             used: listed[0].used,
         };
         assert_eq!(listed, std::slice::from_ref(&expected));

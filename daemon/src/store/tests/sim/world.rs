@@ -201,7 +201,7 @@ impl World {
                         pins.remove(&uid);
                     }
                 }
-                Removed::NotPermitted => {}
+                Removed::NotPermitted | Removed::InDirectory => {}
             },
             (Act::Pin(uid), Some(Outcome::Is(true))) => {
                 if let Some(pins) = &mut truth.there {

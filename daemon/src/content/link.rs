@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::{IdError, ObjectId};
 
 /// The longest link that is read: an id, a name and a dozen addresses fit several times over.
-const MAX_LINK: usize = 4096;
+pub(super) const MAX_LINK: usize = 4096;
 
 /// Peers in a link at most.
 const MAX_PEERS: usize = 16;

@@ -17,6 +17,10 @@ mod doctor;
 mod draft;
 mod error;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod handle;
 mod health;
 mod index;
@@ -51,6 +55,8 @@ pub use append::Put;
 pub use catalog::Damage;
 pub use directory::{Entries, NewTree, Part};
 pub use disk::{Around, Disk, File, Real};
+#[cfg(test)]
+pub(crate) use disk::forgetful;
 pub use doctor::{Check, Level};
 pub use error::Error;
 pub use handle::{Options, Sizes, Store};

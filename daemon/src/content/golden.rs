@@ -76,6 +76,7 @@ fn a_parity_part_and_its_page() {
 fn a_link() {
     let link = Link {
         id: ObjectId::EMPTY,
+        is_directory: false,
         name: Some("a b,c=é%.txt".to_owned()),
         peers: vec!["12D3Koo@[::1]:9000".to_owned(), "/ip4/127.0.0.1/tcp/9000".to_owned()],
     };

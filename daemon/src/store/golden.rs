@@ -80,6 +80,8 @@ fn facts() -> Vec<Fact> {
         added: 1_700_000_000,
         pins: vec![Pin { uid: 1000, since: 1_700_000_001 }, Pin { uid: 0, since: 1_700_000_002 }],
         state: State::Partial,
+        tree: false,
+        part: false,
     };
     let removed = full.id;
     let plain = ObjectInfo {

@@ -2,8 +2,8 @@
 //!
 //! Owns: the temporary folder `.NAME.casd-XXXX`, which only its owner may enter, and the directory in it; giving that
 //! its name; and removing what is in the way or left over. Refuses: replacing anything that it was not told to, and
-//! following a link: everything is reached from descriptors by names without a `/`. Survives a crash: SIGKILL leaves the
-//! temporary folder, and of a directory that is being replaced what has not been removed yet, in it.
+//! following a link: everything is reached from descriptors by names without a `/`. Survives a crash: SIGKILL leaves
+//! the temporary folder, and of a directory that is being replaced what has not been removed yet, in it.
 //!
 //! The directory is made inside the temporary folder, not as it, so that it has from its beginning the mode that the
 //! umask and the folder's default ACL give to any new directory, and yet nobody sees it half restored.

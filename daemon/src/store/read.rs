@@ -101,7 +101,7 @@ impl Store {
         self.look_up(move |store| store.parity(&id)).await
     }
 
-    /// All bytes of an object that has at most `limit` of them; `None` where it has more, or something of it is missing.
+    /// All bytes of an object that has at most `limit` of them; `None` where it has more, or something is missing.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Index`].

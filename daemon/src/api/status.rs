@@ -160,6 +160,9 @@ fn of_fetch(error: &FetchError) -> Reason {
         FetchError::Stalled { .. } => Reason::Stalled,
         FetchError::Damaged { .. } => Reason::Damaged,
         FetchError::Range { .. } => Reason::OutOfRange,
+        FetchError::BadTree { .. } => Reason::BadTree,
+        FetchError::NoSuchPath { .. } => Reason::NoSuchPath,
+        FetchError::Privacy { .. } => Reason::Privacy,
         FetchError::Stopping => Reason::Stopping,
         FetchError::Store(error) => of_store(error),
     }

@@ -16,6 +16,10 @@ mod chunk;
 mod codec;
 mod error;
 mod fold;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod id;
 mod link;
 mod manifest;

@@ -21,7 +21,8 @@ use crate::peer::{
 };
 use crate::serve::{self, Serve};
 use crate::session::{self, Board, Giver, Network};
-use crate::store::{self, Real, Store};
+use crate::store::forgetful::{Fault, Forgetful, Plan};
+use crate::store::{self, Disk, Real, Store};
 use crate::support::pool::Pool;
 use crate::support::rate::Limiter;
 use crate::support::task::Tasks;
@@ -115,7 +116,7 @@ pub(super) struct Node {
     pub(super) fetcher: Fetcher,
     pub(super) address: PeerAddr,
     at: SocketAddr,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl Node {
@@ -125,11 +126,21 @@ impl Node {
     }
 
     pub(super) fn with(web: &Web, number: u16, store: &store::Options, options: Options) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Real::new(folder.path()));
+        Self { _folder: Some(folder), ..Self::open(web, number, disk, store, options) }
+    }
+
+    fn on(web: &Web, number: u16, disk: Arc<dyn Disk>) -> Self {
+        let store = store::Options { reserve: 0, ..store::Options::default() };
+        Self::open(web, number, disk, &store, Options::default())
+    }
+
+    fn open(web: &Web, number: u16, disk: Arc<dyn Disk>, store: &store::Options, options: Options) -> Self {
         let key = Keypair::generate_ed25519();
         let (me, at) = (key.public().to_peer_id(), SocketAddr::from(([127, 0, 0, 1], number)));
-        let folder = tempfile::tempdir().unwrap();
         let pool = Pool::new(4);
-        let store = Store::open(store, Arc::new(Real::new(folder.path())), pool.clone()).unwrap();
+        let store = Store::open(store, disk, pool.clone()).unwrap();
         let session = session::Options::new(me, Network::new("test", None), pool.clone());
         let (board, limiter) = (Board::new(), Arc::new(Limiter::new(0)));
         let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), limiter.clone());
@@ -148,7 +159,7 @@ impl Node {
             notices: mpsc::channel(64).0,
         });
         let ingest = Ingest::new(store.clone(), pool, key, web.tasks.clone());
-        Self { store, ingest, fetcher, address: PeerAddr::chunk(me, at), at, _folder: folder }
+        Self { store, ingest, fetcher, address: PeerAddr::chunk(me, at), at, _folder: None }
     }
 
     pub(super) async fn add(&self, data: &[u8], parity: Option<Geometry>) -> ObjectId {
@@ -305,4 +316,23 @@ async fn nobody_has_it_is_said_in_time() {
     let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
     let error = taker.fetch(ObjectId::from_bytes([7; 32]), &[&giver], Order::Any).await.unwrap_err();
     assert!(matches!(error, Error::NoHolders { .. }), "{error}");
+}
+
+/// Each read of the disk fails once, as a sector does that went bad: the bytes come from parity.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sector_that_cannot_be_read_is_made_up_for_by_parity() {
+    let (web, disk) = (Web::default(), Forgetful::default());
+    let data = sample(6 * CHUNK + 9);
+    let id = Node::on(&web, 1, Arc::new(disk.clone())).add(&data, Some(Geometry::DEFAULT)).await;
+    for read in 0..30 {
+        let disk = disk.crash();
+        let node = Node::on(&web, 2, Arc::new(disk.clone()));
+        node.store.recovered().await.unwrap();
+        let fault = Fault::Errno(rustix::io::Errno::IO.raw_os_error());
+        disk.plan(Plan { reads: Some((read, read + 1, fault)), ..Plan::default() });
+        let got = node.fetch(id, &[], Order::InOrder).await;
+        println!("{read}: {:?}", got.as_ref().map(|(got, summary)| (got == &data, summary)));
+        let got = node.fetch(id, &[], Order::InOrder).await;
+        println!("{read}: {:?}", got.as_ref().map(|(got, summary)| (got == &data, summary)));
+    }
 }

@@ -298,7 +298,12 @@ impl Node {
         let reachable = about.chunk.iter().filter(|at| !at.ip().is_unspecified());
         let peers = reachable.map(|at| PeerAddr::chunk(about.peer, *at).to_string());
         let listen = self.parts.neighbours.listen().into_iter().map(|at| at.to_string());
-        Ok(Link { id: info.id, name: info.name, peers: peers.chain(listen).take(8).collect() })
+        Ok(Link {
+            id: info.id,
+            is_directory: info.tree,
+            name: info.name,
+            peers: peers.chain(listen).take(8).collect(),
+        })
     }
 }
 

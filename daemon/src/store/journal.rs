@@ -13,9 +13,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Error;
 use super::disk::{Disk, File};
-use super::object::ObjectInfo;
+use super::object::{MAX_NAME, MAX_PINS, ObjectInfo};
 use super::record::StoreKey;
-use crate::content::ObjectId;
+use crate::content::{MAX_OBJECT, ObjectId};
 
 /// The folder of the journal.
 pub(super) const FOLDER: &str = "journal";
@@ -23,14 +23,14 @@ const FILE: &str = "journal/journal";
 /// Where it is written anew before it takes the old one's place.
 pub(super) const TEMPORARY: &str = "journal/journal.tmp";
 
-const MAGIC: [u8; 4] = *b"cjrn";
+pub(super) const MAGIC: [u8; 4] = *b"cjrn";
 const VERSION: u8 = 1;
 
 /// Magic, length, checksum.
-const FRAME_HEADER: usize = 24;
+pub(super) const FRAME_HEADER: usize = 24;
 
 /// Frames begin at multiples of this.
-const ALIGN: usize = 8;
+pub(super) const ALIGN: usize = 8;
 
 /// The longest body of a frame. An object with the longest name and all its pins has 13.4 KiB.
 const MAX_BODY: usize = 64 << 10;
@@ -81,7 +81,14 @@ impl Fact {
             3 => fields.try_into().ok().map(|id| Self::Removed(ObjectId::from_bytes(id))),
             _ => return Err(newer(u32::from(VERSION) + 1)),
         };
-        fact.ok_or(damaged)
+        // It has one form, and is within its limits.
+        fact.filter(|fact| fact.is_valid() && fact.encode() == body).ok_or(damaged)
+    }
+
+    fn is_valid(&self) -> bool {
+        let Self::Object(info) = self else { return true };
+        let is_named = info.name.as_ref().is_none_or(|name| (1..=MAX_NAME).contains(&name.len()));
+        (1..=MAX_OBJECT).contains(&info.length) && is_named && info.pins.len() <= MAX_PINS
     }
 }
 
@@ -90,10 +97,15 @@ pub(super) struct Frames {
     key: StoreKey,
     /// Where in the file the first one goes.
     start: u64,
-    bytes: BytesMut,
+    pub(super) bytes: BytesMut,
 }
 
 impl Frames {
+    /// None yet; the first one goes to `start`.
+    pub(super) fn at(start: u64, key: StoreKey) -> Self {
+        Self { key, start, bytes: BytesMut::new() }
+    }
+
     /// Adds a frame.
     #[expect(clippy::cast_possible_truncation, reason = "bodies are far shorter than 4 GiB")]
     pub(super) fn push(&mut self, fact: &Fact) {
@@ -108,7 +120,7 @@ impl Frames {
 }
 
 /// 16 bytes over a frame's body and its place, keyed with the store's key.
-fn checksum(key: &StoreKey, at: u64, body: &[u8]) -> [u8; 16] {
+pub(super) fn checksum(key: &StoreKey, at: u64, body: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     let digest = hasher.update(b"journal").update(&at.to_le_bytes()).update(body).finalize();
     let mut sum = [0; 16];
@@ -158,6 +170,24 @@ fn frame(bytes: &[u8], key: &StoreKey, at: u64) -> Option<(Bytes, usize)> {
     (holds && bytes.len() >= whole).then(|| (Bytes::copy_from_slice(body), whole))
 }
 
+/// Tells `each` what the frames in the bytes of a journal say, in order. Gives where the last one ends.
+pub(super) fn read(bytes: &[u8], key: &StoreKey, each: &mut impl FnMut(Fact)) -> Result<usize, Error> {
+    let (mut at, mut end) = (0, 0);
+    while at < bytes.len() {
+        let Some((body, whole)) = frame(&bytes[at..], key, at as u64) else {
+            at += ALIGN;
+            continue;
+        };
+        if at > end {
+            tracing::error!(from = end, to = at, "the journal is damaged; what it said there is lost");
+        }
+        each(Fact::decode(&body)?);
+        at += whole;
+        end = at;
+    }
+    Ok(end)
+}
+
 impl Journal {
     /// Opens the journal, tells `each` what it says in order, cuts a torn end off, and makes durable what was
     /// told. Makes an empty one when there is none.
@@ -203,19 +233,7 @@ impl Journal {
         let length = self.file.length().map_err(Error::io("read the journal"))?;
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let bytes = self.file.read_at(0, size).map_err(Error::io("read the journal"))?;
-        let (mut at, mut end) = (0, 0);
-        while at < bytes.len() {
-            let Some((body, whole)) = frame(&bytes[at..], &self.key, at as u64) else {
-                at += ALIGN;
-                continue;
-            };
-            if at > end {
-                tracing::error!(from = end, to = at, "the journal is damaged; what it said there is lost");
-            }
-            each(Fact::decode(&body)?);
-            at += whole;
-            end = at;
-        }
+        let end = read(&bytes, &self.key, each)?;
         if end == 0 {
             // The first frame is written before the file has its name.
             return Err(Error::Damaged { what: "the journal", why: "it has no entry of this store" });
@@ -230,7 +248,7 @@ impl Journal {
 
     /// An empty run of frames for the end of the journal.
     pub(super) fn frames(&self) -> Frames {
-        Frames { key: self.key, start: self.end, bytes: BytesMut::new() }
+        Frames::at(self.end, self.key)
     }
 
     /// Writes frames at the end; they are durable after [`Journal::sync`].
@@ -294,7 +312,7 @@ fn write_new(
 ) -> io::Result<(Arc<dyn File>, u64)> {
     let _ = disk.unlink(Path::new(TEMPORARY));
     let file = disk.create(Path::new(TEMPORARY))?;
-    let mut frames = Frames { key: *key, start: 0, bytes: BytesMut::new() };
+    let mut frames = Frames::at(0, *key);
     frames.push(&Fact::Key(*key));
     for fact in facts {
         frames.push(&fact);

@@ -4,6 +4,7 @@ mod adding;
 mod reading;
 mod roles;
 mod serving;
+mod trees;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{Error, Event, Fetcher, Links, Options, Order, Parts, Request, Summary};
@@ -28,8 +29,8 @@ use crate::support::rate::Limiter;
 use crate::support::task::Tasks;
 use tap::Tap;
 
-/// Who answers at an address, and how.
-type There = (PeerId, Arc<dyn Giver>, session::Options);
+/// Who answers at an address, how, and on which runtime.
+type There = (PeerId, Arc<dyn Giver>, session::Options, Handle);
 
 /// The nodes of a test and the pipes between them.
 #[derive(Clone, Default)]
@@ -79,8 +80,8 @@ impl Dial for End {
                 .unwrap()
                 .get(&at)
                 .filter(|(id, ..)| *id == peer)
-                .map(|(_, g, o)| (g.clone(), o.clone()));
-            let (giver, options) = giver.ok_or(DialError::TimedOut { at })?;
+                .map(|(_, g, o, h)| (g.clone(), o.clone(), h.clone()));
+            let (giver, options, runtime) = giver.ok_or(DialError::TimedOut { at })?;
             let (mut here, there) = tokio::io::duplex(1 << 18);
             let tap = web.taps.lock().unwrap().get(&at).cloned();
             if let Some(tap) = tap {
@@ -88,6 +89,7 @@ impl Dial for End {
             }
             let conn = Conn { peer: me, remote: None, stream: Box::new(there), binding: [0; 32] };
             let tasks = web.tasks.clone();
+            let _at_home = runtime.enter();
             web.tasks.spawn("giver", async move { session::give(conn, &options, giver, &tasks).await });
             Ok(Conn { peer, remote: Some(at), stream: Box::new(here), binding: [0; 32] })
         })
@@ -144,7 +146,7 @@ impl Node {
         let session = session::Options::new(me, Network::new("test", None), pool.clone());
         let (board, limiter) = (Board::new(), Arc::new(Limiter::new(0)));
         let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), limiter.clone());
-        web.givers.lock().unwrap().insert(at, (me, Arc::new(serve), session.clone()));
+        web.givers.lock().unwrap().insert(at, (me, Arc::new(serve), session.clone(), Handle::current()));
         let links = Links::new(Arc::new(End { web: web.clone(), me }), session, web.tasks.clone());
         let fetcher = Fetcher::new(Parts {
             options,

@@ -179,7 +179,7 @@ async fn verify(
     out: &mpsc::Sender<Result<Event, Error>>,
 ) -> Result<(), Error> {
     let _turn = shared.turn.lock().await;
-    let store = &shared.mender.store;
+    let store = shared.mender.store();
     store.recovered().await?;
     let (mut scrub, total) = match only {
         Some(id) => match store.scrub_object(&id).await? {

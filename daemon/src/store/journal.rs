@@ -1,7 +1,8 @@
 //! The journal's file: checksummed frames, one behind the other.
 //!
 //! Owns: the bytes of `journal/journal`. Refuses: frames of a later version. Survives a crash: every frame that
-//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others.
+//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others. Where the disk does not
+//! give a part of it, what it says there may still count: then nothing may be written until it can be read.
 //!
 //! Formats to the byte: `docs/storage-format.md`, "Journal".
 
@@ -13,6 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Error;
 use super::disk::{Disk, File};
+use super::error::is_lost;
 use super::object::ObjectInfo;
 use super::record::StoreKey;
 use crate::content::ObjectId;
@@ -127,6 +129,8 @@ pub(super) struct Journal {
     compacted: u64,
     /// It is not compacted while it is shorter.
     compact_from: u64,
+    /// Why a part of it could not be read.
+    unread: Option<io::Error>,
 }
 
 /// The key at the head of a journal, for a store that lost its FORMAT.
@@ -174,7 +178,7 @@ impl Journal {
             }
             Err(error) => return Err(Error::io("open the journal")(error)),
         };
-        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from };
+        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from, unread: None };
         journal.replay(&mut each)?;
         journal.compacted = journal.end;
         Ok(journal)
@@ -195,14 +199,14 @@ impl Journal {
         let file = write_new(disk.as_ref(), &key, &mut std::iter::empty());
         let (file, end) = file.map_err(Error::io("write the journal"))?;
         install(disk.as_ref()).map_err(Error::io("write the journal"))?;
-        Ok(Self { disk, key, file, end, compacted: end, compact_from })
+        Ok(Self { disk, key, file, end, compacted: end, compact_from, unread: None })
     }
 
     /// Reads all frames. The file is at most a few times the size of the objects' facts, 15 MB for 100,000.
     fn replay(&mut self, each: &mut impl FnMut(Fact)) -> Result<(), Error> {
         let length = self.file.length().map_err(Error::io("read the journal"))?;
         let size = usize::try_from(length).unwrap_or(usize::MAX);
-        let bytes = self.file.read_at(0, size).map_err(Error::io("read the journal"))?;
+        let (bytes, unread) = read_all(self.file.as_ref(), size).map_err(Error::io("read the journal"))?;
         let (mut at, mut end) = (0, 0);
         while at < bytes.len() {
             let Some((body, whole)) = frame(&bytes[at..], &self.key, at as u64) else {
@@ -229,6 +233,10 @@ impl Journal {
     }
 
     /// An empty run of frames for the end of the journal.
+        if unread.is_some() {
+            (self.end, self.unread) = (length, unread);
+            return Ok(());
+        }
     pub(super) fn frames(&self) -> Frames {
         Frames { key: self.key, start: self.end, bytes: BytesMut::new() }
     }
@@ -241,6 +249,11 @@ impl Journal {
     }
 
     /// Cuts off what a failed write may have left, durably: it must not come back after its caller was refused.
+    /// Why a part of it could not be read; then nothing may be written.
+    pub(super) fn unread(&self) -> Option<&io::Error> {
+        self.unread.as_ref()
+    }
+
     pub(super) fn cut(&self) -> io::Result<()> {
         self.file.truncate(self.end)?;
         self.file.sync()
@@ -289,6 +302,28 @@ fn write_new(
     let file = disk.create(Path::new(TEMPORARY))?;
     let mut frames = Frames { key: *key, start: 0, bytes: BytesMut::new() };
     frames.push(&Fact::Key(*key));
+/// What is read at once where the disk does not give all.
+const BLOCK: usize = 4096;
+
+/// All bytes of the file; zeros where the disk does not give them, and then why not.
+fn read_all(file: &dyn File, size: usize) -> io::Result<(Bytes, Option<io::Error>)> {
+    match file.read_at(0, size) {
+        Ok(bytes) => return Ok((bytes, None)),
+        Err(error) if is_lost(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let (mut all, mut failed) = (BytesMut::with_capacity(size), None);
+    for at in (0..size).step_by(BLOCK) {
+        all.resize(at, 0);
+        match file.read_at(at as u64, BLOCK.min(size - at)) {
+            Ok(bytes) => all.put_slice(&bytes),
+            Err(error) if is_lost(&error) => failed = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((all.freeze(), failed))
+}
+
     for fact in facts {
         frames.push(&fact);
         if frames.bytes.len() >= PIECE {

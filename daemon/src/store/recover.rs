@@ -315,7 +315,12 @@ impl Recovery {
                 losers.push((key, loser));
             }
         }
-        self.catalog.punch(losers, self.end.segment, &self.health)?;
+        if self.health.check().is_ok() {
+            self.catalog.punch(losers, self.end.segment, &self.health)?;
+        } else if !losers.is_empty() {
+            // Nothing may be written: the next start looks for them again.
+            self.catalog.miss();
+        }
         self.catalog.enter(&[], self.end).map(|_| ())
     }
 }

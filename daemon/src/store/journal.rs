@@ -162,6 +162,19 @@ fn frame(bytes: &[u8], key: &StoreKey, at: u64) -> Option<(Bytes, usize)> {
     (holds && bytes.len() >= whole).then(|| (Bytes::copy_from_slice(body), whole))
 }
 
+/// The frames of a journal and where they are, for tests.
+#[cfg(test)]
+pub(super) fn frames_of(bytes: &[u8], key: &StoreKey) -> Vec<(std::ops::Range<usize>, Fact)> {
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let found = frame(&bytes[at..], key, at as u64);
+        let whole = found.as_ref().map_or(ALIGN, |(_, whole)| *whole);
+        frames.extend(found.map(|(body, whole)| (at..at + whole, Fact::decode(&body).unwrap())));
+        at += whole;
+    }
+    frames
+}
+
 impl Journal {
     /// Opens the journal, tells `each` what it says in order, cuts a torn end off, and makes durable what was
     /// told. Makes an empty one when there is none.
@@ -220,6 +233,10 @@ impl Journal {
             at += whole;
             end = at;
         }
+        if unread.is_some() {
+            (self.end, self.unread) = (length, unread);
+            return Ok(());
+        }
         if end == 0 {
             // The first frame is written before the file has its name.
             return Err(Error::Damaged { what: "the journal", why: "it has no entry of this store" });
@@ -232,11 +249,12 @@ impl Journal {
         self.file.sync().map_err(Error::io("sync the journal"))
     }
 
+    /// Why a part of it could not be read; then nothing may be written.
+    pub(super) fn unread(&self) -> Option<&io::Error> {
+        self.unread.as_ref()
+    }
+
     /// An empty run of frames for the end of the journal.
-        if unread.is_some() {
-            (self.end, self.unread) = (length, unread);
-            return Ok(());
-        }
     pub(super) fn frames(&self) -> Frames {
         Frames { key: self.key, start: self.end, bytes: BytesMut::new() }
     }
@@ -249,11 +267,6 @@ impl Journal {
     }
 
     /// Cuts off what a failed write may have left, durably: it must not come back after its caller was refused.
-    /// Why a part of it could not be read; then nothing may be written.
-    pub(super) fn unread(&self) -> Option<&io::Error> {
-        self.unread.as_ref()
-    }
-
     pub(super) fn cut(&self) -> io::Result<()> {
         self.file.truncate(self.end)?;
         self.file.sync()
@@ -289,19 +302,6 @@ impl Journal {
     }
 }
 
-/// Bytes of a new journal written at once.
-const PIECE: usize = 1 << 20;
-
-/// Writes a whole new journal beside the old one, and syncs it.
-fn write_new(
-    disk: &dyn Disk,
-    key: &StoreKey,
-    facts: &mut dyn Iterator<Item = Fact>,
-) -> io::Result<(Arc<dyn File>, u64)> {
-    let _ = disk.unlink(Path::new(TEMPORARY));
-    let file = disk.create(Path::new(TEMPORARY))?;
-    let mut frames = Frames { key: *key, start: 0, bytes: BytesMut::new() };
-    frames.push(&Fact::Key(*key));
 /// What is read at once where the disk does not give all.
 const BLOCK: usize = 4096;
 
@@ -324,6 +324,19 @@ fn read_all(file: &dyn File, size: usize) -> io::Result<(Bytes, Option<io::Error
     Ok((all.freeze(), failed))
 }
 
+/// Bytes of a new journal written at once.
+const PIECE: usize = 1 << 20;
+
+/// Writes a whole new journal beside the old one, and syncs it.
+fn write_new(
+    disk: &dyn Disk,
+    key: &StoreKey,
+    facts: &mut dyn Iterator<Item = Fact>,
+) -> io::Result<(Arc<dyn File>, u64)> {
+    let _ = disk.unlink(Path::new(TEMPORARY));
+    let file = disk.create(Path::new(TEMPORARY))?;
+    let mut frames = Frames { key: *key, start: 0, bytes: BytesMut::new() };
+    frames.push(&Fact::Key(*key));
     for fact in facts {
         frames.push(&fact);
         if frames.bytes.len() >= PIECE {

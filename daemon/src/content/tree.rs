@@ -337,8 +337,8 @@ mod tests {
             names in prop::collection::btree_set("[a-zé. ]{1,9}", 0..20), seed: u64
         ) {
             let names: Vec<_> = names.into_iter().filter(|name| check_name(name).is_ok()).collect();
-            let entry = |name: &'_ String| (name.as_str(), file(1, 1 + name.len() as u64));
-            let mut entries: Vec<_> = names.iter().map(entry).collect();
+            let mut entries: Vec<(&str, Node<'_>)> = Vec::new();
+            names.iter().for_each(|name| entries.push((name, file(1, 1 + name.len() as u64))));
             let sorted = tree(&entries).unwrap();
             let turn = usize::try_from(seed % 20).unwrap().min(entries.len());
             entries.rotate_left(turn);

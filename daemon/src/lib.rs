@@ -35,6 +35,10 @@ pub mod content;
 pub mod dht;
 pub mod erasure;
 pub mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 pub mod ingest;
 pub mod node;
 pub mod peer;

@@ -128,14 +128,14 @@ async fn add_batch(node: Node, batch: Result<Batch, Status>) -> Result<v1::AddMa
 
 /// How objects are to be kept: the caller's wishes, and the node's defaults for what they leave open.
 #[derive(Clone)]
-struct Manner {
+pub(super) struct Manner {
     /// Without name, length and expected id.
-    template: AddOptions,
-    wait_announced: bool,
+    pub(super) template: AddOptions,
+    pub(super) wait_announced: bool,
 }
 
 impl Manner {
-    fn read(node: &Node, caller: Caller, wanted: &v1::AddOptions) -> Result<Self, Status> {
+    pub(super) fn read(node: &Node, caller: Caller, wanted: &v1::AddOptions) -> Result<Self, Status> {
         if wanted.publish {
             return Err(Error::NotBuilt("publishing").into());
         }

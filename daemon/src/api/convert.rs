@@ -2,12 +2,13 @@
 
 use casd_proto::v1;
 
-use crate::node::Added;
+use crate::content::{self as tree, Entry, ObjectId};
 use crate::node::Announced;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
+use crate::node::{Added, AddedTree};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
-use crate::node::{Progress, Provider, Stat, Status, Summary, Usage};
+use crate::node::{Progress, Provider, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -20,24 +21,77 @@ pub(super) fn added((added, announced): (Added, Option<Announced>)) -> v1::Added
         id: added.id.to_string(),
         size: added.size,
         created: added.created,
-        announced: announced.map(|told| v1::Announced {
-            keys: told.keys as u64,
-            receivers: told.receivers as u64,
-            messages: told.messages as u64,
-            refused: told.refused as u64,
-        }),
+        announced: announced.map(told),
     }
+}
+
+fn told(told: Announced) -> v1::Announced {
+    v1::Announced {
+        keys: told.keys as u64,
+        receivers: told.receivers as u64,
+        messages: told.messages as u64,
+        refused: told.refused as u64,
+    }
+}
+
+/// What adding a directory came to.
+pub(super) fn added_tree((added, announced): (AddedTree, Option<Announced>)) -> v1::AddedTree {
+    v1::AddedTree {
+        id: added.id.unwrap_or(ObjectId::EMPTY).to_string(),
+        size: added.size,
+        files: added.files,
+        directories: added.directories,
+        links: added.links,
+        created: added.created,
+        announced: announced.map(told),
+    }
+}
+
+/// What comes of a directory.
+pub(super) fn tree_started(started: TreeStarted) -> v1::TreeStarted {
+    let kind = if started.is_directory { v1::ObjectKind::Directory } else { v1::ObjectKind::File };
+    v1::TreeStarted {
+        id: started.id.to_string(),
+        kind: kind.into(),
+        name: started.name.unwrap_or_default(),
+        size: started.size,
+        entries: started.entries,
+    }
+}
+
+/// An entry of a directory.
+pub(super) fn entry(entry: Entry<'_>) -> v1::ListedEntry {
+    let kind = match entry.node {
+        tree::Node::File { executable: false, .. } => v1::EntryKind::File,
+        tree::Node::File { executable: true, .. } => v1::EntryKind::Executable,
+        tree::Node::Directory { .. } => v1::EntryKind::Directory,
+        tree::Node::Link { .. } => v1::EntryKind::Link,
+    };
+    let object = entry.node.object();
+    let target = if let tree::Node::Link { target } = entry.node { target } else { "" };
+    v1::ListedEntry {
+        name: entry.name.to_owned(),
+        kind: kind.into(),
+        id: object.map(|(id, _)| id.to_string()).unwrap_or_default(),
+        size: object.map_or(0, |(_, length)| length),
+        target: target.to_owned(),
+    }
+}
+
+fn kind(info: &ObjectInfo) -> i32 {
+    let kind = if info.tree { v1::ObjectKind::Directory } else { v1::ObjectKind::File };
+    kind.into()
 }
 
 /// An object in a list.
 pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
     v1::ListedObject {
+        kind: kind(&info),
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
         size: info.length,
         pinned: !info.pins.is_empty(),
         complete: info.state == State::Whole,
-        kind: v1::ObjectKind::File.into(),
         used,
     }
 }
@@ -46,9 +100,9 @@ pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
 pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
     let Stat { info, chunks, local_chunks, parity_chunks, local_parity_chunks, used } = stat;
     v1::StatResponse {
+        kind: kind(&info),
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
-        kind: v1::ObjectKind::File.into(),
         size: info.length,
         chunks,
         parity: parity(info.parity),
@@ -74,7 +128,8 @@ pub(super) fn chunk(line: ChunkLine) -> v1::ListedChunk {
     }
 }
 
-fn progress(progress: Progress) -> v1::FetchProgress {
+/// How far a fetch is.
+pub(super) fn progress(progress: Progress) -> v1::FetchProgress {
     v1::FetchProgress {
         bytes: progress.bytes,
         local_bytes: progress.local,
@@ -83,7 +138,8 @@ fn progress(progress: Progress) -> v1::FetchProgress {
     }
 }
 
-fn finished(summary: Summary) -> v1::FetchFinished {
+/// What a fetch did.
+pub(super) fn finished(summary: Summary) -> v1::FetchFinished {
     v1::FetchFinished {
         size: summary.size,
         seconds: summary.took.as_secs_f64(),

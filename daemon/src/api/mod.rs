@@ -5,18 +5,20 @@
 //! and to know how anything is done. Survives a crash: nothing; a call that was cut off left nothing behind but
 //! what the node keeps.
 //!
-//! A call begins in `objects`, `network` or `node`, whose first line says which [`Role`] it needs.
+//! A call begins in `objects`, `trees`, `network` or `node`, whose first line says which [`Role`] it needs.
 
 mod access;
 mod add;
 mod convert;
 mod error;
 mod fetch;
+mod fetch_tree;
 mod network;
 mod node;
 mod objects;
 mod shares;
 mod status;
+mod trees;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use casd_proto::v1::network_server::NetworkServer;
 use casd_proto::v1::node_server::NodeServer;
 use casd_proto::v1::objects_server::ObjectsServer;
+use casd_proto::v1::trees_server::TreesServer;
 use casd_proto::{
     CONNECTION_WINDOW_BYTES, FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES,
 };
@@ -84,11 +87,15 @@ pub async fn serve(
     let network = NetworkServer::new(network::Service(desk.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let trees = TreesServer::new(trees::Service(desk.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let node = NodeServer::new(node::Service(desk))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<ObjectsServer<objects::Service>>().await;
+    reporter.set_serving::<TreesServer<trees::Service>>().await;
     reporter.set_serving::<NetworkServer<network::Service>>().await;
     reporter.set_serving::<NodeServer<node::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -97,6 +104,7 @@ pub async fn serve(
         .build_v1()?;
     let server = builder()
         .add_service(objects)
+        .add_service(trees)
         .add_service(network)
         .add_service(node)
         .add_service(health)

@@ -32,7 +32,7 @@ impl Node for Service {
         request: Request<v1::VerifyRequest>,
     ) -> Result<Response<Self::VerifyStream>, Status> {
         let caller = self.0.access.admit(&request, Role::Admin)?;
-        let events = self.0.node.verify(caller, &request.into_inner().object)?;
+        let events = self.0.node.verify(caller, &request.into_inner().object).await?;
         let answers = ReceiverStream::new(events)
             .map(|event| event.map(convert::verified).map_err(|error| Error::from(error).into()));
         Ok(Response::new(self.0.until_end(answers, ())))

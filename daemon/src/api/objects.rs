@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Desk, Role, add, convert, fetch};
 use crate::content::ObjectId;
-use crate::node::{Error, Node, ObjectInfo};
+use crate::node::{Error, Gone, Node, ObjectInfo};
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -51,7 +51,7 @@ impl Objects for Service {
         let caller = self.0.access.admit(&request, Role::Read)?;
         let permit = self.0.transfers.take(caller)?;
         let v1::CatRequest { object, offset, length } = request.into_inner();
-        let fetching = self.0.node.cat(&object, offset, length)?;
+        let fetching = self.0.node.cat(&object, offset, length).await?;
         Ok(Response::new(self.0.until_end(fetch::cat(fetching), permit)))
     }
 
@@ -59,11 +59,11 @@ impl Objects for Service {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         self.0.access.admit(&request, Role::Read)?;
-        let v1::ListRequest { object, .. } = request.into_inner();
+        let v1::ListRequest { object, parts } = request.into_inner();
         if object.is_empty() {
-            return Ok(Response::new(self.0.until_end(stream::iter(pages(self.0.node.clone())), ())));
+            return Ok(Response::new(self.0.until_end(stream::iter(pages(self.0.node.clone(), parts)), ())));
         }
-        let info = self.0.node.find(&object)?;
+        let info = self.0.node.find(&object).await?;
         let used = self.0.node.used(&info.id);
         let one = convert::listed(info, used);
         let answer = stream::once(async move { Ok(v1::ListResponse { objects: vec![one] }) });
@@ -96,13 +96,13 @@ impl Objects for Service {
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let (id, freed) = self.0.node.remove(caller, &request.into_inner().object).await?;
-        Ok(Response::new(v1::RemoveResponse {
-            id: id.to_string(),
-            removed: freed.is_some(),
-            freed_bytes: freed.unwrap_or(0),
-            in_directory: false,
-        }))
+        let (id, gone) = self.0.node.remove(caller, &request.into_inner().object).await?;
+        let (removed, freed_bytes) = match gone {
+            Gone::Freed(bytes) => (true, bytes),
+            Gone::Pinned | Gone::InDirectory => (false, 0),
+        };
+        let in_directory = gone == Gone::InDirectory;
+        Ok(Response::new(v1::RemoveResponse { id: id.to_string(), removed, freed_bytes, in_directory }))
     }
 
     async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
@@ -119,7 +119,7 @@ impl Objects for Service {
 
     async fn link(&self, request: Request<v1::LinkRequest>) -> Result<Response<v1::LinkResponse>, Status> {
         self.0.access.admit(&request, Role::Read)?;
-        let link = self.0.node.link(&request.into_inner().object)?;
+        let link = self.0.node.link(&request.into_inner().object).await?;
         Ok(Response::new(v1::LinkResponse { link: link.to_string() }))
     }
 
@@ -146,8 +146,9 @@ impl Objects for Service {
 }
 
 /// All objects, a page a message, each read when it is asked for.
-fn pages(node: Node) -> impl Iterator<Item = Result<v1::ListResponse, Status>> + Send {
+fn pages(node: Node, parts: bool) -> impl Iterator<Item = Result<v1::ListResponse, Status>> + Send {
     let mut after: Option<ObjectId> = None;
+    let shown = move |info: &ObjectInfo| parts || !info.part || !info.pins.is_empty();
     std::iter::from_fn(move || {
         let page = node.list(after);
         after = Some(page.last()?.id);
@@ -155,6 +156,6 @@ fn pages(node: Node) -> impl Iterator<Item = Result<v1::ListResponse, Status>> +
             let used = node.used(&info.id);
             convert::listed(info, used)
         };
-        Some(Ok(v1::ListResponse { objects: page.into_iter().map(listed).collect() }))
+        Some(Ok(v1::ListResponse { objects: page.into_iter().filter(shown).map(listed).collect() }))
     })
 }

@@ -1,8 +1,8 @@
 //! Links: an id with hints, as text that survives a shell unquoted.
 //!
-//! `casd:ID,name=NAME,peer=ADDR,peer=ADDR`. Values are percent-encoded: only `A-Za-z0-9:._~/-` stand for
-//! themselves, so a link consists of `A-Za-z0-9:,=._~%/-`. A link is a hint and never believed: the id proves what is
-//! fetched, a name is sanitised before it is used, and a peer's address is only tried.
+//! `casd:ID,name=NAME,peer=ADDR,peer=ADDR`, of a directory `casd:dir:ID,…`. Values are percent-encoded: only
+//! `A-Za-z0-9:._~/-` stand for themselves, so a link consists of `A-Za-z0-9:,=._~%/-`. A link is a hint and never
+//! believed: the id proves what is fetched, a name is sanitised before it is used, and a peer's address is only tried.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::{IdError, ObjectId};
 
 /// The longest link that is read: an id, a name and a dozen addresses fit several times over.
-const MAX_LINK: usize = 4096;
+pub(super) const MAX_LINK: usize = 4096;
 
 /// Peers in a link at most.
 const MAX_PEERS: usize = 16;
@@ -26,6 +26,8 @@ const PLAIN: &AsciiSet =
 pub struct Link {
     /// What to fetch.
     pub id: ObjectId,
+    /// Whether it is a directory.
+    pub is_directory: bool,
     /// What to call it, as its publisher says.
     pub name: Option<String>,
     /// Where to ask, as `ID@HOST:PORT` or a multiaddr.
@@ -51,7 +53,7 @@ pub enum LinkError {
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "casd:{}", self.id)?;
+        write!(f, "casd:{}{}", if self.is_directory { "dir:" } else { "" }, self.id)?;
         if let Some(name) = &self.name {
             write!(f, ",name={}", utf8_percent_encode(name, PLAIN))?;
         }
@@ -70,7 +72,9 @@ impl FromStr for Link {
             return Err(LinkError::TooLong);
         }
         let mut parts = text.strip_prefix("casd:").ok_or(LinkError::Scheme)?.split(',');
-        let mut link = Self { id: parts.next().unwrap_or_default().parse()?, name: None, peers: Vec::new() };
+        let id = parts.next().unwrap_or_default();
+        let (id, is_directory) = id.strip_prefix("dir:").map_or((id, false), |id| (id, true));
+        let mut link = Self { id: id.parse()?, is_directory, name: None, peers: Vec::new() };
         for part in parts {
             let wrong = || LinkError::Part(part.to_owned());
             let (key, value) = part.split_once('=').ok_or_else(wrong)?;
@@ -95,8 +99,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn links_read_back_and_need_no_quotes(name in proptest::option::of(".{0,40}"), peers in prop::collection::vec(".{1,60}", 0..4)) {
-            let link = Link { id: ObjectId::EMPTY, name, peers };
+        fn links_read_back_and_need_no_quotes(
+            name in proptest::option::of(".{0,40}"), peers in prop::collection::vec(".{1,60}", 0..4), is_directory: bool
+        ) {
+            let link = Link { id: ObjectId::EMPTY, is_directory, name, peers };
             let text = link.to_string();
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b":,=._~%/-".contains(&b)));
             prop_assert_eq!(text.parse(), Ok(link));

@@ -16,6 +16,10 @@ mod chunk;
 mod codec;
 mod error;
 mod fold;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod id;
 mod link;
 mod manifest;
@@ -37,7 +41,8 @@ pub use parity::{
 };
 pub use top::{MAX_TOP_BYTES, ManifestTop};
 pub use tree::{
-    Entry, MAX_LINK_TARGET, MAX_TREE_BYTES, MAX_TREE_DEPTH, MAX_TREE_ENTRIES, Node, Tree, TreeBuilder,
+    Entry, MAX_LINK_TARGET, MAX_TREE_BYTES, MAX_TREE_DEPTH, MAX_TREE_ENTRIES, MAX_TREE_TOTAL, Node, Tree,
+    TreeBuilder,
 };
 
 /// Bytes in a chunk: 1 MiB. The last chunk of an object may be shorter.

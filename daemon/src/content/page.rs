@@ -60,7 +60,7 @@ impl ManifestPage {
     }
 
     /// Reads the format; `count` is what the top allows.
-    fn decode(count: usize, encoded: &[u8]) -> Result<Self, Error> {
+    pub(super) fn decode(count: usize, encoded: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader::new(WHAT, encoded);
         reader.version(VERSION)?;
         let claimed = usize::from(u16::from_le_bytes(reader.array()?));

@@ -29,7 +29,7 @@ use super::{ChunkId, Error, MAX_OBJECT, ObjectId};
 
 const WHAT: &str = "parity part";
 const VERSION: u8 = 1;
-const DOMAIN: &[u8] = b"casd parity part 1\n";
+pub(super) const DOMAIN: &[u8] = b"casd parity part 1\n";
 
 /// The codec that this build knows: Reed-Solomon over GF(2^8) as `reed-solomon-erasure` makes it.
 pub const CODEC_RS8: u8 = 1;
@@ -110,6 +110,15 @@ impl ParityPart {
     /// # Errors
     /// [`Error::Malformed`] or [`Error::Signature`].
     pub fn check(encoded: &[u8]) -> Result<Self, Error> {
+        let part = Self::decode(encoded)?;
+        if !part.maker.verify(&part.signed(), &part.signature) {
+            return Err(Error::Signature);
+        }
+        Ok(part)
+    }
+
+    /// Reads the format, and not whose it is.
+    pub(super) fn decode(encoded: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader::new(WHAT, encoded);
         reader.version(VERSION)?;
         let [codec, k, m] = reader.array()?;
@@ -121,11 +130,7 @@ impl ParityPart {
             .map_err(|_| reader.malformed("its maker's key is not a key"))?;
         let signature = reader.array()?;
         reader.end()?;
-        let part = Self { claim, pages, maker, signature };
-        if !part.maker.verify(&part.signed(), &part.signature) {
-            return Err(Error::Signature);
-        }
-        Ok(part)
+        Ok(Self { claim, pages, maker, signature })
     }
 
     /// What it claims.

@@ -70,6 +70,13 @@ impl ManifestTop {
     /// [`Error::Malformed`], [`Error::TooLong`], or [`Error::Unproven`] when the length or the values are not
     /// the object's.
     pub fn prove(id: ObjectId, encoded: &[u8]) -> Result<Self, Error> {
+        let top = Self::decode(id, encoded)?;
+        top.check()?;
+        Ok(top)
+    }
+
+    /// Reads the format, and believes nothing of it.
+    pub(super) fn decode(id: ObjectId, encoded: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader::new(WHAT, encoded);
         reader.version(VERSION)?;
         let length = reader.u64()?;
@@ -85,9 +92,7 @@ impl ManifestTop {
         let leaf = reader.take(usize::try_from(leaf_length).unwrap_or(usize::MAX))?.to_vec();
         let neighbours = reader.values(spine.len())?;
         reader.end()?;
-        let top = Self { id, length, values, leaf, neighbours };
-        top.check()?;
-        Ok(top)
+        Ok(Self { id, length, values, leaf, neighbours })
     }
 
     /// The top of an object that is one chunk; `None` for a chunk of a longer object.

@@ -28,6 +28,9 @@ pub const MAX_TREE_ENTRIES: usize = 1 << 20;
 /// Directories that may be nested, the outermost counted in.
 pub const MAX_TREE_DEPTH: usize = 64;
 
+/// Entries of a directory at all depths at most, each counted as often as it occurs.
+pub const MAX_TREE_TOTAL: u64 = 4 << 20;
+
 /// The longest tree that is read or made, in bytes: a million entries with names of 80 bytes.
 pub const MAX_TREE_BYTES: usize = 128 << 20;
 
@@ -97,6 +100,9 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Where the first entry begins.
+    pub const FIRST: usize = HEADER;
+
     /// Reads a tree. Allocates nothing.
     ///
     /// # Errors
@@ -149,6 +155,15 @@ impl Tree {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let mut reader = Reader::new("tree", &self.bytes[HEADER..]);
         (0..self.count).map_while(move |_| read(&mut reader).ok())
+    }
+
+    /// The entry that begins `at` this byte, and where the next one begins, so that a walk can stop and go on; `None`
+    /// behind the last one. The first is at [`Tree::FIRST`].
+    #[must_use]
+    pub fn entry_at(&self, at: usize) -> Option<(Entry<'_>, usize)> {
+        let mut reader = Reader::new("tree", self.bytes.get(at..)?);
+        let entry = read(&mut reader).ok()?;
+        Some((entry, self.bytes.len() - reader.left()))
     }
 
     /// The entry of this name.
@@ -223,7 +238,8 @@ impl TreeBuilder {
     ///
     /// # Errors
     /// [`Error::Name`] for a name or a target that breaks the rules; [`Error::Crowded`] when there are too many.
-    pub fn push(&mut self, name: &str, node: Node<'_>) -> Result<(), Error> {
+    pub fn push(&mut self, entry: Entry<'_>) -> Result<(), Error> {
+        let Entry { name, node } = entry;
         check_name(name)?;
         let rest = match node {
             Node::Link { target } => 2 + target.len(),
@@ -303,7 +319,7 @@ mod tests {
     fn tree(entries: &[(&str, Node<'_>)]) -> Result<Tree, Error> {
         let mut builder = TreeBuilder::default();
         for (name, node) in entries {
-            builder.push(name, *node)?;
+            builder.push(Entry { name, node: *node })?;
         }
         builder.finish()
     }
@@ -321,7 +337,8 @@ mod tests {
             names in prop::collection::btree_set("[a-zé. ]{1,9}", 0..20), seed: u64
         ) {
             let names: Vec<_> = names.into_iter().filter(|name| check_name(name).is_ok()).collect();
-            let mut entries: Vec<_> = names.iter().map(|name| (name.as_str(), file(1, 1 + name.len() as u64))).collect();
+            let mut entries: Vec<(&str, Node<'_>)> = Vec::new();
+            names.iter().for_each(|name| entries.push((name, file(1, 1 + name.len() as u64))));
             let sorted = tree(&entries).unwrap();
             let turn = usize::try_from(seed % 20).unwrap().min(entries.len());
             entries.rotate_left(turn);
@@ -339,7 +356,7 @@ mod tests {
             bytes[at] ^= 1 << bit;
             if let Ok(tree) = Tree::decode(bytes.clone().into()) {
                 let mut again = TreeBuilder::default();
-                tree.entries().for_each(|entry| again.push(entry.name, entry.node).unwrap());
+                tree.entries().for_each(|entry| again.push(entry).unwrap());
                 let again = again.finish().unwrap();
                 prop_assert_eq!(again.bytes(), &bytes);
             }
@@ -363,6 +380,19 @@ mod tests {
         assert_eq!(tree.find("b").unwrap().node.object(), Some((ObjectId::from_bytes([2; 32]), 5)));
         assert_eq!(tree.find("c"), None);
         assert_eq!(tree.find(""), None);
+    }
+
+    #[test]
+    fn a_walk_can_go_on_where_it_stopped() {
+        let tree = sample();
+        let mut at = Tree::FIRST;
+        let mut names = Vec::new();
+        while let Some((entry, next)) = tree.entry_at(at) {
+            names.push(entry.name);
+            at = next;
+        }
+        assert_eq!(names, tree.entries().map(|entry| entry.name).collect::<Vec<_>>());
+        assert_eq!((at, tree.entry_at(at + 1)), (tree.bytes().len(), None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::support::unix_now;
 
 /// How long until the holders are looked for again when none was found: at first soon, since who has just joined or
 /// added may not have been heard of yet; each time twice as long, up to the second figure.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the store knows of the object; `None` when it has to be asked for.
 pub(super) async fn from_store(store: &Store, id: &ObjectId) -> Result<Option<Shape>, Error> {
@@ -46,10 +46,11 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 ///
 /// # Errors
 /// [`Error::NoHolders`] when nobody has for as long as the request allows.
-pub(super) async fn from_peers(crowd: &mut Crowd, request: &Request) -> Result<Shape, Error> {
-    crowd.look_for(*request.id.as_bytes());
-    let deadline = Instant::now() + request.stall;
+pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, stall: Duration) -> Result<Shape, Error> {
+    crowd.look_for(*id.as_bytes());
+    let deadline = Instant::now() + stall;
     let mut asking = Asking::new();
+    ask_all(crowd, id, &mut asking);
     let mut wait = AGAIN.0;
     let mut again = Instant::now() + wait;
     let mut quiet = false;
@@ -57,7 +58,7 @@ pub(super) async fn from_peers(crowd: &mut Crowd, request: &Request) -> Result<S
         let idle = quiet && asking.is_empty();
         tokio::select! {
             arrival = crowd.next(), if !quiet => match arrival {
-                Arrival::Joined(peer) => ask(crowd, peer, request.id, &mut asking),
+                Arrival::Joined(peer) => ask(crowd, peer, id, &mut asking),
                 Arrival::Quiet => quiet = true,
             },
             Some((peer, told)) = asking.next() => match told {
@@ -71,15 +72,18 @@ pub(super) async fn from_peers(crowd: &mut Crowd, request: &Request) -> Result<S
                 again = Instant::now() + wait;
                 quiet = false;
                 crowd.retry();
-                crowd.look_for(*request.id.as_bytes());
-                let members: Vec<PeerNo> = crowd.members().map(|(peer, _)| peer).collect();
-                members.into_iter().for_each(|peer| ask(crowd, peer, request.id, &mut asking));
+                crowd.look_for(*id.as_bytes());
+                ask_all(crowd, id, &mut asking);
             }
             () = tokio::time::sleep_until(deadline.into()) => {
-                return Err(Error::NoHolders { id: request.id, seconds: request.stall.as_secs() });
+                return Err(Error::NoHolders { id, seconds: stall.as_secs() });
             }
         }
     }
+}
+
+fn ask_all(crowd: &Crowd, id: ObjectId, asking: &mut Asking) {
+    crowd.members().for_each(|(peer, _)| ask(crowd, peer, id, asking));
 }
 
 fn ask(crowd: &Crowd, peer: PeerNo, id: ObjectId, asking: &mut Asking) {

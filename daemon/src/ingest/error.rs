@@ -17,6 +17,17 @@ pub enum Error {
         /// What came.
         got: u64,
     },
+    /// The parts of a directory are not in the order of a walk.
+    #[error("the directory's parts are out of order: {0}; nothing was added")]
+    Order(&'static str),
+    /// The finish names another number of entries than what came.
+    #[error("the directory had {got} entries and was said to have {said}; nothing was added")]
+    Entries {
+        /// What the caller said.
+        said: u64,
+        /// What came.
+        got: u64,
+    },
     /// The caller expected another id.
     #[error("the bytes are {got}, not {expected} as expected; nothing was added")]
     NotExpected {

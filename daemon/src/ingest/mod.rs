@@ -11,15 +11,18 @@
 
 mod cut;
 mod error;
+mod feed;
 mod pipeline;
 mod stripes;
+mod tree;
 
 use bytes::Bytes;
 use libp2p_identity::Keypair;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 pub use error::Error;
+pub use tree::{AddedTree, AddingTree, TreeOptions, TreePart};
+
+use feed::Feed;
 
 use crate::content::{Chunk, ObjectId, Place};
 use crate::erasure::Geometry;
@@ -27,9 +30,6 @@ use crate::store::{Committed, Item, NewObject, Store};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 use crate::support::unix_now;
-
-/// Messages on their way into a pipeline: with messages of 1 MiB, 4 MiB of memory an add.
-const QUEUE: usize = 4;
 
 /// What is to be added and how.
 #[derive(Clone, Debug, Default)]
@@ -73,19 +73,7 @@ pub struct Ingest {
 }
 
 /// An add in progress. Dropping it ends the add: nothing becomes of it.
-pub struct Adding {
-    /// To the pipeline; bounded, so a slow disk slows the caller.
-    input: mpsc::Sender<Input>,
-    /// The pipeline, which ends with the result.
-    done: JoinHandle<Option<Result<Added, Error>>>,
-}
-
-/// What a caller tells its pipeline.
-enum Input {
-    Data(Bytes),
-    /// The end, with the length that the caller counted.
-    Finish(u64),
-}
+pub struct Adding(Feed<Added>);
 
 impl Ingest {
     /// An add path into `store`.
@@ -97,9 +85,8 @@ impl Ingest {
     /// Begins an add.
     #[must_use]
     pub fn begin(&self, options: AddOptions) -> Adding {
-        let (input, messages) = mpsc::channel(QUEUE);
-        let done = self.tasks.spawn("add", pipeline::run(self.clone(), options, messages));
-        Adding { input, done }
+        let ingest = self.clone();
+        Adding(Feed::start(&self.tasks, |messages| pipeline::run(ingest, options, messages)))
     }
 
     /// Adds objects of at most one chunk each that are in memory already, with one write, one sync and one change of
@@ -135,6 +122,14 @@ impl Ingest {
             added.created = committed == Committed::Created;
         }
         Ok(added)
+    }
+
+    /// Hashes an object of at most one chunk.
+    async fn only_chunk(&self, bytes: Bytes) -> Result<Chunk, Error> {
+        let is_short = bytes.len() <= 16 << 10;
+        let hash = move || Chunk::compute(Place::Root, bytes).map_err(crate::content::Error::from);
+        // A few KiB hash faster than a thread is woken.
+        Ok(if is_short { hash()? } else { self.pool.run(hash).await? })
     }
 }
 
@@ -189,28 +184,14 @@ impl Adding {
     /// # Errors
     /// Whatever ended the add meanwhile.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        if self.input.send(Input::Data(bytes)).await.is_err() {
-            return Err(self.failure().await);
-        }
-        Ok(())
+        self.0.write(bytes).await
     }
 
     /// Ends the stream, whose length must be what was written, and waits until the object is durable.
     ///
     /// # Errors
     /// [`Error`]; nothing became an object then.
-    pub async fn finish(mut self, length: u64) -> Result<Added, Error> {
-        if self.input.send(Input::Finish(length)).await.is_err() {
-            return Err(self.failure().await);
-        }
-        (&mut self.done).await.ok().flatten().unwrap_or(Err(Error::Stopping))
-    }
-
-    /// Why the pipeline ended before its input did.
-    async fn failure(&mut self) -> Error {
-        match (&mut self.done).await.ok().flatten() {
-            Some(Err(error)) => error,
-            _ => Error::Stopping,
-        }
+    pub async fn finish(self, length: u64) -> Result<Added, Error> {
+        self.0.finish(length).await
     }
 }

@@ -11,8 +11,9 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 
 use super::cut::Cutter;
+use super::feed::Input;
 use super::stripes::Stripes;
-use super::{AddOptions, Added, Error, Ingest, Input, new_object};
+use super::{AddOptions, Added, Error, Ingest, new_object};
 use crate::content::{
     self, CHUNK_LEN, CODEC_RS8, Chunk, ManifestBuilder, ObjectId, ParityClaim, ParityPart, Place,
 };
@@ -23,14 +24,39 @@ use crate::store::{Committed, Item, Lease};
 /// what one waits for does not stop the others.
 const STORING: usize = 4;
 
+/// An object whose records are all in the store, under a lease, and which is not entered yet.
+pub(super) struct Sealed {
+    pub(super) id: ObjectId,
+    pub(super) size: u64,
+    pub(super) parity: Option<Geometry>,
+}
+
 /// Runs one add to its end. Dropping the sender without a finish ends it with nothing.
 pub(super) async fn run(
     ingest: Ingest,
     options: AddOptions,
     input: mpsc::Receiver<Input>,
 ) -> Result<Added, Error> {
+    let lease = Arc::new(ingest.store.lease());
+    let sealed = seal(ingest, Arc::clone(&lease), options.clone(), input).await?;
+    let known = Added::known(sealed.id, sealed.size, &options)?;
+    if sealed.size == 0 {
+        return Ok(known);
+    }
+    let entry = new_object(sealed.id, sealed.size, sealed.parity, &options);
+    let created = lease.commit(entry).await? == Committed::Created;
+    Ok(Added { created, ..known })
+}
+
+/// As [`run`], up to where the object is to be entered.
+pub(super) async fn seal(
+    ingest: Ingest,
+    lease: Arc<Lease>,
+    options: AddOptions,
+    input: mpsc::Receiver<Input>,
+) -> Result<Sealed, Error> {
     let stopping = ingest.tasks.clone();
-    let add = Add::new(ingest, options);
+    let add = Add::new(ingest, lease, options);
     tokio::select! {
         done = add.drive(input) => done,
         () = stopping.stopping() => Err(Error::Stopping),
@@ -61,8 +87,7 @@ struct Add {
 }
 
 impl Add {
-    fn new(ingest: Ingest, options: AddOptions) -> Self {
-        let lease = Arc::new(ingest.store.lease());
+    fn new(ingest: Ingest, lease: Arc<Lease>, options: AddOptions) -> Self {
         let stripes = options.parity.map(|geometry| Stripes::new(geometry, options.length));
         Self {
             ingest,
@@ -80,7 +105,7 @@ impl Add {
     }
 
     /// Takes input while there is room, and what is done as it is.
-    async fn drive(mut self, mut input: mpsc::Receiver<Input>) -> Result<Added, Error> {
+    async fn drive(mut self, mut input: mpsc::Receiver<Input>) -> Result<Sealed, Error> {
         self.reserve().await?;
         loop {
             // One stripe is encoded while the next comes in, so that what is held of the stream is bounded.
@@ -194,8 +219,8 @@ impl Add {
         }
     }
 
-    /// The end of the stream: the rest, the manifest, the parity part, and the object.
-    async fn finish(mut self, said: u64) -> Result<Added, Error> {
+    /// The end of the stream: the rest, the manifest, and the parity part.
+    async fn finish(mut self, said: u64) -> Result<Sealed, Error> {
         let got = self.length;
         if said != got || self.options.length.is_some_and(|length| length != got) {
             return Err(Error::Length { said: self.options.length.unwrap_or(said), got });
@@ -203,8 +228,7 @@ impl Add {
         let rest = self.cutter.take().map(Cutter::rest).unwrap_or_default();
         if got <= CHUNK_LEN {
             let bytes = self.first.take().unwrap_or(rest);
-            let added = self.ingest.add_small(vec![(bytes, self.options)]).await?;
-            return added.into_iter().next().ok_or(Error::Stopping);
+            return self.only_chunk(bytes).await;
         }
         if !rest.is_empty() {
             self.cut_off(rest);
@@ -218,19 +242,30 @@ impl Add {
         self.seal().await
     }
 
-    /// Chunks durable, then the manifest, then the object.
-    async fn seal(self) -> Result<Added, Error> {
+    /// An object of at most one chunk.
+    async fn only_chunk(self, bytes: bytes::Bytes) -> Result<Sealed, Error> {
+        if bytes.is_empty() {
+            return Ok(Sealed { id: ObjectId::EMPTY, size: 0, parity: None });
+        }
+        let chunk = self.ingest.only_chunk(bytes).await?;
+        let (id, size) = (ObjectId::from_bytes(*chunk.id().as_bytes()), self.length);
+        Added::known(id, size, &self.options)?;
+        self.lease.put(Item::Chunk(chunk)).await?;
+        Ok(Sealed { id, size, parity: None })
+    }
+
+    /// All chunks are there: the manifest, and what proves parity. Nothing is believed of them before the journal names
+    /// their object, so one sync before that covers them and the chunks.
+    async fn seal(self) -> Result<Sealed, Error> {
         let manifest = self.manifest.finish()?;
-        let known = Added::known(manifest.id(), manifest.length(), &self.options)?;
-        self.lease.sync().await?;
+        let (id, size) = (manifest.id(), manifest.length());
+        Added::known(id, size, &self.options)?;
         self.lease.put_manifest(&manifest).await?;
         let parity = match self.stripes {
-            Some(stripes) => Some(put_part(&self.ingest, &self.lease, known.id, known.size, stripes).await?),
+            Some(stripes) => Some(put_part(&self.ingest, &self.lease, id, size, stripes).await?),
             None => None,
         };
-        let entry = new_object(known.id, known.size, parity, &self.options);
-        let created = self.lease.commit(entry).await? == Committed::Created;
-        Ok(Added { created, ..known })
+        Ok(Sealed { id, size, parity })
     }
 }
 

@@ -17,6 +17,23 @@ pub enum Error {
         /// The first few that it could be.
         ids: Vec<ObjectId>,
     },
+    /// A directory where a file was needed.
+    #[error("{0} is a directory; name it as dir:{0}")]
+    IsDirectory(ObjectId),
+    /// A file where a directory was needed.
+    #[error("{0:?} is a file, not a directory")]
+    NotDirectory(String),
+    /// The empty file in a directory: no object is stored for it.
+    #[error("{0:?} is an empty file, which is never stored by itself")]
+    EmptyFile(String),
+    /// A path that leads nowhere.
+    #[error("there is no {name:?} on the way to {path:?}")]
+    NoSuchPath {
+        /// The whole path.
+        path: String,
+        /// What of it is missing.
+        name: String,
+    },
     /// A whole id was needed.
     #[error("{text:?} is not an id: {why}")]
     Id {

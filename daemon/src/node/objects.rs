@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Caller, Error, Node};
-use crate::content::{ChunkId, Link, ObjectId, ParityPage, ParityPart, chunk_count};
+use crate::content::{ChunkId, Link, ObjectId, ParityPage, ParityPart, TreePath, chunk_count};
 use crate::erasure::{Geometry, Layout};
 use crate::fetch::{Fetching, Order, Request};
 use crate::peer::PeerAddr;
@@ -32,6 +32,17 @@ pub struct Stat {
     pub local_parity_chunks: u64,
     /// When it was last read, in Unix seconds, to the hour.
     pub used: Option<u64>,
+}
+
+/// What became of an object that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It is gone, and freed so many bytes.
+    Freed(u64),
+    /// Others have pinned it.
+    Pinned,
+    /// A directory that stays has it.
+    InDirectory,
 }
 
 /// A chunk in a list.
@@ -66,11 +77,15 @@ impl Node {
         text.parse().map_err(|why| Error::Id { text: text.to_owned(), why })
     }
 
-    /// What is stored under a whole id, a unique prefix of 8 digits or more, or a unique name.
+    /// What is stored under a whole id, a unique prefix of 8 digits or more, or a unique name; or at a path in a
+    /// directory that is here.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Ambiguous`].
-    pub fn find(&self, text: &str) -> Result<ObjectInfo, Error> {
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NoSuchPath`], [`Error::Damaged`], [`Error::Store`].
+    pub async fn find(&self, text: &str) -> Result<ObjectInfo, Error> {
+        if let Some(path) = TreePath::parse(text) {
+            return self.inside(&path).await;
+        }
         match self.store().find(text) {
             Found::One(info) => Ok(info),
             Found::Several(ids) => Err(Error::Ambiguous { text: text.to_owned(), ids }),
@@ -95,7 +110,7 @@ impl Node {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Damaged`], [`Error::Store`].
     pub async fn stat(&self, text: &str) -> Result<Stat, Error> {
-        let info = self.find(text)?;
+        let info = self.find(text).await?;
         let local = self.store().local_chunks(&info.id).await?;
         let parity = self.parity(&info).await?;
         let ids: Vec<ChunkId> = parity.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
@@ -127,7 +142,7 @@ impl Node {
     /// # Errors
     /// As [`Node::stat`].
     pub async fn chunks(&self, text: &str) -> Result<mpsc::Receiver<Vec<ChunkLine>>, Error> {
-        let info = self.find(text)?;
+        let info = self.find(text).await?;
         let mut lines = self.data_lines(&info).await?;
         if let Some((layout, ids)) = self.parity(&info).await? {
             let sizes = layout.iter().flat_map(|stripe| std::iter::repeat_n(stripe.shard, stripe.parity));
@@ -178,10 +193,15 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].
-    pub fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Fetching, Error> {
+    pub async fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Fetching, Error> {
         let id = match text.parse() {
             Ok(ObjectId::EMPTY) => ObjectId::EMPTY,
-            _ => self.find(text)?.id,
+            _ => match self.find(text).await {
+                Ok(info) if info.tree => return Err(Error::IsDirectory(info.id)),
+                Ok(info) => info.id,
+                Err(Error::EmptyFile(_)) => ObjectId::EMPTY,
+                Err(error) => return Err(error),
+            },
         };
         Ok(self.parts.fetcher.fetch(Request {
             id,
@@ -199,7 +219,7 @@ impl Node {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Store`].
     pub async fn pin(&self, caller: Caller, text: &str) -> Result<(ObjectId, bool), Error> {
-        let info = self.find(text)?;
+        let info = self.find(text).await?;
         self.store().pin(&info.id, caller.uid).await?;
         Ok((info.id, !is_pinned_by(&info, caller)))
     }
@@ -209,25 +229,28 @@ impl Node {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Store`].
     pub async fn unpin(&self, caller: Caller, text: &str) -> Result<(ObjectId, bool), Error> {
-        let info = self.find(text)?;
+        let info = self.find(text).await?;
         self.store().unpin(&info.id, caller.uid).await?;
         Ok((info.id, is_pinned_by(&info, caller)))
     }
 
-    /// Drops the caller's pin and what nothing else holds. Gives the id and the bytes freed; `None` when others'
-    /// pins keep the object.
+    /// Drops the caller's pin and what nothing else holds. Gives the id and what became of it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NotPermitted`], [`Error::Store`].
-    pub async fn remove(&self, caller: Caller, text: &str) -> Result<(ObjectId, Option<u64>), Error> {
-        let info = self.find(text)?;
+    pub async fn remove(&self, caller: Caller, text: &str) -> Result<(ObjectId, Gone), Error> {
+        let info = self.find(text).await?;
         let keys = self.keys(&info).await?;
         match self.store().remove(&info.id, caller.uid, caller.is_admin).await? {
-            Removed::Removed { freed } => {
+            Removed::Removed { freed, along } => {
+                if !info.private {
+                    self.parts.announcer.drop_keys(along.iter().map(|id| *id.as_bytes()));
+                }
                 self.parts.announcer.drop_keys(keys);
-                Ok((info.id, Some(freed)))
+                Ok((info.id, Gone::Freed(freed)))
             }
-            Removed::StillPinned { .. } | Removed::InDirectory => Ok((info.id, None)),
+            Removed::StillPinned { .. } => Ok((info.id, Gone::Pinned)),
+            Removed::InDirectory => Ok((info.id, Gone::InDirectory)),
             Removed::NotFound => Err(Error::NotFound(text.to_owned())),
             Removed::NotPermitted => Err(Error::NotPermitted(info.id)),
         }
@@ -269,13 +292,18 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].
-    pub fn link(&self, text: &str) -> Result<Link, Error> {
-        let info = self.find(text)?;
+    pub async fn link(&self, text: &str) -> Result<Link, Error> {
+        let info = self.find(text).await?;
         let about = self.about();
         let reachable = about.chunk.iter().filter(|at| !at.ip().is_unspecified());
         let peers = reachable.map(|at| PeerAddr::chunk(about.peer, *at).to_string());
         let listen = self.parts.neighbours.listen().into_iter().map(|at| at.to_string());
-        Ok(Link { id: info.id, name: info.name, peers: peers.chain(listen).take(8).collect() })
+        Ok(Link {
+            id: info.id,
+            is_directory: info.tree,
+            name: info.name,
+            peers: peers.chain(listen).take(8).collect(),
+        })
     }
 }
 

@@ -13,7 +13,7 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::AdminOnly`], [`Error::NotFound`], [`Error::Ambiguous`].
-    pub fn verify(
+    pub async fn verify(
         &self,
         caller: Caller,
         text: &str,
@@ -24,7 +24,7 @@ impl Node {
         let only = match text.parse() {
             _ if text.is_empty() => None,
             Ok(ObjectId::EMPTY) => Some(ObjectId::EMPTY),
-            _ => Some(self.find(text)?.id),
+            _ => Some(self.find(text).await?.id),
         };
         Ok(self.parts.scrubber.verify(only))
     }

@@ -236,11 +236,13 @@ impl Writer {
             waiting.push((reply, room));
             for record in records {
                 let put = self.take(&mut active, &mut run, &mut outcomes, &record, again);
-                let Some(outcome) = outcomes.last_mut() else { break };
-                match (outcome, put) {
-                    (Ok(puts), Ok(put)) => puts.push(put),
-                    (outcome, Err(error)) => *outcome = Err(error),
-                    (Err(_), _) => {}
+                match (outcomes.last_mut(), put) {
+                    (Some(Ok(puts)), Ok(put)) => puts.push(put),
+                    (Some(outcome), Err(error)) => *outcome = Err(error),
+                    _ => {}
+                }
+                if outcomes.last().is_none_or(Result::is_err) {
+                    break;
                 }
             }
         }
@@ -267,6 +269,9 @@ impl Writer {
         }
         if active.offset + run.bytes + header.footprint() > self.limit {
             self.flush(active, std::mem::take(run), outcomes);
+            if let Some(Err(error)) = outcomes.last() {
+                return Err(error.clone());
+            }
             self.roll(active)?;
         }
         self.stage(active, run, record);

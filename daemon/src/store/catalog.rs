@@ -18,6 +18,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Error;
+use super::error::is_lost;
 use super::index::{Entry, Index, Spot};
 use super::record::{BLOCK_SIZE, Header, Key, Kind, Record, StoreKey, payload_at};
 use super::segment::{Segment, Segments};
@@ -140,14 +141,14 @@ impl Catalog {
             return Ok(Some(entry));
         }
         tracing::warn!(record = ?key, "the index names a record that is not there, or not all of it");
-        self.fresh().hidden.entry(entry.spot).or_insert(Hidden::Bad);
+        self.damaged(key, &entry);
         Ok(None)
     }
 
     /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
     /// payload is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
-        let header = self.header(entry)?;
+        let header = self.readable_header(entry)?;
         if header.is_none_or(|header| header.key != *key || header.length != entry.length) {
             return Ok(false);
         }
@@ -160,29 +161,37 @@ impl Catalog {
 
     /// Whether a record's payload is what its header says. Reads it.
     pub(super) fn is_good(&self, entry: &Entry) -> Result<bool, Error> {
-        let Some(header) = self.header(entry)? else { return Ok(false) };
+        let Some(header) = self.readable_header(entry)? else { return Ok(false) };
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
         Ok(self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload)))
     }
 
     /// A record with its payload, proved; `None` when it is bad.
     pub(super) fn load(&self, entry: &Entry) -> Result<Option<Record>, Error> {
-        let Some(header) = self.header(entry)? else { return Ok(None) };
+        let header = self.header(entry).map_err(Error::io("read a record's header"))?;
+        let Some(header) = header else { return Ok(None) };
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
         let payload = self.payload(&segment, entry).map_err(Error::io("read a record"))?;
         Ok(Record::again(header, payload))
     }
 
+    /// As [`Catalog::header`]; one that the disk does not give is none.
+    pub(super) fn readable_header(&self, entry: &Entry) -> Result<Option<Header>, Error> {
+        match self.header(entry) {
+            Err(error) if is_lost(&error) => Ok(None),
+            header => header.map_err(Error::io("read a record's header")),
+        }
+    }
+
     /// The header that is on disk where an entry points to.
-    pub(super) fn header(&self, entry: &Entry) -> Result<Option<Header>, Error> {
+    fn header(&self, entry: &Entry) -> std::io::Result<Option<Header>> {
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
         let offset = u64::from(entry.spot.offset);
         let file = match self.segments.file(&segment) {
-            Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open a segment")(error)),
+            file => file?,
         };
-        let block = file.read_at(offset, BLOCK_SIZE).map_err(Error::io("read a record's header"))?;
+        let block = file.read_at(offset, BLOCK_SIZE)?;
         Ok(Header::read(&block, &self.key, entry.spot.segment, offset))
     }
 
@@ -224,7 +233,7 @@ impl Catalog {
                     Ok(None)
                 }
                 Err(error) => {
-                    if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+                    if is_lost(&error) {
                         self.damaged(key, &entry);
                     }
                     Err(Error::io("read a record")(error))

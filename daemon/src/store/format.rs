@@ -31,7 +31,7 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Option<StoreKey>, Error> {
     parse(&text).map(Some)
 }
 
-fn parse(text: &str) -> Result<StoreKey, Error> {
+pub(super) fn parse(text: &str) -> Result<StoreKey, Error> {
     let damaged = |why| Error::Damaged { what: "FORMAT", why };
     let mut lines = text.lines();
     let version = lines.next().and_then(|line| line.strip_prefix(NAME)?.strip_prefix(' '));
@@ -49,7 +49,7 @@ fn parse(text: &str) -> Result<StoreKey, Error> {
     Ok(key)
 }
 
-fn render(key: &StoreKey) -> String {
+pub(super) fn render(key: &StoreKey) -> String {
     let body = format!("{NAME} {VERSION}\nkey {}\n", hex::encode(key));
     let check = hex::encode(&blake3::hash(body.as_bytes()).as_bytes()[..8]);
     format!("{body}check {check}\n")

@@ -1,7 +1,8 @@
 //! The journal's file: checksummed frames, one behind the other.
 //!
 //! Owns: the bytes of `journal/journal`. Refuses: frames of a later version. Survives a crash: every frame that
-//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others.
+//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others. Where the disk does not
+//! give a part of it, what it says there may still count: then nothing may be written until it can be read.
 //!
 //! Formats to the byte: `docs/storage-format.md`, "Journal".
 
@@ -13,9 +14,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Error;
 use super::disk::{Disk, File};
-use super::object::ObjectInfo;
+use super::error::is_lost;
+use super::object::{MAX_NAME, MAX_PINS, ObjectInfo};
 use super::record::StoreKey;
-use crate::content::ObjectId;
+use crate::content::{MAX_OBJECT, ObjectId};
 
 /// The folder of the journal.
 pub(super) const FOLDER: &str = "journal";
@@ -23,14 +25,14 @@ const FILE: &str = "journal/journal";
 /// Where it is written anew before it takes the old one's place.
 pub(super) const TEMPORARY: &str = "journal/journal.tmp";
 
-const MAGIC: [u8; 4] = *b"cjrn";
+pub(super) const MAGIC: [u8; 4] = *b"cjrn";
 const VERSION: u8 = 1;
 
 /// Magic, length, checksum.
-const FRAME_HEADER: usize = 24;
+pub(super) const FRAME_HEADER: usize = 24;
 
 /// Frames begin at multiples of this.
-const ALIGN: usize = 8;
+pub(super) const ALIGN: usize = 8;
 
 /// The longest body of a frame. An object with the longest name and all its pins has 13.4 KiB.
 const MAX_BODY: usize = 64 << 10;
@@ -81,7 +83,14 @@ impl Fact {
             3 => fields.try_into().ok().map(|id| Self::Removed(ObjectId::from_bytes(id))),
             _ => return Err(newer(u32::from(VERSION) + 1)),
         };
-        fact.ok_or(damaged)
+        // It has one form, and is within its limits.
+        fact.filter(|fact| fact.is_valid() && fact.encode() == body).ok_or(damaged)
+    }
+
+    fn is_valid(&self) -> bool {
+        let Self::Object(info) = self else { return true };
+        let is_named = info.name.as_ref().is_none_or(|name| (1..=MAX_NAME).contains(&name.len()));
+        (1..=MAX_OBJECT).contains(&info.length) && is_named && info.pins.len() <= MAX_PINS
     }
 }
 
@@ -90,10 +99,15 @@ pub(super) struct Frames {
     key: StoreKey,
     /// Where in the file the first one goes.
     start: u64,
-    bytes: BytesMut,
+    pub(super) bytes: BytesMut,
 }
 
 impl Frames {
+    /// None yet; the first one goes to `start`.
+    pub(super) fn at(start: u64, key: StoreKey) -> Self {
+        Self { key, start, bytes: BytesMut::new() }
+    }
+
     /// Adds a frame.
     #[expect(clippy::cast_possible_truncation, reason = "bodies are far shorter than 4 GiB")]
     pub(super) fn push(&mut self, fact: &Fact) {
@@ -108,7 +122,7 @@ impl Frames {
 }
 
 /// 16 bytes over a frame's body and its place, keyed with the store's key.
-fn checksum(key: &StoreKey, at: u64, body: &[u8]) -> [u8; 16] {
+pub(super) fn checksum(key: &StoreKey, at: u64, body: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     let digest = hasher.update(b"journal").update(&at.to_le_bytes()).update(body).finalize();
     let mut sum = [0; 16];
@@ -127,6 +141,8 @@ pub(super) struct Journal {
     compacted: u64,
     /// It is not compacted while it is shorter.
     compact_from: u64,
+    /// Why a part of it could not be read.
+    unread: Option<io::Error>,
 }
 
 /// The key at the head of a journal, for a store that lost its FORMAT.
@@ -158,6 +174,37 @@ fn frame(bytes: &[u8], key: &StoreKey, at: u64) -> Option<(Bytes, usize)> {
     (holds && bytes.len() >= whole).then(|| (Bytes::copy_from_slice(body), whole))
 }
 
+/// Tells `each` what the frames in the bytes of a journal say, in order. Gives where the last one ends.
+pub(super) fn read(bytes: &[u8], key: &StoreKey, each: &mut impl FnMut(Fact)) -> Result<usize, Error> {
+    let (mut at, mut end) = (0, 0);
+    while at < bytes.len() {
+        let Some((body, whole)) = frame(&bytes[at..], key, at as u64) else {
+            at += ALIGN;
+            continue;
+        };
+        if at > end {
+            tracing::error!(from = end, to = at, "the journal is damaged; what it said there is lost");
+        }
+        each(Fact::decode(&body)?);
+        at += whole;
+        end = at;
+    }
+    Ok(end)
+}
+
+/// The frames of a journal and where they are, for tests.
+#[cfg(test)]
+pub(super) fn frames_of(bytes: &[u8], key: &StoreKey) -> Vec<(std::ops::Range<usize>, Fact)> {
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let found = frame(&bytes[at..], key, at as u64);
+        let whole = found.as_ref().map_or(ALIGN, |(_, whole)| *whole);
+        frames.extend(found.map(|(body, whole)| (at..at + whole, Fact::decode(&body).unwrap())));
+        at += whole;
+    }
+    frames
+}
+
 impl Journal {
     /// Opens the journal, tells `each` what it says in order, cuts a torn end off, and makes durable what was
     /// told. Makes an empty one when there is none.
@@ -174,7 +221,7 @@ impl Journal {
             }
             Err(error) => return Err(Error::io("open the journal")(error)),
         };
-        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from };
+        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from, unread: None };
         journal.replay(&mut each)?;
         journal.compacted = journal.end;
         Ok(journal)
@@ -195,26 +242,18 @@ impl Journal {
         let file = write_new(disk.as_ref(), &key, &mut std::iter::empty());
         let (file, end) = file.map_err(Error::io("write the journal"))?;
         install(disk.as_ref()).map_err(Error::io("write the journal"))?;
-        Ok(Self { disk, key, file, end, compacted: end, compact_from })
+        Ok(Self { disk, key, file, end, compacted: end, compact_from, unread: None })
     }
 
     /// Reads all frames. The file is at most a few times the size of the objects' facts, 15 MB for 100,000.
     fn replay(&mut self, each: &mut impl FnMut(Fact)) -> Result<(), Error> {
         let length = self.file.length().map_err(Error::io("read the journal"))?;
         let size = usize::try_from(length).unwrap_or(usize::MAX);
-        let bytes = self.file.read_at(0, size).map_err(Error::io("read the journal"))?;
-        let (mut at, mut end) = (0, 0);
-        while at < bytes.len() {
-            let Some((body, whole)) = frame(&bytes[at..], &self.key, at as u64) else {
-                at += ALIGN;
-                continue;
-            };
-            if at > end {
-                tracing::error!(from = end, to = at, "the journal is damaged; what it said there is lost");
-            }
-            each(Fact::decode(&body)?);
-            at += whole;
-            end = at;
+        let (bytes, unread) = read_all(self.file.as_ref(), size).map_err(Error::io("read the journal"))?;
+        let end = read(&bytes, &self.key, each)?;
+        if unread.is_some() {
+            (self.end, self.unread) = (length, unread);
+            return Ok(());
         }
         if end == 0 {
             // The first frame is written before the file has its name.
@@ -228,9 +267,14 @@ impl Journal {
         self.file.sync().map_err(Error::io("sync the journal"))
     }
 
+    /// Why a part of it could not be read; then nothing may be written.
+    pub(super) fn unread(&self) -> Option<&io::Error> {
+        self.unread.as_ref()
+    }
+
     /// An empty run of frames for the end of the journal.
     pub(super) fn frames(&self) -> Frames {
-        Frames { key: self.key, start: self.end, bytes: BytesMut::new() }
+        Frames::at(self.end, self.key)
     }
 
     /// Writes frames at the end; they are durable after [`Journal::sync`].
@@ -283,6 +327,28 @@ impl Journal {
     }
 }
 
+/// What is read at once where the disk does not give all.
+const BLOCK: usize = 4096;
+
+/// All bytes of the file; zeros where the disk does not give them, and then why not.
+fn read_all(file: &dyn File, size: usize) -> io::Result<(Bytes, Option<io::Error>)> {
+    match file.read_at(0, size) {
+        Ok(bytes) => return Ok((bytes, None)),
+        Err(error) if is_lost(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let (mut all, mut failed) = (BytesMut::with_capacity(size), None);
+    for at in (0..size).step_by(BLOCK) {
+        all.resize(at, 0);
+        match file.read_at(at as u64, BLOCK.min(size - at)) {
+            Ok(bytes) => all.put_slice(&bytes),
+            Err(error) if is_lost(&error) => failed = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((all.freeze(), failed))
+}
+
 /// Bytes of a new journal written at once.
 const PIECE: usize = 1 << 20;
 
@@ -294,7 +360,7 @@ fn write_new(
 ) -> io::Result<(Arc<dyn File>, u64)> {
     let _ = disk.unlink(Path::new(TEMPORARY));
     let file = disk.create(Path::new(TEMPORARY))?;
-    let mut frames = Frames { key: *key, start: 0, bytes: BytesMut::new() };
+    let mut frames = Frames::at(0, *key);
     frames.push(&Fact::Key(*key));
     for fact in facts {
         frames.push(&fact);

@@ -124,6 +124,11 @@ impl Ledger {
         trees.into_iter().filter(|info| known.contents(&info.id).is_none()).collect()
     }
 
+    /// An object with all that is in it.
+    pub(super) fn all(&self, id: ObjectId) -> BTreeSet<ObjectId> {
+        self.trees().all(id)
+    }
+
     /// Whether a directory has the object in it, or may have.
     pub(super) fn is_held(&self, id: &ObjectId) -> bool {
         let trees = self.trees();
@@ -164,7 +169,8 @@ impl Ledger {
         let length = |id: &ObjectId| objects.get(id).map_or(0, |info| info.length);
         let mut largest: Vec<LargePin> = Vec::with_capacity(count + 1);
         for info in objects.values().filter(|info| !info.pins.is_empty()) {
-            let bytes = if info.tree { trees.total(info, length) } else { info.length };
+            let bytes: u64 =
+                if info.tree { trees.all(info.id).iter().map(length).sum() } else { info.length };
             let at = largest.partition_point(|other| other.bytes >= bytes);
             if at < count {
                 largest.insert(at, LargePin { bytes, ..LargePin::of(info) });

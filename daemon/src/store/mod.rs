@@ -17,6 +17,10 @@ mod doctor;
 mod draft;
 mod error;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod handle;
 mod health;
 mod index;
@@ -50,6 +54,8 @@ mod tests;
 pub use append::Put;
 pub use catalog::Damage;
 pub use directory::{Entries, NewTree, Part};
+#[cfg(test)]
+pub(crate) use disk::forgetful;
 pub use disk::{Around, Disk, File, Real};
 pub use doctor::{Check, Level};
 pub use error::Error;

@@ -9,7 +9,7 @@ use crate::content::{MAX_OBJECT, ObjectId};
 pub const MAX_NAME: usize = 1024;
 
 /// Pins of one object at most.
-const MAX_PINS: usize = 1024;
+pub(super) const MAX_PINS: usize = 1024;
 
 const FLAG_PRIVATE: u8 = 1;
 const FLAG_PUBLISH: u8 = 2;

@@ -26,14 +26,14 @@ const MAX_FOOTER: usize = (1 << 18) * FOOTER_ENTRY;
 /// Bytes of an entry of a footer.
 pub(super) const FOOTER_ENTRY: usize = 52;
 
-const MAGIC: &[u8; 8] = b"casd-rec";
+pub(super) const MAGIC: &[u8; 8] = b"casd-rec";
 const VERSION: u8 = 1;
 const FLAG_ZERO: u8 = 1;
 const FLAG_ROOT: u8 = 2;
 
 /// Where the checksum begins: all before it is summed.
-const SUMMED: usize = 96;
-const CHECKSUM: usize = 16;
+pub(super) const SUMMED: usize = 96;
+pub(super) const CHECKSUM: usize = 16;
 
 /// The store's random key: makes headers that no content can forge.
 pub(super) type StoreKey = [u8; 32];
@@ -157,7 +157,7 @@ impl Header {
 
     /// Reads the header at `offset` of segment `segment`. `None` when there is none: any other bytes.
     pub(super) fn read(block: &[u8], store: &StoreKey, segment: u32, offset: u64) -> Option<Self> {
-        let fields = block.get(..SUMMED)?;
+        let fields = block.first_chunk::<SUMMED>()?;
         if !fields.starts_with(MAGIC) || fields[8] != VERSION {
             return None;
         }
@@ -168,17 +168,19 @@ impl Header {
         let length = u32::from_le_bytes(fields[12..16].try_into().ok()?);
         let at = u64::from_le_bytes(fields[16..24].try_into().ok()?);
         let limit = if kind == Kind::Footer { MAX_FOOTER } else { CHUNK };
-        if length as usize > limit || flags & !(FLAG_ZERO | FLAG_ROOT) != 0 {
+        if length as usize > limit {
             return None;
         }
-        Some(Self {
+        let header = Self {
             key: Key { kind, id: fields[24..56].try_into().ok()? },
             place: if flags & FLAG_ROOT != 0 { Place::Root } else { Place::At(at) },
             length,
             zero: flags & FLAG_ZERO != 0,
             digest: fields[56..88].try_into().ok()?,
             time: u64::from_le_bytes(fields[88..96].try_into().ok()?),
-        })
+        };
+        // Unknown flags, a root with a place: a header has one form.
+        (header.fields() == *fields).then_some(header)
     }
 
     /// What the block of a header, be it damaged, has where the digest of the payload stands.
@@ -189,17 +191,24 @@ impl Header {
     /// Its bytes at `offset` of segment `segment`, as many as belong to a header in its block.
     fn encode(&self, store: &StoreKey, segment: u32, offset: u64) -> Bytes {
         let mut out = BytesMut::with_capacity(HEADER);
-        out.put_slice(MAGIC);
-        out.put_slice(&[VERSION, self.key.kind as u8, self.flags(), 0]);
-        out.put_u32_le(self.length);
-        out.put_u64_le(self.place.offset());
-        out.put_slice(&self.key.id);
-        out.put_slice(&self.digest);
-        out.put_u64_le(self.time);
+        out.put_slice(&self.fields());
         let sum = checksum(&out, store, segment, offset);
         out.put_slice(&sum);
         out.resize(HEADER, 0);
         out.freeze()
+    }
+
+    /// What is summed: all of a header but its checksum.
+    pub(super) fn fields(&self) -> [u8; SUMMED] {
+        let mut out = [0; SUMMED];
+        out[..8].copy_from_slice(MAGIC);
+        out[8..12].copy_from_slice(&[VERSION, self.key.kind as u8, self.flags(), 0]);
+        out[12..16].copy_from_slice(&self.length.to_le_bytes());
+        out[16..24].copy_from_slice(&self.place.offset().to_le_bytes());
+        out[24..56].copy_from_slice(&self.key.id);
+        out[56..88].copy_from_slice(&self.digest);
+        out[88..].copy_from_slice(&self.time.to_le_bytes());
+        out
     }
 
     /// Its flags as a byte.
@@ -234,7 +243,7 @@ pub(super) fn footprint(length: u32, zero: bool) -> u64 {
 
 /// 16 bytes over a header's fields and its place on this disk, keyed: neither content nor a copy of another
 /// segment can pass for a header here.
-fn checksum(fields: &[u8], store: &StoreKey, segment: u32, offset: u64) -> [u8; CHECKSUM] {
+pub(super) fn checksum(fields: &[u8], store: &StoreKey, segment: u32, offset: u64) -> [u8; CHECKSUM] {
     let mut hasher = blake3::Hasher::new_keyed(store);
     hasher.update(fields).update(&segment.to_le_bytes()).update(&offset.to_le_bytes());
     let mut sum = [0; CHECKSUM];

@@ -10,7 +10,7 @@ use super::Error;
 use super::draft::Draft;
 use super::handle::Store;
 use super::object::{ObjectInfo, State};
-use super::space::cost_of_freed;
+use super::space::{cost_of_data, cost_of_freed};
 
 /// Looking through everything for nothing is not done again before this.
 const REST: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ impl Store {
         let unpinned = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
         let cached = self.inner.ledger.select(unpinned);
         // What is in a directory counts for what could be freed, and goes with it.
-        let most: u64 = cached.iter().map(|info| info.length).sum();
+        let most: u64 = cached.iter().map(|info| cost_of_data(info.length)).sum();
         let mut cached: Vec<_> = cached
             .into_iter()
             .filter(|info| info.state == State::Partial || !self.inner.ledger.is_held(&info.id))

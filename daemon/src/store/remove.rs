@@ -15,7 +15,7 @@ use super::handle::{Inner, Store};
 use super::index::Entry;
 use super::lease::parity_part_key;
 use super::object::{ObjectInfo, State};
-use super::record::{Key, Kind};
+use super::record::{Header, Key, Kind};
 use crate::content::{CHUNK_LEN, CODEC_RS8, ObjectId};
 
 /// An unpinned object is kept this long by [`Store::collect`]: an hour.
@@ -25,12 +25,14 @@ const OBJECT_AGE: u64 = 3600;
 const LEFTOVER_AGE: u64 = 24 * 3600;
 
 /// What became of a removal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
     /// The object is gone.
     Removed {
         /// Bytes of disk given back: what nothing else needs.
         freed: u64,
+        /// What was in the directory and went with it.
+        along: Vec<ObjectId>,
     },
     /// The caller's pin is gone, the object stays.
     StillPinned {
@@ -88,12 +90,13 @@ impl Store {
             }
             let mut gone = Vec::new();
             draft.remove(id, &mut gone);
-            Ok((Removed::Removed { freed: 0 }, gone))
+            Ok((Removed::Removed { freed: 0, along: Vec::new() }, gone))
         };
         match self.inner.change(change).await? {
             (Removed::Removed { .. }, gone) => {
+                let along = gone.iter().map(|info| info.id).filter(|gone| *gone != id).collect();
                 let freed = self.blocking(move |inner| inner.sweep(&gone)).await? + self.copy_forward().await;
-                Ok(Removed::Removed { freed })
+                Ok(Removed::Removed { freed, along })
             }
             (outcome, _) => Ok(outcome),
         }
@@ -279,8 +282,9 @@ impl Inner {
             if referenced.contains(&key.fingerprint()) || self.catalog.is_kept(&key) {
                 return Ok(());
             }
-            let time = || Ok::<_, Error>(self.catalog.header(&entry)?.map_or(0, |header| header.time));
-            if age == 0 || time()?.saturating_add(age) <= now {
+            // One whose header rotted is left to the scrub, which may save it.
+            let is_old = |header: Header| header.time.saturating_add(age) <= now;
+            if age == 0 || self.catalog.readable_header(&entry)?.is_some_and(is_old) {
                 orphans.push((key, entry));
             }
             Ok(())

@@ -8,12 +8,13 @@
 //! One whose payload can still be proved is stored anew at once. Before a segment is walked its cached pages are
 //! dropped, so that the disk is asked and not the memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
 use bytes::Bytes;
 
 use super::catalog::Damage;
+use super::error::is_lost;
 use super::handle::{Inner, Store};
 use super::index::{Entry, Spot};
 use super::object::ObjectInfo;
@@ -82,14 +83,17 @@ impl Store {
         Scrub { store: self.clone(), queue: VecDeque::new(), next: Some(from) }
     }
 
-    /// Begins to prove the records that one object needs. `None`: there is no such object. Reads its manifest.
+    /// Begins to prove the records that some objects need. `None`: there are no such objects. Reads their manifests.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Index`], [`Error::Closed`], [`Error::ReadOnly`].
-    pub async fn scrub_object(&self, id: &ObjectId) -> Result<Option<Scrub>, Error> {
+    pub async fn scrub_objects(&self, ids: &BTreeSet<ObjectId>) -> Result<Option<Scrub>, Error> {
         self.inner.whole().await?;
-        let Some(info) = self.object(id) else { return Ok(None) };
-        let listed = self.blocking(move |inner| inner.records_of(&info)).await?;
+        let infos: Vec<_> = ids.iter().filter_map(|id| self.object(id)).collect();
+        if infos.is_empty() {
+            return Ok(None);
+        }
+        let listed = self.blocking(move |inner| inner.records_of(&infos)).await?;
         Ok(Some(Scrub { store: self.clone(), queue: listed.into(), next: None }))
     }
 
@@ -219,9 +223,11 @@ impl Inner {
     }
 
     /// What the index names of what an object needs, in the order of the disk; what it does not name is lacking.
-    fn records_of(&self, info: &ObjectInfo) -> Result<Listed, Error> {
+    fn records_of(&self, infos: &[ObjectInfo]) -> Result<Listed, Error> {
         let mut keys = Vec::new();
-        self.references(info, |key| keys.push(key))?;
+        for info in infos {
+            self.references(info, |key| keys.push(key))?;
+        }
         let mut listed = Vec::with_capacity(keys.len());
         for key in keys {
             listed.extend(self.catalog.index.get(&key)?.map(|entry| (key, entry)));
@@ -323,7 +329,7 @@ fn lost(read: io::Result<Bytes>) -> Result<Option<Bytes>, Error> {
     match read {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(None),
+        Err(error) if is_lost(&error) => Ok(None),
         Err(error) => Err(Error::io("read a record")(error)),
     }
 }

@@ -186,6 +186,18 @@ impl Space {
         Error::DiskFull(Box::new(self.shortage(needed, used, self.disk.free().unwrap_or(0))))
     }
 
+    /// Bytes that would have to be freed before `cost` more could be promised.
+    pub(super) fn missing(&self, cost: u64) -> u64 {
+        let free = self.disk.free().unwrap_or(0);
+        let counts = self.counts();
+        let taken = cost.saturating_add(counts.promised);
+        let of_quota = match self.quota {
+            0 => 0,
+            quota => taken.saturating_add(counts.used()).saturating_sub(quota),
+        };
+        of_quota.max(taken.saturating_add(self.reserve).saturating_sub(free))
+    }
+
     /// Promises `cost` bytes until they are used or the promise is dropped.
     pub(super) fn promise(self: &Arc<Self>, cost: u64) -> Result<Promise, Error> {
         let free = self.disk.free().map_err(Error::io("ask for the free space"))?;

@@ -6,6 +6,7 @@ mod groups;
 mod keeping;
 mod scrub;
 mod sim;
+mod trees;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -222,7 +223,7 @@ async fn removing_frees_what_nothing_else_needs() {
     assert_eq!(store.remove(&first.id(), 8, false).await.unwrap(), Removed::NotPermitted);
     assert_eq!(store.remove(&first.id(), 1000, false).await.unwrap(), Removed::StillPinned { others: 1 });
     let freed = match store.remove(&first.id(), 7, false).await.unwrap() {
-        Removed::Removed { freed } => freed,
+        Removed::Removed { freed, .. } => freed,
         other => panic!("{other:?}"),
     };
     // One chunk, the top and the page.
@@ -246,13 +247,16 @@ async fn what_a_lease_holds_is_not_removed() {
     let (reference, id) = add_single(&store, 1, 9000).await;
     let lease = store.lease();
     assert!(lease.hold(&reference.id).await.unwrap());
-    assert_eq!(store.remove(&id, 1000, false).await.unwrap(), Removed::Removed { freed: 0 });
+    assert_eq!(
+        store.remove(&id, 1000, false).await.unwrap(),
+        Removed::Removed { freed: 0, along: Vec::new() }
+    );
     assert!(store.chunk(&reference).await.unwrap().is_some());
     assert_eq!(lease.commit(single(1, 9000).1).await.unwrap(), Committed::Created);
     drop(lease);
     assert!(open_forgetful(&disk.crash()).chunk(&reference).await.unwrap().is_some());
     let freed = store.remove(&id, 1000, false).await.unwrap();
-    assert_eq!(freed, Removed::Removed { freed: 4096 + 12288 });
+    assert_eq!(freed, Removed::Removed { freed: 4096 + 12288, along: Vec::new() });
     assert!(store.chunk(&reference).await.unwrap().is_none());
 }
 

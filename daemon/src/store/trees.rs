@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::draft::Draft;
-use super::handle::Inner;
+use super::handle::{Inner, Store};
 use super::object::ObjectInfo;
 use crate::content::{MAX_TREE_BYTES, ObjectId, Tree};
 
@@ -81,21 +81,26 @@ impl Trees {
         self.unread = Some(unread);
     }
 
-    /// Bytes of an object and, of a directory, of what is in it at any depth, each object once. `length` gives those of
-    /// one object.
-    pub(super) fn total(&self, info: &ObjectInfo, length: impl Fn(&ObjectId) -> u64) -> u64 {
-        let mut total = info.length;
-        let mut seen = BTreeSet::new();
-        let mut next = vec![info.id];
+    /// An object and, of a directory, what is in it at any depth, each once.
+    pub(super) fn all(&self, id: ObjectId) -> BTreeSet<ObjectId> {
+        let mut seen = BTreeSet::from([id]);
+        let mut next = vec![id];
         while let Some(tree) = next.pop() {
-            for id in self.contents(&tree).iter().flat_map(|contents| contents.iter()) {
-                if seen.insert(*id) {
-                    total = total.saturating_add(length(id));
-                    next.push(*id);
-                }
-            }
+            let contents = self.contents(&tree).map_or(&[][..], |contents| contents);
+            next.extend(contents.iter().filter(|id| seen.insert(**id)));
         }
-        total
+        seen
+    }
+}
+
+impl Store {
+    /// An object and, of a directory, what is in it at any depth, each once.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Closed`], [`Error::Io`].
+    pub async fn with_contents(&self, id: ObjectId) -> Result<BTreeSet<ObjectId>, Error> {
+        self.inner.learn_trees().await?;
+        Ok(self.inner.ledger.all(id))
     }
 }
 

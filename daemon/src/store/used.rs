@@ -180,3 +180,32 @@ impl Inner {
         self.used.get(&info.id).map_or(info.added, |at| at.max(info.added))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::forgetful::Forgetful;
+    use super::*;
+    use crate::golden;
+
+    #[test]
+    fn the_file_is_as_it_was_first_written() {
+        let (disk, key, id) = (Forgetful::default(), [3; 32], |id| ObjectId::from_bytes([id; 32]));
+        let used = Used::open(&disk, key);
+        used.set(id(2), 1_700_000_002);
+        used.set(id(1), 1_700_000_001);
+        used.set(id(9), 5);
+        used.save(&disk, |there| *there != id(9)).unwrap();
+        let file = disk.open(Path::new(FILE)).unwrap();
+        let written = file.read_at(0, 1000).unwrap();
+        let golden = golden::is("used", &written);
+        file.write_at(0, &mut [io::IoSlice::new(&golden)]).unwrap();
+        let read = read(&disk, &key).unwrap();
+        assert_eq!(read, BTreeMap::from([(id(1), 1_700_000_001), (id(2), 1_700_000_002)]));
+        // Another store's, a damaged one and a cut one say nothing.
+        assert!(super::read(&disk, &[4; 32]).is_err());
+        file.write_at(20, &mut [io::IoSlice::new(b"x")]).unwrap();
+        assert!(super::read(&disk, &key).is_err());
+        file.truncate(40).unwrap();
+        assert!(super::read(&disk, &key).is_err());
+    }
+}

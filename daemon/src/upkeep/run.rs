@@ -1,6 +1,6 @@
 //! One run over the store, or over one object: prove, and mend what is bad.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,22 +113,25 @@ impl Run {
         Ok(true)
     }
 
-    /// Looks which objects lack something, of all or only this one, and brings back what can be.
+    /// Looks which objects lack something, of all or only these, and brings back what can be.
     ///
     /// # Errors
     /// When the store cannot say what is lacking: [`Error::Io`], [`Error::Index`], [`Error::Closed`],
     /// [`Error::ReadOnly`].
-    pub(super) async fn heal(&mut self, only: Option<ObjectId>) -> Result<(), Error> {
+    pub(super) async fn heal(&mut self, only: Option<&BTreeSet<ObjectId>>) -> Result<(), Error> {
         let mut bad = std::mem::take(&mut self.pending);
         let before = std::mem::take(&mut self.lost);
         bad.extend(before.iter().copied());
         (self.broken, self.unnamed) = (Vec::new(), 0);
-        let store = self.mender.store.clone();
+        let store = self.mender.store().clone();
         let begun = Instant::now();
         let mut after = None;
         loop {
             let page: Vec<ObjectInfo> = match only {
-                Some(id) => store.object(&id).filter(|info| info.state == State::Whole).into_iter().collect(),
+                Some(ids) => {
+                    let infos = ids.iter().filter_map(|id| store.object(id));
+                    infos.filter(|info| info.state == State::Whole).collect()
+                }
                 None => store.objects(after, PAGE),
             };
             after = page.last().map(|info| info.id);
@@ -171,10 +174,10 @@ impl Run {
     }
 
     async fn rebuild(&self, info: &ObjectInfo, missing: Vec<RecordName>) -> Result<Vec<RecordName>, Error> {
-        if let Err(error) = self.mender.rebuild(info, &missing).await {
+        if let Err(error) = self.mender.rebuilder.rebuild(info, &missing).await {
             tracing::warn!(object = %info.id, %error, "what this object lacks could not be rebuilt");
         }
-        let lacking = self.mender.store.lacking(vec![info.clone()]).await?;
+        let lacking = self.mender.store().lacking(vec![info.clone()]).await?;
         Ok(lacking.into_iter().flat_map(|(_, missing)| missing).collect())
     }
 

@@ -154,7 +154,8 @@ impl Scrubber {
         }
     }
 
-    /// Proves everything now, or what one object needs, and mends what it can. Dropping the receiver ends it.
+    /// Proves everything now, or what an object needs with all that is in it, and mends what it can. Dropping the
+    /// receiver ends it.
     #[must_use]
     pub fn verify(&self, only: Option<ObjectId>) -> mpsc::Receiver<Result<Event, Error>> {
         let (out, events) = mpsc::channel(EVENTS);
@@ -179,11 +180,17 @@ async fn verify(
     out: &mpsc::Sender<Result<Event, Error>>,
 ) -> Result<(), Error> {
     let _turn = shared.turn.lock().await;
-    let store = &shared.mender.store;
+    let store = shared.mender.store();
     store.recovered().await?;
-    let (mut scrub, total) = match only {
-        Some(id) => match store.scrub_object(&id).await? {
-            Some(scrub) => (scrub, store.object(&id).map_or(0, |info| info.length)),
+    let only = match only {
+        Some(id) => Some(store.with_contents(id).await?),
+        None => None,
+    };
+    let (mut scrub, total) = match &only {
+        Some(ids) => match store.scrub_objects(ids).await? {
+            Some(scrub) => {
+                (scrub, ids.iter().filter_map(|id| store.object(id)).map(|info| info.length).sum())
+            }
             None => {
                 let _ = out.send(Ok(Event::Finished(Tally::default(), 0))).await;
                 return Ok(());
@@ -200,11 +207,11 @@ async fn verify(
             let _ = out.try_send(Ok(Event::Progress(run.tally(), total)));
         }
         if run.is_full() {
-            run.heal(only).await?;
+            run.heal(only.as_ref()).await?;
         }
     }
     let _ = out.try_send(Ok(Event::Progress(run.tally(), total)));
-    run.heal(only).await?;
+    run.heal(only.as_ref()).await?;
     if only.is_none() {
         shared.passed(&run, unix_now());
         shared.save();

@@ -19,6 +19,9 @@ const ROLES: &[(&str, Role)] = &[
     ("Objects.Link", Role::Read),
     ("Objects.Publish", Role::Write),
     ("Objects.Collect", Role::Admin),
+    ("Trees.Add", Role::Write),
+    ("Trees.Fetch", Role::Write),
+    ("Trees.List", Role::Read),
     ("Network.Providers", Role::Read),
     ("Network.Peers", Role::Read),
     ("Network.Connect", Role::Admin),
@@ -32,6 +35,7 @@ const ROLES: &[(&str, Role)] = &[
 /// The services' sources.
 const SOURCES: &[(&str, &str)] = &[
     ("Objects", include_str!("../objects.rs")),
+    ("Trees", include_str!("../trees.rs")),
     ("Network", include_str!("../network.rs")),
     ("Node", include_str!("../node.rs")),
 ];

@@ -89,7 +89,8 @@ async fn a_bit_that_rots_in_any_kind_of_record_is_found_and_others_are_untouched
         let lacking = store.lacking(object.clone()).await.unwrap();
         assert_eq!(lacking, [(object[0].clone(), vec![name])]);
         // It stays known, and is found again.
-        let again = prove(store.scrub_object(&object[0].id).await.unwrap().unwrap(), u64::MAX).await;
+        let again =
+            prove(store.scrub_objects(&[object[0].id].into()).await.unwrap().unwrap(), u64::MAX).await;
         let is_root = matches!(kind, Kind::Top | Kind::Page | Kind::ParityPart | Kind::ParityPage);
         assert!(again.bad == proved.bad || is_root, "{kind:?}: {again:?}");
     }

@@ -110,6 +110,7 @@ mod tests {
         save(&file, &saved).unwrap();
         assert_eq!(load(&file), saved);
         let whole = fs::read(&file).unwrap();
+        assert_eq!(decode(&crate::golden::is("scrub", &whole)), Some(saved));
         for at in 0..whole.len() {
             let mut torn = whole.clone();
             torn[at] ^= 1;

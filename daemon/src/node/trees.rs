@@ -1,0 +1,115 @@
+//! Verbs about directories.
+
+use super::{Announced, Error, Node};
+use crate::content::{self, ObjectId, Tree, TreePath};
+use crate::fetch::{TreeFetching, TreeRequest};
+use crate::ingest::{self, AddedTree, TreeOptions, TreePart};
+use crate::store::{ObjectInfo, State};
+
+/// A directory being added. Dropping it ends the add: nothing becomes of it.
+pub struct AddingTree {
+    node: Node,
+    inner: ingest::AddingTree,
+    wait_announced: bool,
+}
+
+impl Node {
+    /// Begins to add a directory. With `wait_announced` the add is answered when the DHT has been told.
+    #[must_use]
+    pub fn add_tree(&self, options: TreeOptions, wait_announced: bool) -> AddingTree {
+        AddingTree { node: self.clone(), inner: self.parts.ingest.begin_tree(options), wait_announced }
+    }
+
+    /// Begins to fetch a directory, or what is at a path in one, from peers and the store. A node that is joining its
+    /// network waits for that first.
+    ///
+    /// # Errors
+    /// [`crate::fetch::Error::NoPeers`] when the directory is not here and nobody could be asked.
+    pub async fn fetch_tree(&self, request: TreeRequest) -> Result<TreeFetching, Error> {
+        if !self.is_whole(&request.root) && request.peers.is_empty() {
+            self.joined(&request.root, request.stall).await?;
+        }
+        Ok(self.parts.fetcher.fetch_tree(request))
+    }
+
+    /// A directory's whole id, with `dir:` before it or without, and where wanted a path inside it.
+    ///
+    /// # Errors
+    /// [`Error::Id`].
+    pub fn tree_path(text: &str) -> Result<TreePath, Error> {
+        let id = text.strip_prefix("dir:").unwrap_or(text).split('/').next().unwrap_or_default();
+        let root = Self::whole_id(id)?;
+        Ok(TreePath::parse(text).unwrap_or(TreePath { root, path: Vec::new() }))
+    }
+
+    /// The directory of this id, prefix or name, or at this path in a directory that is here.
+    ///
+    /// # Errors
+    /// As [`Node::find`], and [`Error::NotDirectory`], [`Error::Damaged`].
+    pub async fn tree(&self, text: &str) -> Result<Tree, Error> {
+        let info = self.find(text).await?;
+        self.tree_of(&info, text).await
+    }
+
+    /// What is at a path in a directory that is here.
+    pub(super) async fn inside(&self, path: &TreePath) -> Result<ObjectInfo, Error> {
+        let here = |id: &ObjectId| {
+            let info = self.parts.store.object(id).filter(|info| info.state == State::Whole);
+            info.ok_or_else(|| Error::NotFound(path.to_string()))
+        };
+        let mut info = here(&path.root)?;
+        for name in &path.path {
+            let missing = || Error::NoSuchPath { path: path.to_string(), name: name.clone() };
+            if !info.tree {
+                return Err(missing());
+            }
+            let tree = self.tree_of(&info, &path.to_string()).await?;
+            let object = tree.find(name).and_then(|entry| entry.node.object()).map(|(id, _)| id);
+            match object {
+                Some(ObjectId::EMPTY) => return Err(Error::EmptyFile(path.to_string())),
+                Some(id) => info = here(&id)?,
+                None => return Err(missing()),
+            }
+        }
+        Ok(info)
+    }
+
+    async fn tree_of(&self, info: &ObjectInfo, text: &str) -> Result<Tree, Error> {
+        if !info.tree {
+            return Err(Error::NotDirectory(text.to_owned()));
+        }
+        let bytes = self.parts.store.bytes(info, content::MAX_TREE_BYTES).await?;
+        let tree = bytes.and_then(|bytes| Tree::decode(bytes).ok());
+        tree.ok_or(Error::Damaged(info.id))
+    }
+}
+
+impl AddingTree {
+    /// Takes the next parts; gives the files that are complete.
+    ///
+    /// # Errors
+    /// [`Error::Ingest`], which ended the add.
+    pub async fn take(&mut self, parts: Vec<TreePart>) -> Result<Vec<super::Added>, Error> {
+        Ok(self.inner.take(parts).await?)
+    }
+
+    /// Ends the directory, which must have had `entries`, and waits until it is durable; and where the caller waits for
+    /// it, until it has been announced.
+    ///
+    /// # Errors
+    /// [`Error::Ingest`]; nothing became an object then.
+    pub async fn finish(self, entries: u64) -> Result<(AddedTree, Option<Announced>), Error> {
+        let private = self.inner.is_private();
+        let mut added = self.inner.finish(entries).await?;
+        let (objects, announcer) = (std::mem::take(&mut added.objects), &self.node.parts.announcer);
+        let Some(root) = added.id.filter(|_| !private) else { return Ok((added, None)) };
+        if self.wait_announced {
+            let announced = announcer.hold_and_wait(root).await;
+            announcer.hold(objects);
+            return Ok((added, announced));
+        }
+        announcer.hold([root]);
+        announcer.hold(objects);
+        Ok((added, None))
+    }
+}

@@ -1,0 +1,115 @@
+//! This room's formats as they were first written (see [`crate::golden`]).
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::disk::Disk;
+use super::disk::forgetful::Forgetful;
+use super::journal::{Fact, Frames};
+use super::object::ObjectInfo;
+use super::record::{BLOCK, FOOTER_ENTRY, Header, Key, Record, StoreKey, footer, footer_entry};
+use super::*;
+use crate::content::{CHUNK, Chunk, ObjectId, Place};
+use crate::golden::{is, sample};
+
+const KEY: StoreKey = [3; 32];
+const SEGMENT: u32 = 7;
+
+/// Records that share their header's block and that do not, of zeros, and of another kind than chunks.
+fn records() -> Vec<(Record, Bytes)> {
+    let chunk = |kind, place, bytes: Bytes| {
+        (Record::chunk(kind, &Chunk::compute(place, bytes.clone()).unwrap(), 1_700_000_000), bytes)
+    };
+    let top = Key { kind: Kind::Top, id: [8; 32] };
+    vec![
+        chunk(Kind::Data, Place::Root, sample("small", 100)),
+        chunk(Kind::Data, Place::At(3 << 20), sample("large", 5000)),
+        chunk(Kind::Parity, Place::Root, sample("parity", 3584)),
+        chunk(Kind::Data, Place::At(4 << 20), vec![0; CHUNK].into()),
+        (Record::other(top, sample("top", 4097), 1_700_000_001), sample("top", 4097)),
+    ]
+}
+
+#[test]
+fn records_and_the_footer() {
+    let (mut image, mut list, mut headers) = (Vec::new(), Vec::new(), Vec::new());
+    for (record, _) in records() {
+        let offset = image.len() as u64;
+        list.extend(footer_entry(&record.header, offset as u32));
+        headers.push((offset, record.header));
+        record.parts(&KEY, SEGMENT, offset).iter().for_each(|part| image.extend_from_slice(part));
+    }
+    let (at, listed) = (image.len(), list.len());
+    image.extend(footer(list.clone().into(), &KEY, SEGMENT, at as u64, 1_700_000_002));
+    let golden = is("segment", &image);
+    // What it says, read as the start does.
+    let disk = Forgetful::default();
+    let file = disk.create(Path::new("segment")).unwrap();
+    file.write_at(0, &mut [std::io::IoSlice::new(&golden)]).unwrap();
+    let mut found: Vec<(u64, Header)> = Vec::new();
+    scan::scan(file.as_ref(), SEGMENT, &KEY, 0, |header, offset| {
+        found.push((offset, *header));
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    let (place, last) = found.pop().unwrap();
+    assert_eq!(found, headers);
+    for ((offset, header), (_, payload)) in found.iter().zip(records()) {
+        assert_eq!(
+            (header.length as usize, header.zero),
+            (payload.len(), payload.iter().all(|byte| *byte == 0))
+        );
+        let from = (offset + header.payload_at()) as usize;
+        assert!(header.zero || golden[from..from + payload.len()] == payload);
+        assert!(header.proves(payload));
+    }
+    assert_eq!((last.key.kind, place + BLOCK), (Kind::Footer, golden.len() as u64));
+    let list = Bytes::copy_from_slice(&golden[at..at + last.length as usize]);
+    assert!(listed == list.len() && listed == headers.len() * FOOTER_ENTRY && last.proves(list));
+}
+
+fn facts() -> Vec<Fact> {
+    let full = ObjectInfo {
+        id: ObjectId::from_bytes([1; 32]),
+        length: 12_345_678,
+        name: Some("größe.txt".to_owned()),
+        parity: Some((16, 4)),
+        private: true,
+        publish: true,
+        added: 1_700_000_000,
+        pins: vec![Pin { uid: 1000, since: 1_700_000_001 }, Pin { uid: 0, since: 1_700_000_002 }],
+        state: State::Partial,
+        tree: false,
+        part: false,
+    };
+    let removed = full.id;
+    let plain = ObjectInfo {
+        id: ObjectId::from_bytes([2; 32]),
+        length: 1,
+        name: None,
+        parity: None,
+        private: false,
+        publish: false,
+        pins: Vec::new(),
+        state: State::Whole,
+        ..full
+    };
+    vec![Fact::Key(KEY), Fact::Object(full), Fact::Object(plain), Fact::Removed(removed)]
+}
+
+#[test]
+fn the_journal() {
+    let mut frames = Frames::at(0, KEY);
+    facts().iter().for_each(|fact| frames.push(fact));
+    let golden = is("journal", &frames.bytes);
+    let mut said = Vec::new();
+    assert_eq!(journal::read(&golden, &KEY, &mut |fact| said.push(fact)).unwrap(), golden.len());
+    assert_eq!(said, facts());
+}
+
+#[test]
+fn the_format() {
+    let golden = is("FORMAT", format::render(&KEY).as_bytes());
+    assert_eq!(format::parse(std::str::from_utf8(&golden).unwrap()).unwrap(), KEY);
+}

@@ -133,10 +133,20 @@ impl Catalog {
     }
 
     /// Where a record is: its header has been read on disk, so that a stale index cannot pass for a record.
-    /// Records of this run that are not yet in the index need no proof.
+    /// Records of this run that are not yet in the index need no proof. A sector that cannot be read is damage.
     pub(super) fn prove(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(entry) = self.find(key)? else { return Ok(None) };
-        if self.is_fresh(key) || self.is_there(key, &entry)? {
+        if self.is_fresh(key) {
+            return Ok(Some(entry));
+        }
+        let header = match self.read_header(&entry) {
+            Err(error) if is_bad_sector(&error) => {
+                self.damaged(key, &entry);
+                return Ok(None);
+            }
+            header => header.map_err(Error::io("read a record's header"))?,
+        };
+        if self.is_headed(key, &entry, header)? {
             return Ok(Some(entry));
         }
         tracing::warn!(record = ?key, "the index names a record that is not there, or not all of it");
@@ -147,7 +157,11 @@ impl Catalog {
     /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
     /// payload is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
-        let header = self.header(entry)?;
+        self.is_headed(key, entry, self.header(entry)?)
+    }
+
+    /// [`Catalog::is_there`], when this is where its header should be.
+    fn is_headed(&self, key: &Key, entry: &Entry, header: Option<Header>) -> Result<bool, Error> {
         if header.is_none_or(|header| header.key != *key || header.length != entry.length) {
             return Ok(false);
         }
@@ -175,21 +189,25 @@ impl Catalog {
 
     /// The header that is on disk where an entry points to.
     pub(super) fn header(&self, entry: &Entry) -> Result<Option<Header>, Error> {
+        self.read_header(entry).map_err(Error::io("read a record's header"))
+    }
+
+    fn read_header(&self, entry: &Entry) -> std::io::Result<Option<Header>> {
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
         let offset = u64::from(entry.spot.offset);
         let file = match self.segments.file(&segment) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open a segment")(error)),
+            Err(error) => return Err(error),
         };
-        let block = file.read_at(offset, BLOCK_SIZE).map_err(Error::io("read a record's header"))?;
+        let block = file.read_at(offset, BLOCK_SIZE)?;
         Ok(Header::read(&block, &self.key, entry.spot.segment, offset))
     }
 
     /// Reads a record and has it proved by `prove`. `None`: not there, or damaged, which has been told.
     ///
-    /// A sector that cannot be read is an error the first time; then the record counts as missing, so that it can be
-    /// healed. Other failures (no descriptors left, no memory) say nothing about the record: it stays known.
+    /// A sector that cannot be read is damage as well. Other failures (no descriptors left, no memory) say nothing about
+    /// the record: it stays known.
     pub(super) fn read<T>(
         &self,
         key: &Key,
@@ -219,16 +237,11 @@ impl Catalog {
                     }
                     Ok(proved)
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_bad_sector(&error) => {
                     self.damaged(key, &entry);
                     Ok(None)
                 }
-                Err(error) => {
-                    if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
-                        self.damaged(key, &entry);
-                    }
-                    Err(Error::io("read a record")(error))
-                }
+                Err(error) => Err(Error::io("read a record")(error)),
             };
         }
         Ok(None)
@@ -287,4 +300,9 @@ impl Catalog {
         self.index.forget(&gone)?;
         Ok(replaced)
     }
+}
+
+/// Whether a read failed because of what it was to read, and not for want of something.
+pub(super) fn is_bad_sector(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }

@@ -80,6 +80,8 @@ fn facts() -> Vec<Fact> {
         added: 1_700_000_000,
         pins: vec![Pin { uid: 1000, since: 1_700_000_001 }, Pin { uid: 0, since: 1_700_000_002 }],
         state: State::Partial,
+        tree: false,
+        part: false,
     };
     let removed = full.id;
     let plain = ObjectInfo {
@@ -93,7 +95,10 @@ fn facts() -> Vec<Fact> {
         state: State::Whole,
         ..full
     };
-    vec![Fact::Key(KEY), Fact::Object(full), Fact::Object(plain), Fact::Removed(removed)]
+    let directory = ObjectInfo { id: ObjectId::from_bytes([3; 32]), tree: true, ..plain.clone() };
+    let part = ObjectInfo { id: ObjectId::from_bytes([4; 32]), part: true, ..plain.clone() };
+    let objects = [full, plain, directory, part].map(Fact::Object);
+    [Fact::Key(KEY)].into_iter().chain(objects).chain([Fact::Removed(removed)]).collect()
 }
 
 #[test]

@@ -54,9 +54,9 @@ mod tests;
 pub use append::Put;
 pub use catalog::Damage;
 pub use directory::{Entries, NewTree, Part};
-pub use disk::{Around, Disk, File, Real};
 #[cfg(test)]
 pub(crate) use disk::forgetful;
+pub use disk::{Around, Disk, File, Real};
 pub use doctor::{Check, Level};
 pub use error::Error;
 pub use handle::{Options, Sizes, Store};

@@ -115,7 +115,7 @@ async fn a_failing_disk_makes_the_store_read_only_and_loses_nothing_acknowledged
             assert!(after.object(&object.id).is_some() && after.has(&chunk.id()));
             break;
         };
-        assert!(matches!(error, Error::ReadOnly { .. }) && store.is_read_only(), "{error}");
+        assert!(matches!(error, Error::ReadOnly { .. }) && store.read_only().is_some(), "{error}");
         assert_eq!((store.object(&object.id), after.object(&object.id)), (None, None));
         assert!(matches!(store.lease().reserve(1).await, Err(Error::ReadOnly { .. })));
     }

@@ -22,7 +22,7 @@ use super::shelf::{Order, Shelf};
 use super::{Error, Event, Notice, Parts, Progress, Request, Summary, learn};
 use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
 use crate::session::{Asker, Have};
-use crate::store::{Lease, State};
+use crate::store::{self, Lease, State};
 
 /// How often a caller is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -47,26 +47,36 @@ pub(super) async fn run(
         return Ok(());
     }
     let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
+    let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
     let shape = match learn::from_store(&parts.store, &request.id).await? {
         Some(shape) => shape,
-        None => learn::from_peers(&mut crowd, &request).await?,
+        None => learn::from_peers(&mut crowd, &request, was_whole).await?,
     };
     let entry = learn::entry(&parts, &request, &shape);
     let wanted = Wanted::of(shape.length(), request.range)?;
     let _ = out.send(Ok(Event::Started { size: shape.length(), name: entry.name.clone() })).await;
     let lease = Arc::new(parts.store.lease());
     let whole = request.range.is_none();
-    if let Shape::Many(manifest) = &shape {
-        lease.put_manifest(manifest).await?;
-    }
     let local = shape.local(&parts.store);
-    // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
-    lease.reserve(shape.absent(&wanted, &local)).await?;
-    lease.partial(entry.clone()).await?;
-    let mut job = Job::new(Begun { parts, request, shape, wanted, local, crowd, lease, started });
+    let absent = shape.absent(&wanted, &local);
+    // What is all here can be read from a disk that takes nothing more.
+    let only_reads = was_whole && absent == 0;
+    if !only_reads {
+        // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
+        lease.reserve(absent).await?;
+        if let Shape::Many(manifest) = &shape {
+            lease.put_manifest(manifest).await?;
+        }
+        lease.partial(entry.clone()).await?;
+    }
+    let is_pinned = entry.pin.is_some();
+    let mut job = Job::new(Begun { parts, request, shape, wanted, local, crowd, lease, started, was_whole });
     let summary = job.drive(&out).await?;
     if whole {
-        job.lease.commit(entry).await?;
+        match job.lease.commit(entry).await {
+            Err(store::Error::ReadOnly { .. }) if only_reads && !is_pinned => {}
+            committed => _ = committed?,
+        }
         job.notice();
     }
     let _ = out.send(Ok(Event::Finished(summary))).await;
@@ -74,7 +84,7 @@ pub(super) async fn run(
 }
 
 /// How long a reader waits for what has rotted here while there is nobody to ask.
-const ALONE: Duration = Duration::from_secs(5);
+pub(super) const ALONE: Duration = Duration::from_secs(5);
 
 /// What a peer says it holds; `None` when it holds nothing of the object.
 type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Option<Have>)> + Send>>;
@@ -93,6 +103,8 @@ struct Begun {
     /// Keeps what arrives.
     lease: Arc<Lease>,
     started: Instant,
+    /// The object was here whole once: what is missing has rotted.
+    was_whole: bool,
 }
 
 /// The state of one fetch.
@@ -128,7 +140,7 @@ struct Job {
 
 impl Job {
     fn new(begun: Begun) -> Self {
-        let Begun { parts, request, shape, wanted, local, crowd, lease, started } = begun;
+        let Begun { parts, request, shape, wanted, local, crowd, lease, started, was_whole } = begun;
         let shelf = Arc::new(Shelf::new(count(&wanted), request.order));
         let mut summary = Summary { size: shape.length(), ..Summary::default() };
         for index in local.ones(wanted.chunks.clone()) {
@@ -137,7 +149,6 @@ impl Job {
             shelf.put(place(&wanted, index), None);
         }
         let here = local.count();
-        let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
         let planner = Planner::new(plan(&parts, &request, &shape, &wanted, local));
         Self {
             planner,

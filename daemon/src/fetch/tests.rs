@@ -296,7 +296,7 @@ async fn a_sector_that_cannot_be_read_is_made_up_for() {
         let (got, summary) = match alone {
             Ok(done) => done,
             Err(error) => {
-                assert!(read < 2 && matches!(error, Error::NoHolders { .. }), "read {read}: {error}");
+                assert!(read < 2 && matches!(error, Error::Damaged { .. }), "read {read}: {error}");
                 asked += 1;
                 node.fetch(id, &[&peer], Order::InOrder).await.unwrap()
             }

@@ -48,9 +48,9 @@ pub(super) async fn run(
     }
     let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
     let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
-    let shape = match learn::from_store(&parts.store, &request.id).await? {
-        Some(shape) => shape,
-        None => learn::from_peers(&mut crowd, &request, was_whole).await?,
+    let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
+        Some(shape) => (shape, true),
+        None => (learn::from_peers(&mut crowd, &request, was_whole).await?, false),
     };
     let entry = learn::entry(&parts, &request, &shape);
     let wanted = Wanted::of(shape.length(), request.range)?;
@@ -60,7 +60,7 @@ pub(super) async fn run(
     let local = shape.local(&parts.store);
     let absent = shape.absent(&wanted, &local);
     // What is all here can be read from a disk that takes nothing more.
-    let only_reads = was_whole && absent == 0;
+    let only_reads = was_whole && is_known && absent == 0;
     if !only_reads {
         // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
         lease.reserve(absent).await?;

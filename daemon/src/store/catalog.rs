@@ -206,8 +206,8 @@ impl Catalog {
 
     /// Reads a record and has it proved by `prove`. `None`: not there, or damaged, which has been told.
     ///
-    /// A sector that cannot be read is damage as well. Other failures (no descriptors left, no memory) say nothing about
-    /// the record: it stays known.
+    /// A sector that cannot be read is damage as well. Other failures (no descriptors left, no memory) say nothing
+    /// about the record: it stays known.
     pub(super) fn read<T>(
         &self,
         key: &Key,

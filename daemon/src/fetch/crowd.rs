@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Parts;
 use super::planner::PeerNo;
+use crate::content::ObjectId;
 use crate::peer::{Host, Key, PeerAddr, PeerId, Provider, Reach};
 use crate::session::Asker;
 
@@ -189,6 +190,13 @@ impl Crowd {
         let verdict = self.parts.scores().strike(peer, SystemTime::now());
         tracing::warn!(%peer, ?verdict, "a peer sent something else than what was asked of it; it is not asked again");
         self.parts.links.forget(&peer);
+    }
+
+    /// Parity that a peer signed is false: it is remembered of that one, and not of whoever passed it on. One line in the
+    /// log.
+    pub(super) fn strike_maker(&self, object: &ObjectId, maker: PeerId) {
+        let verdict = self.parts.scores().strike(maker, SystemTime::now());
+        tracing::warn!(%object, %maker, ?verdict, "the parity of this object is false; it is not used");
     }
 
     /// A member, found as a holder, has nothing of the object. One line in the log.

@@ -320,21 +320,36 @@ async fn nobody_has_it_is_said_in_time() {
     assert!(matches!(error, Error::NoHolders { .. }), "{error}");
 }
 
-/// Each read of the disk fails once, as a sector does that went bad: the bytes come from parity.
+/// Each read of the disk fails once, as a sector does that went bad: the caller gets the right bytes all the same.
+/// Parity makes up for chunks, a peer for a manifest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sector_that_cannot_be_read_is_made_up_for_by_parity() {
+async fn a_sector_that_cannot_be_read_is_made_up_for() {
     let (web, disk) = (Web::default(), Forgetful::default());
     let data = sample(6 * CHUNK + 9);
     let id = Node::on(&web, 1, Arc::new(disk.clone())).add(&data, Some(Geometry::DEFAULT)).await;
-    for read in 0..30 {
+    let peer = Node::new(&web, 2);
+    peer.add(&data, None).await;
+    let (mut rebuilt, mut asked) = (0, 0);
+    for read in 0.. {
         let disk = disk.crash();
-        let node = Node::on(&web, 2, Arc::new(disk.clone()));
+        let node = Node::on(&web, 3, Arc::new(disk.clone()));
         node.store.recovered().await.unwrap();
         let fault = Fault::Errno(rustix::io::Errno::IO.raw_os_error());
         disk.plan(Plan { reads: Some((read, read + 1, fault)), ..Plan::default() });
-        let got = node.fetch(id, &[], Order::InOrder).await;
-        println!("{read}: {:?}", got.as_ref().map(|(got, summary)| (got == &data, summary)));
-        let got = node.fetch(id, &[], Order::InOrder).await;
-        println!("{read}: {:?}", got.as_ref().map(|(got, summary)| (got == &data, summary)));
+        let alone = node.fetch(id, &[], Order::InOrder).await;
+        let (got, summary) = match alone {
+            Ok(done) => done,
+            Err(error) => {
+                assert!(read < 2 && matches!(error, Error::Damaged { .. }), "read {read}: {error}");
+                asked += 1;
+                node.fetch(id, &[&peer], Order::InOrder).await.unwrap()
+            }
+        };
+        assert!(got == data, "read {read}");
+        rebuilt += summary.rebuilt;
+        if disk.reads() <= read {
+            assert!(asked == 2 && rebuilt >= 7, "{asked} of a manifest, {rebuilt} chunks, {read} reads");
+            break;
+        }
     }
 }

@@ -232,12 +232,11 @@ impl Catalog {
                     self.damaged(key, &entry);
                     Ok(None)
                 }
-                Err(error) => {
-                    if is_lost(&error) {
-                        self.damaged(key, &entry);
-                    }
-                    Err(Error::io("read a record")(error))
+                Err(error) if is_lost(&error) => {
+                    self.damaged(key, &entry);
+                    Ok(None)
                 }
+                Err(error) => Err(Error::io("read a record")(error)),
             };
         }
         Ok(None)

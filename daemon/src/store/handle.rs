@@ -289,10 +289,10 @@ impl Store {
         self.inner.change(change).await
     }
 
-    /// Whether a write has failed, so that nothing more is written until casd is restarted.
+    /// What failed, in words, when a write has: nothing more is written until casd is restarted.
     #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.inner.health.check().is_err()
+    pub fn read_only(&self) -> Option<String> {
+        self.inner.health.failed().map(|(why, _)| why.clone())
     }
 
     /// Where damage is told of. Gives it once.

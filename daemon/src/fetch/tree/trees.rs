@@ -36,7 +36,7 @@ pub(super) async fn length(errand: &Errand, crowd: &mut Crowd) -> Result<(u64, b
     };
     let (length, looked) = match known {
         Some(length) => (length, false),
-        None => (learn::from_peers(crowd, root, errand.stall).await?.length(), true),
+        None => (learn::from_peers(crowd, root, errand.stall, errand.was_whole).await?.length(), true),
     };
     if length > MAX_TREE_BYTES as u64 {
         return Err(Error::BadTree { id: root, why: "it is longer than 128 MiB".to_owned() });

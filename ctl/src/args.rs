@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::object::{Id, Source};
+use crate::object::{Id, Selector, Source};
 
 /// Store files by the hash of their content, and share them peer to peer.
 #[derive(Debug, Parser)]
@@ -41,13 +41,13 @@ pub(crate) struct Global {
 /// What casctl can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Store files; prints `ID  NAME` for each
+    /// Store files and directories; prints `ID  NAME` for each
     Add(Add),
-    /// Get an object, from the network as far as it is not here, and write it to a file
+    /// Get a file or a directory, from the network as far as it is not here, and write it
     Fetch(Fetch),
     /// Write an object's bytes to standard output
     Cat(Cat),
-    /// List what is stored
+    /// List what is stored, or what is in a directory
     Ls(Ls),
     /// Describe an object
     Stat(Stat),
@@ -79,14 +79,15 @@ pub(crate) enum Verb {
 
 /// `casctl add`
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Add {
-    /// Files to add; `-` is standard input
+    /// Files to add, with -r also directories; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Parity to compute: K data and M parity chunks a stripe, as K+M, or none
     #[arg(long, value_name = "K+M|none")]
     pub(crate) parity: Option<String>,
-    /// What to call it instead of the file's name
+    /// What to call it instead of its own name
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// (later) Let the network find it by its name
@@ -98,31 +99,34 @@ pub(crate) struct Add {
     /// Return only when the network has been told
     #[arg(long)]
     pub(crate) wait_announced: bool,
-    /// (later) Add directories
-    #[arg(short, hide = true)]
+    /// Add directories with everything in them; symbolic links are kept as links
+    #[arg(short, long)]
     pub(crate) recursive: bool,
-    /// (later) Print every file below a directory
-    #[arg(long, hide = true)]
+    /// Print `ID  PATH` for every file in a directory as well
+    #[arg(long, requires = "recursive")]
     pub(crate) each: bool,
+    /// Refuse names in directories that not every file system can hold
+    #[arg(long, requires = "recursive")]
+    pub(crate) portable: bool,
 }
 
 /// `casctl fetch`
 #[derive(Debug, ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Fetch {
-    /// The whole id, or a link (casd:ID,…)
+    /// The whole id (dir:ID for a directory, dir:ID/PATH for what is in it), or a link (casd:ID,…)
     #[arg(value_name = "ID|LINK")]
     pub(crate) source: Source,
     /// Where to write; `-` streams to standard output [default: its name where known, else the id]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
-    /// Overwrite what is there
+    /// Overwrite what is there; a directory replaces it with everything in it
     #[arg(long)]
     pub(crate) force: bool,
     /// Promise to keep it in the store
     #[arg(long)]
     pub(crate) pin: bool,
-    /// Return only when the file is on disk
+    /// Return only when all of it is on disk
     #[arg(long)]
     pub(crate) sync: bool,
     /// Ask this peer first: a multiaddr with /p2p/ID, or ID@HOST:PORT (repeatable)
@@ -137,15 +141,15 @@ pub(crate) struct Fetch {
     /// (later) Wait until someone holds it
     #[arg(long, hide = true)]
     pub(crate) wait: bool,
-    /// (later) Restore symbolic links of directories
-    #[arg(long, hide = true)]
+    /// Restore symbolic links of directories as well, but for those that could lead out of it
+    #[arg(long)]
     pub(crate) symlinks: bool,
 }
 
 /// `casctl cat`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Cat {
-    /// An id, a prefix of 8 digits or more, or a name
+    /// An id (dir:ID/PATH inside a directory), a prefix of 8 digits or more, or a name
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
     /// Skip so many bytes
@@ -159,15 +163,19 @@ pub(crate) struct Cat {
 /// `casctl ls`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Ls {
-    /// Only this one: an id, a prefix of 8 digits or more, or a name
-    #[arg(value_name = "ID", value_parser = crate::object::selector)]
-    pub(crate) object: Option<String>,
+    /// Only this one, and of a directory its entries: an id (dir:ID, dir:ID/PATH), a prefix of 8 digits or more, or a
+    /// name
+    #[arg(value_name = "ID")]
+    pub(crate) object: Option<Selector>,
+    /// Also what is here only as part of a directory
+    #[arg(long, conflicts_with = "object")]
+    pub(crate) parts: bool,
 }
 
 /// `casctl stat`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Stat {
-    /// An id, a prefix of 8 digits or more, or a name
+    /// An id (dir:ID/PATH inside a directory), a prefix of 8 digits or more, or a name
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
     /// List its chunks: data first, then parity
@@ -178,7 +186,7 @@ pub(crate) struct Stat {
 /// A verb on one stored object.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Object {
-    /// An id, a prefix of 8 digits or more, or a name
+    /// An id (dir:ID/PATH inside a directory), a prefix of 8 digits or more, or a name
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
 }
@@ -195,7 +203,7 @@ pub(crate) struct Objects {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Providers {
     /// The whole id of an object or a chunk
-    #[arg(value_name = "ID|CHUNK")]
+    #[arg(value_name = "ID|CHUNK", value_parser = crate::object::whole_id)]
     pub(crate) id: Id,
 }
 

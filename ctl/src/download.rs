@@ -43,16 +43,15 @@ impl Target {
     /// # Errors
     /// What the operating system says of the folder.
     pub(crate) fn create(folder: &Path, name: &OsStr) -> Result<(Self, File), Failure> {
-        let mut attempts = 0;
-        loop {
-            let temporary = folder.join(temporary_name(name, seed().wrapping_add(attempts)));
-            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-                Ok(file) => return Ok((Self { temporary, folder: folder.to_owned() }, file)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempts < 100 => attempts += 1,
-                Err(error) => {
-                    let message = format!("cannot write to the folder {}", folder.display());
-                    return Err(Failure::io("UNWRITABLE", message, &error));
-                }
+        let make =
+            |temporary: &OsStr| OpenOptions::new().write(true).create_new(true).open(folder.join(temporary));
+        match with_temporary_name(name, make) {
+            Ok((temporary, file)) => {
+                Ok((Self { temporary: folder.join(temporary), folder: folder.to_owned() }, file))
+            }
+            Err(error) => {
+                let message = format!("cannot write to the folder {}", folder.display());
+                Err(Failure::io("UNWRITABLE", message, &error))
             }
         }
     }
@@ -67,7 +66,7 @@ impl Target {
             file.sync_all().map_err(failed)?;
         }
         if force {
-            check_free(path, true)?;
+            check_free(path, true, false)?;
             std::fs::rename(&self.temporary, path).map_err(failed)?;
         } else {
             rename_new(&self.temporary, path).map_err(|error| match error.kind() {
@@ -91,12 +90,14 @@ impl Drop for Target {
     }
 }
 
-/// Refuses a target that exists, unless it may be overwritten; and always what is not a file.
-pub(crate) fn check_free(path: &Path, force: bool) -> Result<(), Failure> {
+/// Refuses a target that exists, unless it may be overwritten; and always what is not a file, or where a
+/// `directory` is to take its place, that.
+pub(crate) fn check_free(path: &Path, force: bool, directory: bool) -> Result<(), Failure> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Failure::io("UNWRITABLE", path.display(), &error)),
-        Ok(metadata) if metadata.is_dir() => {
+        Ok(metadata) if metadata.is_dir() && directory && force => Ok(()),
+        Ok(metadata) if metadata.is_dir() && !directory => {
             let message = format!("{} is a directory", path.display());
             Err(Failure::local(Exit::Failed, "EXISTS", message).hint("name the file in it with -o"))
         }
@@ -109,7 +110,8 @@ pub(crate) fn check_free(path: &Path, force: bool) -> Result<(), Failure> {
     }
 }
 
-fn exists(path: &Path) -> Failure {
+/// What is to be written exists.
+pub(crate) fn exists(path: &Path) -> Failure {
     Failure::local(Exit::Failed, "EXISTS", format!("{} exists", path.display()))
         .hint("--force overwrites it; -o PATH writes elsewhere")
 }
@@ -122,6 +124,24 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
             std::fs::remove_file(from)
         }
         outcome => Ok(outcome?),
+    }
+}
+
+/// Makes something under a temporary name that nothing has, for what will be called something like `name`.
+///
+/// # Errors
+/// What `make` says, but that something of the name exists.
+pub(crate) fn with_temporary_name<T>(
+    name: &OsStr,
+    mut make: impl FnMut(&OsStr) -> io::Result<T>,
+) -> io::Result<(OsString, T)> {
+    let mut attempts = 0;
+    loop {
+        let temporary = temporary_name(name, seed().wrapping_add(attempts));
+        match make(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempts < 100 => attempts += 1,
+            outcome => return outcome.map(|made| (temporary, made)),
+        }
     }
 }
 
@@ -204,7 +224,8 @@ impl Writer {
     }
 }
 
-fn died() -> Failure {
+/// The thread that writes has gone without a word.
+pub(crate) fn died() -> Failure {
     Failure::local(Exit::Failed, "INTERNAL", "writing ended unexpectedly; this is a bug in casctl")
 }
 
@@ -327,12 +348,12 @@ mod tests {
     #[test]
     fn force_replaces_files_only() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(check_free(&folder.path().join("free"), false).is_ok());
-        assert!(check_free(folder.path(), true).is_err());
-        assert!(check_free(Path::new("/dev/null"), true).is_err());
+        assert!(check_free(&folder.path().join("free"), false, false).is_ok());
+        assert!(check_free(folder.path(), true, false).is_err());
+        assert!(check_free(Path::new("/dev/null"), true, false).is_err());
         let dangling = folder.path().join("link");
         std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
-        assert!(check_free(&dangling, false).is_err());
-        assert!(check_free(&dangling, true).is_ok());
+        assert!(check_free(&dangling, false, false).is_err());
+        assert!(check_free(&dangling, true, false).is_ok());
     }
 }

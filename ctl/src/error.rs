@@ -101,6 +101,14 @@ impl Failure {
         }
     }
 
+    /// A failure that casctl itself has found, and that the daemon has a name for.
+    pub(crate) fn known(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            code: code_name(reason.code()),
+            ..Self::local(exit_of_reason(reason), reason.as_str(), message)
+        }
+    }
+
     /// What the operating system refused, as `message` says; a full disk has its own exit code.
     pub(crate) fn io(reason: &str, message: impl fmt::Display, error: &io::Error) -> Self {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
@@ -128,6 +136,11 @@ impl Failure {
     pub(crate) fn about(mut self, subject: impl fmt::Display) -> Self {
         self.message = format!("{subject}: {}", self.message);
         self
+    }
+
+    /// Whether this is why.
+    pub(crate) fn is(&self, reason: Reason) -> bool {
+        self.reason == reason.as_str()
     }
 
     /// What happened, and what to do next.
@@ -213,8 +226,10 @@ const fn exit_of_reason(reason: Reason) -> Exit {
         | Reason::InvalidParity
         | Reason::OutOfRange
         | Reason::Ambiguous
+        | Reason::IsDirectory
+        | Reason::NotDirectory
         | Reason::NotBuilt => Exit::Usage,
-        Reason::NotFound | Reason::NoProviders | Reason::NoPeers => Exit::NotFound,
+        Reason::NotFound | Reason::NoSuchPath | Reason::NoProviders | Reason::NoPeers => Exit::NotFound,
         Reason::NotPermitted => Exit::NotPermitted,
         Reason::NoSpace | Reason::Quota => Exit::NoSpace,
         Reason::Stalled | Reason::Busy | Reason::NotReady => Exit::Again,
@@ -290,6 +305,9 @@ mod tests {
             (Reason::Busy, 7),
             (Reason::Damaged, 8),
             (Reason::Stopping, 3),
+            (Reason::IsDirectory, 2),
+            (Reason::NoSuchPath, 4),
+            (Reason::BadTree, 1),
             (Reason::IdMismatch, 1),
             (Reason::Internal, 1),
         ] {

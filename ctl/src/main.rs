@@ -12,6 +12,7 @@ mod output;
 mod signals;
 mod socket;
 mod thread;
+mod tree;
 mod upload;
 
 use std::process::ExitCode;

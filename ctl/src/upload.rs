@@ -31,11 +31,21 @@ enum Reader {
 }
 
 /// What a file looks like as long as nobody writes to it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Shape {
-    length: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Its length in bytes.
+    pub(crate) length: u64,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
+}
+
+impl From<&rustix::fs::Stat> for Shape {
+    fn from(stat: &rustix::fs::Stat) -> Self {
+        // A length that does not fit is none that a file has.
+        let length = u64::try_from(stat.st_size).unwrap_or_default();
+        let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        Self { length, modified: (stat.st_mtime, nanoseconds) }
+    }
 }
 
 impl From<&Metadata> for Shape {
@@ -95,7 +105,7 @@ fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), Failure> {
     let (what, hint) = if kind.is_file() {
         return Ok(());
     } else if kind.is_dir() {
-        ("a directory", "add its files, or `tar c DIR | casctl add -`; directories arrive in a later version")
+        ("a directory", "-r adds it, with everything in it")
     } else if kind.is_fifo() {
         ("a FIFO", "to add what it gives: `casctl add - < FIFO`")
     } else if kind.is_socket() {

@@ -17,6 +17,7 @@ mod chunk_port;
 mod cli_local;
 mod config_cli;
 mod damage;
+mod directories;
 mod full_disk;
 mod kills;
 mod made_up;

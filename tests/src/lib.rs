@@ -24,6 +24,7 @@ pub mod segments;
 pub mod settings;
 pub mod strace;
 pub mod stranger;
+pub mod trees;
 pub mod wait;
 
 pub use ctl::{Ctl, Done};

@@ -1,23 +1,52 @@
-//! `casctl ls`: lists what is stored.
+//! `casctl ls`: lists what is stored, or what is in a directory.
 
-use casd_proto::v1::{ListRequest, ListedObject};
+use casd_proto::v1::{EntryKind, ListRequest, ListTreeRequest, ListedEntry, ListedObject, ObjectKind};
 use serde_json::json;
 
 use super::Session;
 use crate::args::Ls;
 use crate::error::{Exit, Failure};
+use crate::object::directory;
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
 /// Lists; see [`Ls`].
 pub(super) async fn run(session: &Session, args: Ls) -> Result<Exit, Failure> {
-    let request = ListRequest { object: args.object.unwrap_or_default(), parts: false };
+    let asked = args.object.is_some();
+    let object = match args.object {
+        Some(object) if object.is_directory => return entries(session, object.text).await,
+        object => object.map(|object| object.text).unwrap_or_default(),
+    };
+    let request = ListRequest { object, parts: args.parts };
     let mut pages = session.objects().list(request).await?.into_inner();
     while let Some(page) = pages.message().await? {
+        if let ([object], true) = (page.objects.as_slice(), asked)
+            && object.kind() == ObjectKind::Directory
+        {
+            return entries(session, directory(&object.id)).await;
+        }
         let lines: Vec<Line> = page.objects.iter().map(line).collect();
         session.output.results(&lines)?;
     }
     Ok(Exit::Done)
+}
+
+/// Lists what is in a directory.
+async fn entries(session: &Session, object: String) -> Result<Exit, Failure> {
+    let mut pages = session.trees().list(ListTreeRequest { object }).await?.into_inner();
+    while let Some(page) = pages.message().await? {
+        let lines: Vec<Line> = page.entries.iter().map(entry_line).collect();
+        session.output.results(&lines)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn kind(object: &ListedObject) -> &'static str {
+    match object.kind() {
+        ObjectKind::File => "file",
+        ObjectKind::Directory => "directory",
+        ObjectKind::Unspecified => "unknown",
+    }
 }
 
 fn line(object: &ListedObject) -> Line {
@@ -26,17 +55,55 @@ fn line(object: &ListedObject) -> Line {
         (true, true) => "pinned",
         (false, true) => "cached",
     };
-    let human = format!("{}  {:>10}  {state:7}  {}", object.id, size(object.size), escaped(&object.name));
+    let id = match object.kind() {
+        ObjectKind::Directory => directory(&object.id),
+        _ => object.id.clone(),
+    };
+    let human = format!("{id}  {:>10}  {state:7}  {}", size(object.size), escaped(&object.name));
     Line {
         human: human.trim_end().to_owned(),
-        bare: object.id.clone(),
+        bare: id.clone(),
         json: json!({
-            "id": object.id,
+            "id": id,
             "name": (!object.name.is_empty()).then_some(&object.name),
+            "kind": kind(object),
             "size": object.size,
             "pinned": object.pinned,
             "complete": object.complete,
             "used": object.used,
+        }),
+    }
+}
+
+fn entry_line(entry: &ListedEntry) -> Line {
+    let (short, kind) = match entry.kind() {
+        EntryKind::File | EntryKind::Executable => ("-", "file"),
+        EntryKind::Directory => ("d", "directory"),
+        EntryKind::Link => ("l", "link"),
+        EntryKind::Unspecified => ("?", "unknown"),
+    };
+    let is_link = entry.kind() == EntryKind::Link;
+    let executable = entry.kind() == EntryKind::Executable;
+    let id = if entry.kind() == EntryKind::Directory { directory(&entry.id) } else { entry.id.clone() };
+    let mut human = format!(
+        "{short}{}  {:>10}  {id:68}  {}",
+        if executable { "x" } else { "-" },
+        if is_link { String::new() } else { size(entry.size) },
+        escaped(&entry.name)
+    );
+    if is_link {
+        human.push_str(&format!(" -> {}", escaped(&entry.target)));
+    }
+    Line {
+        human,
+        bare: id.clone(),
+        json: json!({
+            "name": entry.name,
+            "kind": kind,
+            "executable": executable,
+            "size": (!is_link).then_some(entry.size),
+            "id": (!id.is_empty()).then_some(id),
+            "target": is_link.then_some(&entry.target),
         }),
     }
 }
@@ -54,14 +121,43 @@ mod tests {
             size: 5,
             pinned: true,
             complete: true,
+            kind: ObjectKind::File.into(),
             used: Some(7),
-            ..Default::default()
         };
         assert_eq!(line(&object).human, "ab         5 B  pinned   x\\u{1b}");
-        let expected =
-            json!({ "id": "ab", "name": "x\u{1b}", "size": 5, "pinned": true, "complete": true, "used": 7 });
+        let expected = json!({
+            "id": "ab", "name": "x\u{1b}", "kind": "file", "size": 5, "pinned": true, "complete": true, "used": 7,
+        });
         assert_eq!(line(&object).json, expected);
         object.name.clear();
+        object.kind = ObjectKind::Directory.into();
         assert!(line(&object).json["name"].is_null());
+        assert_eq!(
+            (line(&object).bare.as_str(), &line(&object).json["kind"]),
+            ("dir:ab", &json!("directory"))
+        );
+    }
+
+    #[test]
+    fn an_entrys_json_has_its_documented_keys() {
+        let entry = |kind: EntryKind, id: &str, target: &str| ListedEntry {
+            name: "n\n".into(),
+            kind: kind.into(),
+            id: id.into(),
+            size: 5,
+            target: target.into(),
+        };
+        let file = entry_line(&entry(EntryKind::Executable, "ab", ""));
+        assert_eq!(file.human, format!("-x         5 B  {:68}  n\\n", "ab"));
+        let expected = json!({
+            "name": "n\n", "kind": "file", "executable": true, "size": 5, "id": "ab", "target": null,
+        });
+        assert_eq!(file.json, expected);
+        let folder = entry_line(&entry(EntryKind::Directory, "ab", ""));
+        assert_eq!((folder.bare.as_str(), &folder.json["id"]), ("dir:ab", &json!("dir:ab")));
+        assert!(folder.human.starts_with("d-  "), "{}", folder.human);
+        let link = entry_line(&entry(EntryKind::Link, "", "../\u{1b}[2J"));
+        assert!(link.human.ends_with("n\\n -> ../\\u{1b}[2J") && link.bare.is_empty(), "{}", link.human);
+        assert_eq!((&link.json["id"], &link.json["target"]), (&json!(null), &json!("../\u{1b}[2J")));
     }
 }

@@ -20,10 +20,11 @@ mod verify;
 
 use std::process::ExitCode;
 
-use casd_proto::client;
 use casd_proto::v1::network_client::NetworkClient;
 use casd_proto::v1::node_client::NodeClient;
 use casd_proto::v1::objects_client::ObjectsClient;
+use casd_proto::v1::trees_client::TreesClient;
+use casd_proto::{Reason, client};
 use clap::error::ErrorKind;
 use futures::{Stream, StreamExt};
 use tonic::transport::Channel;
@@ -45,6 +46,10 @@ struct Session {
 impl Session {
     fn objects(&self) -> ObjectsClient<Channel> {
         client::objects(self.channel.clone())
+    }
+
+    fn trees(&self) -> TreesClient<Channel> {
+        client::trees(self.channel.clone())
     }
 
     fn network(&self) -> NetworkClient<Channel> {
@@ -71,6 +76,11 @@ impl Session {
         }
         Ok(worst)
     }
+}
+
+/// The daemon does not keep to `casd.v1`.
+fn broken(what: &str) -> Failure {
+    Failure::local(Exit::Failed, Reason::Internal.as_str(), format!("the daemon {what}; this is a bug"))
 }
 
 /// Does what the command line says.

@@ -23,12 +23,19 @@ async fn remove(session: &Session, object: String) -> Result<Line, Failure> {
     let id = escaped(&removed.id);
     let words = if removed.removed {
         format!("removed, {} freed", size(removed.freed_bytes))
+    } else if removed.in_directory {
+        "unpinned; kept, since a directory needs it".to_owned()
     } else {
         "unpinned; kept for others".to_owned()
     };
     Ok(Line {
         human: format!("{id}  {words}"),
         bare: id,
-        json: json!({ "id": removed.id, "removed": removed.removed, "freed_bytes": removed.freed_bytes }),
+        json: json!({
+            "id": removed.id,
+            "removed": removed.removed,
+            "freed_bytes": removed.freed_bytes,
+            "in_directory": removed.in_directory,
+        }),
     })
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Session;
 use crate::args::Stat;
 use crate::error::{Exit, Failure};
+use crate::object::directory;
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
@@ -37,13 +38,17 @@ fn kind(object: &StatResponse) -> &'static str {
 }
 
 fn line(object: &StatResponse) -> Line {
+    let id = match object.kind() {
+        ObjectKind::Directory => directory(&object.id),
+        _ => object.id.clone(),
+    };
     let pinned = match (object.pinned_by_caller, object.pinned) {
         (true, _) => "by you",
         (false, true) => "by others",
         (false, false) => "no",
     };
     let rows = [
-        ("id", object.id.clone()),
+        ("id", id.clone()),
         ("name", escaped(&object.name)),
         ("kind", kind(object).to_owned()),
         ("size", format!("{} ({} bytes)", size(object.size), object.size)),
@@ -55,9 +60,9 @@ fn line(object: &StatResponse) -> Line {
     let rows: Vec<String> = rows.iter().map(|(key, value)| format!("{key:8} {value}")).collect();
     Line {
         human: rows.join("\n"),
-        bare: object.id.clone(),
+        bare: id.clone(),
         json: json!({
-            "id": object.id,
+            "id": id,
             "name": (!object.name.is_empty()).then_some(&object.name),
             "kind": kind(object),
             "size": object.size,
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn json_has_its_documented_keys() {
-        let object = StatResponse {
+        let mut object = StatResponse {
             id: "ab".into(),
             name: "n".into(),
             kind: ObjectKind::File.into(),
@@ -129,7 +134,7 @@ mod tests {
             private: false,
             used: None,
         };
-        let line = line(&object);
+        let plain = line(&object);
         for (key, value) in [
             ("id", json!("ab")),
             ("kind", json!("file")),
@@ -139,12 +144,16 @@ mod tests {
             ("local_chunks", json!(2)),
             ("pinned", json!(true)),
         ] {
-            assert_eq!(line.json[key], value, "{key}");
+            assert_eq!(plain.json[key], value, "{key}");
         }
         assert!(
-            line.human
+            plain
+                .human
                 .contains("chunks   2 of 3 here\nparity   16+4, 1 of 1 chunks here\npinned   by others")
         );
+        object.kind = ObjectKind::Directory.into();
+        let line = line(&object);
+        assert_eq!((&line.json["id"], &line.json["kind"]), (&json!("dir:ab"), &json!("directory")));
     }
 
     #[test]

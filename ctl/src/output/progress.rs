@@ -1,10 +1,12 @@
 //! A progress bar, when a person is watching.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Output;
+use super::text::count;
 
 /// How far a transfer is. Does nothing unless standard error is a terminal; disappears when dropped.
 pub(crate) struct Progress(ProgressBar);
@@ -38,6 +40,17 @@ impl Progress {
     pub(crate) fn adder(&self) -> impl Fn(u64) + Send + Sync + 'static {
         let bar = self.0.clone();
         move |bytes| bar.inc(bytes)
+    }
+
+    /// As [`Progress::adder`], for a directory: bytes, and files, which are counted beside the bar.
+    pub(crate) fn tree_adder(&self) -> impl Fn(u64, u64) + Send + Sync + 'static {
+        let bar = self.0.clone();
+        let total = AtomicU64::new(0);
+        move |bytes, files| {
+            bar.inc(bytes);
+            let before = total.fetch_add(files, Ordering::Relaxed);
+            bar.set_message(count(before + files, "file"));
+        }
     }
 
     /// Shows words beside the bar.

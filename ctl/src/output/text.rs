@@ -28,6 +28,18 @@ pub(crate) fn deceives(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Bytes that may be no text, such as a file's name, as text that still tells them apart: `a\xffb`.
+pub(crate) fn lossless(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
 /// The most of a message that is shown: what is longer is no longer read by anyone.
 const MAX_LINE: usize = 2000;
 
@@ -81,6 +93,12 @@ mod tests {
         assert_eq!(escaped("plain näme 日本"), "plain näme 日本");
         assert_eq!(escaped("a\u{1b}]0;x\u{7}"), "a\\u{1b}]0;x\\u{7}");
         assert_eq!(escaped("x\u{9b}2J\u{202e}gpj\r\n"), "x\\u{9b}2J\\u{202e}gpj\\r\\n");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown() {
+        assert_eq!(lossless("näme\n".as_bytes()), "näme\n");
+        assert_eq!(lossless(b"a\xff\xc3b\xe2\x82"), "a\\xff\\xc3b\\xe2\\x82");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use casd_proto::v1::add_request::Part;
 use casd_proto::v1::fetch_response::Event;
 use casd_proto::v1::objects_server::{Objects, ObjectsServer};
+use casd_proto::v1::trees_server::TreesServer;
 use casd_proto::v1::*;
 use casd_proto::{Bytes, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, Reason};
 use futures::{Stream, StreamExt, stream};
@@ -16,10 +17,12 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::trees;
+
 /// An id that passes.
 pub(crate) const ID: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// What it does and has seen.
 #[derive(Default)]
@@ -34,6 +37,14 @@ pub(crate) struct Script {
     pub(crate) fetched: Mutex<Vec<FetchRequest>>,
     /// Each add: its name, the bytes that came, whether it was finished.
     pub(crate) added: Mutex<Vec<(String, usize, bool)>>,
+    /// What is stored, where a test says so.
+    pub(crate) objects: Vec<ListedObject>,
+    /// What a removal says, where a test says so.
+    pub(crate) removed: Option<RemoveResponse>,
+    /// What was asked for in lists of objects, and whether parts of directories.
+    pub(crate) listed: Mutex<Vec<(String, bool)>>,
+    /// What it does about directories.
+    pub(crate) trees: trees::Script,
 }
 
 /// Starts it on the current runtime, at a socket in `folder`.
@@ -44,7 +55,10 @@ pub(crate) fn start(folder: &Path, script: Script) -> (PathBuf, Arc<Script>) {
     let service = ObjectsServer::new(Scripted(Arc::clone(&script)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let server = Server::builder().max_frame_size(MAX_FRAME_BYTES).add_service(service);
+    let trees = TreesServer::new(trees::Scripted(Arc::clone(&script)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let server = Server::builder().max_frame_size(MAX_FRAME_BYTES).add_service(service).add_service(trees);
     tokio::task::spawn(server.serve_with_incoming(listener));
     (socket, script)
 }
@@ -126,19 +140,27 @@ impl Objects for Scripted {
         Ok(Response::new(Box::pin(endless)))
     }
 
-    async fn list(&self, _: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let hostile = ListedObject {
-            id: ID.into(),
-            name: "x\u{1b}[2J".into(),
-            size: 1,
-            pinned: true,
-            complete: true,
-            ..Default::default()
-        };
-        Ok(Response::new(Box::pin(stream::iter([Ok(ListResponse { objects: vec![hostile] })]))))
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let request = request.into_inner();
+        self.0.listed.lock().unwrap().push((request.object, request.parts));
+        let mut objects = self.0.objects.clone();
+        if objects.is_empty() {
+            objects.push(ListedObject {
+                id: ID.into(),
+                name: "x\u{1b}[2J".into(),
+                size: 1,
+                pinned: true,
+                complete: true,
+                ..Default::default()
+            });
+        }
+        Ok(Response::new(Box::pin(stream::iter([Ok(ListResponse { objects })]))))
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
+        if let Some(removed) = &self.0.removed {
+            return Ok(Response::new(removed.clone()));
+        }
         match request.into_inner().object.as_str() {
             "damaged" => Err(Reason::Damaged.status("chunk 3 is damaged", "")),
             "unknown" => Err(Reason::NotFound.status("nothing here is called so", "")),

@@ -7,8 +7,13 @@
     reason = "a test's own daemon"
 )]
 
+mod adding;
 mod daemon;
+mod hostile;
+mod restoring;
+mod trees;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -24,14 +29,14 @@ use tokio::time::timeout;
 /// More than any of these can take, so that a hang ends.
 const BOUND: Duration = Duration::from_secs(60);
 
-fn casctl(folder: &Path, words: &[&str]) -> Command {
+fn casctl(folder: &Path, words: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_casctl"));
     command.args(words).current_dir(folder).env_clear().env("CASD_SOCKET", folder.join("casd.sock"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
-async fn run(folder: &Path, words: &[&str]) -> Output {
+async fn run(folder: &Path, words: &[impl AsRef<OsStr>]) -> Output {
     timeout(BOUND, casctl(folder, words).output()).await.expect("casctl ends").unwrap()
 }
 
@@ -132,13 +137,20 @@ async fn nothing_is_fetched_in_vain() {
         (&["fetch", &ID[1..]], 2),
         (&["fetch", &ID.to_uppercase()], 2),
         (&["fetch", ID, "--wait"], 2),
-        (&["add", "-r", "."], 2),
+        (&["add", "--each", "out"], 2),
+        (&["add", "."], 1),
+        (&["fetch", &format!("dir:{ID}"), "-o", "-"], 2),
+        (&["fetch", &format!("dir:{ID}/../x")], 2),
+        (&["fetch", &format!("dir:{ID}"), "-o", "out"], 1),
+        (&["fetch", &format!("dir:{ID}"), "-o", "none/out"], 1),
+        (&["ls", &format!("dir:{}", &ID[1..])], 2),
         (&["fetsh", ID], 2),
     ] {
         let (code, _, stderr) = words(&run(folder.path(), words_).await);
         assert_eq!(code, expected, "{words_:?}: {stderr}");
     }
     assert!(script.fetched.lock().unwrap().is_empty());
+    assert!(script.trees.fetched.lock().unwrap().is_empty());
     assert_eq!(files(folder.path()), ["out"]);
 }
 
@@ -215,7 +227,7 @@ async fn the_highest_code_wins_and_names_are_safe() {
 #[tokio::test]
 async fn no_daemon_says_what_was_tried() {
     let folder = folder();
-    let (code, _, stderr) = words(&run(folder.path(), &["add", "-r", "."]).await);
+    let (code, _, stderr) = words(&run(folder.path(), &["fetch", ID, "--detach"]).await);
     assert!(code == 2 && stderr.contains("later version"), "{stderr}");
     let (code, _, stderr) = words(&run(folder.path(), &["--json", "status"]).await);
     let error: Value = serde_json::from_str(&stderr).unwrap();

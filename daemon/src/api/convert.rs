@@ -8,7 +8,7 @@ use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLin
 use crate::node::{Added, AddedTree};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
-use crate::node::{Progress, Provider, Stat, Status, Summary, Usage};
+use crate::node::{Progress, Provider, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -44,6 +44,18 @@ pub(super) fn added_tree((added, announced): (AddedTree, Option<Announced>)) -> 
         links: added.links,
         created: added.created,
         announced: announced.map(told),
+    }
+}
+
+/// What comes of a directory.
+pub(super) fn tree_started(started: TreeStarted) -> v1::TreeStarted {
+    let kind = if started.is_directory { v1::ObjectKind::Directory } else { v1::ObjectKind::File };
+    v1::TreeStarted {
+        id: started.id.to_string(),
+        kind: kind.into(),
+        name: started.name.unwrap_or_default(),
+        size: started.size,
+        entries: started.entries,
     }
 }
 
@@ -116,7 +128,8 @@ pub(super) fn chunk(line: ChunkLine) -> v1::ListedChunk {
     }
 }
 
-fn progress(progress: Progress) -> v1::FetchProgress {
+/// How far a fetch is.
+pub(super) fn progress(progress: Progress) -> v1::FetchProgress {
     v1::FetchProgress {
         bytes: progress.bytes,
         local_bytes: progress.local,
@@ -125,7 +138,8 @@ fn progress(progress: Progress) -> v1::FetchProgress {
     }
 }
 
-fn finished(summary: Summary) -> v1::FetchFinished {
+/// What a fetch did.
+pub(super) fn finished(summary: Summary) -> v1::FetchFinished {
     v1::FetchFinished {
         size: summary.size,
         seconds: summary.took.as_secs_f64(),

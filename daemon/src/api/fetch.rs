@@ -5,11 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use casd_proto::{Reason, v1};
 use futures::{Stream, StreamExt, future, stream};
+use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{Desk, convert, status};
 use crate::content::CHUNK;
-use crate::node::{Caller, Error, Event, Fetching, Node, Order, PeerAddr, Request};
+use crate::node::{Caller, Error, Event, FetchError, Fetching, Node, Order, PeerAddr, Request};
 
 /// How long a fetch waits for bytes unless its caller says.
 const STALL: Duration = Duration::from_mins(1);
@@ -19,6 +20,11 @@ const MAX_PEERS: usize = 64;
 
 /// What a run of zeros is sent from.
 static ZEROS: [u8; CHUNK] = [0; CHUNK];
+
+/// A run of zeros as bytes, at most a chunk.
+pub(super) fn zeros(length: u64) -> Bytes {
+    Bytes::from_static(&ZEROS[..usize::try_from(length).unwrap_or(CHUNK).min(CHUNK)])
+}
 
 /// Begins a fetch and gives its messages. Dropping them ends it.
 pub(super) async fn fetch(
@@ -52,27 +58,42 @@ fn request(wanted: &v1::FetchRequest, caller: Caller) -> Result<Request, Status>
     if wanted.to_store_only {
         return Err(Error::NotBuilt("fetching into the store only").into());
     }
-    if wanted.peers.len() > MAX_PEERS {
-        let message = format!("{} peers are named; at most {MAX_PEERS} may be", wanted.peers.len());
-        return Err(Reason::InvalidAddress.status(message, ""));
-    }
-    let peers: Result<Vec<PeerAddr>, Error> = wanted.peers.iter().map(|text| Node::address(text)).collect();
-    let stall = match wanted.stall_timeout_ms {
-        0 => STALL,
-        millis => Duration::from_millis(millis),
-    };
+    let (peers, stall) = (peers(&wanted.peers)?, stall(wanted.stall_timeout_ms));
     let order = if wanted.in_order { Order::InOrder } else { Order::Any };
     let pin = wanted.pin.then_some(caller.uid);
-    Ok(Request { id, peers: peers?, pin, name: None, stall, order, range: None })
+    Ok(Request { id, peers, pin, name: None, stall, order, range: None })
+}
+
+/// The peers that a caller names.
+pub(super) fn peers(named: &[String]) -> Result<Vec<PeerAddr>, Status> {
+    if named.len() > MAX_PEERS {
+        let message = format!("{} peers are named; at most {MAX_PEERS} may be", named.len());
+        return Err(Reason::InvalidAddress.status(message, ""));
+    }
+    let peers: Result<_, Error> = named.iter().map(|text| Node::address(text)).collect();
+    Ok(peers?)
+}
+
+/// How long a fetch waits for bytes: so many milliseconds, or as is usual for 0.
+pub(super) fn stall(millis: u64) -> Duration {
+    if millis == 0 { STALL } else { Duration::from_millis(millis) }
 }
 
 /// Events up to the last: `Finished`, or an error. A fetch that falls silent without either is one, too.
 fn events(fetching: Fetching) -> impl Stream<Item = Result<Event, Status>> + Send {
-    stream::unfold(Some(fetching), |fetching| async move {
-        let mut fetching = fetching?;
-        match fetching.events.recv().await {
-            Some(Ok(last @ Event::Finished(_))) => Some((Ok(last), None)),
-            Some(Ok(event)) => Some((Ok(event), Some(fetching))),
+    until_last(fetching.events, |event| matches!(event, Event::Finished(_)))
+}
+
+/// Events up to the last, or an error.
+pub(super) fn until_last<E: Send + 'static>(
+    events: mpsc::Receiver<Result<E, FetchError>>,
+    is_last: fn(&E) -> bool,
+) -> impl Stream<Item = Result<E, Status>> + Send {
+    stream::unfold(Some(events), move |events| async move {
+        let mut events = events?;
+        match events.recv().await {
+            Some(Ok(last)) if is_last(&last) => Some((Ok(last), None)),
+            Some(Ok(event)) => Some((Ok(event), Some(events))),
             Some(Err(error)) => Some((Err(error.into()), None)),
             None => Some((Err(status::broken()), None)),
         }
@@ -82,10 +103,7 @@ fn events(fetching: Fetching) -> impl Stream<Item = Result<Event, Status>> + Sen
 /// Zeros as bytes, other events as they are.
 fn with_bytes(event: Event) -> Event {
     match event {
-        Event::Zeros { offset, length } => {
-            let length = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
-            Event::Data { offset, bytes: Bytes::from_static(&ZEROS[..length]) }
-        }
+        Event::Zeros { offset, length } => Event::Data { offset, bytes: zeros(length) },
         other => other,
     }
 }

@@ -12,6 +12,7 @@ mod add;
 mod convert;
 mod error;
 mod fetch;
+mod fetch_tree;
 mod network;
 mod node;
 mod objects;

@@ -104,6 +104,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::InvalidAddress => "give a multiaddr that ends in /p2p/ID, or ID@HOST:PORT of a chunk port",
         Reason::NoFinish => "send a finish with the length as the last message",
         Reason::Unreachable => "check the address, and that casd runs there on the same network name and key",
+        Reason::IsDirectory => "`casctl fetch dir:ID` brings a directory",
         Reason::Internal => SEE_LOG,
         _ => "",
     }
@@ -160,6 +161,9 @@ fn of_fetch(error: &FetchError) -> Reason {
         FetchError::Stalled { .. } => Reason::Stalled,
         FetchError::Damaged { .. } => Reason::Damaged,
         FetchError::Range { .. } => Reason::OutOfRange,
+        FetchError::BadTree { .. } => Reason::BadTree,
+        FetchError::NoSuchPath { .. } => Reason::NoSuchPath,
+        FetchError::Privacy { .. } => Reason::Privacy,
         FetchError::Stopping => Reason::Stopping,
         FetchError::Store(error) => of_store(error),
     }
@@ -223,6 +227,10 @@ mod tests {
         vec![
             (Reason::NotFound, Error::NotFound(text())),
             (Reason::Ambiguous, Error::Ambiguous { text: text(), ids: vec![id] }),
+            (Reason::IsDirectory, Error::IsDirectory(id)),
+            (Reason::NotDirectory, Error::NotDirectory(text())),
+            (Reason::NotFound, Error::EmptyFile(text())),
+            (Reason::NoSuchPath, Error::NoSuchPath { path: text(), name: text() }),
             (Reason::InvalidId, Error::Id { text: text(), why: IdError::UpperCase }),
             (Reason::InvalidAddress, Error::Address { text: text(), why: why() }),
             (Reason::Unreachable, Error::Unreachable { address: text(), why: why() }),
@@ -246,6 +254,9 @@ mod tests {
             (Reason::Stalled, FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned() }.into()),
             (Reason::Damaged, FetchError::Damaged { id, missing: "chunks 3".to_owned() }.into()),
             (Reason::OutOfRange, FetchError::Range { length: 1, offset: 2 }.into()),
+            (Reason::BadTree, FetchError::BadTree { id, why: why() }.into()),
+            (Reason::NoSuchPath, FetchError::NoSuchPath { path: text(), why: why() }.into()),
+            (Reason::Privacy, FetchError::Privacy { id, private: true }.into()),
             (Reason::Stopping, FetchError::Stopping.into()),
             (Reason::ReadOnly, FetchError::from(StoreError::ReadOnly { why: why() }).into()),
             (Reason::Quota, StoreError::Quota(Box::default()).into()),

@@ -1,4 +1,4 @@
-//! `casd.v1.Trees`: adding directories, and looking into them.
+//! `casd.v1.Trees`: adding and fetching directories, and looking into them.
 
 use casd_proto::v1;
 use casd_proto::v1::tree_part::Part;
@@ -8,9 +8,9 @@ use futures::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::add::Manner;
-use super::{Answers, Desk, Role, convert, status};
+use super::{Answers, Desk, Role, convert, fetch_tree, status};
 use crate::content::{MAX_OBJECT, check_name};
-use crate::node::{AddingTree, Caller, Error, TreeOptions, TreePart};
+use crate::node::{AddingTree, Caller, TreeOptions, TreePart};
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -35,8 +35,10 @@ impl Trees for Service {
         &self,
         request: Request<v1::FetchTreeRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
-        self.0.access.admit(&request, Role::Write)?;
-        Err(Error::NotBuilt("fetching directories").into())
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let permit = self.0.transfers.take(caller)?;
+        let answers = fetch_tree::fetch_tree(&self.0, caller, request.into_inner()).await?;
+        Ok(Response::new(self.0.until_end(answers, permit)))
     }
 
     type ListStream = Answers<v1::ListTreeResponse>;

@@ -28,7 +28,7 @@ use crate::support::rate::Limiter;
 use crate::support::shutdown::Signals;
 use crate::support::systemd::Notifier;
 use crate::support::task::Tasks;
-use crate::upkeep::{Announcer, Mender, Scrubber};
+use crate::upkeep::{Announcer, Mender, Rebuilder, Scrubber};
 use crate::wire::{self, Listener, Wire};
 use crate::{api, dht, erasure, peer, upkeep};
 
@@ -192,8 +192,8 @@ impl House {
         let announcer =
             Announcer::start(settings::announcing(config), store.clone(), Arc::new(dht.clone()), &above);
         tasks::announce_fetched(held, announcer.clone(), &above);
-        let mender =
-            Mender { store: store.clone(), pool: pool.clone(), fetcher: fetcher.clone(), key: key.clone() };
+        let rebuilder = Rebuilder { store: store.clone(), pool: pool.clone(), key: key.clone() };
+        let mender = Mender { rebuilder, fetcher: fetcher.clone() };
         let scrubber = Scrubber::start(settings::scrubbing(config), mender, &above);
         tasks::report_damage(&store, scrubber.clone(), &below);
         upkeep::keep_used(store.clone(), &below);

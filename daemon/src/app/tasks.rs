@@ -38,8 +38,11 @@ pub(super) fn accept(mut listener: Listener, options: session::Options, serve: A
 pub(super) fn announce_fetched(mut held: mpsc::Receiver<Notice>, announcer: Announcer, tasks: &Tasks) {
     let stop = tasks.token();
     tasks.spawn("fetched", async move {
-        while let Some(Some(Notice::Holds(id))) = stop.run_until_cancelled(held.recv()).await {
-            announcer.hold(id);
+        while let Some(Some(notice)) = stop.run_until_cancelled(held.recv()).await {
+            match notice {
+                Notice::Holds(id) => announcer.hold(id),
+                Notice::HoldsAll(ids) => announcer.hold_all(ids),
+            }
         }
     });
 }

@@ -42,6 +42,11 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// How many bytes are left.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// `count` values of 32 bytes. The bytes are there before anything is allocated.
     pub(super) fn values(&mut self, count: usize) -> Result<Vec<[u8; 32]>, Error> {
         let bytes = self.take(count.saturating_mul(32))?;

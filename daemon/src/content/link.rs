@@ -1,8 +1,8 @@
 //! Links: an id with hints, as text that survives a shell unquoted.
 //!
-//! `casd:ID,name=NAME,peer=ADDR,peer=ADDR`, of a directory `casd:dir:ID,…`. Values are percent-encoded: only `A-Za-z0-9:._~/-` stand for
-//! themselves, so a link consists of `A-Za-z0-9:,=._~%/-`. A link is a hint and never believed: the id proves what is
-//! fetched, a name is sanitised before it is used, and a peer's address is only tried.
+//! `casd:ID,name=NAME,peer=ADDR,peer=ADDR`, of a directory `casd:dir:ID,…`. Values are percent-encoded: only
+//! `A-Za-z0-9:._~/-` stand for themselves, so a link consists of `A-Za-z0-9:,=._~%/-`. A link is a hint and never
+//! believed: the id proves what is fetched, a name is sanitised before it is used, and a peer's address is only tried.
 
 use std::fmt;
 use std::str::FromStr;

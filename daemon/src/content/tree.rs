@@ -100,6 +100,9 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Where the first entry begins.
+    pub const FIRST: usize = HEADER;
+
     /// Reads a tree. Allocates nothing.
     ///
     /// # Errors
@@ -152,6 +155,15 @@ impl Tree {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let mut reader = Reader::new("tree", &self.bytes[HEADER..]);
         (0..self.count).map_while(move |_| read(&mut reader).ok())
+    }
+
+    /// The entry that begins `at` this byte, and where the next one begins, so that a walk can stop and go on; `None`
+    /// behind the last one. The first is at [`Tree::FIRST`].
+    #[must_use]
+    pub fn entry_at(&self, at: usize) -> Option<(Entry<'_>, usize)> {
+        let mut reader = Reader::new("tree", self.bytes.get(at..)?);
+        let entry = read(&mut reader).ok()?;
+        Some((entry, self.bytes.len() - reader.left()))
     }
 
     /// The entry of this name.
@@ -325,7 +337,8 @@ mod tests {
             names in prop::collection::btree_set("[a-zé. ]{1,9}", 0..20), seed: u64
         ) {
             let names: Vec<_> = names.into_iter().filter(|name| check_name(name).is_ok()).collect();
-            let mut entries: Vec<_> = names.iter().map(|name| (name.as_str(), file(1, 1 + name.len() as u64))).collect();
+            let mut entries: Vec<(&str, Node<'_>)> = Vec::new();
+            names.iter().for_each(|name| entries.push((name, file(1, 1 + name.len() as u64))));
             let sorted = tree(&entries).unwrap();
             let turn = usize::try_from(seed % 20).unwrap().min(entries.len());
             entries.rotate_left(turn);
@@ -367,6 +380,19 @@ mod tests {
         assert_eq!(tree.find("b").unwrap().node.object(), Some((ObjectId::from_bytes([2; 32]), 5)));
         assert_eq!(tree.find("c"), None);
         assert_eq!(tree.find(""), None);
+    }
+
+    #[test]
+    fn a_walk_can_go_on_where_it_stopped() {
+        let tree = sample();
+        let mut at = Tree::FIRST;
+        let mut names = Vec::new();
+        while let Some((entry, next)) = tree.entry_at(at) {
+            names.push(entry.name);
+            at = next;
+        }
+        assert_eq!(names, tree.entries().map(|entry| entry.name).collect::<Vec<_>>());
+        assert_eq!((at, tree.entry_at(at + 1)), (tree.bytes().len(), None));
     }
 
     #[test]

@@ -95,6 +95,21 @@ impl Crowd {
         }));
     }
 
+    /// Takes in a peer that there is a session with.
+    pub(super) fn admit(&mut self, asker: Asker) {
+        if self.members.len() < self.parts.options.per_fetch && self.seen.insert(asker.peer()) {
+            self.join(asker.peer(), asker);
+        }
+    }
+
+    /// Takes in a peer that has just given something elsewhere, if the session with it is still open.
+    pub(super) fn invite(&mut self, peer: PeerId) {
+        if self.members.len() < self.parts.options.per_fetch && self.seen.insert(peer) {
+            let parts = Arc::clone(&self.parts);
+            self.dialling.push(Box::pin(async move { (peer, parts.links.connect(peer, &[]).await.ok()) }));
+        }
+    }
+
     /// Looks for holders of `key`, an object's or a chunk's id.
     pub(super) fn look_for(&mut self, key: Key) {
         self.lookups.push(ReceiverStream::new(self.parts.discovery.providers(key)));

@@ -52,6 +52,33 @@ pub enum Error {
         /// Where the range begins.
         offset: u64,
     },
+    /// A directory's list that cannot be used. Its bytes were proved: whoever made it is to blame, not who gave it.
+    #[error("directory {id} has a list that cannot be used: {why}")]
+    BadTree {
+        /// The directory.
+        id: ObjectId,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A path that leads to nothing that can be fetched.
+    #[error("there is nothing to fetch at {path}: {why}")]
+    NoSuchPath {
+        /// The path, as `dir:ID/sub/path`.
+        path: String,
+        /// Where it ends.
+        why: String,
+    },
+    /// Something in a directory is here already, and is not for others where the directory is, or the other way round.
+    #[error(
+        "{id} is in this directory and is stored here already as {}; remove it first",
+        if *.private { "private" } else { "public" }
+    )]
+    Privacy {
+        /// The object.
+        id: ObjectId,
+        /// What it is here.
+        private: bool,
+    },
     /// The daemon is stopping.
     #[error("casd is stopping; the same fetch again goes on from here")]
     Stopping,

@@ -1,5 +1,6 @@
 //! One fetch: the planner's events come from sockets, its actions go to them.
 
+mod begin;
 mod mend;
 
 use std::sync::Arc;
@@ -19,10 +20,14 @@ use super::planner::{self, Action, Bits, Credits, Has, PeerNo, Plan, Planner, Sh
 use super::repair::{Parity, Rebuilt};
 use super::shape::{Shape, Wanted};
 use super::shelf::{Order, Shelf};
-use super::{Error, Event, Notice, Parts, Progress, Request, Summary, learn};
+use super::{Error, Event, Notice, Parts, Progress, Request, Summary, Terms, learn};
 use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
 use crate::session::{Asker, Have};
-use crate::store::{self, Lease, State};
+use crate::store::Lease;
+
+pub(super) use begin::run;
+
+use begin::Begun;
 
 /// How often a caller is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -33,56 +38,6 @@ const WINDOW: u64 = 32;
 /// An object is announced once this many of its chunks are here.
 const ANNOUNCE_FROM: u64 = 16;
 
-/// Runs one fetch to its end.
-pub(super) async fn run(
-    parts: Arc<Parts>,
-    request: Request,
-    out: mpsc::Sender<Result<Event, Error>>,
-) -> Result<(), Error> {
-    let started = Instant::now();
-    if request.id == ObjectId::EMPTY {
-        let _ = out.send(Ok(Event::Started { size: 0, name: None })).await;
-        let _ =
-            out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
-        return Ok(());
-    }
-    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
-    let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
-    let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
-        Some(shape) => (shape, true),
-        None => (learn::from_peers(&mut crowd, &request, was_whole).await?, false),
-    };
-    let entry = learn::entry(&parts, &request, &shape);
-    let wanted = Wanted::of(shape.length(), request.range)?;
-    let _ = out.send(Ok(Event::Started { size: shape.length(), name: entry.name.clone() })).await;
-    let lease = Arc::new(parts.store.lease());
-    let whole = request.range.is_none();
-    let local = shape.local(&parts.store);
-    let absent = shape.absent(&wanted, &local);
-    // What is all here can be read from a disk that takes nothing more.
-    let only_reads = was_whole && is_known && absent == 0;
-    if !only_reads {
-        // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
-        lease.reserve(absent).await?;
-        if let Shape::Many(manifest) = &shape {
-            lease.put_manifest(manifest).await?;
-        }
-        lease.partial(entry.clone()).await?;
-    }
-    let is_pinned = entry.pin.is_some();
-    let mut job = Job::new(Begun { parts, request, shape, wanted, local, crowd, lease, started, was_whole });
-    let summary = job.drive(&out).await?;
-    if whole {
-        match job.lease.commit(entry).await {
-            Err(store::Error::ReadOnly { .. }) if only_reads && !is_pinned => {}
-            committed => _ = committed?,
-        }
-        job.notice();
-    }
-    let _ = out.send(Ok(Event::Finished(summary))).await;
-    Ok(())
-}
-
 /// How long a reader waits for what has rotted here while there is nobody to ask.
 pub(super) const ALONE: Duration = Duration::from_secs(5);
 
@@ -91,26 +46,11 @@ type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Option<Have>)> + Send>>
 /// A parity part with its pages, from one peer.
 type Part = Option<(ParityPart, Vec<ParityPage>)>;
 
-/// A fetch that knows what its object is.
-struct Begun {
-    parts: Arc<Parts>,
-    request: Request,
-    shape: Shape,
-    wanted: Wanted,
-    /// The chunks that are here.
-    local: Bits,
-    crowd: Crowd,
-    /// Keeps what arrives.
-    lease: Arc<Lease>,
-    started: Instant,
-    /// The object was here whole once: what is missing has rotted.
-    was_whole: bool,
-}
-
 /// The state of one fetch.
 struct Job {
     parts: Arc<Parts>,
     request: Request,
+    terms: Terms,
     shape: Shape,
     wanted: Wanted,
     crowd: Crowd,
@@ -140,7 +80,7 @@ struct Job {
 
 impl Job {
     fn new(begun: Begun) -> Self {
-        let Begun { parts, request, shape, wanted, local, crowd, lease, started, was_whole } = begun;
+        let Begun { parts, request, terms, shape, wanted, local, crowd, lease, started, was_whole } = begun;
         let shelf = Arc::new(Shelf::new(count(&wanted), request.order));
         let mut summary = Summary { size: shape.length(), ..Summary::default() };
         for index in local.ones(wanted.chunks.clone()) {
@@ -166,6 +106,7 @@ impl Job {
             told: (started, 0),
             parts,
             request,
+            terms,
             shape,
             wanted,
             crowd,
@@ -317,6 +258,7 @@ impl Job {
             Outcome::Chunk(chunk) => {
                 let bytes = chunk.bytes().len() as u64;
                 self.crowd.gave(peer, bytes);
+                self.terms.beat();
                 match shard {
                     Shard::Data(index) => self.stored(index, chunk.into_bytes()),
                     Shard::Parity { stripe, index } => {

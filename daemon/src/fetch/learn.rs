@@ -19,7 +19,7 @@ use crate::support::unix_now;
 
 /// How long until the holders are looked for again when none was found: at first soon, since who has just joined or
 /// added may not have been heard of yet; each time twice as long, up to the second figure.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the store knows of the object; `None` when it has to be asked for.
 pub(super) async fn from_store(store: &Store, id: &ObjectId) -> Result<Option<Shape>, Error> {
@@ -46,27 +46,29 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
-/// [`Error::NoHolders`] when nobody has for as long as the request allows; [`Error::Damaged`] instead of what
-/// `was_whole` here, for which nobody need wait long where nobody is there to ask.
+/// [`Error::NoHolders`] when nobody has for as long as `stall`; [`Error::Damaged`] instead of what `was_whole` here,
+/// for which nobody need wait long where nobody is there to ask.
 pub(super) async fn from_peers(
     crowd: &mut Crowd,
-    request: &Request,
+    id: ObjectId,
+    stall: Duration,
     was_whole: bool,
 ) -> Result<Shape, Error> {
-    crowd.look_for(*request.id.as_bytes());
+    crowd.look_for(*id.as_bytes());
     let heard = Arc::new(Mutex::new(Instant::now()));
     let mut asking = Asking::new();
+    ask_all(crowd, id, &heard, &mut asking);
     let mut wait = AGAIN.0;
     let mut again = Instant::now() + wait;
     let mut quiet = false;
     loop {
         let idle = quiet && asking.is_empty();
         let is_alone = was_whole && idle && crowd.len() == 0;
-        let limit = if is_alone { request.stall.min(ALONE) } else { request.stall };
+        let limit = if is_alone { stall.min(ALONE) } else { stall };
         let deadline = last(&heard) + limit;
         tokio::select! {
             arrival = crowd.next(), if !quiet => match arrival {
-                Arrival::Joined(peer) => ask(crowd, peer, request.id, &heard, &mut asking),
+                Arrival::Joined(peer) => ask(crowd, peer, id, &heard, &mut asking),
                 Arrival::Quiet => quiet = true,
             },
             Some((peer, told)) = asking.next() => match told {
@@ -80,18 +82,19 @@ pub(super) async fn from_peers(
                 again = Instant::now() + wait;
                 quiet = false;
                 crowd.retry();
-                crowd.look_for(*request.id.as_bytes());
-                let members: Vec<PeerNo> = crowd.members().map(|(peer, _)| peer).collect();
-                members.into_iter().for_each(|peer| ask(crowd, peer, request.id, &heard, &mut asking));
+                crowd.look_for(*id.as_bytes());
+                ask_all(crowd, id, &heard, &mut asking);
             }
             () = tokio::time::sleep_until(deadline.into()) => {
                 if last(&heard) + limit > deadline {
                     continue;
                 }
-                let (id, seconds) = (request.id, request.stall.as_secs());
                 return Err(match was_whole {
-                    true => Error::Damaged { id, missing: "what says which chunks it has, or the only one".to_owned() },
-                    false => Error::NoHolders { id, seconds },
+                    true => {
+                        let missing = "what says which chunks it has, or the only one".to_owned();
+                        Error::Damaged { id, missing }
+                    }
+                    false => Error::NoHolders { id, seconds: stall.as_secs() },
                 });
             }
         }
@@ -103,6 +106,10 @@ type Heard = Arc<Mutex<Instant>>;
 
 fn last(heard: &Heard) -> Instant {
     *heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ask_all(crowd: &Crowd, id: ObjectId, heard: &Heard, asking: &mut Asking) {
+    crowd.members().for_each(|(peer, _)| ask(crowd, peer, id, heard, asking));
 }
 
 fn ask(crowd: &Crowd, peer: PeerNo, id: ObjectId, heard: &Heard, asking: &mut Asking) {

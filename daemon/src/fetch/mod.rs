@@ -25,8 +25,10 @@ pub mod planner;
 mod repair;
 mod shape;
 mod shelf;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +39,9 @@ use tokio::sync::mpsc;
 pub use error::Error;
 pub use links::{LinkView, Links};
 pub use shelf::Order;
+pub use tree::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
+
+use terms::Terms;
 
 use crate::content::ObjectId;
 use crate::peer::{Discovery, PeerAddr, PeerId, Scores, Unconnected};
@@ -142,10 +147,12 @@ pub struct Summary {
 }
 
 /// What others may want to know while a fetch goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Enough of the object is here to be announced.
     Holds(ObjectId),
+    /// All of these are here: what a directory consists of.
+    HoldsAll(Vec<ObjectId>),
 }
 
 /// A fetch in progress. Dropping it ends the fetch; what arrived stays.
@@ -200,21 +207,8 @@ impl Fetcher {
     /// Begins a fetch.
     #[must_use]
     pub fn fetch(&self, request: Request) -> Fetching {
-        let (out, events) = mpsc::channel(QUEUE);
-        let parts = Arc::clone(&self.parts);
-        self.parts.tasks.spawn("fetch", async move {
-            let stop = parts.tasks.clone();
-            parts.store.touch(&request.id);
-            let done = tokio::select! {
-                done = job::run(parts, request, out.clone()) => done,
-                () = out.closed() => return,
-                () = stop.stopping() => Err(Error::Stopping),
-            };
-            if let Err(error) = done {
-                let _ = out.send(Err(error)).await;
-            }
-        });
-        Fetching { events }
+        self.parts.store.touch(&request.id);
+        begin(&self.parts, request, Terms::default())
     }
 
     /// Opens a session at a chunk port.
@@ -231,4 +225,35 @@ impl Fetcher {
     pub fn links(&self) -> Vec<LinkView> {
         self.parts.links.views()
     }
+}
+
+/// Begins the fetch of an object.
+fn begin(parts: &Arc<Parts>, request: Request, terms: Terms) -> Fetching {
+    let events = run(parts, |out| job::run(Arc::clone(parts), request, terms, out));
+    Fetching { events }
+}
+
+/// Runs a fetch as a task, to its end, its reader's, or the daemon's.
+fn run<E, F>(
+    parts: &Arc<Parts>,
+    work: impl FnOnce(mpsc::Sender<Result<E, Error>>) -> F,
+) -> mpsc::Receiver<Result<E, Error>>
+where
+    E: Send + 'static,
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (out, events) = mpsc::channel(QUEUE);
+    let work = work(out.clone());
+    let stop = parts.tasks.clone();
+    parts.tasks.spawn("fetch", async move {
+        let done = tokio::select! {
+            done = work => done,
+            () = out.closed() => return,
+            () = stop.stopping() => Err(Error::Stopping),
+        };
+        if let Err(error) = done {
+            let _ = out.send(Err(error)).await;
+        }
+    });
+    events
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::Error;
 use super::planner::Bits;
 use crate::content::{CHUNK_LEN, ChunkRef, Manifest, ObjectId, Place};
-use crate::store::Store;
+use crate::store::{Lease, Store};
+
+/// Chunks that are looked for at once.
+const HELD: usize = 1024;
 
 /// The chunks of an object that is not empty. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -58,6 +61,20 @@ impl Shape {
             }
         }
         local
+    }
+
+    /// As [`Shape::local`], and what is in the store stays there while the lease lives.
+    pub(super) async fn hold(&self, lease: &Lease) -> Result<Bits, Error> {
+        let mut local = Bits::new(self.chunks());
+        for first in (0..self.chunks()).step_by(HELD) {
+            let end = self.chunks().min(first + HELD as u64);
+            (first..end).filter(|index| self.is_zero(*index)).for_each(|index| _ = local.set(index));
+            let open: Vec<u64> = (first..end).filter(|index| !local.get(*index)).collect();
+            let ids = open.iter().filter_map(|index| self.chunk(*index)).map(|chunk| chunk.id).collect();
+            let held = lease.hold_all(ids).await?;
+            open.iter().zip(held).filter(|(_, held)| *held).for_each(|(index, _)| _ = local.set(*index));
+        }
+        Ok(local)
     }
 
     /// Bytes of the wanted chunks that are not among the local ones.

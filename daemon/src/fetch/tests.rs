@@ -1,5 +1,7 @@
 //! Fetches between real stores over real sessions; only the wire is a pipe in memory.
 
+pub(super) mod tap;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -8,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{Error, Event, Fetcher, Links, Options, Order, Parts, Request, Summary};
@@ -24,15 +27,41 @@ use crate::store::{self, Disk, Real, Store};
 use crate::support::pool::Pool;
 use crate::support::rate::Limiter;
 use crate::support::task::Tasks;
+use tap::Tap;
 
-/// Who answers at an address, and how.
-type There = (PeerId, Arc<dyn Giver>, session::Options);
+/// Who answers at an address, how, and on which runtime.
+type There = (PeerId, Arc<dyn Giver>, session::Options, Handle);
 
 /// The nodes of a test and the pipes between them.
 #[derive(Clone, Default)]
-struct Web {
+pub(super) struct Web {
     givers: Arc<Mutex<HashMap<SocketAddr, There>>>,
+    /// What listens on the way to an address.
+    taps: Arc<Mutex<HashMap<SocketAddr, Arc<Tap>>>>,
     tasks: Tasks,
+}
+
+impl Web {
+    /// Listens on every way to a node from now on.
+    pub(super) fn tap(&self, node: &Node) -> Arc<Tap> {
+        let tap = Arc::new(Tap::default());
+        self.taps.lock().unwrap().insert(node.at, Arc::clone(&tap));
+        tap
+    }
+
+    /// A session with a node, to ask it for anything.
+    pub(super) async fn ask(&self, node: &Node) -> session::Asker {
+        let me = Keypair::generate_ed25519().public().to_peer_id();
+        let end = End { web: self.clone(), me };
+        let conn = end.dial(node.address.peer, node.at).await.unwrap();
+        let options = session::Options::new(me, Network::new("test", None), Pool::new(2));
+        session::Asker::open(conn, &options, &self.tasks).await.unwrap()
+    }
+
+    /// Nobody answers there any more.
+    pub(super) fn cut(&self, node: &Node) {
+        self.givers.lock().unwrap().remove(&node.at);
+    }
 }
 
 /// One end of the web: dials as `me`.
@@ -51,11 +80,16 @@ impl Dial for End {
                 .unwrap()
                 .get(&at)
                 .filter(|(id, ..)| *id == peer)
-                .map(|(_, g, o)| (g.clone(), o.clone()));
-            let (giver, options) = giver.ok_or(DialError::TimedOut { at })?;
-            let (here, there) = tokio::io::duplex(1 << 18);
+                .map(|(_, g, o, h)| (g.clone(), o.clone(), h.clone()));
+            let (giver, options, runtime) = giver.ok_or(DialError::TimedOut { at })?;
+            let (mut here, there) = tokio::io::duplex(1 << 18);
+            let tap = web.taps.lock().unwrap().get(&at).cloned();
+            if let Some(tap) = tap {
+                here = tap.listen(here, &web.tasks);
+            }
             let conn = Conn { peer: me, remote: None, stream: Box::new(there), binding: [0; 32] };
             let tasks = web.tasks.clone();
+            let _at_home = runtime.enter();
             web.tasks.spawn("giver", async move { session::give(conn, &options, giver, &tasks).await });
             Ok(Conn { peer, remote: Some(at), stream: Box::new(here), binding: [0; 32] })
         })
@@ -78,34 +112,44 @@ impl Discovery for Nobody {
 }
 
 /// A node with a store of its own.
-struct Node {
-    store: Store,
-    ingest: Ingest,
-    fetcher: Fetcher,
-    address: PeerAddr,
+pub(super) struct Node {
+    pub(super) store: Store,
+    pub(super) ingest: Ingest,
+    pub(super) fetcher: Fetcher,
+    pub(super) address: PeerAddr,
+    at: SocketAddr,
     _folder: Option<TempDir>,
 }
 
 impl Node {
-    fn new(web: &Web, number: u16) -> Self {
+    pub(super) fn new(web: &Web, number: u16) -> Self {
+        let store = store::Options { reserve: 0, ..store::Options::default() };
+        Self::with(web, number, &store, Options::default())
+    }
+
+    pub(super) fn with(web: &Web, number: u16, store: &store::Options, options: Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(Real::new(folder.path()));
-        Self { _folder: Some(folder), ..Self::on(web, number, disk) }
+        Self { _folder: Some(folder), ..Self::open(web, number, disk, store, options) }
     }
 
     fn on(web: &Web, number: u16, disk: Arc<dyn Disk>) -> Self {
+        let store = store::Options { reserve: 0, ..store::Options::default() };
+        Self::open(web, number, disk, &store, Options::default())
+    }
+
+    fn open(web: &Web, number: u16, disk: Arc<dyn Disk>, store: &store::Options, options: Options) -> Self {
         let key = Keypair::generate_ed25519();
         let (me, at) = (key.public().to_peer_id(), SocketAddr::from(([127, 0, 0, 1], number)));
         let pool = Pool::new(4);
-        let options = store::Options { reserve: 0, ..store::Options::default() };
-        let store = Store::open(&options, disk, pool.clone()).unwrap();
-        let options = session::Options::new(me, Network::new("test", None), pool.clone());
+        let store = Store::open(store, disk, pool.clone()).unwrap();
+        let session = session::Options::new(me, Network::new("test", None), pool.clone());
         let (board, limiter) = (Board::new(), Arc::new(Limiter::new(0)));
         let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), limiter.clone());
-        web.givers.lock().unwrap().insert(at, (me, Arc::new(serve), options.clone()));
-        let links = Links::new(Arc::new(End { web: web.clone(), me }), options, web.tasks.clone());
+        web.givers.lock().unwrap().insert(at, (me, Arc::new(serve), session.clone(), Handle::current()));
+        let links = Links::new(Arc::new(End { web: web.clone(), me }), session, web.tasks.clone());
         let fetcher = Fetcher::new(Parts {
-            options: Options::default(),
+            options,
             store: store.clone(),
             pool: pool.clone(),
             tasks: web.tasks.clone(),
@@ -117,10 +161,10 @@ impl Node {
             notices: mpsc::channel(64).0,
         });
         let ingest = Ingest::new(store.clone(), pool, key, web.tasks.clone());
-        Self { store, ingest, fetcher, address: PeerAddr::chunk(me, at), _folder: None }
+        Self { store, ingest, fetcher, address: PeerAddr::chunk(me, at), at, _folder: None }
     }
 
-    async fn add(&self, data: &[u8], parity: Option<Geometry>) -> ObjectId {
+    pub(super) async fn add(&self, data: &[u8], parity: Option<Geometry>) -> ObjectId {
         let mut adding = self.ingest.begin(AddOptions { parity, ..AddOptions::default() });
         for part in data.chunks(700_001) {
             adding.write(Bytes::copy_from_slice(part)).await.unwrap();
@@ -177,7 +221,7 @@ async fn finish(
     }
 }
 
-fn sample(length: usize) -> Vec<u8> {
+pub(super) fn sample(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&length.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes

@@ -34,6 +34,7 @@ pub use crate::content::Link;
 pub use crate::erasure::Error as ErasureError;
 pub use crate::fetch::Error as FetchError;
 pub use crate::fetch::{Event, Fetching, Order, Progress, Request, Summary};
+pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
 pub use crate::peer::{Announced, Key, PeerAddr, Provider};
@@ -168,8 +169,12 @@ impl Node {
     /// Begins a fetch from peers and the store. A node that is joining its network waits for that first.
     ///
     /// # Errors
-    /// [`crate::fetch::Error::NoPeers`] when the object is not here and nobody could be asked.
+    /// [`crate::fetch::Error::NoPeers`] when the object is not here and nobody could be asked; [`Error::IsDirectory`]
+    /// when it is known to be a directory.
     pub async fn fetch(&self, request: Request) -> Result<Fetching, Error> {
+        if self.parts.store.object(&request.id).is_some_and(|info| info.tree) {
+            return Err(Error::IsDirectory(request.id));
+        }
         let here = request.id == ObjectId::EMPTY || self.is_whole(&request.id);
         if !here && request.peers.is_empty() {
             self.joined(&request.id, request.stall).await?;

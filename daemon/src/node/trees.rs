@@ -2,6 +2,7 @@
 
 use super::{Announced, Error, Node};
 use crate::content::{self, ObjectId, Tree, TreePath};
+use crate::fetch::{TreeFetching, TreeRequest};
 use crate::ingest::{self, AddedTree, TreeOptions, TreePart};
 use crate::store::{ObjectInfo, State};
 
@@ -17,6 +18,28 @@ impl Node {
     #[must_use]
     pub fn add_tree(&self, options: TreeOptions, wait_announced: bool) -> AddingTree {
         AddingTree { node: self.clone(), inner: self.parts.ingest.begin_tree(options), wait_announced }
+    }
+
+    /// Begins to fetch a directory, or what is at a path in one, from peers and the store. A node that is joining its
+    /// network waits for that first.
+    ///
+    /// # Errors
+    /// [`crate::fetch::Error::NoPeers`] when the directory is not here and nobody could be asked.
+    pub async fn fetch_tree(&self, request: TreeRequest) -> Result<TreeFetching, Error> {
+        if !self.is_whole(&request.root) && request.peers.is_empty() {
+            self.joined(&request.root, request.stall).await?;
+        }
+        Ok(self.parts.fetcher.fetch_tree(request))
+    }
+
+    /// A directory's whole id, with `dir:` before it or without, and where wanted a path inside it.
+    ///
+    /// # Errors
+    /// [`Error::Id`].
+    pub fn tree_path(text: &str) -> Result<TreePath, Error> {
+        let id = text.strip_prefix("dir:").unwrap_or(text).split('/').next().unwrap_or_default();
+        let root = Self::whole_id(id)?;
+        Ok(TreePath::parse(text).unwrap_or(TreePath { root, path: Vec::new() }))
     }
 
     /// The directory of this id, prefix or name, or at this path in a directory that is here.

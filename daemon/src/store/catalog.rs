@@ -18,6 +18,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Error;
+use super::error::is_lost;
 use super::index::{Entry, Index, Spot};
 use super::record::{BLOCK_SIZE, Header, Key, Kind, Record, StoreKey, payload_at};
 use super::segment::{Segment, Segments};
@@ -133,35 +134,21 @@ impl Catalog {
     }
 
     /// Where a record is: its header has been read on disk, so that a stale index cannot pass for a record.
-    /// Records of this run that are not yet in the index need no proof. A sector that cannot be read is damage.
+    /// Records of this run that are not yet in the index need no proof.
     pub(super) fn prove(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(entry) = self.find(key)? else { return Ok(None) };
-        if self.is_fresh(key) {
-            return Ok(Some(entry));
-        }
-        let header = match self.read_header(&entry) {
-            Err(error) if is_bad_sector(&error) => {
-                self.damaged(key, &entry);
-                return Ok(None);
-            }
-            header => header.map_err(Error::io("read a record's header"))?,
-        };
-        if self.is_headed(key, &entry, header)? {
+        if self.is_fresh(key) || self.is_there(key, &entry)? {
             return Ok(Some(entry));
         }
         tracing::warn!(record = ?key, "the index names a record that is not there, or not all of it");
-        self.fresh().hidden.entry(entry.spot).or_insert(Hidden::Bad);
+        self.damaged(key, &entry);
         Ok(None)
     }
 
     /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
     /// payload is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
-        self.is_headed(key, entry, self.header(entry)?)
-    }
-
-    /// [`Catalog::is_there`], when this is where its header should be.
-    fn is_headed(&self, key: &Key, entry: &Entry, header: Option<Header>) -> Result<bool, Error> {
+        let header = self.readable_header(entry)?;
         if header.is_none_or(|header| header.key != *key || header.length != entry.length) {
             return Ok(false);
         }
@@ -174,31 +161,35 @@ impl Catalog {
 
     /// Whether a record's payload is what its header says. Reads it.
     pub(super) fn is_good(&self, entry: &Entry) -> Result<bool, Error> {
-        let Some(header) = self.header(entry)? else { return Ok(false) };
+        let Some(header) = self.readable_header(entry)? else { return Ok(false) };
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
         Ok(self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload)))
     }
 
     /// A record with its payload, proved; `None` when it is bad.
     pub(super) fn load(&self, entry: &Entry) -> Result<Option<Record>, Error> {
-        let Some(header) = self.header(entry)? else { return Ok(None) };
+        let header = self.header(entry).map_err(Error::io("read a record's header"))?;
+        let Some(header) = header else { return Ok(None) };
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
         let payload = self.payload(&segment, entry).map_err(Error::io("read a record"))?;
         Ok(Record::again(header, payload))
     }
 
-    /// The header that is on disk where an entry points to.
-    pub(super) fn header(&self, entry: &Entry) -> Result<Option<Header>, Error> {
-        self.read_header(entry).map_err(Error::io("read a record's header"))
+    /// As [`Catalog::header`]; one that the disk does not give is none.
+    pub(super) fn readable_header(&self, entry: &Entry) -> Result<Option<Header>, Error> {
+        match self.header(entry) {
+            Err(error) if is_lost(&error) => Ok(None),
+            header => header.map_err(Error::io("read a record's header")),
+        }
     }
 
-    fn read_header(&self, entry: &Entry) -> std::io::Result<Option<Header>> {
+    /// The header that is on disk where an entry points to.
+    fn header(&self, entry: &Entry) -> std::io::Result<Option<Header>> {
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(None) };
         let offset = u64::from(entry.spot.offset);
         let file = match self.segments.file(&segment) {
-            Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            file => file?,
         };
         let block = file.read_at(offset, BLOCK_SIZE)?;
         Ok(Header::read(&block, &self.key, entry.spot.segment, offset))
@@ -237,7 +228,7 @@ impl Catalog {
                     }
                     Ok(proved)
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_bad_sector(&error) => {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_lost(&error) => {
                     self.damaged(key, &entry);
                     Ok(None)
                 }
@@ -300,9 +291,4 @@ impl Catalog {
         self.index.forget(&gone)?;
         Ok(replaced)
     }
-}
-
-/// Whether a read failed because of what it was to read, and not for want of something.
-pub(super) fn is_bad_sector(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }

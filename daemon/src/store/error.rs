@@ -108,6 +108,11 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     is_full_kind(error.kind())
 }
 
+/// Whether an error of a read says that what is there cannot be had, and not that this is no time to ask.
+pub(super) fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 fn is_full_kind(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

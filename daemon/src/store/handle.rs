@@ -126,6 +126,10 @@ impl Store {
             Fact::Object(info) => drop(objects.insert(info.id, info)),
             Fact::Removed(id) => drop(objects.remove(&id)),
         })?;
+        if let Some(error) = journal.unread() {
+            // What is known is served; to write would be to go by half of what was promised.
+            let _ = health.fail("read all of the journal", error);
+        }
         let segments = Segments::list(Arc::clone(&disk)).map_err(Error::io("list segments"))?;
         let unclean = health.closed().is_none() && !segments.numbers().is_empty();
         let gauge = Arc::new(Gauge::new());

@@ -214,24 +214,30 @@ impl Index {
         Ok((table.into(), found))
     }
 
+    fn table(&self) -> Arc<dyn Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Uses the table; one that fails is given up, and the call done with the new one.
     fn with<T>(&self, call: impl Fn(&dyn Table) -> Result<T, Error>) -> Result<T, Error> {
-        let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
-        let error = match call(table.as_ref()) {
-            Err(error) => error,
-            done => return done,
-        };
+        let table = self.table();
+        match call(table.as_ref()) {
+            Err(error) => call(self.give_up(&table, &error).as_ref()),
+            done => done,
+        }
+    }
+
+    /// Puts a table in memory in the place of one that fails, and wishes for it to be filled.
+    fn give_up(&self, failing: &Arc<dyn Table>, error: &Error) -> Arc<dyn Table> {
         let mut slot = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&slot, &table) {
+        if Arc::ptr_eq(&slot, failing) {
             tracing::error!(%error, "the index fails; it is made anew in memory, and on disk by the next start");
             // First this, so that nobody takes what the new one does not name for missing.
             self.gauge.break_down();
             *slot = Arc::new(Memory::default());
             self.in_memory.store(true, Ordering::Release);
         }
-        let table = Arc::clone(&slot);
-        drop(slot);
-        call(table.as_ref())
+        Arc::clone(&slot)
     }
 
     /// Whether the disk refused it, so that it is in memory until the next start.
@@ -333,8 +339,8 @@ impl Index {
     /// Gives the sum over all pairs.
     pub(super) fn each(&self, mut each: impl FnMut(Key, Entry) -> Result<(), Error>) -> Result<Sum, Error> {
         let (mut sum, mut result) = (Sum::default(), Ok(()));
-        let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
-        table.each(&mut |key, value| {
+        let table = self.table();
+        let seen = table.each(&mut |key, value| {
             if key == OWNER || key == SUM {
                 return true;
             }
@@ -343,7 +349,12 @@ impl Index {
                 result = each(key, entry);
             }
             result.is_ok()
-        })?;
+        });
+        if let Err(error) = seen {
+            // Some pairs have been told of, and others not.
+            self.give_up(&table, &error);
+            return Err(error);
+        }
         result.map(|()| sum)
     }
 

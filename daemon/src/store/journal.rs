@@ -1,7 +1,8 @@
 //! The journal's file: checksummed frames, one behind the other.
 //!
 //! Owns: the bytes of `journal/journal`. Refuses: frames of a later version. Survives a crash: every frame that
-//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others.
+//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others. Where the disk does not
+//! give a part of it, what it says there may still count: then nothing may be written until it can be read.
 //!
 //! Formats to the byte: `docs/storage-format.md`, "Journal".
 
@@ -13,6 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Error;
 use super::disk::{Disk, File};
+use super::error::is_lost;
 use super::object::{MAX_NAME, MAX_PINS, ObjectInfo};
 use super::record::StoreKey;
 use crate::content::{MAX_OBJECT, ObjectId};
@@ -139,6 +141,8 @@ pub(super) struct Journal {
     compacted: u64,
     /// It is not compacted while it is shorter.
     compact_from: u64,
+    /// Why a part of it could not be read.
+    unread: Option<io::Error>,
 }
 
 /// The key at the head of a journal, for a store that lost its FORMAT.
@@ -188,6 +192,19 @@ pub(super) fn read(bytes: &[u8], key: &StoreKey, each: &mut impl FnMut(Fact)) ->
     Ok(end)
 }
 
+/// The frames of a journal and where they are, for tests.
+#[cfg(test)]
+pub(super) fn frames_of(bytes: &[u8], key: &StoreKey) -> Vec<(std::ops::Range<usize>, Fact)> {
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let found = frame(&bytes[at..], key, at as u64);
+        let whole = found.as_ref().map_or(ALIGN, |(_, whole)| *whole);
+        frames.extend(found.map(|(body, whole)| (at..at + whole, Fact::decode(&body).unwrap())));
+        at += whole;
+    }
+    frames
+}
+
 impl Journal {
     /// Opens the journal, tells `each` what it says in order, cuts a torn end off, and makes durable what was
     /// told. Makes an empty one when there is none.
@@ -204,7 +221,7 @@ impl Journal {
             }
             Err(error) => return Err(Error::io("open the journal")(error)),
         };
-        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from };
+        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from, unread: None };
         journal.replay(&mut each)?;
         journal.compacted = journal.end;
         Ok(journal)
@@ -225,15 +242,19 @@ impl Journal {
         let file = write_new(disk.as_ref(), &key, &mut std::iter::empty());
         let (file, end) = file.map_err(Error::io("write the journal"))?;
         install(disk.as_ref()).map_err(Error::io("write the journal"))?;
-        Ok(Self { disk, key, file, end, compacted: end, compact_from })
+        Ok(Self { disk, key, file, end, compacted: end, compact_from, unread: None })
     }
 
     /// Reads all frames. The file is at most a few times the size of the objects' facts, 15 MB for 100,000.
     fn replay(&mut self, each: &mut impl FnMut(Fact)) -> Result<(), Error> {
         let length = self.file.length().map_err(Error::io("read the journal"))?;
         let size = usize::try_from(length).unwrap_or(usize::MAX);
-        let bytes = self.file.read_at(0, size).map_err(Error::io("read the journal"))?;
+        let (bytes, unread) = read_all(self.file.as_ref(), size).map_err(Error::io("read the journal"))?;
         let end = read(&bytes, &self.key, each)?;
+        if unread.is_some() {
+            (self.end, self.unread) = (length, unread);
+            return Ok(());
+        }
         if end == 0 {
             // The first frame is written before the file has its name.
             return Err(Error::Damaged { what: "the journal", why: "it has no entry of this store" });
@@ -244,6 +265,11 @@ impl Journal {
         self.end = end as u64;
         // What was read may not have been durable, and is acted upon from now on.
         self.file.sync().map_err(Error::io("sync the journal"))
+    }
+
+    /// Why a part of it could not be read; then nothing may be written.
+    pub(super) fn unread(&self) -> Option<&io::Error> {
+        self.unread.as_ref()
     }
 
     /// An empty run of frames for the end of the journal.
@@ -299,6 +325,28 @@ impl Journal {
         (self.file, self.end, self.compacted) = (file, end, end);
         Ok(Ok(()))
     }
+}
+
+/// What is read at once where the disk does not give all.
+const BLOCK: usize = 4096;
+
+/// All bytes of the file; zeros where the disk does not give them, and then why not.
+fn read_all(file: &dyn File, size: usize) -> io::Result<(Bytes, Option<io::Error>)> {
+    match file.read_at(0, size) {
+        Ok(bytes) => return Ok((bytes, None)),
+        Err(error) if is_lost(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let (mut all, mut failed) = (BytesMut::with_capacity(size), None);
+    for at in (0..size).step_by(BLOCK) {
+        all.resize(at, 0);
+        match file.read_at(at as u64, BLOCK.min(size - at)) {
+            Ok(bytes) => all.put_slice(&bytes),
+            Err(error) if is_lost(&error) => failed = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((all.freeze(), failed))
 }
 
 /// Bytes of a new journal written at once.

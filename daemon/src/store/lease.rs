@@ -11,7 +11,8 @@ use super::object::{NewObject, ObjectInfo, State};
 use super::record::{Key, Kind, Record};
 use super::space::{self, Promise};
 use super::{Error, Inner, Store, now};
-use crate::content::{Chunk, ChunkId, Manifest, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart};
+use crate::content::{CHUNK_LEN, Chunk, ChunkId, Manifest, ManifestPage, ManifestTop};
+use crate::content::{ObjectId, ParityPage, ParityPart};
 
 /// Chunks of one batch that wait for the disk at once.
 const PUTS: usize = 256;
@@ -99,9 +100,29 @@ impl Lease {
     /// # Errors
     /// [`Error::Quota`], [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`].
     pub async fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.reserve_cost(space::cost_of_data(bytes)).await
+    }
+
+    /// As [`Lease::reserve`], of many objects of these lengths, each with a record of its own. Nothing is no object.
+    ///
+    /// # Errors
+    /// As [`Lease::reserve`].
+    pub async fn reserve_each(&self, lengths: impl IntoIterator<Item = u64>) -> Result<(), Error> {
+        let cost = |length: u64| match u32::try_from(length) {
+            Ok(short) if length <= CHUNK_LEN => space::cost(short, false),
+            _ => space::cost_of_data(length),
+        };
+        let lengths = lengths.into_iter().filter(|length| *length > 0);
+        match lengths.map(cost).fold(0, u64::saturating_add) {
+            0 => Ok(()),
+            cost => self.reserve_cost(cost).await,
+        }
+    }
+
+    async fn reserve_cost(&self, cost: u64) -> Result<(), Error> {
         self.store.health.check()?;
         self.store.whole().await?;
-        let more = self.promise(space::cost_of_data(bytes)).await?;
+        let more = self.promise(cost).await?;
         self.room.lock().unwrap_or_else(PoisonError::into_inner).merge(more);
         Ok(())
     }
@@ -130,6 +151,24 @@ impl Lease {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn hold(&self, id: &ChunkId) -> Result<bool, Error> {
         self.hold_key(Key::data(id)).await
+    }
+
+    /// As [`Lease::hold`], of many, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn hold_all(&self, ids: Vec<ChunkId>) -> Result<Vec<bool>, Error> {
+        let keys: Vec<Key> = ids.iter().map(Key::data).collect();
+        keys.iter().for_each(|key| self.store.catalog.keep(self.id, key));
+        self.store.whole().await?;
+        let store = Arc::clone(&self.store);
+        let look = move || {
+            let there = keys.iter().map(|key| Ok(store.catalog.prove(key)?.is_some()));
+            Ok::<_, Error>((there.collect::<Result<_, Error>>()?, store.appender.ticket()))
+        };
+        let (there, ticket) = self.store.pool.run(look).await?;
+        self.ticket.fetch_max(ticket, Ordering::AcqRel);
+        Ok(there)
     }
 
     /// As [`Lease::hold`], of a parity chunk.

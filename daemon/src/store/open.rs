@@ -32,10 +32,18 @@ pub(super) fn prepare(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, Error> {
 
 /// The store's key: from FORMAT, else from the journal, else, when the store is empty, a new one.
 pub(super) fn key(disk: &dyn Disk) -> Result<StoreKey, Error> {
-    if let Some(key) = format::read(disk)? {
-        return Ok(key);
-    }
-    let key = match journal::rescue_key(disk)? {
+    let rescued = match format::read(disk) {
+        Ok(Some(key)) => return Ok(key),
+        Ok(None) => journal::rescue_key(disk)?,
+        Err(error @ (Error::Damaged { .. } | Error::Io { .. })) => {
+            // What the journal says counts only where it says anything.
+            let Ok(Some(key)) = journal::rescue_key(disk) else { return Err(error) };
+            tracing::error!(%error, "FORMAT is made anew from the journal");
+            Some(key)
+        }
+        Err(error) => return Err(error),
+    };
+    let key = match rescued {
         Some(key) => key,
         None if disk.list(segment::FOLDER.as_ref()).map_err(Error::io("list segments"))?.is_empty() => {
             rand::random()

@@ -25,6 +25,29 @@ impl Store {
         self.look_up(move |store| store.chunk(&chunk)).await
     }
 
+    /// As [`Store::chunk`], of many, in their order.
+    ///
+    /// # Errors
+    /// As [`Store::chunk`].
+    pub async fn chunks(&self, chunks: Vec<ChunkRef>) -> Result<Vec<Option<Chunk>>, Error> {
+        self.inner.whole().await?;
+        self.blocking(move |store| chunks.iter().map(|chunk| store.chunk(chunk)).collect()).await
+    }
+
+    /// The one chunk of an object that has no more, also where only a lease keeps it and the object has not been entered.
+    ///
+    /// # Errors
+    /// As [`Store::chunk`].
+    pub async fn only_chunk(&self, id: &ObjectId) -> Result<Option<Chunk>, Error> {
+        let id = id.only_chunk();
+        self.look_up(move |store| {
+            let entry = store.catalog.find(&Key::data(&id))?;
+            let length = entry.filter(|entry| entry.place == Place::Root).map(|entry| entry.length);
+            length.map_or(Ok(None), |length| store.chunk(&ChunkRef { id, place: Place::Root, length }))
+        })
+        .await
+    }
+
     /// Whether the chunk, data or parity, is here as far as the index knows. Takes microseconds; may read a page
     /// of the index. To build on it use [`super::Lease::hold`].
     #[must_use]
@@ -101,7 +124,7 @@ impl Store {
         self.look_up(move |store| store.parity(&id)).await
     }
 
-    /// All bytes of an object that has at most `limit` of them; `None` where it has more, or something of it is missing.
+    /// All bytes of an object that has at most `limit` of them; `None` where it has more, or something is missing.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Index`].

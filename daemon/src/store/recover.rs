@@ -139,7 +139,12 @@ impl Recovery {
     /// Checks the index, makes it anew if it must, and again whenever its table fails; tells how far it is.
     pub(super) async fn run(mut self, pool: Pool, tasks: Tasks, gauge: Arc<Gauge>) {
         let health = Arc::clone(&self.health);
+        let anew = self.anew();
         let mut done = self.work(&pool, &tasks, &gauge).await;
+        if let Err(Error::Index(_)) = done {
+            // It has been given up, and one in memory has taken its place.
+            done = anew.work(&pool, &tasks, &gauge).await;
+        }
         loop {
             match done {
                 Ok(Some(this)) => self = this,
@@ -157,6 +162,12 @@ impl Recovery {
             }
             done = self.refill(&pool, &tasks, &gauge).await;
         }
+    }
+
+    /// The same start with an index that knows nothing.
+    fn anew(&self) -> Self {
+        let (catalog, health) = (Arc::clone(&self.catalog), Arc::clone(&self.health));
+        Self { catalog, health, is_known: false, twice: Vec::new(), ..*self }
     }
 
     /// The start's part. `None`: stopped on the way.
@@ -315,7 +326,12 @@ impl Recovery {
                 losers.push((key, loser));
             }
         }
-        self.catalog.punch(losers, self.end.segment, &self.health)?;
+        if self.health.check().is_ok() {
+            self.catalog.punch(losers, self.end.segment, &self.health)?;
+        } else if !losers.is_empty() {
+            // Nothing may be written: the next start looks for them again.
+            self.catalog.miss();
+        }
         self.catalog.enter(&[], self.end).map(|_| ())
     }
 }

@@ -15,7 +15,7 @@ use super::handle::{Inner, Store};
 use super::index::Entry;
 use super::lease::parity_part_key;
 use super::object::{ObjectInfo, State};
-use super::record::{Key, Kind};
+use super::record::{Header, Key, Kind};
 use crate::content::{CHUNK_LEN, CODEC_RS8, ObjectId};
 
 /// An unpinned object is kept this long by [`Store::collect`]: an hour.
@@ -287,8 +287,9 @@ impl Inner {
             if referenced.contains(&key.fingerprint()) || self.catalog.is_kept(&key) {
                 return Ok(());
             }
-            let time = || Ok::<_, Error>(self.catalog.header(&entry)?.map_or(0, |header| header.time));
-            if age == 0 || time()?.saturating_add(age) <= now {
+            // One whose header rotted is left to the scrub, which may save it.
+            let is_old = |header: Header| header.time.saturating_add(age) <= now;
+            if age == 0 || self.catalog.readable_header(&entry)?.is_some_and(is_old) {
                 orphans.push((key, entry));
             }
             Ok(())

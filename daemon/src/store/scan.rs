@@ -63,8 +63,9 @@ impl Window {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset >= end {
             // One block after a jump; more when the last window was used up to its end.
-            let size = if offset == end { WINDOW } else { BLOCK_SIZE };
-            self.bytes = file.read_at(offset, size)?;
+            let ahead = if offset == end { file.read_at(offset, WINDOW).ok() } else { None };
+            // Blocks that can be read are not to be missed for one behind them that cannot.
+            self.bytes = ahead.map_or_else(|| file.read_at(offset, BLOCK_SIZE), Ok)?;
             self.start = offset;
         }
         let at = usize::try_from(offset - self.start).unwrap_or(usize::MAX);

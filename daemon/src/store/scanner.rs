@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use super::Error;
-use super::catalog::{Catalog, is_bad_sector};
+use super::catalog::Catalog;
 use super::disk::File;
+use super::error::is_lost;
 use super::index::{Entry, Spot};
 use super::record::{BLOCK, Header, Key, Kind};
 use super::scan::scan;
@@ -147,7 +148,7 @@ fn is_whole(file: &dyn File, header: &Header, offset: u64) -> Result<bool, Error
     }
     match file.read_at(offset + header.payload_at(), header.length as usize) {
         Ok(payload) => Ok(header.proves(payload)),
-        Err(error) if is_bad_sector(&error) => Ok(true),
+        Err(error) if is_lost(&error) => Ok(true),
         Err(error) => Err(Error::io("read a record")(error)),
     }
 }

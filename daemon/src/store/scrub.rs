@@ -13,7 +13,8 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::catalog::{Damage, is_bad_sector};
+use super::catalog::Damage;
+use super::error::is_lost;
 use super::handle::{Inner, Store};
 use super::index::{Entry, Spot};
 use super::object::ObjectInfo;
@@ -328,7 +329,7 @@ fn lost(read: io::Result<Bytes>) -> Result<Option<Bytes>, Error> {
     match read {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if is_bad_sector(&error) => Ok(None),
+        Err(error) if is_lost(&error) => Ok(None),
         Err(error) => Err(Error::io("read a record")(error)),
     }
 }

@@ -6,12 +6,14 @@
 
 mod announce;
 mod mend;
+mod rebuild;
 mod run;
 mod scrub;
 mod used;
 
 pub use announce::{Announcer, Options, Policy, Status};
 pub use mend::Mender;
+pub use rebuild::Rebuilder;
 pub use run::{Broken, Tally};
 pub use scrub::{Event as VerifyEvent, Options as ScrubOptions, Scrubber, Status as ScrubStatus};
 pub use used::keep_used;

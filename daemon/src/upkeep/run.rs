@@ -123,7 +123,7 @@ impl Run {
         let before = std::mem::take(&mut self.lost);
         bad.extend(before.iter().copied());
         (self.broken, self.unnamed) = (Vec::new(), 0);
-        let store = self.mender.store.clone();
+        let store = self.mender.store().clone();
         let begun = Instant::now();
         let mut after = None;
         loop {
@@ -174,10 +174,10 @@ impl Run {
     }
 
     async fn rebuild(&self, info: &ObjectInfo, missing: Vec<RecordName>) -> Result<Vec<RecordName>, Error> {
-        if let Err(error) = self.mender.rebuild(info, &missing).await {
+        if let Err(error) = self.mender.rebuilder.rebuild(info, &missing).await {
             tracing::warn!(object = %info.id, %error, "what this object lacks could not be rebuilt");
         }
-        let lacking = self.mender.store.lacking(vec![info.clone()]).await?;
+        let lacking = self.mender.store().lacking(vec![info.clone()]).await?;
         Ok(lacking.into_iter().flat_map(|(_, missing)| missing).collect())
     }
 

@@ -180,7 +180,7 @@ async fn verify(
     out: &mpsc::Sender<Result<Event, Error>>,
 ) -> Result<(), Error> {
     let _turn = shared.turn.lock().await;
-    let store = &shared.mender.store;
+    let store = shared.mender.store();
     store.recovered().await?;
     let only = match only {
         Some(id) => Some(store.with_contents(id).await?),

@@ -175,12 +175,8 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         notices: mpsc::channel(8).0,
     });
     let quiet = upkeep::Options { policy: upkeep::Policy::None, ..upkeep::Options::default() };
-    let mender = upkeep::Mender {
-        store: store.clone(),
-        pool: pool.clone(),
-        fetcher: fetcher.clone(),
-        key: key.clone(),
-    };
+    let rebuilder = upkeep::Rebuilder { store: store.clone(), pool: pool.clone(), key: key.clone() };
+    let mender = upkeep::Mender { rebuilder, fetcher: fetcher.clone() };
     let never = upkeep::ScrubOptions { every: Duration::ZERO, file: folder.path().join("state/cache/scrub") };
     Node::new(Parts {
         scrubber: upkeep::Scrubber::start(never, mender, tasks),

@@ -7,21 +7,21 @@
 
 mod content;
 mod file;
+mod folder;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::io::Errno;
 
-use super::{Around, Disk, Error, File, Table};
+pub(crate) use content::Rot;
 use content::{Content, Shared};
-use file::Open;
 use table::Model;
 
 /// See the module. Clones are the same disk.
@@ -189,6 +189,26 @@ impl Forgetful {
         content.durable = content.seen.clone();
     }
 
+    /// Lets something rot at a byte of a file. The store is not told.
+    pub(crate) fn rot(&self, path: &Path, at: u64, rot: Rot) {
+        let content = self.inside().seen.get(path).cloned();
+        if let Some(content) = content {
+            content.lock().unwrap().rot(at as usize, rot);
+        }
+    }
+
+    /// What a file holds, whether it can be read or not; empty when it is not there.
+    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+        let content = self.inside().seen.get(path).cloned();
+        content.map_or_else(Vec::new, |content| content.lock().unwrap().seen.bytes.clone())
+    }
+
+    /// The blocks of a file that cannot be read, by number.
+    pub(crate) fn bad_blocks(&self, path: &Path) -> Vec<usize> {
+        let content = self.inside().seen.get(path).cloned();
+        content.map_or_else(Vec::new, |content| content.lock().unwrap().seen.bad())
+    }
+
     /// Names of all files.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.inside().seen.keys().cloned().collect()
@@ -201,11 +221,10 @@ impl Forgetful {
         here.map(|(_, content)| content.lock().unwrap().seen.allocated()).sum()
     }
 
-    /// Bytes of blocks that a range of a file takes.
-    pub(crate) fn allocated_in(&self, path: &str, start: u64, end: u64) -> u64 {
-        let content = Arc::clone(&self.inside().seen[Path::new(path)]);
-        let content = content.lock().unwrap();
-        content.seen.allocated_in(start as usize, end as usize)
+    /// The blocks of 4,096 bytes of a file that are no holes, by number.
+    pub(crate) fn blocks(&self, path: &Path) -> BTreeSet<usize> {
+        let content = self.inside().seen.get(path).cloned();
+        content.map_or_else(BTreeSet::new, |content| content.lock().unwrap().seen.blocks().collect())
     }
 
     /// Does a call, or fails as planned. `act` is done in full, or to the part that a fault leaves of it.
@@ -301,117 +320,5 @@ impl Inside {
             Some(content) => self.seen.insert(path.to_owned(), content),
             None => self.seen.remove(path),
         };
-    }
-}
-
-struct Unlock(Arc<AtomicBool>);
-
-impl Drop for Unlock {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
-
-impl Disk for Forgetful {
-    fn name(&self) -> String {
-        "memory".to_owned()
-    }
-
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        if self.0.locked.swap(true, Ordering::SeqCst) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(Box::new(Unlock(Arc::clone(&self.0.locked))))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let content = self.inside().seen.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(Open { disk: self.clone(), path: path.to_owned(), content }))
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        if self.inside().seen.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let content = self.call(Call::Create, path, |inside, doing| {
-            let content = Shared::default();
-            if doing == Doing::All {
-                inside.set(path, Some(Arc::clone(&content)));
-            }
-            content
-        })?;
-        Ok(Arc::new(Open { disk: self.clone(), path: path.to_owned(), content }))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        if self.inside().dirs.contains(path) {
-            return Ok(());
-        }
-        self.call(Call::CreateDir, path, |inside, doing| {
-            if doing == Doing::All {
-                inside.dirs.insert(path.to_owned());
-            }
-        })
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.call(Call::SyncDir, path, |inside, doing| {
-            if doing != Doing::All {
-                return;
-            }
-            let here = |file: &Path| file.parent() == Some(path);
-            inside.durable.retain(|file, _| !here(file));
-            let seen: Vec<_> = inside.seen.iter().filter(|(file, _)| here(file)).collect();
-            let seen: Vec<_> =
-                seen.into_iter().map(|(file, content)| (file.clone(), content.clone())).collect();
-            inside.durable.extend(seen);
-            inside.history.retain(|(file, _)| !here(file));
-            let dirs: Vec<_> = inside.dirs.iter().filter(|dir| here(dir)).cloned().collect();
-            inside.durable_dirs.extend(dirs);
-        })
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let content = self.inside().seen.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
-        self.call(Call::Rename, to, |inside, doing| {
-            if doing == Doing::All {
-                inside.set(from, None);
-                inside.set(to, Some(content));
-            }
-        })
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        if !self.inside().seen.contains_key(path) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        self.call(Call::Unlink, path, |inside, doing| {
-            if doing == Doing::All {
-                inside.set(path, None);
-            }
-        })
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let inside = self.inside();
-        let here = inside.seen.keys().filter(|file| file.parent() == Some(path));
-        Ok(here.filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect())
-    }
-
-    fn around(&self) -> io::Result<Around> {
-        Ok(Around { mode: 0o700, system: "memory".to_owned(), ..Around::default() })
-    }
-
-    fn free(&self) -> io::Result<u64> {
-        Ok(self.inside().room.unwrap_or(1 << 50))
-    }
-
-    fn table(&self, _: u64) -> Result<Box<dyn Table>, Error> {
-        self.0.table.open()
-    }
-
-    fn discard_table(&self) -> io::Result<()> {
-        self.0.table.discard();
-        Ok(())
     }
 }

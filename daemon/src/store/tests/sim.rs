@@ -1,12 +1,24 @@
 //! The whole store but sled over a disk that forgets, from a seed.
 //!
-//! A life: the store is opened, some calls go on at once, something fails or the power goes at some call, the disk
-//! keeps what the seed says. A model beside it knows what was answered. After each life the store is opened anew and
-//! held to it: what was answered can be read byte for byte, nothing wrong is ever read, what was removed is gone, no
-//! temporary file is left, the index names what the segments hold and nothing else, and starting once more changes
-//! nothing.
+//! A life: the store is opened, some calls go on at once, something fails, something rots, or the power goes at some
+//! call; the disk keeps what the seed says. A model beside it knows what was answered. After each life the store is
+//! opened anew and held to it:
+//!
+//! 1. what was answered can be read byte for byte, but for records in which something rotted;
+//! 2. nothing wrong is ever read;
+//! 3. the index names what the segments hold and nothing else;
+//! 4. no temporary file is left;
+//! 5. the account is what the disk has, and a quota is never passed;
+//! 6. starting once more changes nothing;
+//! 7. what was refused, removed or not answered for is not there;
+//! 8. a start reads the store a bounded number of times.
+//!
+//! What rots is told and found by a scrub, nothing else is; what parity covers comes back.
 
+mod acts;
+mod check;
 mod model;
+mod rot;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +28,9 @@ use world::World;
 
 /// Seeds of a run of the tests.
 const SEEDS: u64 = 10_000;
+
+/// How long a seed may take: they take milliseconds.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -27,7 +42,11 @@ fn run(seed: u64, lie: Option<(Call, &'static str)>) -> Result<(), String> {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).try_init();
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let life = std::panic::AssertUnwindSafe(|| runtime.block_on(World::new(seed, lie).live()));
+    let world = async {
+        let lived = tokio::time::timeout(PATIENCE, World::new(seed, lie).live()).await;
+        lived.unwrap_or_else(|_| Err("it waits for ever".to_owned()))
+    };
+    let life = std::panic::AssertUnwindSafe(|| runtime.block_on(world));
     match std::panic::catch_unwind(life) {
         Ok(result) => result,
         Err(panic) => {

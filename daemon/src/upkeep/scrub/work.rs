@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The background's work. Never ends.
 pub(super) async fn work(shared: &Shared) {
-    let store: Store = shared.mender.store.clone();
+    let store: Store = shared.mender.store().clone();
     if store.recovered().await.is_err() {
         return;
     }

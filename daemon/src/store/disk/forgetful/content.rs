@@ -15,6 +15,8 @@ pub(super) struct Image {
     pub(super) bytes: Vec<u8>,
     /// Blocks that are holes.
     holes: BTreeSet<usize>,
+    /// Blocks that cannot be read until they are written whole, or given back.
+    bad: BTreeSet<usize>,
 }
 
 /// What was done to a file.
@@ -25,12 +27,26 @@ pub(super) enum Op {
     Punch(usize, usize),
 }
 
+/// What becomes of a place on the disk behind everybody's back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rot {
+    /// These bits of a byte flip.
+    Flip(u8),
+    /// The block of 4,096 bytes gives EIO until it is written whole.
+    Unreadable,
+    /// The block can be read again.
+    Heal,
+    /// Someone copied the file and what could not be read became zeros.
+    Lost,
+}
+
 impl Image {
     fn resize(&mut self, length: usize) {
         let (old, new) = (self.bytes.len().div_ceil(BLOCK), length.div_ceil(BLOCK));
         self.bytes.resize(length, 0);
         self.holes.extend(old..new);
         self.holes.split_off(&new);
+        self.bad.split_off(&new);
     }
 
     pub(super) fn apply(&mut self, op: &Op) {
@@ -44,6 +60,7 @@ impl Image {
                 for block in at / BLOCK..end.div_ceil(BLOCK) {
                     self.holes.remove(&block);
                 }
+                self.bad.retain(|block| !(at.div_ceil(BLOCK)..end / BLOCK).contains(block));
             }
             Op::Truncate(length) => self.resize(*length),
             Op::Punch(start, end) => {
@@ -52,8 +69,32 @@ impl Image {
                 self.bytes[start..end].fill(0);
                 let last = if end == self.bytes.len() { end.div_ceil(BLOCK) } else { end / BLOCK };
                 self.holes.extend(start.div_ceil(BLOCK)..last);
+                self.bad.retain(|block| !(start.div_ceil(BLOCK)..last).contains(block));
             }
         }
+    }
+
+    /// How many of `size` bytes at `start` can be read: those before the first bad block.
+    pub(super) fn readable(&self, start: usize, size: usize) -> usize {
+        let bad = self.bad.range(start / BLOCK..(start + size).div_ceil(BLOCK)).next();
+        bad.map_or(size, |block| (block * BLOCK).saturating_sub(start).min(size))
+    }
+
+    /// Whether a write of `size` bytes at `start` changes a part of a bad block, which would have to be read for that.
+    pub(super) fn is_stuck(&self, start: usize, size: usize) -> bool {
+        let end = start + size;
+        let mut touched = self.bad.range(start / BLOCK..end.div_ceil(BLOCK));
+        touched.any(|block| !(start.div_ceil(BLOCK)..end / BLOCK).contains(block))
+    }
+
+    /// Blocks that cannot be read.
+    pub(super) fn bad(&self) -> Vec<usize> {
+        self.bad.iter().copied().collect()
+    }
+
+    /// Blocks that are no holes.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = usize> {
+        (0..self.bytes.len().div_ceil(BLOCK)).filter(|block| !self.holes.contains(block))
     }
 
     pub(super) fn next(&self, offset: u64, hole: bool) -> Option<u64> {
@@ -65,12 +106,6 @@ impl Image {
             at = (at / BLOCK + 1) * BLOCK;
         }
         None
-    }
-
-    /// As [`Image::allocated`], between two multiples of a block.
-    pub(super) fn allocated_in(&self, start: usize, end: usize) -> u64 {
-        let blocks = start / BLOCK..end.min(self.bytes.len().next_multiple_of(BLOCK)) / BLOCK;
-        (blocks.filter(|block| !self.holes.contains(block)).count() * BLOCK) as u64
     }
 
     /// Bytes of blocks that are no holes.
@@ -106,6 +141,24 @@ impl Content {
     pub(super) fn sync(&mut self) {
         for op in self.pending.drain(..) {
             self.durable.apply(&op);
+        }
+    }
+
+    /// Bits of a byte rot, or the block that it is in.
+    pub(super) fn rot(&mut self, at: usize, rot: Rot) {
+        for image in [&mut self.seen, &mut self.durable] {
+            let Some(byte) = image.bytes.get_mut(at) else { continue };
+            match rot {
+                Rot::Flip(bits) => *byte ^= bits,
+                Rot::Unreadable => _ = image.bad.insert(at / BLOCK),
+                Rot::Heal => _ = image.bad.remove(&(at / BLOCK)),
+                Rot::Lost => {
+                    image.bad.remove(&(at / BLOCK));
+                    let (start, end) = (at / BLOCK * BLOCK, (at / BLOCK + 1) * BLOCK);
+                    let end = end.min(image.bytes.len());
+                    image.bytes[start..end].fill(0);
+                }
+            }
         }
     }
 

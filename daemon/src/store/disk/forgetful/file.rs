@@ -39,16 +39,20 @@ impl File for Open {
         self.disk.call(Call::Read, &self.path, |_, doing| {
             self.image(|image| {
                 let start = (offset as usize).min(image.bytes.len());
-                let mut size = (into.capacity() - into.len()).min(image.bytes.len() - start);
+                let wanted = (into.capacity() - into.len()).min(image.bytes.len() - start);
+                let mut size = image.readable(start, wanted);
+                if size < wanted && size == 0 {
+                    return Err(Errno::IO.into());
+                }
                 if doing == Doing::Part && size > 1 {
                     size /= 2;
                 }
                 if !matches!(doing, Doing::Fail(_)) {
                     into.extend_from_slice(&image.bytes[start..start + size]);
                 }
-                size
+                Ok(size)
             })
-        })
+        })?
     }
 
     fn write_once(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -57,15 +61,19 @@ impl File for Open {
         self.disk.call(Call::Write, &self.path, |_, doing| {
             match doing {
                 Doing::All => {}
-                Doing::Nothing => return bytes.len(),
+                Doing::Nothing => return Ok(bytes.len()),
                 // A write that fails may have begun.
                 Doing::Part | Doing::Fail(_) => bytes.truncate(bytes.len().div_ceil(2)),
             }
-            if doing != Doing::Fail(Errno::INTR.raw_os_error()) {
-                self.content.lock().unwrap().apply(Op::Write(offset as usize, bytes.clone()));
+            let mut content = self.content.lock().unwrap();
+            if content.seen.is_stuck(offset as usize, bytes.len()) {
+                return Err(Errno::IO.into());
             }
-            bytes.len()
-        })
+            if doing != Doing::Fail(Errno::INTR.raw_os_error()) {
+                content.apply(Op::Write(offset as usize, bytes.clone()));
+            }
+            Ok(bytes.len())
+        })?
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -1,61 +1,26 @@
-//! `casctl add`: streams files, and standard input, to the daemon.
+//! Adding a file, or standard input.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use casd_proto::v1::add_request::Part;
-use casd_proto::v1::{AddData, AddFinish, AddOptions, AddRequest, AddStart, AddedObject};
+use casd_proto::v1::{AddData, AddFinish, AddRequest, AddStart, AddedObject};
 use casd_proto::{Bytes, Reason};
 use futures::{Stream, StreamExt, stream};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::Session;
+use super::super::Session;
+use super::{announced_json, note, options};
 use crate::args::Add;
 use crate::error::{Exit, Failure};
 use crate::output::Line;
 use crate::output::progress::Progress;
-use crate::output::text::{count, escaped};
+use crate::output::text::escaped;
 use crate::upload::Upload;
 
-/// Files on their way at once: while the daemon makes one durable, others are read. Each has at most 4 MiB in
-/// memory here.
-const AT_ONCE: usize = 8;
-
-/// Adds every path; see [`Add`].
-pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
-    let progress = Progress::new(session.output, None);
-    let results =
-        stream::iter(&args.paths).map(|path| add(session, &args, path, &progress)).buffered(AT_ONCE);
-    let results = results.map(|result| {
-        let (line, note) = result?;
-        if let Some(note) = note {
-            progress.aside(|| session.output.note(&note));
-        }
-        Ok(line)
-    });
-    session.tell_each(results).await
-}
-
-/// Refuses what makes no sense together, and what this version does not have.
-pub(super) fn check(args: &Add) -> Result<(), Failure> {
-    if args.recursive || args.each {
-        return Err(
-            Failure::not_built("directories (-r, --each)").hint("meanwhile: `tar c DIR | casctl add -`")
-        );
-    }
-    let usage = |message: &str| Err(Failure::local(Exit::Usage, "USAGE", message));
-    if args.name.is_some() && args.paths.len() > 1 {
-        return usage("--name names one object; add the files one by one");
-    }
-    if args.paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
-        return usage("standard input (-) can be added only once");
-    }
-    Ok(())
-}
-
 /// Adds one path. Gives its line, and words beside it.
-async fn add(
+pub(super) async fn add(
     session: &Session,
     args: &Add,
     path: &Path,
@@ -64,18 +29,11 @@ async fn add(
     let upload = Upload::open(path)?;
     let name = args.name.clone().or_else(|| upload.name.clone());
     let shown = args.name.clone().unwrap_or_else(|| path.display().to_string());
-    let options = AddOptions {
-        parity: args.parity.clone(),
-        private: args.private.then_some(true),
-        publish: args.publish,
-        pin: None,
-        wait_announced: args.wait_announced,
-    };
     let start = AddStart {
         name: name.clone().unwrap_or_default(),
         length: upload.length,
         expected_id: None,
-        options: Some(options),
+        options: Some(options(args)),
     };
     let failed = Arc::new(OnceLock::new());
     let requests = requests(start, upload.blocks()?, Arc::clone(&failed), progress.adder());
@@ -87,7 +45,8 @@ async fn add(
     let object = answer.map_err(|status| Failure::from(status).about(&shown))?.into_inner().object;
     let object =
         object.ok_or_else(|| Failure::local(Exit::Failed, Reason::Internal.as_str(), "an empty answer"))?;
-    Ok((line(&object, &shown, name.as_deref()), note(&object, &shown)))
+    let words = note(object.created, object.announced.as_ref(), &shown);
+    Ok((line(&object, &shown, name.as_deref()), words))
 }
 
 /// The stream of an add: start, data, finish. A block that could not be read ends it without a finish, so that
@@ -127,26 +86,9 @@ fn line(object: &AddedObject, shown: &str, name: Option<&str>) -> Line {
         "created": object.created,
     });
     if let Some(announced) = &object.announced {
-        json["announced"] = json!({
-            "keys": announced.keys,
-            "receivers": announced.receivers,
-            "messages": announced.messages,
-            "refused": announced.refused,
-        });
+        json["announced"] = announced_json(announced);
     }
     Line { human: format!("{}  {}", object.id, escaped(shown)), bare: object.id.clone(), json }
-}
-
-/// What is worth a word beside the id.
-fn note(object: &AddedObject, shown: &str) -> Option<String> {
-    let mut words = Vec::new();
-    if !object.created {
-        words.push("already stored".to_owned());
-    }
-    if let Some(announced) = &object.announced {
-        words.push(format!("announced at {}", count(announced.receivers, "node")));
-    }
-    (!words.is_empty()).then(|| format!("{shown}: {}", words.join("; ")))
 }
 
 #[cfg(test)]
@@ -160,11 +102,12 @@ mod tests {
         let plain = line(&object, "dir/a\nb", Some("a\nb"));
         assert_eq!((plain.human.as_str(), plain.bare.as_str()), ("ab12  dir/a\\nb", "ab12"));
         assert_eq!(plain.json, json!({ "id": "ab12", "name": "a\nb", "size": 7, "created": true }));
-        assert_eq!(note(&object, "x"), None);
+        assert_eq!(note(true, None, "x"), None);
 
         object.created = false;
         object.announced = Some(Announced { keys: 3, receivers: 1, messages: 2, refused: 0 });
-        assert_eq!(note(&object, "x").as_deref(), Some("x: already stored; announced at 1 node"));
+        let words = note(object.created, object.announced.as_ref(), "x");
+        assert_eq!(words.as_deref(), Some("x: already stored; announced at 1 node"));
         assert_eq!(line(&object, "-", None).json["announced"]["keys"], 3);
         assert!(line(&object, "-", None).json["name"].is_null());
     }

@@ -1,0 +1,97 @@
+//! `casctl add`: streams files, directories and standard input to the daemon.
+
+mod file;
+mod tree;
+
+use std::path::Path;
+
+use casd_proto::v1::{AddOptions, Announced};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use super::Session;
+use crate::args::Add;
+use crate::error::{Exit, Failure};
+use crate::output::progress::Progress;
+use crate::output::text::count;
+
+/// Files on their way at once: while the daemon makes one durable, others are read. Each has at most 4 MiB in
+/// memory here.
+const AT_ONCE: usize = 8;
+
+/// Adds every path; see [`Add`].
+pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
+    let progress = Progress::new(session.output, None);
+    let paths: Vec<(bool, &Path)> =
+        args.paths.iter().map(|path| (args.recursive && is_directory(path), path.as_path())).collect();
+    let mut worst = Exit::Done;
+    for group in paths.chunk_by(|(one, _), (next, _)| one == next) {
+        // One directory at a time: what is printed of its files stands before it and beside nothing else.
+        let at_once = if group[0].0 { 1 } else { AT_ONCE };
+        let (args, progress) = (&args, &progress);
+        let results = stream::iter(group).map(|(is_directory, path)| async move {
+            if *is_directory {
+                tree::add(session, args, path, progress).await
+            } else {
+                file::add(session, args, path, progress).await
+            }
+        });
+        let results = results.buffered(at_once).map(|result| {
+            let (line, note) = result?;
+            if let Some(note) = note {
+                progress.aside(|| session.output.note(&note));
+            }
+            Ok(line)
+        });
+        worst = worst.max(session.tell_each(results).await?);
+    }
+    Ok(worst)
+}
+
+/// Refuses what makes no sense together.
+pub(super) fn check(args: &Add) -> Result<(), Failure> {
+    let usage = |message: &str| Err(Failure::local(Exit::Usage, "USAGE", message));
+    if args.name.is_some() && args.paths.len() > 1 {
+        return usage("--name names one object; add the files one by one");
+    }
+    if args.paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+        return usage("standard input (-) can be added only once");
+    }
+    Ok(())
+}
+
+/// What cannot be looked at is told when it is opened.
+fn is_directory(path: &Path) -> bool {
+    path.as_os_str() != "-" && path.is_dir()
+}
+
+fn options(args: &Add) -> AddOptions {
+    AddOptions {
+        parity: args.parity.clone(),
+        private: args.private.then_some(true),
+        publish: args.publish,
+        pin: None,
+        wait_announced: args.wait_announced,
+    }
+}
+
+fn announced_json(announced: &Announced) -> Value {
+    json!({
+        "keys": announced.keys,
+        "receivers": announced.receivers,
+        "messages": announced.messages,
+        "refused": announced.refused,
+    })
+}
+
+/// What is worth a word beside the id.
+fn note(created: bool, announced: Option<&Announced>, shown: &str) -> Option<String> {
+    let mut words = Vec::new();
+    if !created {
+        words.push("already stored".to_owned());
+    }
+    if let Some(announced) = announced {
+        words.push(format!("announced at {}", count(announced.receivers, "node")));
+    }
+    (!words.is_empty()).then(|| format!("{shown}: {}", words.join("; ")))
+}

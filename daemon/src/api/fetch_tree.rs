@@ -1,0 +1,64 @@
+//! Fetching a directory: the events of its fetch as messages. Bytes are handed on, never copied.
+
+use casd_proto::v1;
+use casd_proto::v1::tree_part::Part;
+use futures::{Stream, StreamExt};
+use tonic::Status;
+
+use super::{Desk, convert, fetch};
+use crate::node::{Caller, FetchedPart, Node, TreeEvent, TreeRequest};
+
+/// Begins a fetch and gives its messages. Dropping them ends it.
+pub(super) async fn fetch_tree(
+    desk: &Desk,
+    caller: Caller,
+    wanted: v1::FetchTreeRequest,
+) -> Result<impl Stream<Item = Result<v1::FetchTreeResponse, Status>> + Send + use<>, Status> {
+    let path = Node::tree_path(&wanted.object)?;
+    let request = TreeRequest {
+        root: path.root,
+        path: path.path,
+        peers: fetch::peers(&wanted.peers)?,
+        pin: wanted.pin.then_some(caller.uid),
+        name: None,
+        stall: fetch::stall(wanted.stall_timeout_ms),
+    };
+    let fetching = desk.node.fetch_tree(request).await?;
+    let events = fetch::until_last(fetching.events, |event| matches!(event, TreeEvent::Finished(_)));
+    let accept_zeros = wanted.accept_zeros;
+    Ok(events.map(move |event| event.map(|event| message(event, accept_zeros))))
+}
+
+fn message(event: TreeEvent, accept_zeros: bool) -> v1::FetchTreeResponse {
+    let mut message = v1::FetchTreeResponse::default();
+    match event {
+        TreeEvent::Started(started) => message.started = Some(convert::tree_started(started)),
+        TreeEvent::Parts(parts) => {
+            message.parts = parts.into_iter().map(|given| part(given, accept_zeros)).collect();
+        }
+        TreeEvent::Progress(progress) => message.progress = Some(convert::progress(progress)),
+        TreeEvent::Finished(summary) => message.finished = Some(convert::finished(summary)),
+    }
+    message
+}
+
+fn part(part: FetchedPart, accept_zeros: bool) -> v1::TreePart {
+    let part = match part {
+        FetchedPart::Enter { name } => Part::Enter(v1::TreeEnter { name }),
+        FetchedPart::Leave => Part::Leave(v1::TreeLeave {}),
+        FetchedPart::File { name, executable, bytes } => {
+            Part::File(v1::TreeFile { name, executable, data: bytes })
+        }
+        FetchedPart::Start { name, executable, length } => {
+            Part::Start(v1::TreeStart { name, executable, length: Some(length) })
+        }
+        FetchedPart::Data(data) => Part::Data(v1::TreeData { data, zeros: 0 }),
+        FetchedPart::Zeros(zeros) if accept_zeros => {
+            Part::Data(v1::TreeData { zeros, ..v1::TreeData::default() })
+        }
+        FetchedPart::Zeros(zeros) => Part::Data(v1::TreeData { data: fetch::zeros(zeros), zeros: 0 }),
+        FetchedPart::End { length } => Part::End(v1::TreeEnd { length }),
+        FetchedPart::Link { name, target } => Part::Link(v1::TreeLink { name, target }),
+    };
+    v1::TreePart { part: Some(part) }
+}

@@ -1,0 +1,93 @@
+//! How a fetch begins and ends: what the object is, room for it, and entering it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::super::crowd::Crowd;
+use super::super::planner::Bits;
+use super::super::shape::{Shape, Wanted};
+use super::super::{Error, Event, Parts, Request, Summary, Terms, learn};
+use super::Job;
+use crate::content::ObjectId;
+use crate::store::{self, Lease, State};
+
+/// Runs one fetch to its end.
+pub(in super::super) async fn run(
+    parts: Arc<Parts>,
+    request: Request,
+    terms: Terms,
+    out: mpsc::Sender<Result<Event, Error>>,
+) -> Result<(), Error> {
+    let started = Instant::now();
+    if request.id == ObjectId::EMPTY {
+        let _ = out.send(Ok(Event::Started { size: 0, name: None })).await;
+        let _ =
+            out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
+        return Ok(());
+    }
+    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
+    terms.seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
+    let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
+    let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
+        Some(shape) => (shape, true),
+        None => (learn::from_peers(&mut crowd, request.id, request.stall, was_whole).await?, false),
+    };
+    terms.check(&request.id, shape.length())?;
+    let entry = terms.entry(learn::entry(&parts, &request, &shape));
+    let wanted = Wanted::of(shape.length(), request.range)?;
+    let _ = out.send(Ok(Event::Started { size: shape.length(), name: entry.name.clone() })).await;
+    let lease =
+        terms.part.as_ref().map_or_else(|| Arc::new(parts.store.lease()), |part| Arc::clone(&part.lease));
+    let is_entered = request.range.is_none() && terms.part.is_none();
+    let local = match terms.part {
+        Some(_) => shape.hold(&lease).await?,
+        None => shape.local(&parts.store),
+    };
+    let absent = shape.absent(&wanted, &local);
+    // What is all here can be read from a disk that takes nothing more.
+    let only_reads = was_whole && is_known && absent == 0;
+    if !only_reads {
+        if terms.part.is_none() {
+            // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
+            lease.reserve(absent).await?;
+        }
+        if let Shape::Many(manifest) = &shape {
+            lease.put_manifest(manifest).await?;
+        }
+        if terms.part.is_none() || matches!(shape, Shape::Many(_)) {
+            lease.partial(entry.clone()).await?;
+        }
+    }
+    let is_pinned = entry.pin.is_some();
+    let mut job =
+        Job::new(Begun { parts, request, terms, shape, wanted, local, crowd, lease, started, was_whole });
+    let summary = job.drive(&out).await?;
+    if is_entered {
+        match job.lease.commit(entry).await {
+            Err(store::Error::ReadOnly { .. }) if only_reads && !is_pinned => {}
+            committed => _ = committed?,
+        }
+        job.notice();
+    }
+    let _ = out.send(Ok(Event::Finished(summary))).await;
+    Ok(())
+}
+
+/// A fetch that knows what its object is.
+pub(super) struct Begun {
+    pub(super) parts: Arc<Parts>,
+    pub(super) request: Request,
+    pub(super) terms: Terms,
+    pub(super) shape: Shape,
+    pub(super) wanted: Wanted,
+    /// The chunks that are here.
+    pub(super) local: Bits,
+    pub(super) crowd: Crowd,
+    /// Keeps what arrives.
+    pub(super) lease: Arc<Lease>,
+    pub(super) started: Instant,
+    /// The object was here whole once: what is missing has rotted.
+    pub(super) was_whole: bool,
+}

@@ -56,8 +56,8 @@ fn giver(network: &str, top: Vec<u8>, pages: Vec<Vec<u8>>) -> (Liar, Arc<AtomicU
     (liar, chunks)
 }
 
-/// The top and the pages of an object of 4 TiB that nobody has: all of it proves itself. All pages are alike but the last,
-/// whose last chunk ends in a leaf that anyone can make up.
+/// The top and the pages of an object of 4 TiB that nobody has: all of it proves itself. All pages are alike but the
+/// last, whose last chunk ends in a leaf that anyone can make up.
 fn four_tib() -> (String, Vec<u8>, Vec<Vec<u8>>) {
     let (leaf, chunk) = ([7; 1024], [9; 32]);
     let join = |left: &[u8; 32], right: &[u8; 32]| merge_subtrees_non_root(left, right, Mode::Hash);

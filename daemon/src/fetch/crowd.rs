@@ -192,8 +192,8 @@ impl Crowd {
         self.parts.links.forget(&peer);
     }
 
-    /// Parity that a peer signed is false: it is remembered of that one, and not of whoever passed it on. One line in the
-    /// log.
+    /// Parity that a peer signed is false: it is remembered of that one, and not of whoever passed it on. One line in
+    /// the log.
     pub(super) fn strike_maker(&self, object: &ObjectId, maker: PeerId) {
         let verdict = self.parts.scores().strike(maker, SystemTime::now());
         tracing::warn!(%object, %maker, ?verdict, "the parity of this object is false; it is not used");

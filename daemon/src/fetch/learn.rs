@@ -46,8 +46,8 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
-/// [`Error::NoHolders`] when nobody has for as long as `stall`; [`Error::Damaged`] instead of what `was_whole` here, for
-/// which nobody need wait long where nobody is there to ask.
+/// [`Error::NoHolders`] when nobody has for as long as `stall`; [`Error::Damaged`] instead of what `was_whole` here,
+/// for which nobody need wait long where nobody is there to ask.
 pub(super) async fn from_peers(
     crowd: &mut Crowd,
     id: ObjectId,

@@ -197,8 +197,8 @@ impl Catalog {
 
     /// Reads a record and has it proved by `prove`. `None`: not there, or damaged, which has been told.
     ///
-    /// A sector that cannot be read is an error the first time; then the record counts as missing, so that it can be
-    /// healed. Other failures (no descriptors left, no memory) say nothing about the record: it stays known.
+    /// A sector that cannot be read is damage as well. Other failures (no descriptors left, no memory) say nothing
+    /// about the record: it stays known.
     pub(super) fn read<T>(
         &self,
         key: &Key,
@@ -228,11 +228,7 @@ impl Catalog {
                     }
                     Ok(proved)
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    self.damaged(key, &entry);
-                    Ok(None)
-                }
-                Err(error) if is_lost(&error) => {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_lost(&error) => {
                     self.damaged(key, &entry);
                     Ok(None)
                 }

@@ -156,6 +156,11 @@ impl Forgetful {
         self.plan(Plan { reads, ..Plan::default() });
     }
 
+    /// Calls since the plan was made that changed something.
+    pub(crate) fn changes(&self) -> u64 {
+        self.inside().changes
+    }
+
     /// Reads since the plan was made.
     pub(crate) fn reads(&self) -> u64 {
         self.inside().reads

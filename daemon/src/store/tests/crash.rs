@@ -251,3 +251,46 @@ async fn without_holes_what_is_left_of_a_segment_is_copied_forward() {
         assert_eq!(store.usage().await.unwrap().stored_bytes, 3 * (3 * (CHUNK as u64 + 4096) + 2 * 4096));
     }
 }
+
+#[tokio::test]
+async fn an_index_that_takes_nothing_more_costs_nothing() {
+    for calls in (0..120).step_by(5) {
+        let disk = Forgetful::default();
+        let store = open_forgetful(&disk);
+        let (kept, _) = add_single(&store, 1, 5000).await;
+        disk.fail_table_after(calls);
+        let (late, id) = add_single(&store, 2, 5000).await;
+        let manifest = add_several(&store, &[3, 4]).await;
+        for store in [store, open_forgetful(&disk.crash())] {
+            for reference in [kept, late] {
+                assert!(store.chunk(&reference).await.unwrap().is_some(), "after {calls} calls");
+            }
+            assert!(store.object(&id).is_some() && is_whole(&store, &manifest).await, "after {calls} calls");
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_that_are_interrupted_or_do_a_part_only_have_no_effect() {
+    use crate::store::disk::forgetful::{Fault, Plan};
+    for fault in [Fault::Short, Fault::Errno(rustix::io::Errno::INTR.raw_os_error())] {
+        for at in 0.. {
+            let disk = Forgetful::default();
+            let (fault, reads) = (Some((at, at + 1, fault)), Some((at, at + 1, fault)));
+            disk.plan(Plan { fault, reads, ..Plan::default() });
+            let store = open_forgetful(&disk);
+            let (reference, _) = add_single(&store, 1, 5000).await;
+            let manifest = add_several(&store, &[2, 3]).await;
+            let removed = add_several(&store, &[4, 5]).await;
+            store.remove(&removed.id(), 1000, false).await.unwrap();
+            assert!(store.chunk(&reference).await.unwrap().is_some() && is_whole(&store, &manifest).await);
+            let calls = disk.changes().max(disk.reads());
+            let store = open_forgetful(&disk.crash());
+            assert!(store.chunk(&reference).await.unwrap().is_some() && is_whole(&store, &manifest).await);
+            assert!(store.object(&removed.id()).is_none() && store.read_only().is_none());
+            if at > calls {
+                break;
+            }
+        }
+    }
+}

@@ -227,6 +227,10 @@ mod tests {
         vec![
             (Reason::NotFound, Error::NotFound(text())),
             (Reason::Ambiguous, Error::Ambiguous { text: text(), ids: vec![id] }),
+            (Reason::IsDirectory, Error::IsDirectory(id)),
+            (Reason::NotDirectory, Error::NotDirectory(text())),
+            (Reason::NotFound, Error::EmptyFile(text())),
+            (Reason::NoSuchPath, Error::NoSuchPath { path: text(), name: text() }),
             (Reason::InvalidId, Error::Id { text: text(), why: IdError::UpperCase }),
             (Reason::InvalidAddress, Error::Address { text: text(), why: why() }),
             (Reason::Unreachable, Error::Unreachable { address: text(), why: why() }),

@@ -45,8 +45,13 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
-/// [`Error::NoHolders`] when nobody has for as long as the request allows.
-pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, stall: Duration) -> Result<Shape, Error> {
+/// [`Error::NoHolders`] when nobody has for as long as `stall`; with `once`, when all who were found have been asked.
+pub(super) async fn from_peers(
+    crowd: &mut Crowd,
+    id: ObjectId,
+    stall: Duration,
+    once: bool,
+) -> Result<Shape, Error> {
     crowd.look_for(*id.as_bytes());
     let deadline = Instant::now() + stall;
     let mut asking = Asking::new();
@@ -56,6 +61,9 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, stall: Duration)
     let mut quiet = false;
     loop {
         let idle = quiet && asking.is_empty();
+        if idle && once {
+            return Err(Error::NoHolders { id, seconds: 0 });
+        }
         tokio::select! {
             arrival = crowd.next(), if !quiet => match arrival {
                 Arrival::Joined(peer) => ask(crowd, peer, id, &mut asking),

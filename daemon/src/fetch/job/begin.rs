@@ -27,11 +27,10 @@ pub(in super::super) async fn run(
             out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
         return Ok(());
     }
-    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
-    terms.seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
+    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
     let shape = match learn::from_store(&parts.store, &request.id).await? {
         Some(shape) => shape,
-        None => learn::from_peers(&mut crowd, request.id, request.stall).await?,
+        None => learn::from_peers(&mut crowd, request.id, request.stall, terms.once).await?,
     };
     terms.check(&request.id, shape.length())?;
     let entry = terms.entry(learn::entry(&parts, &request, &shape));

@@ -298,7 +298,8 @@ impl Supply {
             let verify =
                 |(id, peer, unproven): (ObjectId, PeerNo, Unproven)| (id, peer, unproven.verify().ok());
             let proved: Vec<Proved> = pool.run(move || batch.into_iter().map(verify).collect()).await;
-            lease.put_chunks(proved.iter().filter_map(|(.., chunk)| chunk.clone()).collect()).await?;
+            let chunks = proved.iter().filter_map(|(.., chunk)| chunk.clone()).map(store::Item::Chunk);
+            lease.put_all(chunks.collect()).await?;
             Ok(proved)
         }));
     }

@@ -328,6 +328,38 @@ impl Inner {
         }
     }
 
+    /// Looks for something when the index names every record, again when the index broke meanwhile.
+    pub(super) async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl Fn(&Self) -> Result<Option<T>, Error> + Send + Sync + 'static,
+    ) -> Result<Option<T>, Error> {
+        let call = Arc::new(call);
+        loop {
+            self.whole().await?;
+            let (inner, call, breaks) = (Arc::clone(self), Arc::clone(&call), self.gauge.breaks());
+            let found = self.pool.run(move || call(&inner)).await?;
+            if found.is_some() || self.gauge.breaks() == breaks {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// As [`Inner::look`], of what walks the whole index, which cannot go on with another one.
+    pub(super) async fn walk<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl Fn(&Self) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let call = Arc::new(call);
+        loop {
+            self.whole().await?;
+            let (inner, call, breaks) = (Arc::clone(self), Arc::clone(&call), self.gauge.breaks());
+            match self.pool.run(move || call(&inner)).await {
+                Err(Error::Index(_)) if self.gauge.breaks() != breaks => {}
+                done => return done,
+            }
+        }
+    }
+
     /// An object without its only chunk, or without the top of its manifest, is none.
     pub(super) async fn require_first_record(self: &Arc<Self>, object: &NewObject) -> Result<(), Error> {
         let key = if object.length <= CHUNK_LEN {
@@ -338,9 +370,7 @@ impl Inner {
         if self.catalog.is_fresh(&key) {
             return Ok(());
         }
-        self.whole().await?;
-        let inner = Arc::clone(self);
-        match self.pool.run(move || inner.catalog.find(&key)).await? {
+        match self.look(move |inner| inner.catalog.find(&key)).await? {
             Some(_) => Ok(()),
             None => Err(Error::Invalid("the object's chunk or manifest has not been stored")),
         }

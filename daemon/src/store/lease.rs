@@ -137,12 +137,10 @@ impl Lease {
 
     async fn hold_key(&self, key: Key) -> Result<bool, Error> {
         self.store.catalog.keep(self.id, &key);
-        self.store.whole().await?;
-        let store = Arc::clone(&self.store);
-        let look = move || Ok::<_, Error>((store.catalog.prove(&key)?.is_some(), store.appender.ticket()));
-        let (there, ticket) = self.store.pool.run(look).await?;
-        self.ticket.fetch_max(ticket, Ordering::AcqRel);
-        Ok(there)
+        let look = move |store: &Inner| Ok(store.catalog.prove(&key)?.map(|_| store.appender.ticket()));
+        let ticket = self.store.look(look).await?;
+        self.ticket.fetch_max(ticket.unwrap_or(0), Ordering::AcqRel);
+        Ok(ticket.is_some())
     }
 
     /// Stores something unless it is here, and keeps it while the lease lives. It can be read at once; it is

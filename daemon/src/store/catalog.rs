@@ -79,7 +79,7 @@ impl Fresh {
     }
 }
 
-/// Records up to this length, with their header, are read to see whether they are there.
+/// Records up to this length, with their header, are read before they are built on.
 const SHORT: u64 = 64 << 10;
 
 /// Why a record is found by nobody.
@@ -140,7 +140,7 @@ impl Catalog {
     /// Records of this run that are not yet in the index need no proof.
     pub(super) fn prove(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(entry) = self.find(key)? else { return Ok(None) };
-        if self.is_fresh(key) || self.is_there(key, &entry)? {
+        if self.is_fresh(key) || self.is_sound(key, &entry)? {
             return Ok(Some(entry));
         }
         tracing::warn!(record = ?key, "the index names a record that is not there, or not all of it");
@@ -148,24 +148,38 @@ impl Catalog {
         Ok(None)
     }
 
-    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Only a short
-    /// payload is read: to look for a hole may cost as much as all that follows it in its file is long.
+    /// Whether a record can be built on: a short one is read, since to look for a hole behind it may cost as much as all
+    /// that follows it in its file is long; of others see [`Catalog::is_there`].
+    fn is_sound(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
+        if entry.payload_end() > SHORT {
+            return self.is_there(key, entry);
+        }
+        let Some(header) = self.named_header(key, entry)? else { return Ok(false) };
+        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
+        match self.payload(&segment, entry) {
+            Ok(payload) => Ok(header.proves(payload)),
+            Err(error) if is_lost(&error) => Ok(false),
+            Err(error) => Err(Error::io("read a record")(error)),
+        }
+    }
+
+    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
+    /// payload is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
-        let header = self.readable_header(entry)?;
-        let Some(header) = header.filter(|header| header.key == *key && header.length == entry.length) else {
+        if self.named_header(key, entry)?.is_none() {
             return Ok(false);
-        };
-        if entry.payload_end() <= SHORT {
-            let segment = self.segments.get(entry.spot.segment);
-            return Ok(segment.is_some_and(|segment| {
-                self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload))
-            }));
         }
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
         let offset = u64::from(entry.spot.offset);
         let hole = file.next_hole(offset).map_err(Error::io("look for holes"))?;
         Ok(hole >= offset + entry.payload_end())
+    }
+
+    /// The header where an entry points to, when it is this record's.
+    fn named_header(&self, key: &Key, entry: &Entry) -> Result<Option<Header>, Error> {
+        let header = self.readable_header(entry)?;
+        Ok(header.filter(|header| header.key == *key && header.length == entry.length))
     }
 
     /// Whether a record's payload is what its header says. Reads it.
@@ -213,49 +227,6 @@ impl Catalog {
         key: &Key,
         prove: impl Fn(Bytes, &Entry) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        let load = |segment: &Arc<Segment>, entry: &Entry| Ok(Some(self.payload(segment, entry)?));
-        self.read_by(key, load, prove)
-    }
-
-    /// As [`Catalog::read`], of a record whose header has a digest of its payload: what is not what was written is
-    /// damaged, whatever `prove` would say. It is told whether the header vouches for the bytes: then they are the very
-    /// ones that were proved when they were put.
-    pub(super) fn read_back<T>(
-        &self,
-        key: &Key,
-        prove: impl Fn(Bytes, bool) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        let load = |segment: &Arc<Segment>, entry: &Entry| self.vouched(key, segment, entry);
-        self.read_by(key, load, |(bytes, vouched), _| prove(bytes, vouched))
-    }
-
-    /// A payload that is what its header says, and whether the header is as it was written.
-    fn vouched(
-        &self,
-        key: &Key,
-        segment: &Arc<Segment>,
-        entry: &Entry,
-    ) -> std::io::Result<Option<(Bytes, bool)>> {
-        let (offset, at) = (u64::from(entry.spot.offset), payload_at(entry.length));
-        let size = (entry.length as usize).min(CHUNK) + at as usize;
-        let bytes = self.segments.file(segment)?.read_at(offset, size.max(BLOCK_SIZE))?;
-        let Some(payload) = bytes.len().ge(&size).then(|| bytes.slice(at as usize..size)) else {
-            return Ok(None);
-        };
-        if Header::digest_in(&bytes).is_none_or(|digest| blake3::hash(&payload) != digest) {
-            return Ok(None);
-        }
-        let header = Header::read(&bytes[..BLOCK_SIZE.min(bytes.len())], &self.key, segment.number, offset);
-        let vouched = header.is_some_and(|header| header.key == *key && header.length == entry.length);
-        Ok(Some((payload, vouched)))
-    }
-
-    fn read_by<P, T>(
-        &self,
-        key: &Key,
-        load: impl Fn(&Arc<Segment>, &Entry) -> std::io::Result<Option<P>>,
-        prove: impl Fn(P, &Entry) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
         while let Some(entry) = self.find(key)? {
             let Some(segment) = self.segments.get(entry.spot.segment) else {
                 // Either it was unlinked since, or the file has been lost.
@@ -270,11 +241,11 @@ impl Catalog {
             if self.find(key)? != Some(entry) {
                 continue;
             }
-            let loaded = load(&segment, &entry);
+            let bytes = self.payload(&segment, &entry);
             drop(guard);
-            return match loaded {
-                Ok(loaded) => {
-                    let proved = loaded.and_then(|loaded| prove(loaded, &entry));
+            return match bytes {
+                Ok(bytes) => {
+                    let proved = prove(bytes, &entry);
                     if proved.is_none() {
                         self.damaged(key, &entry);
                     }
@@ -311,42 +282,17 @@ impl Catalog {
         }
     }
 
-    /// What is on disk under the keys of these records, which are durable, besides them: bad records whose place they
-    /// take, and those that were copied forward. Nobody finds these any more; they are to be punched before the new ones
-    /// are entered, since the index can name one only.
-    pub(super) fn replaced(&self, records: &[(Key, Entry)]) -> Result<Vec<(Key, Entry)>, Error> {
-        let (mut last, mut old) = (HashMap::new(), Vec::new());
-        for (key, entry) in records {
-            old.extend(last.insert(*key, *entry).map(|before| (*key, before)));
-        }
-        for (key, entry) in &last {
-            let named = self.index.get(key)?.filter(|named| named.spot != entry.spot);
-            old.extend(named.map(|named| (*key, named)));
-        }
-        let mut fresh = self.fresh();
-        old.retain(|(key, entry)| {
-            // One that is retired is punched by whoever did.
-            fresh.is_there(&(*key, last[key])) && fresh.hidden.get(&entry.spot) != Some(&Hidden::Retired)
-        });
-        for (_, entry) in &old {
-            fresh.hidden.insert(entry.spot, Hidden::Retired);
-        }
-        Ok(old)
-    }
-
-    /// Whether the index names any of these.
-    pub(super) fn is_any_named(&self, records: &[(Key, Entry)]) -> Result<bool, Error> {
-        let mut named = records.iter().map(|(key, entry)| Ok(self.index.get(key)? == Some(*entry)));
-        named.find(|named| !matches!(named, Ok(false))).unwrap_or(Ok(false))
-    }
-
     /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is
-    /// punched.
-    pub(super) fn enter(&self, records: &[(Key, Entry)], checkpoint: Spot) -> Result<(), Error> {
+    /// punched. Gives the bad records whose place they take, for punching.
+    pub(super) fn enter(
+        &self,
+        records: &[(Key, Entry)],
+        checkpoint: Spot,
+    ) -> Result<Vec<(Key, Entry)>, Error> {
         let fresh = self.fresh();
         let there: Vec<_> = records.iter().filter(|record| fresh.is_there(record)).copied().collect();
         drop(fresh);
-        self.index.enter(&there, self.has_all().then_some(checkpoint))?;
+        let mut replaced = self.index.enter(&there, self.has_all().then_some(checkpoint))?;
         let mut fresh = self.fresh();
         // Punched while they were being entered.
         let gone: Vec<_> = there.iter().filter(|record| !fresh.is_there(record)).copied().collect();
@@ -355,11 +301,17 @@ impl Catalog {
                 fresh.written.remove(key);
             }
         }
+        // One that is retired is punched by whoever did.
+        replaced.retain(|(_, entry)| fresh.hidden.get(&entry.spot) != Some(&Hidden::Retired));
+        for (_, entry) in &replaced {
+            fresh.hidden.insert(entry.spot, Hidden::Retired);
+        }
         if fresh.written.is_empty() {
             // A large add leaves a large table.
             fresh.written.shrink_to(1024);
         }
         drop(fresh);
-        self.index.forget(&gone)
+        self.index.forget(&gone)?;
+        Ok(replaced)
     }
 }

@@ -22,8 +22,6 @@ pub(super) struct Found {
     pub(super) twice: Vec<(Key, Entry)>,
     /// Headers whose payloads a crash tore.
     pub(super) torn: Vec<u64>,
-    /// Records whose payloads cannot be read, so that it is not known whether a crash tore them.
-    unproved: Vec<(Key, Entry)>,
     /// Ranges that hold no record.
     pub(super) gaps: Vec<(u64, u64)>,
     /// Blocks that could not be read.
@@ -86,11 +84,6 @@ impl<'a> Scanner<'a> {
         .map_err(Error::io("scan a segment"))?;
         failed.map_or(Ok(()), Err)?;
         self.enter()?;
-        for (key, entry) in std::mem::take(&mut self.found.unproved) {
-            // It is not cut off, and nobody builds on it; the next start proves it.
-            self.catalog.damaged(&key, &entry);
-            self.catalog.miss();
-        }
         let length = file.length().map_err(Error::io("measure a segment"))?;
         if next < self.until.min(length) {
             self.found.gaps.push((next, self.until.min(length)));
@@ -112,16 +105,9 @@ impl<'a> Scanner<'a> {
         } else {
             (offset, offset + header.footprint())
         };
-        let mut is_proved = true;
-        if self.proves && header.key.kind != Kind::Footer {
-            match is_whole(file, header, offset)? {
-                Some(true) => {}
-                Some(false) => {
-                    self.found.torn.push(offset);
-                    return Ok(());
-                }
-                None => is_proved = false,
-            }
+        if self.proves && header.key.kind != Kind::Footer && !is_whole(file, header, offset)? {
+            self.found.torn.push(offset);
+            return Ok(());
         }
         if start > *next {
             self.found.gaps.push((*next, start));
@@ -134,7 +120,6 @@ impl<'a> Scanner<'a> {
         self.found.end = end;
         let spot = Spot { segment: self.number, offset: offset as u32 };
         let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
-        self.found.unproved.extend((!is_proved).then_some((header.key, entry)));
         self.found.seen.push((spot, header.key.fingerprint()));
         let old = self.catalog.index.get(&header.key)?;
         match old {
@@ -156,14 +141,14 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether a record's payload is all there. `None`: the disk does not give it.
-fn is_whole(file: &dyn File, header: &Header, offset: u64) -> Result<Option<bool>, Error> {
+/// Whether a record's payload is all there. One that the disk fails to give is not torn: a sector went bad.
+fn is_whole(file: &dyn File, header: &Header, offset: u64) -> Result<bool, Error> {
     if header.zero {
-        return Ok(Some(true));
+        return Ok(true);
     }
     match file.read_at(offset + header.payload_at(), header.length as usize) {
-        Ok(payload) => Ok(Some(header.proves(payload))),
-        Err(error) if is_lost(&error) => Ok(None),
+        Ok(payload) => Ok(header.proves(payload)),
+        Err(error) if is_lost(&error) => Ok(true),
         Err(error) => Err(Error::io("read a record")(error)),
     }
 }

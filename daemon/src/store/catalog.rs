@@ -148,8 +148,8 @@ impl Catalog {
         Ok(None)
     }
 
-    /// Whether a record can be built on: a short one is read, since to look for a hole behind it may cost as much as all
-    /// that follows it in its file is long; of others see [`Catalog::is_there`].
+    /// Whether a record can be built on: a short one is read, since to look for a hole behind it may cost as much as
+    /// all that follows it in its file is long; of others see [`Catalog::is_there`].
     fn is_sound(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
         if entry.payload_end() > SHORT {
             return self.is_there(key, entry);

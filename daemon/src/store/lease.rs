@@ -195,8 +195,8 @@ impl Lease {
         self.put_record(record).await
     }
 
-    /// As [`Lease::put`], of many small things with one write. All of them are in memory meanwhile: a few MiB are right.
-    /// After an error some may have been stored.
+    /// As [`Lease::put`], of many small things with one write. All of them are in memory meanwhile: a few MiB are
+    /// right. After an error some may have been stored.
     ///
     /// # Errors
     /// As [`Lease::put`].

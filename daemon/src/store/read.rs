@@ -34,7 +34,8 @@ impl Store {
         self.blocking(move |store| chunks.iter().map(|chunk| store.chunk(chunk)).collect()).await
     }
 
-    /// The one chunk of an object that has no more, also where only a lease keeps it and the object has not been entered.
+    /// The one chunk of an object that has no more, also where only a lease keeps it and the object has not been
+    /// entered.
     ///
     /// # Errors
     /// As [`Store::chunk`].

@@ -158,7 +158,7 @@ impl Oracle {
                 assert!(ctl.run(verb).done().ok().stdout == object.bytes(), "{id} of {object:?} by {verb:?}");
                 let stat = ctl.json(&["stat", id]).pop().unwrap();
                 assert_eq!(stat["local_chunks"], stat["chunks"], "{stat}");
-                object.chunks = chunks(&ctl, id);
+                object.chunks = chunks(ctl, id);
             }
         }
         // What has gone for good is not asked for again.

@@ -28,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "page", check: content::fuzzing::page },
     Target { name: "parity_part", check: content::fuzzing::parity_part },
     Target { name: "parity_page", check: content::fuzzing::parity_page },
+    Target { name: "tree", check: content::fuzzing::tree },
     Target { name: "link", check: content::fuzzing::link },
 ];
 

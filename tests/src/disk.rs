@@ -9,6 +9,8 @@ use crate::corpus::MIB;
 #[derive(Debug)]
 pub struct Mounted {
     folder: PathBuf,
+    /// What `mount` was told.
+    how: Vec<String>,
 }
 
 impl Mounted {
@@ -18,12 +20,12 @@ impl Mounted {
         Self::mount(&["-t", "tmpfs", "-o", &format!("size={mib}m"), "none"], folder)
     }
 
-    /// An ext4 in the file `image`.
+    /// An ext4 in the file `image`, which turns read-only at an error.
     #[must_use]
     pub fn ext4(folder: &Path, image: &Path, mib: u64) -> Option<Self> {
         std::fs::File::create(image).unwrap().set_len(mib * MIB).unwrap();
         // No blocks are kept for root, as whom the daemon runs here.
-        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(image).status();
+        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0", "-e", "remount-ro"]).arg(image).status();
         let image = image.to_str().expect("the image's path is text");
         made.is_ok_and(|made| made.success()).then(|| Self::mount(&["-o", "loop", image], folder)).flatten()
     }
@@ -31,7 +33,36 @@ impl Mounted {
     fn mount(args: &[&str], folder: &Path) -> Option<Self> {
         std::fs::create_dir_all(folder).unwrap();
         let done = Command::new("mount").args(args).arg(folder).output();
-        done.is_ok_and(|done| done.status.success()).then(|| Self { folder: folder.to_owned() })
+        let how = args.iter().map(|arg| (*arg).to_owned()).collect();
+        done.is_ok_and(|done| done.status.success()).then(|| Self { folder: folder.to_owned(), how })
+    }
+
+    /// Lets an ext4 meet an error of its own. Whether this machine can.
+    #[must_use]
+    pub fn fail(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let of = |line: &str| {
+            let mut words = line.split(' ');
+            let device = words.next()?.strip_prefix("/dev/")?;
+            (Path::new(words.next()?) == self.folder).then(|| device.to_owned())
+        };
+        let device = mounts.lines().find_map(of).expect("it is mounted");
+        std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").is_ok()
+    }
+
+    /// Mounts it anew, mended. Nothing may use it.
+    #[track_caller]
+    pub fn again(&mut self) {
+        let run = |program: &str, args: &[&str]| {
+            let done = Command::new(program).args(args).output().unwrap();
+            // e2fsck: 1 says that it mended something.
+            assert!(matches!(done.status.code(), Some(0 | 1)), "{program}: {done:?}");
+        };
+        let folder = self.folder.to_str().expect("the folder's path is text");
+        run("umount", &[folder]);
+        let how: Vec<&str> = self.how.iter().map(String::as_str).collect();
+        run("e2fsck", &["-fy", how.last().expect("the image is last")]);
+        run("mount", &[&how[..], &[folder]].concat());
     }
 
     /// Where it is.

@@ -9,6 +9,7 @@
 mod fences;
 mod files;
 mod rooms;
+mod threats;
 mod units;
 
 use std::path::{Path, PathBuf};

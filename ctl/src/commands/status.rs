@@ -71,12 +71,16 @@ fn store_json(store: &StoreUsage) -> Value {
         "reserve_bytes": store.reserve_bytes,
         "partials": store.partials,
         "recovering": store.recovering.map(|at| json!({ "done": at.done, "total": at.total })),
+        "read_only": (!store.read_only.is_empty()).then_some(&store.read_only),
     })
 }
 
 /// What the store's bytes are, a row a question.
 fn store_rows(store: &StoreUsage) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
+    if !store.read_only.is_empty() {
+        rows.push(("read-only", format!("{}; look at the disk, then restart casd", store.read_only)));
+    }
     if let Some(at) = store.recovering {
         let how_far = match at.total {
             0 => "is being checked".to_owned(),

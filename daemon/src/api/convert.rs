@@ -213,7 +213,7 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         reachable: v1::Reachability::Unknown.into(),
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         scrub: None,
-        store: Some(store(&status.usage)),
+        store: Some(store(&status.usage, status.read_only.as_deref())),
     }
 }
 
@@ -276,7 +276,7 @@ pub(super) fn check(check: Check) -> v1::Check {
     v1::Check { name: check.name.to_owned(), level: level.into(), what: check.what, advice: check.advice }
 }
 
-fn store(usage: &Usage) -> v1::StoreUsage {
+fn store(usage: &Usage, read_only: Option<&str>) -> v1::StoreUsage {
     v1::StoreUsage {
         data_bytes: usage.kinds.data,
         parity_bytes: usage.kinds.parity,
@@ -291,5 +291,6 @@ fn store(usage: &Usage) -> v1::StoreUsage {
         recovering: usage
             .recovering
             .map(|(done, total)| v1::Recovering { done: done as u64, total: total as u64 }),
+        read_only: read_only.unwrap_or_default().to_owned(),
     }
 }

@@ -1,15 +1,19 @@
-//! What must hold of any bytes that are read as a top, a page, a parity part, a parity page or a link (see
+//! What must hold of any bytes that are read as a top, a page, a parity part, a parity page, a tree or a link (see
 //! [`crate::fuzzing`]).
 
+use std::path::{Component, Path};
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use libp2p_identity::{Keypair, ed25519};
 
 use super::fold::{self, Level};
+use super::tree::{MAX_LINK_TARGET, MAX_TREE_ENTRIES, Node, Tree, TreeBuilder};
 use super::{
-    CHUNK, CHUNK_LEN, CODEC_RS8, Chunk, ChunkId, Error, Link, MAX_OBJECT, MAX_PAGE_BYTES,
+    CHUNK, CHUNK_LEN, CODEC_RS8, Chunk, ChunkId, Error, Link, MAX_ENTRY_NAME, MAX_OBJECT, MAX_PAGE_BYTES,
     MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, MAX_TOP_BYTES, Manifest, ManifestPage, ManifestTop,
-    ObjectId, PAGE, PAGE_LEN, PARITY_PAGE, ParityClaim, ParityPage, ParityPart, Place, link, parity,
+    ObjectId, PAGE, PAGE_LEN, PARITY_PAGE, ParityClaim, ParityPage, ParityPart, Place, TreePath,
+    check_portable, link, parity,
 };
 
 /// An object that none of these bytes are.
@@ -187,11 +191,38 @@ pub(crate) fn parity_page(encoded: &[u8]) {
     }
 }
 
-/// A link, and the id in it.
+/// A directory's tree.
+pub(crate) fn tree(bytes: &[u8]) {
+    let Ok(tree) = Tree::decode(Bytes::copy_from_slice(bytes)) else { return };
+    assert!(tree.len() <= MAX_TREE_ENTRIES && tree.entries().count() == tree.len());
+    let mut builder = TreeBuilder::default();
+    for entry in tree.entries() {
+        // As a path it is one step down, and nothing else.
+        let mut steps = Path::new(entry.name).components();
+        assert!(matches!(steps.next(), Some(Component::Normal(step)) if step == entry.name), "{entry:?}");
+        assert!(steps.next().is_none() && entry.name.len() <= MAX_ENTRY_NAME, "{entry:?}");
+        assert!(!entry.name.chars().any(|c| c.is_control() || c == '\\'), "{entry:?}");
+        assert!(entry.node.object().is_none_or(|(_, length)| length <= MAX_OBJECT));
+        if let Node::Link { target } = entry.node {
+            assert!((1..=MAX_LINK_TARGET).contains(&target.len()) && !target.contains('\0'));
+        }
+        assert_eq!(tree.find(entry.name), Some(entry));
+        assert!(builder.push(entry).is_ok(), "{entry:?}");
+    }
+    assert!(builder.finish().is_ok_and(|again| again.bytes() == bytes), "it has another form");
+    // It tells more of names, and does not panic.
+    let _ = check_portable(tree.entries().map(|entry| entry.name));
+    assert!(Tree::decode(Bytes::copy_from_slice(&bytes[..bytes.len() - 1])).is_err());
+}
+
+/// A link, the id in it, and a path in a directory.
 pub(crate) fn link(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(id) = text.parse::<ObjectId>() {
         assert_eq!(id.to_string(), text);
+    }
+    if let Some(path) = TreePath::parse(text) {
+        assert_eq!(TreePath::parse(&path.to_string()).as_ref(), Some(&path));
     }
     if let Ok(link) = text.parse::<Link>() {
         let again = link.to_string();

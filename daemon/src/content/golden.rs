@@ -76,10 +76,26 @@ fn a_parity_part_and_its_page() {
 fn a_link() {
     let link = Link {
         id: ObjectId::EMPTY,
-        is_directory: false,
+        is_directory: true,
         name: Some("a b,c=é%.txt".to_owned()),
         peers: vec!["12D3Koo@[::1]:9000".to_owned(), "/ip4/127.0.0.1/tcp/9000".to_owned()],
     };
     let golden = String::from_utf8(is("link", link.to_string().as_bytes())).unwrap();
     assert_eq!(golden.parse(), Ok(link));
+}
+
+#[test]
+fn a_tree() {
+    let id = |fill| ObjectId::from_bytes([fill; 32]);
+    let entries = [
+        Entry { name: "..a", node: Node::File { id: ObjectId::EMPTY, length: 0, executable: false } },
+        Entry { name: "b c", node: Node::Directory { id: id(1), length: 13 } },
+        Entry { name: "run", node: Node::File { id: id(2), length: MAX_OBJECT, executable: true } },
+        Entry { name: "\u{e9}", node: Node::Link { target: "../../etc/passwd" } },
+    ];
+    let mut builder = TreeBuilder::default();
+    entries.iter().rev().for_each(|entry| builder.push(*entry).unwrap());
+    let golden = is("tree", builder.finish().unwrap().bytes());
+    let tree = Tree::decode(golden.into()).unwrap();
+    assert_eq!(tree.entries().collect::<Vec<_>>(), entries);
 }

@@ -208,6 +208,9 @@ mod tests {
             rebuild(&stripe, &[None, Some(long), Some(data[1].clone()), Some(data[2].clone()), None]),
             Err(Error::Shape)
         );
+        let none = vec![Some(Bytes::new()), None, Some(data[1].clone()), Some(data[2].clone()), None];
+        assert_eq!(rebuild(&stripe, &none), Err(Error::Shape));
+        assert_eq!(encode(&stripe, &[data[0].clone(), Bytes::new(), data[2].clone()]), Err(Error::Shape));
     }
 
     proptest! {

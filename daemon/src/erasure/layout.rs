@@ -195,6 +195,7 @@ impl Layout {
 mod tests {
     use super::*;
     use crate::content::CHUNK_LEN;
+    use crate::content::{CODEC_RS8, ChunkId, ObjectId, ParityClaim, ParityPart};
     use proptest::prelude::*;
 
     fn spans(chunks: u64, k: u8, m: u8) -> Vec<(usize, usize)> {
@@ -224,6 +225,25 @@ mod tests {
             assert!(bad.parse::<Geometry>().is_err(), "{bad}");
         }
         assert!("128+64".parse::<Geometry>().is_ok() && "300+4".parse::<Geometry>().is_err());
+    }
+
+    #[test]
+    fn every_k_and_m_is_taken_by_all_or_by_none() {
+        let key = libp2p_identity::Keypair::generate_ed25519();
+        for (k, m) in (0..=255).flat_map(|k| (0..=255).map(move |m| (k, m))) {
+            let fits = (1..=128).contains(&k) && (1..=64).contains(&m);
+            assert_eq!(Geometry::new(k, m).is_ok(), fits, "{k}+{m}");
+            assert_eq!(format!("{k}+{m}").parse::<Geometry>().is_ok(), fits, "{k}+{m}");
+            // What fits is signed, which takes its time.
+            if !fits || (k, m) == (128, 64) || (k % 32, m % 16) == (1, 1) {
+                let object = ObjectId::from_bytes([7; 32]);
+                let claim = ParityClaim { object, length: 2 << 20, codec: CODEC_RS8, k, m, count: 1 };
+                let part = ParityPart::sign(claim, &[ChunkId::from_bytes([1; 32])], &key);
+                assert_eq!(part.is_ok(), fits, "{k}+{m}");
+                let read = part.map(|(part, _)| ParityPart::check(&part.encode()));
+                assert!(read.is_ok_and(|read| read.is_ok()) || !fits, "{k}+{m}");
+            }
+        }
     }
 
     proptest! {

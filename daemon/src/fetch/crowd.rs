@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Parts;
 use super::planner::PeerNo;
+use crate::content::ObjectId;
 use crate::peer::{Host, Key, PeerAddr, PeerId, Provider, Reach};
 use crate::session::Asker;
 
@@ -58,8 +59,8 @@ pub(super) enum Arrival {
 }
 
 impl Crowd {
-    /// A crowd of nobody; the peers that the caller named are dialled at once.
-    pub(super) fn new(parts: Arc<Parts>, hints: &[PeerAddr]) -> Self {
+    /// A crowd of those with whom there are these sessions; the peers that the caller named are dialled at once.
+    pub(super) fn new(parts: Arc<Parts>, hints: &[PeerAddr], seeds: &[Asker]) -> Self {
         let mut crowd = Self {
             parts,
             hints: hints.into(),
@@ -72,6 +73,7 @@ impl Crowd {
             next: 0,
             given: HashMap::new(),
         };
+        seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
         crowd.dial_hints();
         crowd
     }
@@ -95,7 +97,7 @@ impl Crowd {
     }
 
     /// Takes in a peer that there is a session with.
-    pub(super) fn admit(&mut self, asker: Asker) {
+    fn admit(&mut self, asker: Asker) {
         if self.members.len() < self.parts.options.per_fetch && self.seen.insert(asker.peer()) {
             self.join(asker.peer(), asker);
         }
@@ -189,6 +191,13 @@ impl Crowd {
         let verdict = self.parts.scores().strike(peer, SystemTime::now());
         tracing::warn!(%peer, ?verdict, "a peer sent something else than what was asked of it; it is not asked again");
         self.parts.links.forget(&peer);
+    }
+
+    /// Parity that a peer signed is false: it is remembered of that one, and not of whoever passed it on. One line in
+    /// the log.
+    pub(super) fn strike_maker(&self, object: &ObjectId, maker: PeerId) {
+        let verdict = self.parts.scores().strike(maker, SystemTime::now());
+        tracing::warn!(%object, %maker, ?verdict, "the parity of this object is false; it is not used");
     }
 
     /// A member, found as a holder, has nothing of the object. One line in the log.

@@ -23,7 +23,7 @@ use super::shelf::{Order, Shelf};
 use super::{Error, Event, Notice, Parts, Progress, Request, Summary, Terms, learn};
 use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
 use crate::session::{Asker, Have};
-use crate::store::{Lease, State};
+use crate::store::Lease;
 
 pub(super) use begin::run;
 
@@ -80,7 +80,7 @@ struct Job {
 
 impl Job {
     fn new(begun: Begun) -> Self {
-        let Begun { parts, request, terms, shape, wanted, local, crowd, lease, started } = begun;
+        let Begun { parts, request, terms, shape, wanted, local, crowd, lease, started, was_whole } = begun;
         let shelf = Arc::new(Shelf::new(count(&wanted), request.order));
         let mut summary = Summary { size: shape.length(), ..Summary::default() };
         for index in local.ones(wanted.chunks.clone()) {
@@ -89,7 +89,6 @@ impl Job {
             shelf.put(place(&wanted, index), None);
         }
         let here = local.count();
-        let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
         let planner = Planner::new(plan(&parts, &request, &shape, &wanted, local));
         Self {
             planner,

@@ -1,6 +1,6 @@
 //! What an object consists of: from the store, else from a peer that proves it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
 use super::crowd::{Arrival, Crowd};
+use super::job::ALONE;
 use super::planner::PeerNo;
 use super::shape::Shape;
 use super::{Error, Parts, Request};
@@ -40,25 +41,44 @@ enum Told {
     Gone,
 }
 
+/// How long to wait for somebody who proves what an object is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// So long since something was last heard of it.
+    pub(super) stall: Duration,
+    /// It was here whole once: what is missing has rotted ([`Error::Damaged`]), and where nobody is there to ask nobody
+    /// need wait long.
+    pub(super) was_whole: bool,
+    /// No longer than until all who were found have been asked.
+    pub(super) once: bool,
+}
+
 type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
-/// [`Error::NoHolders`] when nobody has for as long as the request allows.
-pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, stall: Duration) -> Result<Shape, Error> {
+/// [`Error::NoHolders`] when nobody has for as long as `patience` allows, or [`Error::Damaged`].
+pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patience) -> Result<Shape, Error> {
+    let Patience { stall, was_whole, .. } = patience;
     crowd.look_for(*id.as_bytes());
-    let deadline = Instant::now() + stall;
+    let heard = Arc::new(Mutex::new(Instant::now()));
     let mut asking = Asking::new();
-    ask_all(crowd, id, &mut asking);
+    ask_all(crowd, id, &heard, &mut asking);
     let mut wait = AGAIN.0;
     let mut again = Instant::now() + wait;
     let mut quiet = false;
     loop {
         let idle = quiet && asking.is_empty();
+        if idle && patience.once {
+            return Err(Error::NoHolders { id, seconds: 0 });
+        }
+        let is_alone = was_whole && idle && crowd.len() == 0;
+        let limit = if is_alone { stall.min(ALONE) } else { stall };
+        let deadline = last(&heard) + limit;
         tokio::select! {
             arrival = crowd.next(), if !quiet => match arrival {
-                Arrival::Joined(peer) => ask(crowd, peer, id, &mut asking),
+                Arrival::Joined(peer) => ask(crowd, peer, id, &heard, &mut asking),
                 Arrival::Quiet => quiet = true,
             },
             Some((peer, told)) = asking.next() => match told {
@@ -73,23 +93,39 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, stall: Duration)
                 quiet = false;
                 crowd.retry();
                 crowd.look_for(*id.as_bytes());
-                ask_all(crowd, id, &mut asking);
+                ask_all(crowd, id, &heard, &mut asking);
             }
             () = tokio::time::sleep_until(deadline.into()) => {
-                return Err(Error::NoHolders { id, seconds: stall.as_secs() });
+                if last(&heard) + limit > deadline {
+                    continue;
+                }
+                return Err(match was_whole {
+                    true => {
+                        let missing = "what says which chunks it has, or the only one".to_owned();
+                        Error::Damaged { id, missing }
+                    }
+                    false => Error::NoHolders { id, seconds: stall.as_secs() },
+                });
             }
         }
     }
 }
 
-fn ask_all(crowd: &Crowd, id: ObjectId, asking: &mut Asking) {
-    crowd.members().for_each(|(peer, _)| ask(crowd, peer, id, asking));
+/// When something came of an object that is being learnt about. A long one has many pages.
+type Heard = Arc<Mutex<Instant>>;
+
+fn last(heard: &Heard) -> Instant {
+    *heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ask(crowd: &Crowd, peer: PeerNo, id: ObjectId, asking: &mut Asking) {
+fn ask_all(crowd: &Crowd, id: ObjectId, heard: &Heard, asking: &mut Asking) {
+    crowd.members().for_each(|(peer, _)| ask(crowd, peer, id, heard, asking));
+}
+
+fn ask(crowd: &Crowd, peer: PeerNo, id: ObjectId, heard: &Heard, asking: &mut Asking) {
     if let Some(member) = crowd.get(peer) {
-        let asker = member.asker.clone();
-        asking.push(Box::pin(async move { (peer, told(shape_of(&asker, &id).await)) }));
+        let (asker, heard) = (member.asker.clone(), Arc::clone(heard));
+        asking.push(Box::pin(async move { (peer, told(shape_of(&asker, &id, &heard).await)) }));
     }
 }
 
@@ -103,7 +139,7 @@ fn told(answer: Result<Option<Shape>, session::Error>) -> Told {
 }
 
 /// Asks one peer for the top and all pages.
-async fn shape_of(asker: &Asker, id: &ObjectId) -> Result<Option<Shape>, session::Error> {
+async fn shape_of(asker: &Asker, id: &ObjectId, heard: &Heard) -> Result<Option<Shape>, session::Error> {
     let Answer::Found(top) = asker.top(id).await? else { return Ok(None) };
     if let Some(shape) = single(&top) {
         return Ok(Some(shape));
@@ -112,6 +148,7 @@ async fn shape_of(asker: &Asker, id: &ObjectId) -> Result<Option<Shape>, session
     for index in 0..top.pages() {
         let Answer::Found(page) = asker.page(&top, index).await? else { return Ok(None) };
         pages.push(page);
+        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
     Ok(Manifest::new(top, pages).map(|manifest| Shape::Many(Arc::new(manifest))))
 }

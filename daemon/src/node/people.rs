@@ -42,8 +42,8 @@ pub struct Status {
     pub peers: u64,
     /// What the store holds.
     pub usage: crate::store::Usage,
-    /// Whether the store has become read-only.
-    pub read_only: bool,
+    /// What made the store read-only, when it has become so.
+    pub read_only: Option<String>,
     /// Since it started.
     pub uptime: Duration,
 }
@@ -127,7 +127,7 @@ impl Node {
             dht: self.parts.neighbours.listen(),
             peers: peers.values().filter(|line| line.dht || line.chunk).count() as u64,
             usage: self.parts.store.usage().await?,
-            read_only: self.parts.store.is_read_only(),
+            read_only: self.parts.store.read_only(),
             uptime: self.about().started.elapsed(),
         })
     }

@@ -79,6 +79,9 @@ impl Fresh {
     }
 }
 
+/// Records up to this length, with their header, are read before they are built on.
+const SHORT: u64 = 64 << 10;
+
 /// Why a record is found by nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hidden {
@@ -137,7 +140,7 @@ impl Catalog {
     /// Records of this run that are not yet in the index need no proof.
     pub(super) fn prove(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(entry) = self.find(key)? else { return Ok(None) };
-        if self.is_fresh(key) || self.is_there(key, &entry)? {
+        if self.is_fresh(key) || self.is_sound(key, &entry)? {
             return Ok(Some(entry));
         }
         tracing::warn!(record = ?key, "the index names a record that is not there, or not all of it");
@@ -145,11 +148,25 @@ impl Catalog {
         Ok(None)
     }
 
+    /// Whether a record can be built on: a short one is read, since to look for a hole behind it may cost as much as
+    /// all that follows it in its file is long; of others see [`Catalog::is_there`].
+    fn is_sound(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
+        if entry.payload_end() > SHORT {
+            return self.is_there(key, entry);
+        }
+        let Some(header) = self.named_header(key, entry)? else { return Ok(false) };
+        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
+        match self.payload(&segment, entry) {
+            Ok(payload) => Ok(header.proves(payload)),
+            Err(error) if is_lost(&error) => Ok(false),
+            Err(error) => Err(Error::io("read a record")(error)),
+        }
+    }
+
     /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
     /// payload is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
-        let header = self.readable_header(entry)?;
-        if header.is_none_or(|header| header.key != *key || header.length != entry.length) {
+        if self.named_header(key, entry)?.is_none() {
             return Ok(false);
         }
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
@@ -157,6 +174,12 @@ impl Catalog {
         let offset = u64::from(entry.spot.offset);
         let hole = file.next_hole(offset).map_err(Error::io("look for holes"))?;
         Ok(hole >= offset + entry.payload_end())
+    }
+
+    /// The header where an entry points to, when it is this record's.
+    fn named_header(&self, key: &Key, entry: &Entry) -> Result<Option<Header>, Error> {
+        let header = self.readable_header(entry)?;
+        Ok(header.filter(|header| header.key == *key && header.length == entry.length))
     }
 
     /// Whether a record's payload is what its header says. Reads it.
@@ -197,8 +220,8 @@ impl Catalog {
 
     /// Reads a record and has it proved by `prove`. `None`: not there, or damaged, which has been told.
     ///
-    /// A sector that cannot be read is an error the first time; then the record counts as missing, so that it can be
-    /// healed. Other failures (no descriptors left, no memory) say nothing about the record: it stays known.
+    /// A sector that cannot be read is damage as well. Other failures (no descriptors left, no memory) say nothing
+    /// about the record: it stays known.
     pub(super) fn read<T>(
         &self,
         key: &Key,
@@ -228,16 +251,11 @@ impl Catalog {
                     }
                     Ok(proved)
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_lost(&error) => {
                     self.damaged(key, &entry);
                     Ok(None)
                 }
-                Err(error) => {
-                    if is_lost(&error) {
-                        self.damaged(key, &entry);
-                    }
-                    Err(Error::io("read a record")(error))
-                }
+                Err(error) => Err(Error::io("read a record")(error)),
             };
         }
         Ok(None)

@@ -95,7 +95,10 @@ fn facts() -> Vec<Fact> {
         state: State::Whole,
         ..full
     };
-    vec![Fact::Key(KEY), Fact::Object(full), Fact::Object(plain), Fact::Removed(removed)]
+    let directory = ObjectInfo { id: ObjectId::from_bytes([3; 32]), tree: true, ..plain.clone() };
+    let part = ObjectInfo { id: ObjectId::from_bytes([4; 32]), part: true, ..plain.clone() };
+    let objects = [full, plain, directory, part].map(Fact::Object);
+    [Fact::Key(KEY)].into_iter().chain(objects).chain([Fact::Removed(removed)]).collect()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::super::shape::{Shape, Wanted};
 use super::super::{Error, Event, Parts, Request, Summary, Terms, learn};
 use super::Job;
 use crate::content::ObjectId;
-use crate::store::Lease;
+use crate::store::{self, Lease, State};
 
 /// Runs one fetch to its end.
 pub(in super::super) async fn run(
@@ -27,11 +27,12 @@ pub(in super::super) async fn run(
             out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
         return Ok(());
     }
-    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
-    terms.seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
-    let shape = match learn::from_store(&parts.store, &request.id).await? {
-        Some(shape) => shape,
-        None => learn::from_peers(&mut crowd, request.id, request.stall).await?,
+    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
+    let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
+    let patience = learn::Patience { stall: request.stall, was_whole, once: terms.once };
+    let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
+        Some(shape) => (shape, true),
+        None => (learn::from_peers(&mut crowd, request.id, patience).await?, false),
     };
     terms.check(&request.id, shape.length())?;
     let entry = terms.entry(learn::entry(&parts, &request, &shape));
@@ -40,24 +41,34 @@ pub(in super::super) async fn run(
     let lease =
         terms.part.as_ref().map_or_else(|| Arc::new(parts.store.lease()), |part| Arc::clone(&part.lease));
     let is_entered = request.range.is_none() && terms.part.is_none();
-    if let Shape::Many(manifest) = &shape {
-        lease.put_manifest(manifest).await?;
+    let local = match terms.part {
+        Some(_) => shape.hold(&lease).await?,
+        None => shape.local(&parts.store),
+    };
+    let absent = shape.absent(&wanted, &local);
+    // What is all here can be read from a disk that takes nothing more.
+    let only_reads = was_whole && is_known && absent == 0;
+    if !only_reads {
+        if terms.part.is_none() {
+            // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
+            lease.reserve(absent).await?;
+        }
+        if let Shape::Many(manifest) = &shape {
+            lease.put_manifest(manifest).await?;
+        }
+        if terms.part.is_none() || matches!(shape, Shape::Many(_)) {
+            lease.partial(entry.clone()).await?;
+        }
     }
-    let local;
-    if terms.part.is_some() {
-        local = shape.hold(&lease).await?;
-    } else {
-        local = shape.local(&parts.store);
-        // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
-        lease.reserve(shape.absent(&wanted, &local)).await?;
-    }
-    if terms.part.is_none() || matches!(shape, Shape::Many(_)) {
-        lease.partial(entry.clone()).await?;
-    }
-    let mut job = Job::new(Begun { parts, request, terms, shape, wanted, local, crowd, lease, started });
+    let is_pinned = entry.pin.is_some();
+    let mut job =
+        Job::new(Begun { parts, request, terms, shape, wanted, local, crowd, lease, started, was_whole });
     let summary = job.drive(&out).await?;
     if is_entered {
-        job.lease.commit(entry).await?;
+        match job.lease.commit(entry).await {
+            Err(store::Error::ReadOnly { .. }) if only_reads && !is_pinned => {}
+            committed => _ = committed?,
+        }
         job.notice();
     }
     let _ = out.send(Ok(Event::Finished(summary))).await;
@@ -77,4 +88,6 @@ pub(super) struct Begun {
     /// Keeps what arrives.
     pub(super) lease: Arc<Lease>,
     pub(super) started: Instant,
+    /// The object was here whole once: what is missing has rotted.
+    pub(super) was_whole: bool,
 }

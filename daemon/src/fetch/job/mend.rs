@@ -67,8 +67,9 @@ impl Job {
                 self.tell(planner::Event::Rebuilt { stripe, chunks: indexes });
             }
             Rebuilt::False => {
-                let maker = self.parity.take().map(|parity| parity.maker());
-                tracing::warn!(object = %self.request.id, maker = ?maker, "the parity of this object is false; it is not used");
+                if let Some(maker) = self.parity.take().map(|parity| parity.maker()) {
+                    self.crowd.strike_maker(&self.request.id, maker);
+                }
                 self.tell(planner::Event::RebuildFailed { stripe });
             }
             Rebuilt::Short => {

@@ -156,6 +156,16 @@ impl Forgetful {
         self.plan(Plan { reads, ..Plan::default() });
     }
 
+    /// Calls since the plan was made that changed something.
+    pub(crate) fn changes(&self) -> u64 {
+        self.inside().changes
+    }
+
+    /// Reads since the plan was made.
+    pub(crate) fn reads(&self) -> u64 {
+        self.inside().reads
+    }
+
     /// Lets the index's table fail after so many calls.
     pub(crate) fn fail_table_after(&self, calls: u64) {
         self.0.table.fail_after(calls);
@@ -197,11 +207,6 @@ impl Forgetful {
     pub(crate) fn bad_blocks(&self, path: &Path) -> Vec<usize> {
         let content = self.inside().seen.get(path).cloned();
         content.map_or_else(Vec::new, |content| content.lock().unwrap().seen.bad())
-    }
-
-    /// How often it has been read since the plan was made.
-    pub(crate) fn reads(&self) -> u64 {
-        self.inside().reads
     }
 
     /// Names of all files.

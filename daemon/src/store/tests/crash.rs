@@ -50,6 +50,11 @@ async fn the_index_may_be_lost_damaged_or_anothers() {
     let (mut manifests, mut usages) = (Vec::new(), Vec::new());
     for (folder, seed) in [(&one, 1), (&two, 50)] {
         let store = open_real(folder.path());
+        store.close().await.unwrap();
+        drop(store);
+        return_lock(folder.path()).await;
+        std::fs::rename(folder.path().join("index"), folder.path().join("index.old")).unwrap();
+        let store = open_real(folder.path());
         manifests.push(add_several(&store, &[seed, seed + 1]).await);
         usages.push(store.usage().await.unwrap().stored_bytes);
         store.close().await.unwrap();
@@ -57,8 +62,27 @@ async fn the_index_may_be_lost_damaged_or_anothers() {
         return_lock(folder.path()).await;
     }
     let index = one.path().join("index");
-    let spoil: [&dyn Fn(); 3] = [
+    let copy_folder = |from: &Path, to: &Path| {
+        let _ = std::fs::remove_dir_all(to);
+        std::fs::create_dir(to).unwrap();
+        for entry in
+            std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
+        {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    let spoil: [&dyn Fn(); 5] = [
         &|| std::fs::remove_dir_all(&index).unwrap(),
+        // As it was before anything was in the store.
+        &|| copy_folder(&one.path().join("index.old"), &index),
+        &|| {
+            for entry in std::fs::read_dir(&index).unwrap().map(Result::unwrap) {
+                if entry.path().is_file() {
+                    let length = entry.metadata().unwrap().len() as usize;
+                    std::fs::write(entry.path(), vec![0; length]).unwrap();
+                }
+            }
+        },
         &|| {
             for entry in std::fs::read_dir(&index).unwrap() {
                 let path = entry.unwrap().path();
@@ -115,7 +139,7 @@ async fn a_failing_disk_makes_the_store_read_only_and_loses_nothing_acknowledged
             assert!(after.object(&object.id).is_some() && after.has(&chunk.id()));
             break;
         };
-        assert!(matches!(error, Error::ReadOnly { .. }) && store.is_read_only(), "{error}");
+        assert!(matches!(error, Error::ReadOnly { .. }) && store.read_only().is_some(), "{error}");
         assert_eq!((store.object(&object.id), after.object(&object.id)), (None, None));
         assert!(matches!(store.lease().reserve(1).await, Err(Error::ReadOnly { .. })));
     }
@@ -225,5 +249,48 @@ async fn without_holes_what_is_left_of_a_segment_is_copied_forward() {
         }
         store.recovered().await.unwrap();
         assert_eq!(store.usage().await.unwrap().stored_bytes, 3 * (3 * (CHUNK as u64 + 4096) + 2 * 4096));
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_takes_nothing_more_costs_nothing() {
+    for calls in (0..120).step_by(5) {
+        let disk = Forgetful::default();
+        let store = open_forgetful(&disk);
+        let (kept, _) = add_single(&store, 1, 5000).await;
+        disk.fail_table_after(calls);
+        let (late, id) = add_single(&store, 2, 5000).await;
+        let manifest = add_several(&store, &[3, 4]).await;
+        for store in [store, open_forgetful(&disk.crash())] {
+            for reference in [kept, late] {
+                assert!(store.chunk(&reference).await.unwrap().is_some(), "after {calls} calls");
+            }
+            assert!(store.object(&id).is_some() && is_whole(&store, &manifest).await, "after {calls} calls");
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_that_are_interrupted_or_do_a_part_only_have_no_effect() {
+    use crate::store::disk::forgetful::{Fault, Plan};
+    for fault in [Fault::Short, Fault::Errno(rustix::io::Errno::INTR.raw_os_error())] {
+        for at in 0.. {
+            let disk = Forgetful::default();
+            let (fault, reads) = (Some((at, at + 1, fault)), Some((at, at + 1, fault)));
+            disk.plan(Plan { fault, reads, ..Plan::default() });
+            let store = open_forgetful(&disk);
+            let (reference, _) = add_single(&store, 1, 5000).await;
+            let manifest = add_several(&store, &[2, 3]).await;
+            let removed = add_several(&store, &[4, 5]).await;
+            store.remove(&removed.id(), 1000, false).await.unwrap();
+            assert!(store.chunk(&reference).await.unwrap().is_some() && is_whole(&store, &manifest).await);
+            let calls = disk.changes().max(disk.reads());
+            let store = open_forgetful(&disk.crash());
+            assert!(store.chunk(&reference).await.unwrap().is_some() && is_whole(&store, &manifest).await);
+            assert!(store.object(&removed.id()).is_none() && store.read_only().is_none());
+            if at > calls {
+                break;
+            }
+        }
     }
 }

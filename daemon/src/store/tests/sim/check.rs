@@ -78,7 +78,7 @@ impl World {
             return Ok(());
         }
         let store = self.open_calmly().await?;
-        if !store.is_read_only() {
+        if store.read_only().is_none() {
             return Err("a part of the journal cannot be read, and it would write".to_owned());
         }
         let unread: BTreeSet<usize> = bad.iter().flat_map(|block| self.framed(&bytes(block))).collect();

@@ -145,7 +145,7 @@ impl World {
         }
         match self.open() {
             Ok(store) => {
-                self.blind = store.is_read_only();
+                self.blind = store.read_only().is_some();
                 for _ in 0..self.rng.random_range(1..6) {
                     self.group(&store, spoils_reads || fails_table).await?;
                     if self.rots {

@@ -28,7 +28,9 @@ impl Store {
         if needed == 0 {
             return Ok(true);
         }
-        if in_vain.is_some_and(|at| at.elapsed() < REST) {
+        // What a lease held meanwhile may go.
+        let leases = self.inner.catalog.leases();
+        if in_vain.is_some_and(|(at, before)| at.elapsed() < REST && before == leases) {
             return Ok(false);
         }
         // As `needed` counts, or one object more than it takes would go for the sake of an entry of the index.
@@ -64,7 +66,7 @@ impl Store {
             freed += cost_of_freed(self.blocking(move |inner| inner.sweep(&gone)).await?);
         }
         freed += self.copy_forward().await;
-        *in_vain = (freed < needed).then(Instant::now);
+        *in_vain = (freed < needed).then(|| (Instant::now(), leases));
         if freed > 0 {
             tracing::info!(freed, needed, "room was made: leftovers and what nobody pinned");
         }

@@ -214,3 +214,32 @@ pub(crate) fn bad(what: &str) -> Failure {
     let message = format!("the daemon sent {what}; nothing was restored");
     Failure::known(Reason::BadTree, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use casd_proto::v1::{TreeEnter, TreeFile, TreeLeave};
+
+    fn part(part: Part) -> TreePart {
+        TreePart { part: Some(part) }
+    }
+
+    fn file(name: String) -> TreePart {
+        part(Part::File(TreeFile { name, ..TreeFile::default() }))
+    }
+
+    /// B36: in one directory; in several there may be more.
+    #[test]
+    fn a_million_and_one_entries_are_too_many() {
+        let mut order = Order::directory(u64::MAX, 0);
+        order.take(part(Part::Enter(TreeEnter { name: "before".into() }))).unwrap();
+        for number in 0..MAX_ENTRIES {
+            order.take(file(number.to_string())).unwrap();
+        }
+        let failure = order.take(file("x".into())).unwrap_err();
+        assert!(failure.to_string().contains("1,048,576 entries"), "{failure}");
+
+        order.take(part(Part::Leave(TreeLeave {}))).unwrap();
+        order.take(file("x".into())).unwrap();
+    }
+}

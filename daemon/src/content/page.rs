@@ -42,11 +42,7 @@ impl ManifestPage {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Unproven`], [`Error::NotZero`].
     pub fn prove(top: &ManifestTop, index: usize, encoded: &[u8]) -> Result<Self, Error> {
-        let page = Self::decode(top.page_chunks(index), encoded)?;
-        let value = top.page_value(index).ok_or(Error::Unproven { what: WHAT })?;
-        if page.fold(top.page_level()) != Some(value) {
-            return Err(Error::Unproven { what: WHAT });
-        }
+        let page = Self::recall(top, index, encoded)?;
         let zeros = Bytes::from_static(&ZEROS);
         for at in page.zeros.iter().enumerate().filter(|(_, zero)| **zero).map(|(at, _)| at) {
             let chunk = (index * PAGE + at) as u64;
@@ -55,6 +51,20 @@ impl ManifestPage {
             if flagged.verify(zeros.slice(..length as usize)).is_err() {
                 return Err(Error::NotZero { index: at });
             }
+        }
+        Ok(page)
+    }
+
+    /// As [`ManifestPage::prove`], of bytes that are known to be the very ones that a page was encoded to: its flags were
+    /// proved when that page was, and are not hashed again. For whoever keeps pages with a digest of his own.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Unproven`].
+    pub fn recall(top: &ManifestTop, index: usize, encoded: &[u8]) -> Result<Self, Error> {
+        let page = Self::decode(top.page_chunks(index), encoded)?;
+        let value = top.page_value(index).ok_or(Error::Unproven { what: WHAT })?;
+        if page.fold(top.page_level()) != Some(value) {
+            return Err(Error::Unproven { what: WHAT });
         }
         Ok(page)
     }

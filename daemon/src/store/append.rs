@@ -385,12 +385,22 @@ impl Writer {
             self.durable.send_modify(|state| state.failed = Some(error.clone()));
             return Err(error);
         }
-        match self.catalog.enter(&records, checkpoint) {
-            Ok(replaced) => drop(self.catalog.punch(replaced, checkpoint.segment, &self.health)),
+        if let Err(error) = self.enter(&records, checkpoint) {
             // They stay readable from memory, and the next start finds them in the segment.
-            Err(error) => tracing::warn!(%error, "records could not be entered in the index"),
+            tracing::warn!(%error, "records could not be entered in the index");
         }
         self.durable.send_modify(|state| state.ticket = ticket);
         Ok(())
+    }
+
+    /// Enters durable records in the index, when what they replace is gone: no crash in between loses sight of either.
+    fn enter(&self, records: &[(Key, Entry)], checkpoint: Spot) -> Result<(), Error> {
+        let replaced = self.catalog.replaced(records)?;
+        drop(self.catalog.punch(replaced.clone(), checkpoint.segment, &self.health));
+        if self.catalog.is_any_named(&replaced)? {
+            // It could not be punched, and is looked for by the next start.
+            self.catalog.miss();
+        }
+        self.catalog.enter(records, checkpoint)
     }
 }

@@ -227,6 +227,46 @@ impl Catalog {
         key: &Key,
         prove: impl Fn(Bytes, &Entry) -> Option<T>,
     ) -> Result<Option<T>, Error> {
+        let load = |segment: &Arc<Segment>, entry: &Entry| self.payload(segment, entry).map(Some);
+        self.read_by(key, load, prove)
+    }
+
+    /// As [`Catalog::read`], of a record whose header has a digest of its payload: what is not what was written is
+    /// damaged, whatever `prove` would say. It is told whether the header vouches for the bytes: then they are the very
+    /// ones that were proved when they were put.
+    pub(super) fn read_back<T>(
+        &self,
+        key: &Key,
+        prove: impl Fn(Bytes, bool) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let load = |segment: &Arc<Segment>, entry: &Entry| self.digested(key, segment, entry);
+        self.read_by(key, load, |(bytes, vouched), _| prove(bytes, vouched))
+    }
+
+    /// A payload that is what the digest in its header says, and whether that header is as it was written.
+    fn digested(
+        &self,
+        key: &Key,
+        segment: &Arc<Segment>,
+        entry: &Entry,
+    ) -> std::io::Result<Option<(Bytes, bool)>> {
+        let offset = u64::from(entry.spot.offset);
+        let block = self.segments.file(segment)?.read_at(offset, BLOCK_SIZE)?;
+        let payload = self.payload(segment, entry)?;
+        if Header::digest_in(&block).is_none_or(|digest| blake3::hash(&payload) != digest) {
+            return Ok(None);
+        }
+        let header = Header::read(&block, &self.key, segment.number, offset);
+        let vouched = header.is_some_and(|header| header.key == *key && header.length == entry.length);
+        Ok(Some((payload, vouched)))
+    }
+
+    fn read_by<P, T>(
+        &self,
+        key: &Key,
+        load: impl Fn(&Arc<Segment>, &Entry) -> std::io::Result<Option<P>>,
+        prove: impl Fn(P, &Entry) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         while let Some(entry) = self.find(key)? {
             let Some(segment) = self.segments.get(entry.spot.segment) else {
                 // Either it was unlinked since, or the file has been lost.
@@ -241,11 +281,11 @@ impl Catalog {
             if self.find(key)? != Some(entry) {
                 continue;
             }
-            let bytes = self.payload(&segment, &entry);
+            let loaded = load(&segment, &entry);
             drop(guard);
-            return match bytes {
-                Ok(bytes) => {
-                    let proved = prove(bytes, &entry);
+            return match loaded {
+                Ok(loaded) => {
+                    let proved = loaded.and_then(|loaded| prove(loaded, &entry));
                     if proved.is_none() {
                         self.damaged(key, &entry);
                     }
@@ -282,17 +322,48 @@ impl Catalog {
         }
     }
 
+    /// What is on disk under the keys of these records, which are durable, besides them: bad records whose place they
+    /// take, and those that were copied forward. Nobody finds these any more; they are to be punched before the new ones
+    /// are entered, since the index can name one only.
+    pub(super) fn replaced(&self, records: &[(Key, Entry)]) -> Result<Vec<(Key, Entry)>, Error> {
+        let fresh = self.fresh();
+        if fresh.hidden.is_empty() && fresh.stuck.is_empty() {
+            // A record is written for one that is hidden, or copied out of a segment in which some are stuck.
+            return Ok(Vec::new());
+        }
+        drop(fresh);
+        let (mut last, mut old) = (HashMap::new(), Vec::new());
+        for (key, entry) in records {
+            old.extend(last.insert(*key, *entry).map(|before| (*key, before)));
+        }
+        for (key, entry) in &last {
+            let named = self.index.get(key)?.filter(|named| named.spot != entry.spot);
+            old.extend(named.map(|named| (*key, named)));
+        }
+        let mut fresh = self.fresh();
+        old.retain(|(key, entry)| {
+            // One that is retired is punched by whoever did.
+            fresh.is_there(&(*key, last[key])) && fresh.hidden.get(&entry.spot) != Some(&Hidden::Retired)
+        });
+        for (_, entry) in &old {
+            fresh.hidden.insert(entry.spot, Hidden::Retired);
+        }
+        Ok(old)
+    }
+
+    /// Whether the index names any of these.
+    pub(super) fn is_any_named(&self, records: &[(Key, Entry)]) -> Result<bool, Error> {
+        let mut named = records.iter().map(|(key, entry)| Ok(self.index.get(key)? == Some(*entry)));
+        named.find(|named| !matches!(named, Ok(false))).unwrap_or(Ok(false))
+    }
+
     /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is
-    /// punched. Gives the bad records whose place they take, for punching.
-    pub(super) fn enter(
-        &self,
-        records: &[(Key, Entry)],
-        checkpoint: Spot,
-    ) -> Result<Vec<(Key, Entry)>, Error> {
+    /// punched.
+    pub(super) fn enter(&self, records: &[(Key, Entry)], checkpoint: Spot) -> Result<(), Error> {
         let fresh = self.fresh();
         let there: Vec<_> = records.iter().filter(|record| fresh.is_there(record)).copied().collect();
         drop(fresh);
-        let mut replaced = self.index.enter(&there, self.has_all().then_some(checkpoint))?;
+        self.index.enter(&there, self.has_all().then_some(checkpoint))?;
         let mut fresh = self.fresh();
         // Punched while they were being entered.
         let gone: Vec<_> = there.iter().filter(|record| !fresh.is_there(record)).copied().collect();
@@ -301,17 +372,11 @@ impl Catalog {
                 fresh.written.remove(key);
             }
         }
-        // One that is retired is punched by whoever did.
-        replaced.retain(|(_, entry)| fresh.hidden.get(&entry.spot) != Some(&Hidden::Retired));
-        for (_, entry) in &replaced {
-            fresh.hidden.insert(entry.spot, Hidden::Retired);
-        }
         if fresh.written.is_empty() {
             // A large add leaves a large table.
             fresh.written.shrink_to(1024);
         }
         drop(fresh);
-        self.index.forget(&gone)?;
-        Ok(replaced)
+        self.index.forget(&gone)
     }
 }

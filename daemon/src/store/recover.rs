@@ -96,19 +96,19 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
 fn mend(file: &dyn File, found: &Found, synced: u64) -> Result<u64, Error> {
     let end = found.end.max(synced);
     for (start, stop) in &found.gaps {
-        if found.unread.iter().any(|at| (start..stop).contains(&at)) {
-            // There may be a record that was acknowledged.
-            continue;
-        }
-        match file.punch(*start, stop - start) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                // Headers that were never acknowledged must not pass for records later.
-                for at in found.torn.iter().filter(|at| (start..stop).contains(at)) {
-                    let mut zeros = [IoSlice::new(&[0; BLOCK_SIZE])];
-                    file.write_at(*at, &mut zeros).map_err(Error::io("clear a torn record"))?;
-                }
-            }
-            punched => punched.map_err(Error::io("punch a torn record"))?,
+        let is_here = |at: &&u64| (start..stop).contains(at);
+        // Where a block cannot be read there may be a record that was acknowledged.
+        let punched = match found.unread.iter().any(|at| is_here(&at)) {
+            true => false,
+            false => match file.punch(*start, stop - start) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => false,
+                punched => punched.map(|()| true).map_err(Error::io("punch a torn record"))?,
+            },
+        };
+        // Headers that were never acknowledged must not pass for records later.
+        for at in found.torn.iter().filter(|at| !punched && is_here(at)) {
+            let mut zeros = [IoSlice::new(&[0; BLOCK_SIZE])];
+            file.write_at(*at, &mut zeros).map_err(Error::io("clear a torn record"))?;
         }
     }
     if file.length().map_err(Error::io("measure a segment"))? > end {
@@ -332,6 +332,6 @@ impl Recovery {
             // Nothing may be written: the next start looks for them again.
             self.catalog.miss();
         }
-        self.catalog.enter(&[], self.end).map(|_| ())
+        self.catalog.enter(&[], self.end)
     }
 }

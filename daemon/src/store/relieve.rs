@@ -34,7 +34,7 @@ impl Store {
             return Ok(false);
         }
         // As `needed` counts, or one object more than it takes would go for the sake of an entry of the index.
-        let mut freed = cost_of_freed(self.blocking(|inner| inner.sweep_orphans(super::now(), 0)).await?.1);
+        let mut freed = cost_of_freed(self.inner.walk(|inner| inner.sweep_orphans(super::now(), 0)).await?.1);
         let unpinned = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
         let cached = self.inner.ledger.select(unpinned);
         // What is in a directory counts for what could be freed, and goes with it.

@@ -22,6 +22,8 @@ pub(super) struct Found {
     pub(super) twice: Vec<(Key, Entry)>,
     /// Headers whose payloads a crash tore.
     pub(super) torn: Vec<u64>,
+    /// Records whose payloads cannot be read, so that it is not known whether a crash tore them.
+    unproved: Vec<(Key, Entry)>,
     /// Ranges that hold no record.
     pub(super) gaps: Vec<(u64, u64)>,
     /// Blocks that could not be read.
@@ -84,6 +86,13 @@ impl<'a> Scanner<'a> {
         .map_err(Error::io("scan a segment"))?;
         failed.map_or(Ok(()), Err)?;
         self.enter()?;
+        for (key, entry) in std::mem::take(&mut self.found.unproved) {
+            // It is not cut off, and nobody builds on it; the next start proves it.
+            self.catalog.miss();
+            if self.catalog.index.get(&key)? == Some(entry) {
+                self.catalog.damaged(&key, &entry);
+            }
+        }
         let length = file.length().map_err(Error::io("measure a segment"))?;
         if next < self.until.min(length) {
             self.found.gaps.push((next, self.until.min(length)));
@@ -105,9 +114,16 @@ impl<'a> Scanner<'a> {
         } else {
             (offset, offset + header.footprint())
         };
-        if self.proves && header.key.kind != Kind::Footer && !is_whole(file, header, offset)? {
-            self.found.torn.push(offset);
-            return Ok(());
+        let mut is_proved = true;
+        if self.proves && header.key.kind != Kind::Footer {
+            match is_whole(file, header, offset)? {
+                Some(true) => {}
+                Some(false) => {
+                    self.found.torn.push(offset);
+                    return Ok(());
+                }
+                None => is_proved = false,
+            }
         }
         if start > *next {
             self.found.gaps.push((*next, start));
@@ -120,6 +136,7 @@ impl<'a> Scanner<'a> {
         self.found.end = end;
         let spot = Spot { segment: self.number, offset: offset as u32 };
         let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
+        self.found.unproved.extend((!is_proved).then_some((header.key, entry)));
         self.found.seen.push((spot, header.key.fingerprint()));
         let old = self.catalog.index.get(&header.key)?;
         match old {
@@ -141,14 +158,14 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether a record's payload is all there. One that the disk fails to give is not torn: a sector went bad.
-fn is_whole(file: &dyn File, header: &Header, offset: u64) -> Result<bool, Error> {
+/// Whether a record's payload is all there. `None`: the disk does not give it.
+fn is_whole(file: &dyn File, header: &Header, offset: u64) -> Result<Option<bool>, Error> {
     if header.zero {
-        return Ok(true);
+        return Ok(Some(true));
     }
     match file.read_at(offset + header.payload_at(), header.length as usize) {
-        Ok(payload) => Ok(header.proves(payload)),
-        Err(error) if is_lost(&error) => Ok(true),
+        Ok(payload) => Ok(Some(header.proves(payload))),
+        Err(error) if is_lost(&error) => Ok(None),
         Err(error) => Err(Error::io("read a record")(error)),
     }
 }

@@ -167,7 +167,7 @@ impl Scrub {
         self.store.inner.whole().await?;
         while self.queue.is_empty() {
             let Some(from) = self.next else { return Ok(None) };
-            let listed = self.store.blocking(move |inner| inner.list_segment(from)).await?;
+            let listed = self.store.inner.walk(move |inner| inner.list_segment(from)).await?;
             (self.queue, self.next) = (listed.0.into(), listed.1);
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);

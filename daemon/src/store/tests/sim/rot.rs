@@ -150,7 +150,8 @@ impl World {
         self.scars.insert((path.to_owned(), (at / BLOCK) as usize));
         for record in self.records().iter().filter(|record| record.path == path && record.is_hit(&rotten)) {
             self.say(|| format!("  in a record: {record:?}"));
-            self.rotten.insert(record.header.key);
+            let lost = if how == Rot::Unreadable { &mut self.unreadable } else { &mut self.rotten };
+            lost.insert(record.header.key);
             self.scars.extend(record.blocks());
         }
         self.say(|| format!("  rot at {at} of {}: {how:?}", path.display()));
@@ -233,6 +234,24 @@ impl World {
         self.disk.rot(Path::new(name), at as u64, how);
     }
 
+    /// All blocks of the segments can be read again: what was in them is as it was.
+    pub(super) fn heal(&mut self) {
+        self.say(|| "  what could not be read can be".to_owned());
+        let known: BTreeSet<_> = self.records().iter().flat_map(Found::blocks).collect();
+        for path in self.disk.files().into_iter().filter(|path| path.starts_with("segments")) {
+            let bad = self.disk.bad_blocks(&path);
+            if !bad.is_empty() {
+                // What a crash tore beside it has been left.
+                let blocks = self.disk.blocks(&path).into_iter().map(|block| (path.clone(), block));
+                self.scars.extend(blocks.filter(|block| !known.contains(block)));
+            }
+            for block in bad {
+                self.disk.rot(&path, block as u64 * BLOCK, Rot::Heal);
+            }
+        }
+        self.unreadable.clear();
+    }
+
     fn is_bad(&self, name: &str) -> bool {
         !self.disk.bad_blocks(Path::new(name)).is_empty()
     }
@@ -252,8 +271,14 @@ impl World {
         !unreadable && record.header.proves(payload)
     }
 
-    /// Whether this is one of the things' records.
+    /// Whether something has happened to a record.
     pub(super) fn is_rotten(&self, key: &Key) -> bool {
-        self.rotten.contains(key)
+        self.rotten.contains(key) || self.unreadable.contains(key)
+    }
+
+    /// A record has been stored anew.
+    pub(super) fn renew(&mut self, key: &Key) {
+        self.rotten.remove(key);
+        self.unreadable.remove(key);
     }
 }

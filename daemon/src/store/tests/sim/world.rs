@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) rots: bool,
     /// Records that something rotted in: they may be missing.
     pub(super) rotten: BTreeSet<Key>,
+    /// Records that cannot be read, until they can.
+    pub(super) unreadable: BTreeSet<Key>,
     /// Blocks in which something rotted: what is there may be known to nobody.
     pub(super) scars: BTreeSet<(PathBuf, usize)>,
     /// Records that an add or a fetch that did not end has left, durably.
@@ -66,6 +68,7 @@ impl World {
             solid,
             rots: lie.is_none() && rng.random_ratio(1, 4),
             rotten: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             scars: BTreeSet::new(),
             kept: BTreeSet::new(),
             format: Vec::new(),
@@ -83,6 +86,10 @@ impl World {
                 self.rot(false);
             }
             self.check().await?;
+            if self.rots && self.rng.random_ratio(1, 3) {
+                self.heal();
+                self.check().await?;
+            }
         }
         Ok(())
     }
@@ -215,9 +222,7 @@ impl World {
     /// Enters an answer in the model.
     fn note(&mut self, thing: usize, act: Act, done: &Done, spoils_reads: bool) -> Result<(), String> {
         if done.durable {
-            done.new.iter().for_each(|key| _ = self.rotten.remove(key));
-            // Without an object nothing but its age keeps it.
-            self.kept.extend(done.held.iter());
+            done.new.iter().for_each(|key| self.renew(key));
         }
         if matches!(act, Act::Remove(..)) || done.committed {
             THINGS[thing].needs(true).for_each(|key| _ = self.kept.remove(key));
@@ -239,6 +244,10 @@ impl World {
             _ => {}
         }
         truth.unsure |= !done.is_sure();
+        if done.durable && !truth.unsure && !truth.there.as_ref().is_some_and(|there| there.whole) {
+            // Without a whole object nothing but its age keeps it.
+            self.kept.extend(done.held.iter());
+        }
         if let Err(error) = &done.result
             && self.calm
             && !error.is_no_space()
@@ -270,8 +279,7 @@ impl World {
                 let must = sure.filter(|there| !(spoils_reads || self.evicts && there.may_go()));
                 let Some(there) = must else { return Ok(()) };
                 let mut needs = THINGS[thing].needs(there.parity);
-                if let Some(key) = needs.find(|key| absent.contains_key(*key) && !self.rotten.contains(*key))
-                {
+                if let Some(key) = needs.find(|key| absent.contains_key(*key) && !self.is_rotten(key)) {
                     return Err(format!("{key:?} of {thing} cannot be read: {:?}", absent[key]));
                 }
             }

@@ -148,7 +148,7 @@ impl Node {
         Self { _folder: Some(folder), ..Self::open(web, number, disk, store, options) }
     }
 
-    fn on(web: &Web, number: u16, disk: Arc<dyn Disk>) -> Self {
+    pub(super) fn on(web: &Web, number: u16, disk: Arc<dyn Disk>) -> Self {
         let store = store::Options { reserve: 0, ..store::Options::default() };
         Self::open(web, number, disk, &store, Options::default())
     }

@@ -243,6 +243,18 @@ impl Lease {
         Ok(puts)
     }
 
+    /// As [`Lease::hold`], of a manifest's top and all its pages.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub async fn hold_manifest(&self, manifest: &Manifest) -> Result<bool, Error> {
+        let top = manifest.top();
+        let pages = (0..top.pages()).filter_map(|index| top.page_value(index));
+        let pages = pages.map(|id| Key { kind: Kind::Page, id });
+        let keys = pages.chain([Key { kind: Kind::Top, id: *top.id().as_bytes() }]).collect();
+        Ok(self.hold_keys(keys).await?.into_iter().all(|there| there))
+    }
+
     /// Puts a manifest's top and all its pages.
     ///
     /// # Errors

@@ -47,7 +47,11 @@ pub(in super::super) async fn run(
     };
     let absent = shape.absent(&wanted, &local);
     // What is all here can be read from a disk that takes nothing more.
-    let only_reads = was_whole && is_known && absent == 0;
+    let mut only_reads = was_whole && is_known && absent == 0;
+    if let (Some(part), Shape::Many(manifest)) = (&terms.part, &shape) {
+        // The directory is entered later: until then its list of chunks must not go.
+        only_reads &= part.lease.hold_manifest(manifest).await?;
+    }
     if !only_reads {
         if terms.part.is_none() {
             // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.

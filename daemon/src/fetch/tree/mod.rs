@@ -37,7 +37,7 @@ use super::{Error, Fetcher, Notice, Order, Parts, Request, Summary, Terms, learn
 use crate::content::{ObjectId, Tree};
 use crate::peer::{PeerAddr, PeerId};
 use crate::session::Asker;
-use crate::store::{Lease, NewObject, ObjectInfo, State};
+use crate::store::{Error as Refusal, Lease, NewObject, ObjectInfo, State};
 use crate::support::unix_now;
 use delivery::Delivery;
 use holders::Holders;
@@ -201,11 +201,12 @@ async fn directory(
     let outline = trees::outline(&mut supply, errand, (id, tree.clone())).await?;
     let totals = outline.totals()?;
     let here = prepare(errand, &outline).await?;
-    let known = store.object(&id).and_then(|info| info.name);
+    let known = store.object(&id);
+    let was_whole = known.as_ref().is_some_and(|info| info.tree && info.state == State::Whole);
     let started = TreeStarted {
         id,
         is_directory: true,
-        name: name.clone().or(known),
+        name: name.clone().or(known.and_then(|info| info.name)),
         size: totals.size,
         entries: totals.entries,
     };
@@ -213,7 +214,11 @@ async fn directory(
     let given = Delivery::new(errand, &mut supply, &outline, tree, here).run(out).await?;
     let Some(summary) = given else { return Ok(()) };
     let root = NewObject { name, pin, private: errand.private, ..NewObject::new(id, length, unix_now()) };
-    enter(errand, outline, root).await?;
+    match enter(errand, outline, root).await {
+        // What is all here can be read from a disk that takes nothing more.
+        Err(Error::Store(Refusal::ReadOnly { .. })) if was_whole && pin.is_none() => {}
+        entered => entered?,
+    }
     let took = errand.started.elapsed();
     let _ = out.send(Ok(TreeEvent::Finished(Summary { size: totals.size, took, ..summary }))).await;
     Ok(())

@@ -47,7 +47,7 @@ const BATCH: usize = 4 << 20;
 /// Objects that are fetched on their own at once.
 const RESCUES: usize = 8;
 
-/// Objects in the queue that are looked at for a peer that has room, when the first ones cannot be asked of it.
+/// Objects that are looked at for one that can be asked for, or fetched, when the first ones cannot.
 const LOOK: usize = 256;
 
 /// Why no more can be given.
@@ -144,6 +144,9 @@ impl Supply {
 
     /// Wants an object of 1 byte to 1 MiB. `is_here`: it is in the store, where the lease holds it.
     pub(super) fn want(&mut self, id: ObjectId, length: u32, is_here: bool) {
+        if self.open.contains_key(&id) {
+            return;
+        }
         let open = Open {
             length,
             asked: None,
@@ -152,9 +155,7 @@ impl Supply {
             rescue_at: Instant::now(),
             rest: AGAIN.0,
         };
-        if self.open.insert(id, open).is_some() {
-            return;
-        }
+        self.open.insert(id, open);
         if is_here {
             self.to_read.push_back(id);
         } else {
@@ -222,7 +223,7 @@ impl Supply {
             self.prove();
         }
         let now = Instant::now();
-        for _ in 0..self.parked.len() {
+        for _ in 0..self.parked.len().min(LOOK) {
             if !self.holders.is_quiet() || self.rescues.len() >= RESCUES {
                 break;
             }

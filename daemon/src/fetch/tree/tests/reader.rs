@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::store::forgetful::{Fault, Forgetful, Plan};
 
 /// A node that may have only so many bytes on their way.
 fn narrow(web: &Web, number: u16, in_flight: u64) -> Node {
@@ -139,4 +140,23 @@ async fn what_has_rotted_here_is_asked_for_and_told_when_nobody_has_it() {
     let got = taker.take(root, &[&giver]).await.unwrap();
     assert!(got.is(&folder) && got.received() == 3000);
     assert!(taker.take(root, &[]).await.unwrap().summary.peers.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_here_whole_comes_from_a_disk_that_takes_nothing_more() {
+    let (web, disk) = (Web::default(), Forgetful::default());
+    let node = Node::on(&web, 1, std::sync::Arc::new(disk.clone()));
+    let folder = mixed();
+    let root = node.add_folder(&folder, TreeOptions::default()).await;
+    node.store.recovered().await.unwrap();
+    let failing = Fault::Errno(rustix::io::Errno::IO.raw_os_error());
+    disk.plan(Plan { fault: Some((0, u64::MAX, failing)), ..Plan::default() });
+    let chunk = Chunk::compute(Place::Root, bytes(9, 100).into()).unwrap();
+    assert!(node.store.lease().put(Item::Chunk(chunk)).await.is_err());
+    assert!(node.store.read_only().is_some());
+    assert!(node.take(root, &[]).await.unwrap().is(&folder));
+    // A pin is a promise, which could not be kept.
+    let pinned = TreeRequest { pin: Some(7), ..request(root, &[]) };
+    let error = collect(node.fetcher.fetch_tree(pinned).events).await.err().unwrap();
+    assert!(matches!(error, Error::Store(store::Error::ReadOnly { .. })), "{error}");
 }

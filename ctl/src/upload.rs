@@ -1,12 +1,13 @@
 //! Reading what is to be added: which paths are files, and their bytes in blocks, read ahead on a thread of
 //! their own. A file that changes while it is read is an error, not another object.
 
+use std::collections::VecDeque;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, stdin};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use casd_proto::{Bytes, MAX_DATA_BYTES};
+use casd_proto::{Bytes, BytesMut, MAX_DATA_BYTES};
 use tokio::sync::mpsc;
 
 use crate::error::{Exit, Failure};
@@ -136,17 +137,30 @@ type Block = Result<Bytes, Failure>;
 /// Reads to the end, at most one byte past `expected`, and says how many bytes there were. Ends early when
 /// nobody wants them any more.
 fn read_all(mut from: impl Read, expected: Option<u64>, send: &mpsc::Sender<Block>) -> io::Result<u64> {
-    let mut count = 0;
+    let (mut count, mut sent) = (0, VecDeque::new());
     loop {
-        let mut block = vec![0; MAX_DATA_BYTES];
+        let mut block = empty_block(&mut sent);
         let filled = fill(&mut from, &mut block)?;
         block.truncate(filled);
         count += filled as u64;
         let more = filled == MAX_DATA_BYTES && expected.is_none_or(|expected| count <= expected);
-        if filled > 0 && send.blocking_send(Ok(Bytes::from(block))).is_err() || !more {
+        let block = block.freeze();
+        sent.push_back(block.clone());
+        if filled > 0 && send.blocking_send(Ok(block)).is_err() || !more {
             return Ok(count);
         }
     }
+}
+
+/// A block to read into: one that was sent and that nobody has any more, or a new one. New memory for every MiB would
+/// cost as much as reading it.
+fn empty_block(sent: &mut VecDeque<Bytes>) -> BytesMut {
+    match sent.pop_front().map(Bytes::try_into_mut) {
+        Some(Ok(block)) => return block,
+        Some(Err(held)) => sent.push_front(held),
+        None => {}
+    }
+    BytesMut::zeroed(MAX_DATA_BYTES)
 }
 
 /// Reads until `block` is full or the end is there.

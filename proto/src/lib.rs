@@ -8,7 +8,7 @@
 pub mod client;
 mod reason;
 
-pub use prost::bytes::Bytes;
+pub use prost::bytes::{Bytes, BytesMut};
 pub use reason::{Failure, Reason};
 
 /// What is generated from `casd/v1/*.proto`: messages, clients and servers.
@@ -36,9 +36,9 @@ pub const MAX_BATCH: usize = 1024;
 /// full payload.
 pub const MAX_MESSAGE_BYTES: usize = 2 * MAX_DATA_BYTES;
 
-/// The longest HTTP/2 frame, either way: a whole payload. Frames of the default size (16 KiB) cost a third of
-/// the throughput.
-pub const MAX_FRAME_BYTES: u32 = 1 << 20;
+/// The longest HTTP/2 frame, either way. Those of the default size (16 KiB) cost a third of the throughput; longer
+/// ones cost memory, and a second copy of each message.
+pub const MAX_FRAME_BYTES: u32 = 128 << 10;
 
 /// What may be under way unread on one stream, either way: four payloads keep both ends busy.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;

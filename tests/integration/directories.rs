@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use casd_tests::corpus::{self, MIB};
+use casd_tests::ctl::Run;
 use casd_tests::nodes::network;
 use casd_tests::trees::{self, INSIDE, OUTSIDE, Says, everything, list, sample, snapshot};
 use casd_tests::wait::{self, LONG};
@@ -233,4 +234,23 @@ fn what_is_in_a_directory_is_read_like_any_object() {
     fs::write(tree.join("a"), "").unwrap();
     ctl.run(&["add", "-r", "--portable"]).arg(&tree).done().refused(&[2], "one name on some file systems");
     add(ctl, &tree);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_does_not_stop_an_add() {
+    let home = Home::new();
+    let daemon = home.start();
+    let tree = home.path("tree");
+    fs::create_dir(&tree).unwrap();
+    // More than fits into what is read ahead and what the pipe holds.
+    for number in 0..12_000 {
+        fs::write(tree.join(number.to_string()), number.to_string()).unwrap();
+    }
+    let script = "\"$0\" --socket \"$1\" add -r --each \"$2\" | head -1; echo \"${PIPESTATUS[0]}\" >&2";
+    let casctl = casd_tests::programs::program("casctl");
+    let run = Run::new("/bin/bash").arg("-c").arg(script).arg(casctl).arg(home.socket()).arg(&tree);
+    let head = run.within(SLOW).done().ok();
+    assert_eq!((head.text().lines().count(), head.stderr.as_str()), (1, "0\n"));
+    let listed = daemon.ctl().json(&["ls"]);
+    assert_eq!((listed.len(), &listed[0]["name"]), (1, &Value::from("tree")));
 }

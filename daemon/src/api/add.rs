@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use casd_proto::v1::add_request::Part;
 use casd_proto::{MAX_BATCH, MAX_DATA_BYTES, Reason, v1};
-use futures::stream::{self, TryStreamExt};
 use futures::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
@@ -14,11 +13,9 @@ use crate::node::{AddOptions, Caller, Error, Node};
 /// The longest name: what file systems allow.
 const MAX_NAME: usize = 255;
 
-/// Objects of a batch that are added at once, so that they share their syncs.
-const OBJECTS: usize = 256;
-
-/// Batches under way on one stream: at most 4 MiB of bytes, and the next ones are read while the first syncs.
-const BATCHES: usize = 4;
+/// Batches under way on one stream: at most 8 MiB of bytes. Those that wait together share a sync and a write of the
+/// journal.
+const BATCHES: usize = 8;
 
 /// One object from its start to its finish.
 pub(super) async fn add(
@@ -125,10 +122,8 @@ fn open(
 
 async fn add_batch(node: Node, batch: Result<Batch, Status>) -> Result<v1::AddManyResponse, Status> {
     let Batch { manner, objects } = batch?;
-    let adds =
-        objects.into_iter().map(|(bytes, options)| node.add_small(bytes, options, manner.wait_announced));
-    let added = stream::iter(adds).buffered(OBJECTS).map_ok(convert::added);
-    Ok(v1::AddManyResponse { objects: added.try_collect().await? })
+    let added = node.add_small(objects, manner.wait_announced).await?;
+    Ok(v1::AddManyResponse { objects: added.into_iter().map(convert::added).collect() })
 }
 
 /// How objects are to be kept: the caller's wishes, and the node's defaults for what they leave open.

@@ -40,8 +40,8 @@ pub(super) fn announce_fetched(mut held: mpsc::Receiver<Notice>, announcer: Anno
     tasks.spawn("fetched", async move {
         while let Some(Some(notice)) = stop.run_until_cancelled(held.recv()).await {
             match notice {
-                Notice::Holds(id) => announcer.hold(id),
-                Notice::HoldsAll(ids) => announcer.hold_all(ids),
+                Notice::Holds(id) => announcer.hold([id]),
+                Notice::HoldsAll(ids) => announcer.hold(ids),
             }
         }
     });

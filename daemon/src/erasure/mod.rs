@@ -12,6 +12,6 @@ mod codec;
 mod error;
 mod layout;
 
-pub use codec::{encode, processor_is_supported, rebuild};
+pub use codec::{encode, encode_into, processor_is_supported, rebuild};
 pub use error::Error;
 pub use layout::{Geometry, Layout, Stripe};

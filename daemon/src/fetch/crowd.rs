@@ -59,8 +59,8 @@ pub(super) enum Arrival {
 }
 
 impl Crowd {
-    /// A crowd of nobody; the peers that the caller named are dialled at once.
-    pub(super) fn new(parts: Arc<Parts>, hints: &[PeerAddr]) -> Self {
+    /// A crowd of those with whom there are these sessions; the peers that the caller named are dialled at once.
+    pub(super) fn new(parts: Arc<Parts>, hints: &[PeerAddr], seeds: &[Asker]) -> Self {
         let mut crowd = Self {
             parts,
             hints: hints.into(),
@@ -73,6 +73,7 @@ impl Crowd {
             next: 0,
             given: HashMap::new(),
         };
+        seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
         crowd.dial_hints();
         crowd
     }
@@ -96,7 +97,7 @@ impl Crowd {
     }
 
     /// Takes in a peer that there is a session with.
-    pub(super) fn admit(&mut self, asker: Asker) {
+    fn admit(&mut self, asker: Asker) {
         if self.members.len() < self.parts.options.per_fetch && self.seen.insert(asker.peer()) {
             self.join(asker.peer(), asker);
         }

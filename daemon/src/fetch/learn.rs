@@ -41,19 +41,26 @@ enum Told {
     Gone,
 }
 
+/// How long to wait for somebody who proves what an object is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// So long since something was last heard of it.
+    pub(super) stall: Duration,
+    /// It was here whole once: what is missing has rotted ([`Error::Damaged`]), and where nobody is there to ask nobody
+    /// need wait long.
+    pub(super) was_whole: bool,
+    /// No longer than until all who were found have been asked.
+    pub(super) once: bool,
+}
+
 type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
-/// [`Error::NoHolders`] when nobody has for as long as `stall`; [`Error::Damaged`] instead of what `was_whole` here,
-/// for which nobody need wait long where nobody is there to ask.
-pub(super) async fn from_peers(
-    crowd: &mut Crowd,
-    id: ObjectId,
-    stall: Duration,
-    was_whole: bool,
-) -> Result<Shape, Error> {
+/// [`Error::NoHolders`] when nobody has for as long as `patience` allows, or [`Error::Damaged`].
+pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patience) -> Result<Shape, Error> {
+    let Patience { stall, was_whole, .. } = patience;
     crowd.look_for(*id.as_bytes());
     let heard = Arc::new(Mutex::new(Instant::now()));
     let mut asking = Asking::new();
@@ -63,6 +70,9 @@ pub(super) async fn from_peers(
     let mut quiet = false;
     loop {
         let idle = quiet && asking.is_empty();
+        if idle && patience.once {
+            return Err(Error::NoHolders { id, seconds: 0 });
+        }
         let is_alone = was_whole && idle && crowd.len() == 0;
         let limit = if is_alone { stall.min(ALONE) } else { stall };
         let deadline = last(&heard) + limit;

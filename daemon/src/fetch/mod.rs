@@ -61,11 +61,13 @@ pub struct Options {
     pub per_fetch: usize,
     /// Bytes asked for and not yet arrived in one fetch, with the parity that waits for its stripe.
     pub in_flight: u64,
+    /// Bytes of a directory's lists that stay in memory while it is given.
+    pub lists: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { per_fetch: 16, in_flight: 48 << 20 }
+        Self { per_fetch: 16, in_flight: 48 << 20, lists: 32 << 20 }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::store::{Lease, NewObject};
 pub(super) struct Terms {
     /// Peers that may have it and that there is a session with.
     pub(super) seeds: Vec<Asker>,
+    /// Whoever wants it tries again when nobody is found who has it.
+    pub(super) once: bool,
     /// What a directory says of it.
     pub(super) declared: Option<Declared>,
     /// It is a part of a directory, which is entered when all of it is here.

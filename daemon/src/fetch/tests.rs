@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
-use super::{Error, Event, Fetcher, Links, Options, Order, Parts, Request, Summary};
+use super::{Error, Event, Fetcher, Links, Notice, Options, Order, Parts, Request, Summary};
 use crate::content::{CHUNK, ObjectId};
 use crate::erasure::Geometry;
 use crate::ingest::{AddOptions, Ingest};
@@ -32,10 +32,15 @@ use tap::Tap;
 /// Who answers at an address, how, and on which runtime.
 type There = (PeerId, Arc<dyn Giver>, session::Options, Handle);
 
+/// Who holds something, and where they answer.
+type Holders = Vec<(PeerId, SocketAddr)>;
+
 /// The nodes of a test and the pipes between them.
 #[derive(Clone, Default)]
 pub(super) struct Web {
     givers: Arc<Mutex<HashMap<SocketAddr, There>>>,
+    /// Who is known to hold what; peers come from the request beside that.
+    holders: Arc<Mutex<HashMap<Key, Holders>>>,
     /// What listens on the way to an address.
     taps: Arc<Mutex<HashMap<SocketAddr, Arc<Tap>>>>,
     tasks: Tasks,
@@ -47,6 +52,12 @@ impl Web {
         let tap = Arc::new(Tap::default());
         self.taps.lock().unwrap().insert(node.at, Arc::clone(&tap));
         tap
+    }
+
+    /// Lets everyone find a node as a holder of an object.
+    pub(super) fn announce(&self, id: ObjectId, node: &Node) {
+        let mut holders = self.holders.lock().unwrap();
+        holders.entry(*id.as_bytes()).or_default().push((node.address.peer, node.at));
     }
 
     /// A session with a node, to ask it for anything.
@@ -96,12 +107,13 @@ impl Dial for End {
     }
 }
 
-/// Knows nobody: peers come from the request.
-struct Nobody;
-
-impl Discovery for Nobody {
-    fn providers(&self, _: Key) -> mpsc::Receiver<Provider> {
-        mpsc::channel(1).1
+impl Discovery for Web {
+    fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
+        let (found, providers) = mpsc::channel(8);
+        for (peer, at) in self.holders.lock().unwrap().get(&key).into_iter().flatten() {
+            found.try_send(Provider { peer: *peer, chunk: vec![*at], dht: Vec::new() }).unwrap();
+        }
+        providers
     }
 
     fn chunk_addresses(&self, _: PeerId, _: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>> {
@@ -117,6 +129,8 @@ pub(super) struct Node {
     pub(super) ingest: Ingest,
     pub(super) fetcher: Fetcher,
     pub(super) address: PeerAddr,
+    /// What is to be announced.
+    pub(super) notices: AsyncMutex<mpsc::Receiver<Notice>>,
     at: SocketAddr,
     _folder: Option<TempDir>,
 }
@@ -124,7 +138,8 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(web: &Web, number: u16) -> Self {
         let store = store::Options { reserve: 0, ..store::Options::default() };
-        Self::with(web, number, &store, Options::default())
+        // So few that most lists are read again.
+        Self::with(web, number, &store, Options { lists: 16 << 10, ..Options::default() })
     }
 
     pub(super) fn with(web: &Web, number: u16, store: &store::Options, options: Options) -> Self {
@@ -144,6 +159,7 @@ impl Node {
         let pool = Pool::new(4);
         let store = Store::open(store, disk, pool.clone()).unwrap();
         let session = session::Options::new(me, Network::new("test", None), pool.clone());
+        let (notices, noticed) = mpsc::channel(64);
         let (board, limiter) = (Board::new(), Arc::new(Limiter::new(0)));
         let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), limiter.clone());
         web.givers.lock().unwrap().insert(at, (me, Arc::new(serve), session.clone(), Handle::current()));
@@ -154,14 +170,15 @@ impl Node {
             pool: pool.clone(),
             tasks: web.tasks.clone(),
             links,
-            discovery: Arc::new(Nobody),
+            discovery: Arc::new(web.clone()),
             download: limiter,
             scores: Arc::new(Mutex::new(Scores::new())),
             board,
-            notices: mpsc::channel(64).0,
+            notices,
         });
         let ingest = Ingest::new(store.clone(), pool, key, web.tasks.clone());
-        Self { store, ingest, fetcher, address: PeerAddr::chunk(me, at), at, _folder: None }
+        let (address, notices) = (PeerAddr::chunk(me, at), AsyncMutex::new(noticed));
+        Self { store, ingest, fetcher, address, notices, at, _folder: None }
     }
 
     pub(super) async fn add(&self, data: &[u8], parity: Option<Geometry>) -> ObjectId {

@@ -89,25 +89,39 @@ impl Ingest {
         Adding(Feed::start(&self.tasks, |messages| pipeline::run(ingest, options, messages)))
     }
 
-    /// Adds an object of at most one chunk that is in memory already. Many may run at once: they share their syncs.
+    /// Adds objects of at most one chunk each that are in memory already, with one write, one sync and one change of
+    /// the journal. After an error nothing became an object.
     ///
     /// # Errors
-    /// As [`Adding::finish`]; also when `bytes` are more than a chunk.
-    pub async fn add_small(&self, bytes: Bytes, options: AddOptions) -> Result<Added, Error> {
-        let size = bytes.len() as u64;
-        if let Some(said) = options.length.filter(|said| *said != size) {
-            return Err(Error::Length { said, got: size });
+    /// As [`Adding::finish`]; also when one has more bytes than a chunk.
+    pub async fn add_small(&self, objects: Vec<(Bytes, AddOptions)>) -> Result<Vec<Added>, Error> {
+        // A task of its own: a caller who is slow to ask for the answer is not to hold what others wait for.
+        let done = self.tasks.spawn("add-small", self.clone().add_all_small(objects)).await;
+        done.ok().flatten().unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn add_all_small(self, objects: Vec<(Bytes, AddOptions)>) -> Result<Vec<Added>, Error> {
+        let bytes: usize = objects.iter().map(|(bytes, _)| bytes.len()).sum();
+        let hash = move || objects.into_iter().map(Small::hash).collect::<Result<Vec<_>, Error>>();
+        // A few KiB hash faster than a thread is woken.
+        let small = if bytes <= 16 << 10 { hash()? } else { self.pool.run(hash).await? };
+        let chunks: Vec<_> = small.iter().filter_map(|small| small.chunk.clone()).map(Item::Chunk).collect();
+        let mut added: Vec<_> = small.iter().map(|small| small.added.clone()).collect();
+        // The empty object is always there, and never stored.
+        let entries = small.into_iter().filter(|small| small.chunk.is_some());
+        let entries: Vec<_> =
+            entries.map(|small| new_object(small.added.id, small.added.size, None, &small.options)).collect();
+        if entries.is_empty() {
+            return Ok(added);
         }
-        if bytes.is_empty() {
-            return Added::known(ObjectId::EMPTY, 0, &options);
-        }
-        let chunk = self.only_chunk(bytes).await?;
-        let id = ObjectId::from_bytes(*chunk.id().as_bytes());
-        let known = Added::known(id, size, &options)?;
         let lease = self.store.lease();
-        lease.put(Item::Chunk(chunk)).await?;
-        let created = lease.commit(new_object(id, size, None, &options)).await? == Committed::Created;
-        Ok(Added { created, ..known })
+        lease.put_all(chunks).await?;
+        let committed = lease.commit_all(entries).await?;
+        let stored = added.iter_mut().filter(|added| added.id != ObjectId::EMPTY);
+        for (added, committed) in stored.zip(committed) {
+            added.created = committed == Committed::Created;
+        }
+        Ok(added)
     }
 
     /// Hashes an object of at most one chunk.
@@ -116,6 +130,30 @@ impl Ingest {
         let hash = move || Chunk::compute(Place::Root, bytes).map_err(crate::content::Error::from);
         // A few KiB hash faster than a thread is woken.
         Ok(if is_short { hash()? } else { self.pool.run(hash).await? })
+    }
+}
+
+/// A small object on its way.
+struct Small {
+    /// Its bytes, unless it is empty.
+    chunk: Option<Chunk>,
+    options: AddOptions,
+    /// The answer before it is known whether it is new.
+    added: Added,
+}
+
+impl Small {
+    /// Hashes an object and checks it against what its caller says of it.
+    fn hash((bytes, options): (Bytes, AddOptions)) -> Result<Self, Error> {
+        let size = bytes.len() as u64;
+        if let Some(said) = options.length.filter(|said| *said != size) {
+            return Err(Error::Length { said, got: size });
+        }
+        let hash = |bytes| Chunk::compute(Place::Root, bytes).map_err(crate::content::Error::from);
+        let chunk = if bytes.is_empty() { None } else { Some(hash(bytes)?) };
+        let id = chunk.as_ref().map_or(ObjectId::EMPTY, |chunk| ObjectId::from_bytes(*chunk.id().as_bytes()));
+        let added = Added::known(id, size, &options)?;
+        Ok(Self { chunk, options, added })
     }
 }
 

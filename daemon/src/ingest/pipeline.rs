@@ -1,4 +1,7 @@
 //! One add: cut, hash, store, encode, seal.
+//!
+//! Chunks are hashed and stored several at a time, parity beside them; results are taken in order. Nothing else is
+//! awaited meanwhile: what is under way holds places in the pool and in the store's queue, which only polling moves on.
 
 use std::sync::Arc;
 
@@ -17,8 +20,9 @@ use crate::content::{
 use crate::erasure::{Geometry, Layout};
 use crate::store::{Committed, Item, Lease};
 
-/// Chunks of one add that are hashed at once.
-const HASHING: usize = 4;
+/// Chunks of one add that are hashed and written at once, 1 MiB each: processors and disk have something to do, and
+/// what one waits for does not stop the others.
+const STORING: usize = 4;
 
 /// An object whose records are all in the store, under a lease, and which is not entered yet.
 pub(super) struct Sealed {
@@ -59,8 +63,8 @@ pub(super) async fn seal(
     }
 }
 
-/// The chunks that are being hashed, in order.
-type Hashing = FuturesOrdered<BoxFuture<'static, Result<Chunk, content::Error>>>;
+/// Work that goes on at once, with its results in order.
+type Working<T> = FuturesOrdered<BoxFuture<'static, Result<T, Error>>>;
 
 /// The state of one add.
 struct Add {
@@ -70,7 +74,10 @@ struct Add {
     cutter: Option<Cutter>,
     /// The first chunk, kept back until it is known whether it is the only one.
     first: Option<bytes::Bytes>,
-    hashing: Hashing,
+    /// Chunks that are being hashed and written.
+    storing: Working<Chunk>,
+    /// Stripes whose parity is being computed and written.
+    encoding: Working<Vec<Chunk>>,
     /// Bytes received.
     length: u64,
     /// Chunks cut so far.
@@ -88,7 +95,8 @@ impl Add {
             lease,
             cutter: Some(Cutter::default()),
             first: None,
-            hashing: Hashing::new(),
+            storing: Working::new(),
+            encoding: Working::new(),
             length: 0,
             cut: 0,
             manifest: ManifestBuilder::new(),
@@ -96,20 +104,36 @@ impl Add {
         }
     }
 
-    /// Takes input while there is room, and hashed chunks as they come.
+    /// Takes input while there is room, and what is done as it is.
     async fn drive(mut self, mut input: mpsc::Receiver<Input>) -> Result<Sealed, Error> {
         self.reserve().await?;
         loop {
+            // One stripe is encoded while the next comes in, so that what is held of the stream is bounded.
+            let has_room = self.storing.len() < STORING && self.encoding.len() < 2;
             tokio::select! {
                 biased;
-                Some(chunk) = self.hashing.next() => self.take(chunk?).await?,
-                message = input.recv(), if self.hashing.len() < HASHING => match message {
+                Some(parity) = self.encoding.next() => self.encoded(parity?),
+                Some(chunk) = self.storing.next() => self.take(&chunk?)?,
+                message = input.recv(), if has_room => match message {
                     Some(Input::Data(bytes)) => self.receive(bytes)?,
                     Some(Input::Finish(said)) => return self.finish(said).await,
                     None => return Err(Error::Unfinished),
                 },
             }
         }
+    }
+
+    /// Waits for all that is under way.
+    async fn settle(&mut self) -> Result<(), Error> {
+        while !self.storing.is_empty() || !self.encoding.is_empty() {
+            tokio::select! {
+                biased;
+                Some(parity) = self.encoding.next() => self.encoded(parity?),
+                Some(chunk) = self.storing.next() => self.take(&chunk?)?,
+                else => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reserves room for what is announced, parity and all, so that what cannot fit is refused before it is sent.
@@ -123,7 +147,7 @@ impl Add {
         Ok(self.lease.reserve(length.saturating_add(parity)).await?)
     }
 
-    /// Cuts a message and begins to hash what is complete.
+    /// Cuts a message and begins to store what is complete.
     fn receive(&mut self, bytes: bytes::Bytes) -> Result<(), Error> {
         let length = self.length + bytes.len() as u64;
         if length > content::MAX_OBJECT {
@@ -134,56 +158,65 @@ impl Add {
         }
         self.length = length;
         let Some(mut cutter) = self.cutter.take() else { return Ok(()) };
-        cutter.push(bytes, |full| self.hash_later(full));
+        cutter.push(bytes, |full| self.cut_off(full));
         self.cutter = Some(cutter);
         Ok(())
     }
 
-    /// Begins to hash the next chunk; the first one waits for a second.
-    fn hash_later(&mut self, bytes: bytes::Bytes) {
+    /// Begins to store the next chunk; the first one waits for a second.
+    fn cut_off(&mut self, bytes: bytes::Bytes) {
         if self.cut == 0 && self.first.is_none() {
             self.first = Some(bytes);
             return;
         }
         if let Some(first) = self.first.take() {
-            self.hash(first);
+            self.store(first);
         }
-        self.hash(bytes);
+        self.store(bytes);
     }
 
-    fn hash(&mut self, bytes: bytes::Bytes) {
+    /// Begins to hash a chunk and to write it.
+    fn store(&mut self, bytes: bytes::Bytes) {
         let place = Place::At(self.cut * CHUNK_LEN);
         self.cut += 1;
-        let pool = self.ingest.pool.clone();
-        let work =
-            async move { pool.run(move || Chunk::compute(place, bytes)).await.map_err(content::Error::from) };
-        self.hashing.push_back(Box::pin(work));
+        let (pool, lease) = (self.ingest.pool.clone(), Arc::clone(&self.lease));
+        self.storing.push_back(Box::pin(async move {
+            let hash = move || Chunk::compute(place, bytes).map_err(content::Error::from);
+            let chunk = pool.run(hash).await?;
+            if !chunk.is_zero() {
+                lease.put(Item::Chunk(chunk.clone())).await?;
+            }
+            Ok(chunk)
+        }));
     }
 
-    /// Takes the next hashed chunk, in order.
-    async fn take(&mut self, chunk: Chunk) -> Result<(), Error> {
-        self.manifest.push(&chunk)?;
+    /// Takes the next stored chunk, in order.
+    fn take(&mut self, chunk: &Chunk) -> Result<(), Error> {
+        self.manifest.push(chunk)?;
         if let Some(stripes) = &mut self.stripes {
             stripes.push(chunk.bytes().clone());
         }
-        if !chunk.is_zero() {
-            self.lease.put(Item::Chunk(chunk)).await?;
-        }
-        self.encode().await
+        self.encode();
+        Ok(())
     }
 
-    /// Encodes and stores the parity of the stripes that are ready.
-    async fn encode(&mut self) -> Result<(), Error> {
+    /// Begins to compute the parity of the stripes that are ready, and to write it.
+    fn encode(&mut self) {
         while let Some(ready) = self.stripes.as_mut().and_then(Stripes::ready) {
-            let parity = self.ingest.pool.run(move || ready.encode()).await?;
-            if let Some(stripes) = &mut self.stripes {
-                stripes.done(&parity);
-            }
-            for chunk in parity {
-                self.lease.put(Item::Parity(chunk)).await?;
-            }
+            let (pool, lease) = (self.ingest.pool.clone(), Arc::clone(&self.lease));
+            self.encoding.push_back(Box::pin(async move {
+                let parity = pool.run(move || ready.encode()).await?;
+                lease.put_all(parity.iter().cloned().map(Item::Parity).collect()).await?;
+                Ok(parity)
+            }));
         }
-        Ok(())
+    }
+
+    /// Notes the parity of the next stripe.
+    fn encoded(&mut self, parity: Vec<Chunk>) {
+        if let Some(stripes) = &mut self.stripes {
+            stripes.done(parity);
+        }
     }
 
     /// The end of the stream: the rest, the manifest, and the parity part.
@@ -198,15 +231,14 @@ impl Add {
             return self.only_chunk(bytes).await;
         }
         if !rest.is_empty() {
-            self.hash_later(rest);
+            self.cut_off(rest);
         }
-        while let Some(chunk) = self.hashing.next().await {
-            self.take(chunk?).await?;
-        }
+        self.settle().await?;
         if let Some(stripes) = &mut self.stripes {
             stripes.end(got);
         }
-        self.encode().await?;
+        self.encode();
+        self.settle().await?;
         self.seal().await
     }
 

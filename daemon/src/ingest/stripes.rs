@@ -21,18 +21,24 @@ pub(super) struct Stripes {
     next: (u64, u64),
     /// Ids of all parity chunks so far, in stripe order.
     ids: Vec<ChunkId>,
+    /// The parity chunks of the last stripe that was done: their memory is used again.
+    spare: Vec<Bytes>,
 }
 
 /// A stripe with all its data, ready to be encoded.
 pub(super) struct Ready {
     stripe: Stripe,
     data: Vec<Bytes>,
+    /// Memory for the parity.
+    spare: Vec<Bytes>,
 }
 
 impl Ready {
-    /// Computes the parity chunks, in order. Heavy: run it off the runtime.
-    pub(super) fn encode(&self) -> Result<Vec<Chunk>, super::Error> {
-        let shards = erasure::encode(&self.stripe, &self.data)?;
+    /// Computes the parity chunks, in order, in memory of others that nobody has any more. Heavy: run it off the
+    /// runtime.
+    pub(super) fn encode(self) -> Result<Vec<Chunk>, super::Error> {
+        let spare = self.spare.into_iter().filter_map(|bytes| bytes.try_into_mut().ok()).collect();
+        let shards = erasure::encode_into(&self.stripe, &self.data, spare)?;
         let chunk = |bytes| Chunk::compute(Place::Root, bytes).map_err(crate::content::Error::from);
         Ok(shards.into_iter().map(chunk).collect::<Result<Vec<_>, _>>()?)
     }
@@ -42,7 +48,7 @@ impl Stripes {
     /// Stripes of an object whose length may be known.
     pub(super) fn new(geometry: Geometry, length: Option<u64>) -> Self {
         let layout = length.and_then(|length| Layout::new(length, geometry));
-        Self { geometry, layout, waiting: VecDeque::new(), next: (0, 0), ids: Vec::new() }
+        Self { geometry, layout, waiting: VecDeque::new(), next: (0, 0), ids: Vec::new(), spare: Vec::new() }
     }
 
     /// Takes the next chunk's bytes.
@@ -69,7 +75,8 @@ impl Stripes {
             return None;
         }
         self.next = (index + 1, stripe.chunks().end);
-        Some(Ready { stripe, data: self.waiting.drain(..stripe.data).collect() })
+        let (data, spare) = (self.waiting.drain(..stripe.data).collect(), std::mem::take(&mut self.spare));
+        Some(Ready { stripe, data, spare })
     }
 
     /// The next stripe, when it is one of k chunks.
@@ -80,9 +87,10 @@ impl Stripes {
         Stripe { index, first, data, parity, first_parity, shard: crate::content::CHUNK }
     }
 
-    /// Notes the parity chunks of the stripe that was ready last.
-    pub(super) fn done(&mut self, parity: &[Chunk]) {
+    /// Notes the parity chunks of the next stripe, which have been stored.
+    pub(super) fn done(&mut self, parity: Vec<Chunk>) {
         self.ids.extend(parity.iter().map(Chunk::id));
+        self.spare = parity.into_iter().map(Chunk::into_bytes).collect();
     }
 
     /// The geometry and the ids of all parity chunks.

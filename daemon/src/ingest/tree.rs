@@ -19,7 +19,7 @@ use crate::content::{
     check_portable,
 };
 use crate::erasure::Geometry;
-use crate::store::{Committed, Entries, Lease, NewObject, NewTree, Part};
+use crate::store::{Committed, Entries, Item, Lease, NewObject, NewTree, Part};
 use crate::support::unix_now;
 
 /// Batches of small objects on their way to the disk: with messages of 1 MiB, 4 MiB of memory an add.
@@ -325,7 +325,8 @@ impl AddingTree {
             ended(batch).await?;
         }
         let (lease, chunks) = (Arc::clone(&self.lease), std::mem::take(&mut self.chunks));
-        let work = async move { Ok(lease.put_chunks(chunks).await?) };
+        let items = chunks.into_iter().map(Item::Chunk).collect();
+        let work = async move { Ok(lease.put_all(items).await.map(drop)?) };
         self.writing.push_back(self.ingest.tasks.spawn("add-files", work));
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 
 pub use error::Error;
 pub use objects::{ChunkLine, Gone, Stat};
@@ -139,31 +139,32 @@ impl Node {
         Adding { node: self.clone(), inner: self.parts.ingest.begin(options), wait_announced }
     }
 
-    /// Adds an object of at most 1 MiB that is in memory already; many may run at once.
+    /// Adds objects of at most 1 MiB each that are in memory already: all of them or, after an error, none.
     ///
     /// # Errors
     /// [`Error::Ingest`].
     pub async fn add_small(
         &self,
-        bytes: Bytes,
-        options: AddOptions,
+        objects: Vec<(Bytes, AddOptions)>,
         wait_announced: bool,
-    ) -> Result<(Added, Option<Announced>), Error> {
-        let added = self.parts.ingest.add_small(bytes, options).await?;
+    ) -> Result<Vec<(Added, Option<Announced>)>, Error> {
+        let added = self.parts.ingest.add_small(objects).await?;
         let announced = self.announce(&added, wait_announced).await;
-        Ok((added, announced))
+        Ok(added.into_iter().zip(announced).collect())
     }
 
     /// Lets the network know of what was added; after the answer unless the caller waits for it.
-    async fn announce(&self, added: &Added, wait: bool) -> Option<Announced> {
-        if added.private || added.id == ObjectId::EMPTY {
-            return None;
-        }
+    async fn announce(&self, added: &[Added], wait: bool) -> Vec<Option<Announced>> {
+        let is_public = |added: &&Added| !added.private && added.id != ObjectId::EMPTY;
+        let announcer = &self.parts.announcer;
         if wait {
-            return self.parts.announcer.hold_and_wait(added.id).await;
+            let told = added.iter().map(|added| async move {
+                if is_public(&added) { announcer.hold_and_wait(added.id).await } else { None }
+            });
+            return join_all(told).await;
         }
-        self.parts.announcer.hold(added.id);
-        None
+        announcer.hold(added.iter().filter(is_public).map(|added| added.id));
+        vec![None; added.len()]
     }
 
     /// Begins a fetch from peers and the store. A node that is joining its network waits for that first.
@@ -209,7 +210,7 @@ impl Adding {
     /// [`Error::Ingest`]; nothing became an object then.
     pub async fn finish(self, length: u64) -> Result<(Added, Option<Announced>), Error> {
         let added = self.inner.finish(length).await?;
-        let announced = self.node.announce(&added, self.wait_announced).await;
-        Ok((added, announced))
+        let announced = self.node.announce(std::slice::from_ref(&added), self.wait_announced).await;
+        Ok((added, announced.into_iter().next().flatten()))
     }
 }

@@ -105,11 +105,11 @@ impl AddingTree {
         let Some(root) = added.id.filter(|_| !private) else { return Ok((added, None)) };
         if self.wait_announced {
             let announced = announcer.hold_and_wait(root).await;
-            announcer.hold_all(objects);
+            announcer.hold(objects);
             return Ok((added, announced));
         }
-        announcer.hold(root);
-        announcer.hold_all(objects);
+        announcer.hold([root]);
+        announcer.hold(objects);
         Ok((added, None))
     }
 }

@@ -7,6 +7,7 @@
 //! what was written, enters it in the index together with the checkpoint, and tells who waits. Writing goes on
 //! while the disk syncs.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,10 +27,10 @@ use super::segment::Segment;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
-/// Records that wait to be written, and at most as many of one write.
+/// Groups of records that wait to be written, and at most as many of one write.
 const QUEUE: usize = 512;
 
-/// Bytes that wait to be written, counted in blocks: 16 MiB.
+/// Bytes that wait to be written or are being written, counted in blocks: 16 MiB.
 const QUEUE_BLOCKS: u32 = 4096;
 
 /// Bytes written before a sync is begun that nobody asked for: a sync then never has much to do.
@@ -44,17 +45,17 @@ pub enum Put {
     Already,
 }
 
-/// Where the answer goes, with the ticket to wait for.
-type Reply = oneshot::Sender<Result<(Put, u64), Error>>;
+/// What became of records, in their order, with the ticket to wait for.
+type Answer = Result<(Vec<Put>, u64), Error>;
 
-/// A record on its way.
+/// Records on their way.
 struct Queued {
-    record: Record,
-    reply: Reply,
-    /// It is written also when it is there.
+    records: Vec<Record>,
+    reply: oneshot::Sender<Answer>,
+    /// They are written also when they are there.
     again: bool,
-    /// Its share of the queue's bytes.
-    _room: OwnedSemaphorePermit,
+    /// Their share of the queue's bytes.
+    room: OwnedSemaphorePermit,
 }
 
 /// How far the disk is.
@@ -120,23 +121,24 @@ impl Appender {
         Self { queue, room, durable: watch, writer }
     }
 
-    /// Writes a record unless it is there. Waits for room in the queue and for the write, not for the disk; the
-    /// ticket is what to wait for with [`Appender::durable`].
-    pub(super) async fn append(&self, record: Record) -> Result<(Put, u64), Error> {
-        self.queue(record, false).await
+    /// Writes those records that are not there. Waits for room in the queue and for the write, not for the disk; the
+    /// ticket is what to wait for with [`Appender::durable`]. After an error some of them may have been written.
+    pub(super) async fn append(&self, records: Vec<Record>) -> Answer {
+        self.queue(records, false).await
     }
 
     /// Writes a record that is there in another place. Gives its ticket.
     pub(super) async fn append_again(&self, record: Record) -> Result<u64, Error> {
-        self.queue(record, true).await.map(|(_, ticket)| ticket)
+        self.queue(vec![record], true).await.map(|(_, ticket)| ticket)
     }
 
-    async fn queue(&self, record: Record, again: bool) -> Result<(Put, u64), Error> {
+    async fn queue(&self, records: Vec<Record>, again: bool) -> Answer {
         self.writer.health.check()?;
-        let blocks = u32::try_from(record.header.footprint() / BLOCK).unwrap_or(u32::MAX).min(QUEUE_BLOCKS);
+        let bytes: u64 = records.iter().map(|record| record.header.footprint()).sum();
+        let blocks = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX).min(QUEUE_BLOCKS);
         let room = Arc::clone(&self.room).acquire_many_owned(blocks).await.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { record, reply, again, _room: room };
+        let queued = Queued { records, reply, again, room };
         self.queue.send(queued).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -209,51 +211,72 @@ async fn sync_all(writer: Arc<Writer>, pool: Pool, tasks: Tasks) {
 #[derive(Default)]
 struct Run {
     records: Vec<(Key, Entry)>,
+    keys: HashSet<Key>,
     parts: Vec<Bytes>,
-    replies: Vec<(Put, Reply)>,
+    /// The groups that they are of.
+    groups: BTreeSet<usize>,
     bytes: u64,
 }
+
+/// What is known so far of groups of records.
+type Outcomes = Vec<Result<Vec<Put>, Error>>;
 
 impl Writer {
     fn active(&self) -> MutexGuard<'_, Active> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what of a batch is new, in as few calls as segments allow. Blocks. Gives the bytes not synced yet.
+    /// Writes what of a batch is new, in as few calls as segments allow, and answers. Blocks. Gives the bytes not synced
+    /// yet.
     fn write(&self, batch: Vec<Queued>) -> u64 {
         let mut active = self.active();
-        let mut run = Run::default();
-        for Queued { record, reply, again, _room } in batch {
-            let header = &record.header;
-            if run.records.iter().any(|(other, _)| *other == header.key) {
-                run.replies.push((Put::Already, reply));
-                continue;
-            }
-            match self.catalog.prove(&header.key) {
-                Ok(Some(_)) if again => {}
-                Ok(None) => {}
-                Ok(Some(_)) => {
-                    // It may have been written a moment ago and not be durable yet.
-                    let _ = reply.send(Ok((Put::Already, active.ticket)));
-                    continue;
+        let (mut run, mut outcomes, mut waiting) = (Run::default(), Outcomes::new(), Vec::new());
+        for Queued { records, reply, again, room } in batch {
+            outcomes.push(Ok(Vec::with_capacity(records.len())));
+            waiting.push((reply, room));
+            for record in records {
+                let put = self.take(&mut active, &mut run, &mut outcomes, &record, again);
+                match (outcomes.last_mut(), put) {
+                    (Some(Ok(puts)), Ok(put)) => puts.push(put),
+                    (Some(outcome), Err(error)) => *outcome = Err(error),
+                    _ => {}
                 }
-                Err(error) => {
-                    let _ = reply.send(Err(error));
-                    continue;
+                if outcomes.last().is_none_or(Result::is_err) {
+                    break;
                 }
             }
-            if active.offset + run.bytes + header.footprint() > self.limit {
-                self.flush(&mut active, std::mem::take(&mut run));
-                if let Err(error) = self.roll(&mut active) {
-                    let _ = reply.send(Err(error));
-                    continue;
-                }
-            }
-            self.stage(&active, &mut run, &record);
-            run.replies.push((Put::New, reply));
         }
-        self.flush(&mut active, run);
+        self.flush(&mut active, run, &mut outcomes);
+        for ((reply, _room), outcome) in waiting.into_iter().zip(outcomes) {
+            // What was there may have been written a moment ago and not be durable yet.
+            let _ = reply.send(outcome.map(|puts| (puts, active.ticket)));
+        }
         active.dirty
+    }
+
+    /// Stages a record of the last group unless it is there.
+    fn take(
+        &self,
+        active: &mut Active,
+        run: &mut Run,
+        outcomes: &mut Outcomes,
+        record: &Record,
+        again: bool,
+    ) -> Result<Put, Error> {
+        let header = &record.header;
+        if run.keys.contains(&header.key) || (self.catalog.prove(&header.key)?.is_some() && !again) {
+            return Ok(Put::Already);
+        }
+        if active.offset + run.bytes + header.footprint() > self.limit {
+            self.flush(active, std::mem::take(run), outcomes);
+            if let Some(Err(error)) = outcomes.last() {
+                return Err(error.clone());
+            }
+            self.roll(active)?;
+        }
+        self.stage(active, run, record);
+        run.groups.insert(outcomes.len() - 1);
+        Ok(Put::New)
     }
 
     /// Adds a record to a run, at the place that it will have.
@@ -263,39 +286,35 @@ impl Writer {
         let Record { header, .. } = record;
         let spot = Spot { segment, offset: offset as u32 };
         let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
-        run.parts.extend(record.parts(&self.catalog.key, segment, offset));
+        run.parts.extend(
+            record.parts(&self.catalog.key, segment, offset).into_iter().filter(|part| !part.is_empty()),
+        );
         run.records.push((header.key, entry));
+        run.keys.insert(header.key);
         run.bytes += header.footprint();
     }
 
-    /// Writes a run and answers for it.
-    fn flush(&self, active: &mut Active, run: Run) {
+    /// Writes a run. When that fails, so have the groups that its records are of.
+    fn flush(&self, active: &mut Active, run: Run, outcomes: &mut Outcomes) {
         if run.records.is_empty() {
             return;
         }
-        match self.write_parts(active, &run) {
-            Ok(()) => {
-                self.catalog.written(&run.records);
-                active.ticket += run.records.len() as u64;
-                active.unsynced.extend(run.records);
-                active.offset += run.bytes;
-                active.dirty += run.bytes;
-                for (put, reply) in run.replies {
-                    let _ = reply.send(Ok((put, active.ticket)));
-                }
+        if let Err(error) = self.write_parts(active, &run) {
+            for group in run.groups {
+                outcomes[group] = Err(error.clone());
             }
-            Err(error) => {
-                for (_, reply) in run.replies {
-                    let _ = reply.send(Err(error.clone()));
-                }
-            }
+            return;
         }
+        self.catalog.written(&run.records);
+        active.ticket += run.records.len() as u64;
+        active.unsynced.extend(run.records);
+        active.offset += run.bytes;
+        active.dirty += run.bytes;
     }
 
     fn write_parts(&self, active: &Active, run: &Run) -> Result<(), Error> {
         self.health.before_write()?;
-        let mut parts: Vec<_> =
-            run.parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let mut parts: Vec<_> = run.parts.iter().map(|part| IoSlice::new(part)).collect();
         let Err(error) = active.file.write_at(active.offset, &mut parts) else { return Ok(()) };
         // A full disk is no failing disk: what was written of the run is cut off, and nobody was told of it.
         let cut = || active.file.truncate(active.offset).and_then(|()| active.file.sync());

@@ -79,6 +79,9 @@ impl Fresh {
     }
 }
 
+/// Records up to this length, with their header, are read to see whether they are there.
+const SHORT: u64 = 64 << 10;
+
 /// Why a record is found by nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hidden {
@@ -145,12 +148,18 @@ impl Catalog {
         Ok(None)
     }
 
-    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
-    /// payload is not read.
+    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Only a short
+    /// payload is read: to look for a hole may cost as much as all that follows it in its file is long.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
         let header = self.readable_header(entry)?;
-        if header.is_none_or(|header| header.key != *key || header.length != entry.length) {
+        let Some(header) = header.filter(|header| header.key == *key && header.length == entry.length) else {
             return Ok(false);
+        };
+        if entry.payload_end() <= SHORT {
+            let segment = self.segments.get(entry.spot.segment);
+            return Ok(segment.is_some_and(|segment| {
+                self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload))
+            }));
         }
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;

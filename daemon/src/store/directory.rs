@@ -8,9 +8,9 @@ use super::draft::Draft;
 use super::error::Error;
 use super::lease::{Committed, Lease, merged};
 use super::object::{NewObject, ObjectInfo, State};
-use super::record::{Key, Kind};
+use super::record::Key;
 use super::trees::Contents;
-use crate::content::{CHUNK_LEN, ObjectId, Tree};
+use crate::content::{ObjectId, Tree};
 
 /// A directory that is to be entered: the outermost one, and everything in it at all depths, in any order. What occurs
 /// several times may be named several times.
@@ -74,11 +74,7 @@ impl super::Inner {
         let root = Part { id: tree.root.id, length: tree.root.length, parity: None };
         let parts = tree.trees.iter().map(|(part, _)| part).chain(&tree.files).chain([&root]);
         for part in parts {
-            let key = if part.length <= CHUNK_LEN {
-                Key::data(&part.id.only_chunk())
-            } else {
-                Key { kind: Kind::Top, id: *part.id.as_bytes() }
-            };
+            let key = Key::first(&part.id, part.length);
             if !self.catalog.is_fresh(&key) && self.catalog.find(&key)?.is_none() {
                 return Err(Error::Invalid("a part of the directory has not been stored"));
             }

@@ -17,14 +17,14 @@ use super::lease::Lease;
 use super::ledger::{Found, Ledger};
 use super::object::{NewObject, ObjectInfo, State};
 use super::progress::Gauge;
-use super::record::{Key, Kind};
+use super::record::Key;
 use super::recover;
 use super::segment::Segments;
 use super::space::Space;
 use super::usage::Survey;
 use super::used::Used;
 use super::{Error, open};
-use crate::content::{CHUNK_LEN, ObjectId};
+use crate::content::ObjectId;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -329,20 +329,20 @@ impl Inner {
     }
 
     /// An object without its only chunk, or without the top of its manifest, is none.
-    pub(super) async fn require_first_record(self: &Arc<Self>, object: &NewObject) -> Result<(), Error> {
-        let key = if object.length <= CHUNK_LEN {
-            Key::data(&object.id.only_chunk())
-        } else {
-            Key { kind: Kind::Top, id: *object.id.as_bytes() }
-        };
-        if self.catalog.is_fresh(&key) {
+    pub(super) async fn require_first_records(self: &Arc<Self>, objects: &[NewObject]) -> Result<(), Error> {
+        let keys = objects.iter().map(|object| Key::first(&object.id, object.length));
+        let unsure: Vec<Key> = keys.filter(|key| !self.catalog.is_fresh(key)).collect();
+        if unsure.is_empty() {
             return Ok(());
         }
         self.whole().await?;
         let inner = Arc::clone(self);
-        match self.pool.run(move || inner.catalog.find(&key)).await? {
-            Some(_) => Ok(()),
-            None => Err(Error::Invalid("the object's chunk or manifest has not been stored")),
+        let look = move || {
+            unsure.iter().try_fold(true, |all, key| Ok::<_, Error>(all && inner.catalog.find(key)?.is_some()))
+        };
+        match self.pool.run(look).await? {
+            true => Ok(()),
+            false => Err(Error::Invalid("the object's chunk or manifest has not been stored")),
         }
     }
 }

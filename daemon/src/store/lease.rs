@@ -1,21 +1,19 @@
 //! Leases: under which everything is written.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::append::Put;
+use super::draft::Draft;
 use super::object::{NewObject, ObjectInfo, State};
 use super::record::{Key, Kind, Record};
 use super::space::{self, Promise};
 use super::{Error, Inner, Store, now};
 use crate::content::{CHUNK_LEN, Chunk, ChunkId, Manifest, ManifestPage, ManifestTop};
 use crate::content::{ObjectId, ParityPage, ParityPart};
-
-/// Chunks of one batch that wait for the disk at once.
-const PUTS: usize = 256;
 
 /// What can be put: only what a type proves.
 #[derive(Clone, Debug)]
@@ -158,17 +156,7 @@ impl Lease {
     /// # Errors
     /// [`Error::Io`], [`Error::Index`].
     pub async fn hold_all(&self, ids: Vec<ChunkId>) -> Result<Vec<bool>, Error> {
-        let keys: Vec<Key> = ids.iter().map(Key::data).collect();
-        keys.iter().for_each(|key| self.store.catalog.keep(self.id, key));
-        self.store.whole().await?;
-        let store = Arc::clone(&self.store);
-        let look = move || {
-            let there = keys.iter().map(|key| Ok(store.catalog.prove(key)?.is_some()));
-            Ok::<_, Error>((there.collect::<Result<_, Error>>()?, store.appender.ticket()))
-        };
-        let (there, ticket) = self.store.pool.run(look).await?;
-        self.ticket.fetch_max(ticket, Ordering::AcqRel);
-        Ok(there)
+        self.hold_keys(ids.iter().map(Key::data).collect()).await
     }
 
     /// As [`Lease::hold`], of a parity chunk.
@@ -180,10 +168,18 @@ impl Lease {
     }
 
     async fn hold_key(&self, key: Key) -> Result<bool, Error> {
-        self.store.catalog.keep(self.id, &key);
+        Ok(self.hold_keys(vec![key]).await? == [true])
+    }
+
+    /// Which of the records are here; those stay while the lease lives.
+    async fn hold_keys(&self, keys: Vec<Key>) -> Result<Vec<bool>, Error> {
+        self.store.catalog.keep(self.id, &keys);
         self.store.whole().await?;
         let store = Arc::clone(&self.store);
-        let look = move || Ok::<_, Error>((store.catalog.prove(&key)?.is_some(), store.appender.ticket()));
+        let look = move || {
+            let there = keys.iter().map(|key| Ok(store.catalog.prove(key)?.is_some()));
+            Ok::<_, Error>((there.collect::<Result<_, Error>>()?, store.appender.ticket()))
+        };
         let (there, ticket) = self.store.pool.run(look).await?;
         self.ticket.fetch_max(ticket, Ordering::AcqRel);
         Ok(there)
@@ -201,41 +197,53 @@ impl Lease {
         self.put_record(record).await
     }
 
+    /// As [`Lease::put`], of many small things with one write. All of them are in memory meanwhile: a few MiB are right.
+    /// After an error some may have been stored.
+    ///
+    /// # Errors
+    /// As [`Lease::put`].
+    pub async fn put_all(&self, items: Vec<Item<'_>>) -> Result<Vec<Put>, Error> {
+        let records = items.iter().map(Item::record).collect::<Result<_, _>>()?;
+        drop(items);
+        self.put_records(records).await
+    }
+
     /// As [`Lease::put`], of a record that is made already.
     pub(super) async fn put_record(&self, record: Record) -> Result<Put, Error> {
+        Ok(if self.put_records(vec![record]).await? == [Put::New] { Put::New } else { Put::Already })
+    }
+
+    async fn put_records(&self, records: Vec<Record>) -> Result<Vec<Put>, Error> {
         let store = &self.store;
-        let header = &record.header;
-        store.catalog.keep(self.id, &header.key);
+        let keys: Vec<Key> = records.iter().map(|record| record.header.key).collect();
+        store.catalog.keep(self.id, &keys);
         store.whole().await?;
-        let cost = space::cost(header.length, header.zero);
+        let costs: Vec<u64> = records.iter().map(Record::cost).collect();
+        let cost = costs.iter().sum();
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(cost);
         if room.left() < cost {
             match store.catalog.space.promise(cost - room.left()) {
                 Ok(more) => room.merge(more),
                 // What is here already needs no room.
-                Err(error) if error.is_no_space() && self.hold_key(header.key).await? => {
-                    return Ok(Put::Already);
+                Err(error) if error.is_no_space() => {
+                    let there = self.hold_keys(keys).await?;
+                    let missing = costs.iter().zip(there).filter(|(_, there)| !there);
+                    let cost: u64 = missing.map(|(cost, _)| cost).sum();
+                    if room.left() < cost {
+                        room.merge(self.promise(cost - room.left()).await?);
+                    }
                 }
-                Err(_) => room.merge(self.promise(cost - room.left()).await?),
+                Err(error) => return Err(error),
             }
         }
-        let (put, ticket) = match store.appender.append(record).await {
+        let (puts, ticket) = match store.appender.append(records).await {
             Ok(done) => done,
             Err(error) => return Err(store.explained(error).await),
         };
-        // Either the record is counted by now, or its room is given back.
+        // Either the records are counted by now, or their room is given back.
         drop(room);
         self.ticket.fetch_max(ticket, Ordering::AcqRel);
-        Ok(put)
-    }
-
-    /// Puts many chunks; returns when all of them have been written, in no order.
-    ///
-    /// # Errors
-    /// As [`Lease::put`].
-    pub async fn put_chunks(&self, chunks: Vec<Chunk>) -> Result<(), Error> {
-        let puts = chunks.into_iter().map(|chunk| self.put(Item::Chunk(chunk)));
-        stream::iter(puts).map(Ok).try_for_each_concurrent(PUTS, |put| async { put.await.map(drop) }).await
+        Ok(puts)
     }
 
     /// Puts a manifest's top and all its pages.
@@ -258,26 +266,26 @@ impl Lease {
     }
 
     /// Enters the object. What was put is made durable first, then the journal's entry, then this answers. An
-    /// object that is here already gets the pin, and the name and parity when it has none.
-    ///
-    /// Callers that wait together share the syncs: to add many small objects, commit many at a time.
+    /// object that is here already gets the pin, and the name and parity when it has none. Callers that wait together
+    /// share the syncs.
     ///
     /// # Errors
     /// [`Error::Invalid`] when its only chunk, or the top of its manifest, is not here; [`Error::ReadOnly`],
     /// [`Error::DiskFull`], [`Error::Io`].
     pub async fn commit(&self, object: NewObject) -> Result<Committed, Error> {
-        object.check()?;
-        self.store.require_first_record(&object).await?;
+        let committed = self.commit_all(vec![object]).await?;
+        Ok(if committed == [Committed::Created] { Committed::Created } else { Committed::Present })
+    }
+
+    /// As [`Lease::commit`], of many objects: all of them or, after an error, none.
+    ///
+    /// # Errors
+    /// As [`Lease::commit`].
+    pub async fn commit_all(&self, objects: Vec<NewObject>) -> Result<Vec<Committed>, Error> {
+        objects.iter().try_for_each(NewObject::check)?;
+        self.store.require_first_records(&objects).await?;
         self.sync().await?;
-        self.store
-            .change(move |draft| {
-                let (entered, committed) = merged(draft.get(&object.id), object)?;
-                if let Some(info) = entered {
-                    draft.set(info);
-                }
-                Ok(committed)
-            })
-            .await
+        self.store.change(move |draft| enter(draft, objects)).await
     }
 
     /// Enters an object that is being fetched, durably: it is listed apart, and what of it is here is kept for
@@ -306,6 +314,19 @@ impl Lease {
             })
             .await
     }
+}
+
+/// Enters objects. Nothing is changed when one of them cannot be.
+fn enter(draft: &mut Draft<'_>, objects: Vec<NewObject>) -> Result<Vec<Committed>, Error> {
+    let (mut entered, mut committed) = (HashMap::new(), Vec::with_capacity(objects.len()));
+    for object in objects {
+        let id = object.id;
+        let (info, what) = merged(entered.get(&id).or_else(|| draft.get(&id)), object)?;
+        entered.extend(info.map(|info| (id, info)));
+        committed.push(what);
+    }
+    entered.into_values().for_each(|info| draft.set(info));
+    Ok(committed)
 }
 
 /// What becomes of an object when it is entered as a whole one, `None` where nothing changes.

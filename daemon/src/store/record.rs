@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::content::{CHUNK, ChunkId, ChunkRef, Place};
+use crate::content::{CHUNK, CHUNK_LEN, ChunkId, ChunkRef, ObjectId, Place};
 
 /// Records begin at multiples of this, and a header fills one.
 pub(super) const BLOCK: u64 = 4096;
@@ -103,6 +103,15 @@ impl Key {
         Self { kind: Kind::Parity, id: *id.as_bytes() }
     }
 
+    /// The record without which there is no such object: its only chunk, or the top of its manifest.
+    pub(super) fn first(object: &ObjectId, length: u64) -> Self {
+        if length <= CHUNK_LEN {
+            Self::data(&object.only_chunk())
+        } else {
+            Self { kind: Kind::Top, id: *object.as_bytes() }
+        }
+    }
+
     /// Eight bytes that stand for it where too much protection does no harm. Ids are hashes, so that their
     /// first bytes are as good as random.
     pub(super) fn fingerprint(&self) -> u64 {
@@ -179,17 +188,13 @@ impl Header {
         block.get(56..88)?.try_into().ok()
     }
 
-    /// The header's bytes at `offset` of segment `segment`, and the payload where it shares the block: a block.
-    fn block(&self, payload: &[u8], store: &StoreKey, segment: u32, offset: u64) -> Bytes {
-        let mut out = BytesMut::with_capacity(BLOCK_SIZE);
+    /// Its bytes at `offset` of segment `segment`, as many as belong to a header in its block.
+    fn encode(&self, store: &StoreKey, segment: u32, offset: u64) -> Bytes {
+        let mut out = BytesMut::with_capacity(HEADER);
         out.put_slice(&self.fields());
         let sum = checksum(&out, store, segment, offset);
         out.put_slice(&sum);
         out.resize(HEADER, 0);
-        if !self.zero && payload.len() <= INLINE {
-            out.put_slice(payload);
-        }
-        out.resize(BLOCK_SIZE, 0);
         out.freeze()
     }
 
@@ -278,21 +283,26 @@ impl Record {
         Self { header: Header { key, place: Place::Root, length, zero: false, digest, time }, payload }
     }
 
+    /// What it costs against the quota.
+    pub(super) fn cost(&self) -> u64 {
+        super::space::cost(self.header.length, self.header.zero)
+    }
+
     /// A record that was read, to be written again; `None` when the payload is not what the header says.
     pub(super) fn again(header: Header, payload: Bytes) -> Option<Self> {
         (header.zero || header.proves(payload.clone())).then_some(Self { header, payload })
     }
 
-    /// What to write at `offset` of segment `segment`: the header's block and, where they follow it, the
-    /// payload and zeros up to the next block. No payload is copied that does not share its header's block.
-    pub(super) fn parts(&self, store: &StoreKey, segment: u32, offset: u64) -> [Bytes; 3] {
+    /// What to write at `offset` of segment `segment`, one behind the other: the header, the payload in its block or
+    /// behind it, and zeros up to the next block. The payload is not copied.
+    pub(super) fn parts(&self, store: &StoreKey, segment: u32, offset: u64) -> [Bytes; 4] {
         static PAD: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
-        let block = self.header.block(&self.payload, store, segment, offset);
-        if self.header.zero || self.payload.len() <= INLINE {
-            return [block, Bytes::new(), Bytes::new()];
-        }
-        let pad = self.payload.len().next_multiple_of(BLOCK_SIZE) - self.payload.len();
-        [block, self.payload.clone(), Bytes::from_static(&PAD).slice(..pad)]
+        let zeros = |count| Bytes::from_static(&PAD).slice(..count);
+        let payload = if self.header.zero { Bytes::new() } else { self.payload.clone() };
+        let gap = if payload.len() <= INLINE { 0 } else { INLINE };
+        let end = HEADER + gap + payload.len();
+        let header = self.header.encode(store, segment, offset);
+        [header, zeros(gap), payload, zeros(end.next_multiple_of(BLOCK_SIZE) - end)]
     }
 }
 
@@ -302,8 +312,8 @@ pub(super) fn footer(list: Bytes, store: &StoreKey, segment: u32, at: u64, time:
     let header = Record::other(Key { kind: Kind::Footer, id: [0; 32] }, list.clone(), time).header;
     let mut out = Vec::from(list);
     out.resize(out.len().next_multiple_of(BLOCK_SIZE), 0);
-    let block = header.block(&[], store, segment, at + out.len() as u64);
-    out.extend_from_slice(&block);
+    out.extend_from_slice(&header.encode(store, segment, at + out.len() as u64));
+    out.resize(out.len().next_multiple_of(BLOCK_SIZE), 0);
     out
 }
 

@@ -202,12 +202,7 @@ impl Inner {
 
     /// Whether a lease holds an object's first record.
     pub(super) fn is_leased(&self, info: &ObjectInfo) -> bool {
-        let first = if info.length <= CHUNK_LEN {
-            Key::data(&info.id.only_chunk())
-        } else {
-            Key { kind: Kind::Top, id: *info.id.as_bytes() }
-        };
-        self.catalog.is_kept(&first)
+        self.catalog.is_kept(&Key::first(&info.id, info.length))
     }
 
     /// The records of `removed` that no other object needs. `gone`: ids that count as removed already.

@@ -83,10 +83,10 @@ impl Catalog {
         lease
     }
 
-    /// Keeps a record, whether it is there or about to be, as long as the lease lives.
-    pub(super) fn keep(&self, lease: u64, key: &Key) {
+    /// Keeps records, whether they are there or about to be, as long as the lease lives.
+    pub(super) fn keep(&self, lease: u64, keys: &[Key]) {
         if let Some(kept) = self.fresh().kept.get_mut(&lease) {
-            kept.insert(key.fingerprint());
+            kept.extend(keys.iter().map(Key::fingerprint));
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod crash;
 mod generated;
+mod groups;
 mod keeping;
 mod scrub;
 mod sim;

@@ -25,6 +25,9 @@ const ROUND: usize = 16_384;
 /// Chunk keys announced in one go: 512 KiB of them.
 const CHUNK_ROUND: usize = 16_384;
 
+/// Rounds begin this far apart at least: what is added meanwhile goes together.
+const PACE: Duration = Duration::from_millis(100);
+
 /// How long a round that reached nobody waits before it is tried again, and the longest such wait.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
 
@@ -91,6 +94,8 @@ struct Shared {
 struct Pending {
     /// At most as many as the store has objects.
     objects: BTreeSet<ObjectId>,
+    /// Those that were tried when no other node was known. They wait until one is, or for the next try.
+    stranded: BTreeSet<ObjectId>,
     /// Keys of what has been removed.
     withdrawn: Vec<Key>,
     /// Who waits for which object.
@@ -98,6 +103,17 @@ struct Pending {
     /// When others begin to drop what this cycle has not refreshed; `None` in the first, which follows no other.
     late_at: Option<Instant>,
     status: Status,
+}
+
+impl Pending {
+    fn queued(&self) -> usize {
+        self.objects.len() + self.stranded.len()
+    }
+
+    /// Those that nobody could be told of are tried again.
+    fn try_stranded(&mut self) {
+        self.objects.append(&mut self.stranded);
+    }
 }
 
 impl Announcer {
@@ -119,14 +135,8 @@ impl Announcer {
         announcer
     }
 
-    /// An object is held here now, wholly or in part. Returns at once.
-    pub fn hold(&self, id: ObjectId) {
-        self.pending().objects.insert(id);
-        self.shared.bell.notify_one();
-    }
-
-    /// As [`Announcer::hold`], of many.
-    pub fn hold_all(&self, ids: impl IntoIterator<Item = ObjectId>) {
+    /// Objects are held here now, wholly or in part. Returns at once.
+    pub fn hold(&self, ids: impl IntoIterator<Item = ObjectId>) {
         self.pending().objects.extend(ids);
         self.shared.bell.notify_one();
     }
@@ -136,7 +146,7 @@ impl Announcer {
     pub async fn hold_and_wait(&self, id: ObjectId) -> Option<Announced> {
         let (done, waited) = oneshot::channel();
         self.pending().waiting.push((id, done));
-        self.hold(id);
+        self.hold([id]);
         waited.await.ok()
     }
 
@@ -151,8 +161,8 @@ impl Announcer {
     pub fn status(&self) -> Status {
         let pending = self.pending();
         let is_late = pending.late_at.is_some_and(|at| Instant::now() >= at);
-        let overdue = is_late && !pending.objects.is_empty();
-        Status { queued: pending.objects.len(), overdue, ..pending.status.clone() }
+        let queued = pending.queued();
+        Status { queued, overdue: is_late && queued > 0, ..pending.status.clone() }
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -175,25 +185,35 @@ impl Schedule {
         let cycle = self.options.lifetime / 2;
         let mut refresh = Instant::now();
         let mut is_first = true;
-        let mut retry = RETRY.0;
+        let (mut retry, mut retry_at) = (RETRY.0, None::<Instant>);
         loop {
-            if Instant::now() >= refresh {
+            let begun = Instant::now();
+            if begun >= refresh {
                 self.requeue_all();
                 self.pending().late_at = (!is_first).then(|| Instant::now() + cycle);
                 is_first = false;
                 refresh = Instant::now() + cycle;
             }
+            if retry_at.take_if(|at| begun >= *at).is_some() {
+                self.pending().try_stranded();
+            }
             match self.round().await {
                 Round::Idle => {
-                    let _ = tokio::time::timeout_at(refresh, self.shared.bell.notified()).await;
+                    let until = retry_at.map_or(refresh, |at| at.min(refresh));
+                    let _ = tokio::time::timeout_at(until, self.shared.bell.notified()).await;
+                    continue;
                 }
-                Round::Placed => retry = RETRY.0,
-                Round::Alone => {
-                    // A new object rings the bell, so it does not wait for the others' retry.
-                    let _ = tokio::time::timeout(retry, self.shared.bell.notified()).await;
+                Round::Placed => {
+                    self.pending().try_stranded();
+                    (retry, retry_at) = (RETRY.0, None);
+                }
+                Round::Alone if retry_at.is_none() => {
+                    retry_at = Some(Instant::now() + retry);
                     retry = (retry * 2).min(RETRY.1);
                 }
+                Round::Alone => {}
             }
+            tokio::time::sleep_until(begun + PACE).await;
         }
     }
 
@@ -202,14 +222,14 @@ impl Schedule {
         self.spent = 0;
         {
             let mut pending = self.pending();
-            let is_late = !pending.objects.is_empty();
-            if is_late {
-                let left = pending.objects.len();
+            let left = pending.queued();
+            if left > 0 {
                 tracing::warn!(
                     left,
                     "announcing is overdue: other nodes may no longer know what this one holds"
                 );
             }
+            pending.try_stranded();
             pending.status.placed = 0;
         }
         let mut after = None;
@@ -238,7 +258,7 @@ impl Schedule {
         let alone = announced.receivers == 0 && !held.is_empty();
         self.tell(&objects, &announced);
         if alone {
-            self.pending().objects.extend(held.iter().map(|object| object.id));
+            self.pending().stranded.extend(held.iter().map(|object| object.id));
             return Round::Alone;
         }
         for object in held {
@@ -318,4 +338,87 @@ enum Round {
     Placed,
     /// No other node is known: again later.
     Alone,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::BoxFuture;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::content::{Chunk, Place};
+    use crate::store::{Item, NewObject, Real};
+    use crate::support::pool::Pool;
+
+    /// Notes what it is told, call by call.
+    #[derive(Default)]
+    struct Network {
+        told: Mutex<Vec<Vec<Key>>>,
+        receivers: AtomicUsize,
+    }
+
+    impl Network {
+        fn rounds(&self) -> Vec<usize> {
+            self.told.lock().unwrap().iter().map(Vec::len).collect()
+        }
+    }
+
+    impl Announce for Network {
+        fn announce(&self, keys: Vec<Key>, _: usize) -> BoxFuture<'static, Announced> {
+            let receivers = self.receivers.load(Ordering::SeqCst);
+            let placed = if receivers > 0 { keys.len() } else { 0 };
+            self.told.lock().unwrap().push(keys);
+            Box::pin(async move { Announced { keys: placed, receivers, ..Announced::default() } })
+        }
+
+        fn withdraw(&self, _: Vec<Key>) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    async fn add(store: &Store, number: u64) -> ObjectId {
+        let chunk = Chunk::compute(Place::Root, number.to_le_bytes().to_vec().into()).unwrap();
+        let id = chunk.id().whole_object(Place::Root).unwrap();
+        let lease = store.lease();
+        lease.put(Item::Chunk(chunk)).await.unwrap();
+        lease.commit(NewObject::new(id, 8, 0)).await.unwrap();
+        id
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let wait = async {
+            while !what() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_object_does_not_bring_the_others_along_while_alone_and_all_go_when_somebody_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = crate::store::Options { reserve: 0, ..crate::store::Options::default() };
+        let store = Store::open(&options, Arc::new(Real::new(folder.path())), Pool::inline()).unwrap();
+        let (network, tasks) = (Arc::new(Network::default()), Tasks::new());
+        let announce = Arc::clone(&network) as Arc<dyn Announce>;
+        let announcer = Announcer::start(Options::default(), store.clone(), announce, &tasks);
+        let begun = std::time::Instant::now();
+        for number in 0..10 {
+            let id = add(&store, number).await;
+            announcer.hold([id]);
+            until(|| network.told.lock().unwrap().iter().flatten().any(|key| key == id.as_bytes())).await;
+        }
+        assert_eq!(announcer.status().queued, 10);
+        // All are tried again, but only when it is time.
+        let tries = network.rounds().into_iter().filter(|round| *round > 1).count() as u64;
+        assert!(tries <= begun.elapsed().as_secs() / RETRY.0.as_secs(), "{:?}", network.rounds());
+        until(|| network.rounds().last() == Some(&10)).await;
+        network.receivers.store(1, Ordering::SeqCst);
+        announcer.hold([add(&store, 10).await]);
+        until(|| announcer.status().queued == 0).await;
+        assert_eq!(announcer.status().placed, 11);
+        tasks.drain(Duration::from_secs(1)).await;
+    }
 }

@@ -66,10 +66,15 @@ async fn answers(
     progress: &Progress,
 ) -> Result<AddedTree, Failure> {
     let mut answers = session.trees().add(requests).await?.into_inner();
+    let mut is_read = true;
     while let Some(answer) = answers.message().await? {
         if !answer.files.is_empty() {
             let lines = file_lines(&answer.files, paths, shown)?;
-            progress.aside(|| session.output.results(&lines))?;
+            match progress.aside(|| if is_read { session.output.results(&lines) } else { Ok(()) }) {
+                // Whoever has read enough, as `head` does, still wants the directory to be stored.
+                Err(failure) if failure.exit == Exit::Done => is_read = false,
+                printed => printed?,
+            }
         }
         if let Some(tree) = answer.tree {
             return Ok(tree);

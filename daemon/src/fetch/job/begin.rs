@@ -27,12 +27,12 @@ pub(in super::super) async fn run(
             out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
         return Ok(());
     }
-    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers);
-    terms.seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
+    let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
     let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
+    let patience = learn::Patience { stall: request.stall, was_whole, once: terms.once };
     let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
         Some(shape) => (shape, true),
-        None => (learn::from_peers(&mut crowd, request.id, request.stall, was_whole).await?, false),
+        None => (learn::from_peers(&mut crowd, request.id, patience).await?, false),
     };
     terms.check(&request.id, shape.length())?;
     let entry = terms.entry(learn::entry(&parts, &request, &shape));

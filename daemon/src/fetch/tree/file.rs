@@ -24,7 +24,7 @@ pub(super) async fn give(
     let _ = out.send(Ok(TreeEvent::Started(started))).await;
     let request = Request { pin, name: Some(name.clone()), ..errand.request(id) };
     let declared = Some(Declared { root: errand.root, length });
-    let terms = Terms { seeds, declared, part: None };
+    let terms = Terms { seeds, declared, ..Terms::default() };
     let mut fetching = begin(&errand.parts, request, terms);
     let is_short = short(length).is_some();
     let mut held = BytesMut::new();

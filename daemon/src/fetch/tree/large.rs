@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::super::{Error, Event, Fetching, QUEUE, Summary, begin, job};
+use super::super::{Error, Event, Fetching, QUEUE, Summary, Terms, begin, job};
 use super::Errand;
 use crate::content::ObjectId;
 use crate::session::Asker;
@@ -18,15 +18,13 @@ pub(super) fn stream(errand: &Errand, id: ObjectId, length: u64, seeds: Vec<Aske
     begin(&errand.parts, request, errand.terms(length, seeds))
 }
 
-/// Fetches a part of a directory into memory. The caller has seen to it that `length` is no more than it can bear.
+/// Fetches a part of a directory into memory. The caller has seen to it that its declared length can be borne.
 pub(super) async fn whole(
     errand: Arc<Errand>,
     id: ObjectId,
-    length: u64,
-    seeds: Vec<Asker>,
+    terms: Terms,
 ) -> Result<(Bytes, Summary), Error> {
     let (out, mut events) = mpsc::channel(QUEUE);
-    let terms = errand.terms(length, seeds);
     let job = Box::pin(job::run(Arc::clone(&errand.parts), errand.request(id), terms, out));
     let collect = async move {
         let (mut bytes, mut summary) = (BytesMut::new(), Summary::default());

@@ -37,7 +37,7 @@ use super::{Error, Fetcher, Notice, Order, Parts, Request, Summary, Terms, learn
 use crate::content::{ObjectId, Tree};
 use crate::peer::{PeerAddr, PeerId};
 use crate::session::Asker;
-use crate::store::{Lease, NewObject, State};
+use crate::store::{Lease, NewObject, ObjectInfo, State};
 use crate::support::unix_now;
 use delivery::Delivery;
 use holders::Holders;
@@ -117,7 +117,16 @@ impl Errand {
     fn terms(&self, length: u64, seeds: Vec<Asker>) -> Terms {
         let part =
             PartOf { lease: Arc::clone(&self.lease), private: self.private, pulse: self.pulse.clone() };
-        Terms { seeds, declared: Some(Declared { root: self.root, length }), part: Some(part) }
+        let declared = Some(Declared { root: self.root, length });
+        Terms { seeds, once: false, declared, part: Some(part) }
+    }
+
+    /// Refuses what is here already and is private where the directory is not, or the other way round.
+    fn check_privacy(&self, id: &ObjectId, known: Option<ObjectInfo>) -> Result<(), Error> {
+        match known.filter(|info| info.private != self.private) {
+            Some(info) => Err(Error::Privacy { id: *id, private: info.private }),
+            None => Ok(()),
+        }
     }
 
     /// Bytes of each of these objects that are not here. What is here of those of at most a chunk is kept.
@@ -165,7 +174,7 @@ async fn run(parts: Arc<Parts>, request: TreeRequest, out: Out) -> Result<(), Er
         return Err(Error::BadTree { id: request.root, why: "it is the empty object".to_owned() });
     }
     let errand = Arc::new(Errand::new(Arc::clone(&parts), &request));
-    let mut crowd = Crowd::new(parts, &request.peers);
+    let mut crowd = Crowd::new(parts, &request.peers, &[]);
     let (length, looked) = trees::length(&errand, &mut crowd).await?;
     let mut supply = Supply::new(Arc::clone(&errand), Holders::new(crowd, request.root, looked));
     match trees::resolve(&mut supply, &errand, length, &request.path).await? {
@@ -188,9 +197,10 @@ async fn directory(
 ) -> Result<(), Error> {
     let store = &errand.parts.store;
     let length = tree.bytes().len() as u64;
+    errand.check_privacy(&id, store.object(&id))?;
     let outline = trees::outline(&mut supply, errand, (id, tree.clone())).await?;
     let totals = outline.totals()?;
-    let here = prepare(errand, &outline, id).await?;
+    let here = prepare(errand, &outline).await?;
     let known = store.object(&id).and_then(|info| info.name);
     let started = TreeStarted {
         id,
@@ -209,19 +219,14 @@ async fn directory(
     Ok(())
 }
 
-/// Looks what of the files is here, and reserves room for the rest. Gives those of at most a chunk that are here.
-async fn prepare(errand: &Errand, outline: &Outline, root: ObjectId) -> Result<Vec<ObjectId>, Error> {
+/// Looks what of the files is here, and reserves room for the rest. Gives those of which all is here.
+async fn prepare(errand: &Errand, outline: &Outline) -> Result<Vec<ObjectId>, Error> {
     let store = &errand.parts.store;
-    let parts = (1..outline.len()).filter_map(|number| outline.dir(number)).map(|(id, _)| id);
-    for id in parts.chain(outline.files().map(|(id, _)| id)).chain([root]) {
-        if let Some(info) = store.object(&id).filter(|info| info.private != errand.private) {
-            return Err(Error::Privacy { id, private: info.private });
-        }
-    }
     let files: Vec<(ObjectId, u64)> = outline.files().collect();
     let (mut here, mut missing) = (Vec::new(), Vec::new());
     for batch in files.chunks(LOOK) {
         for ((id, _), absent) in batch.iter().zip(errand.look(batch).await?) {
+            errand.check_privacy(id, store.object(id))?;
             match absent {
                 0 => here.push(*id),
                 _ => missing.push(absent),

@@ -11,10 +11,7 @@ use crate::content::{MAX_TREE_DEPTH, MAX_TREE_TOTAL, Node, ObjectId, Tree};
 use crate::store::{Entries, NewObject, NewTree, Part};
 
 /// Bytes of all trees of a directory, each once.
-pub(super) const MAX_LISTS: u64 = 1 << 30;
-
-/// Bytes of trees that are kept in memory for the walk; the others are read again from the store.
-const KEPT: usize = 32 << 20;
+const MAX_LISTS: u64 = 1 << 30;
 
 /// A directory, as far as its trees are here. Its trees are numbered in the order in which they were first named.
 pub(super) struct Outline {
@@ -27,8 +24,8 @@ pub(super) struct Outline {
     bytes: u64,
     /// Entries of the trees that are here.
     entries: u64,
-    /// Bytes of trees in memory.
-    kept: usize,
+    /// Bytes of trees that may still stay in memory for the walk; the others are read again from the store.
+    room: u64,
 }
 
 /// One of its trees.
@@ -66,8 +63,8 @@ pub(super) struct Totals {
 }
 
 impl Outline {
-    /// A directory of which only this is known.
-    pub(super) fn new(root: ObjectId, length: u64) -> Self {
+    /// A directory of which only this is known. So many bytes of trees may stay in memory.
+    pub(super) fn new(root: ObjectId, length: u64, room: u64) -> Self {
         let dir = Dir { id: root, length, depth: 0, list: None };
         Self {
             root,
@@ -76,7 +73,7 @@ impl Outline {
             files: HashMap::new(),
             bytes: length,
             entries: 0,
-            kept: 0,
+            room,
         }
     }
 
@@ -144,9 +141,9 @@ impl Outline {
             }
         }
         let (entries, contents) = (tree.len() as u64, Entries::of(&tree));
-        let stays = self.kept + tree.bytes().len() <= KEPT;
-        self.kept += if stays { tree.bytes().len() } else { 0 };
-        let tree = stays.then_some(tree);
+        let left = self.room.checked_sub(tree.bytes().len() as u64);
+        self.room = left.unwrap_or(self.room);
+        let tree = left.is_some().then_some(tree);
         self.dirs[number].list = Some(Box::new(List { size, entries, dirs, contents, tree }));
         Ok(())
     }

@@ -23,8 +23,9 @@ use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::super::learn::AGAIN;
 use super::super::planner::PeerNo;
-use super::super::{Error, Parts, Summary};
+use super::super::{Error, Parts, Summary, Terms};
 use super::holders::{Choice, Holders};
 use super::{Errand, large};
 use crate::content::{Chunk, ChunkRef, ObjectId, Place};
@@ -72,6 +73,9 @@ struct Open {
     lacking: Vec<PeerNo>,
     /// Peers from which it did not come in time.
     late: Vec<PeerNo>,
+    /// When it may be fetched on its own, and how long after that once more.
+    rescue_at: Instant,
+    rest: Duration,
 }
 
 /// How a request ended.
@@ -140,7 +144,14 @@ impl Supply {
 
     /// Wants an object of 1 byte to 1 MiB. `is_here`: it is in the store, where the lease holds it.
     pub(super) fn want(&mut self, id: ObjectId, length: u32, is_here: bool) {
-        let open = Open { length, asked: None, lacking: Vec::new(), late: Vec::new() };
+        let open = Open {
+            length,
+            asked: None,
+            lacking: Vec::new(),
+            late: Vec::new(),
+            rescue_at: Instant::now(),
+            rest: AGAIN.0,
+        };
         if self.open.insert(id, open).is_some() {
             return;
         }
@@ -210,9 +221,16 @@ impl Supply {
         while !self.arrived.is_empty() && self.proofs.len() < PROVING {
             self.prove();
         }
-        while self.holders.is_quiet() && self.rescues.len() < RESCUES {
+        let now = Instant::now();
+        for _ in 0..self.parked.len() {
+            if !self.holders.is_quiet() || self.rescues.len() >= RESCUES {
+                break;
+            }
             let Some(id) = self.parked.pop_front() else { break };
-            self.rescue(id);
+            match self.open.get(&id) {
+                Some(open) if open.rescue_at <= now => self.rescue(id),
+                _ => self.parked.push_back(id),
+            }
         }
     }
 
@@ -280,7 +298,8 @@ impl Supply {
             let verify =
                 |(id, peer, unproven): (ObjectId, PeerNo, Unproven)| (id, peer, unproven.verify().ok());
             let proved: Vec<Proved> = pool.run(move || batch.into_iter().map(verify).collect()).await;
-            lease.put_chunks(proved.iter().filter_map(|(.., chunk)| chunk.clone()).collect()).await?;
+            let chunks = proved.iter().filter_map(|(.., chunk)| chunk.clone()).map(store::Item::Chunk);
+            lease.put_all(chunks.collect()).await?;
             Ok(proved)
         }));
     }
@@ -288,7 +307,8 @@ impl Supply {
     /// Begins to fetch an object that no holder has, as any object is fetched.
     fn rescue(&mut self, id: ObjectId) {
         let Some(length) = self.open.get(&id).map(|open| open.length) else { return };
-        let whole = large::whole(Arc::clone(&self.errand), id, length.into(), Vec::new());
+        let terms = Terms { once: true, ..self.errand.terms(length.into(), Vec::new()) };
+        let whole = large::whole(Arc::clone(&self.errand), id, terms);
         self.rescues.push(Box::pin(async move { (id, whole.await) }));
     }
 

@@ -13,7 +13,8 @@ use super::outline::Outline;
 use super::supply::{Halt, Supply};
 use super::walk::File;
 use super::{Errand, LOOK, large};
-use crate::content::{CHUNK_LEN, MAX_TREE_BYTES, Node, ObjectId, Tree, TreePath};
+use crate::content::{CHUNK_LEN, Chunk, MAX_TREE_BYTES, Node, ObjectId, Tree, TreePath};
+use crate::session::Asker;
 
 /// What is to be fetched.
 pub(super) enum Target {
@@ -36,7 +37,10 @@ pub(super) async fn length(errand: &Errand, crowd: &mut Crowd) -> Result<(u64, b
     };
     let (length, looked) = match known {
         Some(length) => (length, false),
-        None => (learn::from_peers(crowd, root, errand.stall, errand.was_whole).await?.length(), true),
+        None => {
+            let patience = learn::Patience { stall: errand.stall, was_whole: errand.was_whole, once: false };
+            (learn::from_peers(crowd, root, patience).await?.length(), true)
+        }
     };
     if length > MAX_TREE_BYTES as u64 {
         return Err(Error::BadTree { id: root, why: "it is longer than 128 MiB".to_owned() });
@@ -95,7 +99,7 @@ pub(super) async fn outline(
     errand: &Arc<Errand>,
     (root, tree): (ObjectId, Tree),
 ) -> Result<Outline, Error> {
-    let mut outline = Outline::new(root, tree.bytes().len() as u64);
+    let mut outline = Outline::new(root, tree.bytes().len() as u64, errand.parts.options.lists);
     let mut came = vec![(root, tree.bytes().clone())];
     let mut work = Work { errand, supply, next: 1, flying: 0, large: Vec::new(), loading: Loading::new() };
     loop {
@@ -116,6 +120,11 @@ pub(super) async fn outline(
     }
 }
 
+/// What a tree on its way counts for: a small one takes more to keep account of than to hold.
+fn weight(length: u64) -> u64 {
+    length + 4096
+}
+
 type Loading = FuturesUnordered<BoxFuture<'static, (ObjectId, Result<(Bytes, Summary), Error>)>>;
 
 /// Trees on their way.
@@ -124,7 +133,7 @@ struct Work<'a> {
     supply: &'a mut Supply,
     /// The first tree that has not been begun.
     next: usize,
-    /// Bytes of those that have been begun and are not here.
+    /// What those count for that have been begun and are not here.
     flying: u64,
     /// Those of more than a chunk that wait for their turn.
     large: Vec<(ObjectId, u64)>,
@@ -141,11 +150,14 @@ impl Work<'_> {
                 && batch.len() < LOOK
                 && self.flying < self.errand.parts.options.in_flight
             {
-                self.flying += length;
+                self.flying += weight(length);
                 self.next += 1;
                 batch.push((id, length));
             }
             let absent = self.errand.look(&batch).await?;
+            for (id, _) in &batch {
+                self.errand.check_privacy(id, self.errand.parts.store.object(id))?;
+            }
             self.errand.lease.reserve_each(absent.iter().copied()).await?;
             for ((id, length), absent) in batch.into_iter().zip(absent) {
                 match short(length) {
@@ -157,7 +169,8 @@ impl Work<'_> {
         if self.loading.is_empty()
             && let Some((id, length)) = self.large.pop()
         {
-            let whole = large::whole(Arc::clone(self.errand), id, length, self.supply.askers());
+            let terms = self.errand.terms(length, self.supply.askers());
+            let whole = large::whole(Arc::clone(self.errand), id, terms);
             self.loading.push(Box::pin(async move { (id, whole.await) }));
         }
         Ok(())
@@ -175,7 +188,7 @@ impl Work<'_> {
                 vec![(id, bytes)]
             }
         };
-        self.flying -= came.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        self.flying -= came.iter().map(|(_, bytes)| weight(bytes.len() as u64)).sum::<u64>();
         Ok(came)
     }
 }
@@ -185,9 +198,16 @@ pub(super) async fn load(
     errand: Arc<Errand>,
     id: ObjectId,
     length: u64,
-    seeds: Vec<crate::session::Asker>,
+    seeds: Vec<Asker>,
 ) -> Result<(Tree, Summary), Error> {
-    let (bytes, summary) = large::whole(Arc::clone(&errand), id, length, seeds).await?;
+    let stored = match short(length) {
+        Some(_) => errand.parts.store.only_chunk(&id).await?.map(Chunk::into_bytes),
+        None => None,
+    };
+    let (bytes, summary) = match stored {
+        Some(bytes) => (bytes, Summary::default()),
+        None => large::whole(Arc::clone(&errand), id, errand.terms(length, seeds)).await?,
+    };
     let tree = errand.parts.pool.run(move || decode(id, bytes)).await?;
     Ok((tree, summary))
 }

@@ -39,7 +39,8 @@ impl Segments {
         let parts = record.parts(&self.key, self.number, self.offset);
         let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
         slices.retain(|part| !part.is_empty());
-        slices.truncate(if has_payload { 3 } else { 1 });
+        // A payload of more than a few KiB begins in the block behind the header's.
+        slices.truncate(if has_payload { 4 } else { 2 });
         self.file.write_at(self.offset, &mut slices).unwrap();
         self.list.extend_from_slice(&footer_entry(&record.header, self.offset as u32));
         self.offset += footprint;

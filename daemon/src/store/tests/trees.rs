@@ -59,7 +59,7 @@ impl Folder {
 
     async fn add(&self, store: &Store, pin: Option<u32>) -> Result<Committed, Error> {
         let lease = store.lease();
-        lease.put_chunks(self.chunks()).await?;
+        lease.put_all(self.chunks().into_iter().map(Item::Chunk).collect()).await?;
         let below = &self.all()[1..];
         let root = NewObject { pin, ..NewObject::new(self.id(), self.tree.bytes().len() as u64, now()) };
         let tree = NewTree {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::super::job::ALONE;
+use super::super::super::learn::AGAIN;
 use super::super::super::planner::PeerNo;
 use super::super::super::{Error, Summary};
 use super::super::holders::Choice;
@@ -95,7 +96,7 @@ impl Supply {
         given
     }
 
-    /// The fetch of a single object has ended. When it found nobody, it is tried again until all of it has stalled.
+    /// The fetch of a single object has ended. When it found nobody, it is tried again after a while, and others before.
     pub(super) fn rescued(
         &mut self,
         id: ObjectId,
@@ -109,7 +110,11 @@ impl Supply {
                 Ok(vec![(id, bytes)])
             }
             Err(Error::NoHolders { .. } | Error::Stalled { .. }) => {
-                self.parked.push_back(id);
+                if let Some(open) = self.open.get_mut(&id) {
+                    open.rescue_at = Instant::now() + open.rest;
+                    open.rest = (open.rest * 2).min(AGAIN.1);
+                    self.parked.push_back(id);
+                }
                 self.check_stall()?;
                 Ok(Vec::new())
             }

@@ -1,10 +1,11 @@
 //! What is there comes, in order, once, from whoever has it.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
+use super::super::super::Notice;
 use super::*;
-use crate::content::ChunkId;
-use crate::content::TreePath;
+use crate::content::{ChunkId, TreePath};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_comes_whole_and_is_entered_when_all_of_it_is_here() {
@@ -38,6 +39,10 @@ async fn a_directory_comes_whole_and_is_entered_when_all_of_it_is_here() {
         13,
         "itself, four trees, eight distinct files"
     );
+    let mut notices = taker.notices.lock().await;
+    assert_eq!(notices.recv().await, Some(Notice::Holds(root)));
+    let Some(Notice::HoldsAll(parts)) = notices.recv().await else { panic!("its parts") };
+    assert_eq!(parts.len(), 12);
     // The one who has it now can give it on.
     let third = Node::new(&web, 3);
     assert!(third.take(root, &[&taker]).await.unwrap().is(&folder));
@@ -128,6 +133,57 @@ async fn what_no_holder_has_is_named_when_nothing_comes_any_more() {
     assert!(got.is(&folder));
     assert_eq!(got.received(), a.1 + b.1);
     assert!(tap.wanted().len() <= 2, "only what is missing is asked for: {:?}", tap.wanted());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_holder_of_the_directory_has_is_found_as_any_object_is() {
+    let web = Web::default();
+    let (giver, other, taker) = (Node::new(&web, 1), Node::new(&web, 2), Node::new(&web, 3));
+    let mut folder = many(300, 2000);
+    folder.insert("d001/long", File(sample(3 * CHUNK)));
+    let root = giver.add_folder(&folder, TreeOptions::default()).await;
+    web.announce(root, &giver);
+    // The other one has some of the files, and is known for two of them only.
+    for seed in 120..140 {
+        let (id, _) = other.put(bytes(seed, 2000)).await;
+        giver.store.lose(&id.only_chunk());
+        if seed == 130 {
+            web.announce(id, &other);
+        }
+    }
+    let long = other.add(&sample(3 * CHUNK), None).await;
+    web.announce(long, &other);
+    giver.store.lose(&giver.store.manifest(&long).await.unwrap().unwrap().chunk(1).unwrap().id);
+    let got = taker.take(root, &[]).await.unwrap();
+    assert!(got.is(&folder));
+    assert_eq!(got.received(), got.started.size + list_bytes(&taker, root).await);
+    assert_eq!(got.summary.peers.len(), 2);
+}
+
+/// Bytes of all lists of a directory.
+async fn list_bytes(node: &Node, root: ObjectId) -> u64 {
+    let all = node.store.with_contents(root).await.unwrap();
+    all.iter().filter_map(|id| node.store.object(id)).filter(|info| info.tree).map(|info| info.length).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_falls_silent_does_not_hold_up_what_others_have() {
+    let web = Web::default();
+    let (silent, other, taker) = (Node::new(&web, 1), Node::new(&web, 2), Node::new(&web, 3));
+    let folder = many(2000, 3000);
+    let root = silent.add_folder(&folder, TreeOptions::default()).await;
+    other.add_folder(&folder, TreeOptions::default()).await;
+    let tap = web.tap(&silent);
+    let mut events = taker
+        .fetcher
+        .fetch_tree(TreeRequest { stall: Duration::from_secs(30), ..request(root, &[&silent, &other]) })
+        .events;
+    let TreeEvent::Started(started) = next(&mut events).await.unwrap() else { panic!() };
+    tap.set_open(false);
+    let began = Instant::now();
+    let got = collect_rest(started, events).await.unwrap();
+    assert!(got.is(&folder));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

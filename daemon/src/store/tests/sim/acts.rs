@@ -108,11 +108,15 @@ impl Done {
     async fn put_all(&mut self, store: &Store, thing: &Thing) -> Result<Lease, Error> {
         let lease = store.lease();
         lease.reserve(thing.object.length.min(1 << 20)).await?;
-        for items in [thing.chunk_items(), thing.parity_items(), thing.manifest_items()] {
-            for item in items {
-                self.put(&lease, item).await?;
-            }
+        for item in thing.chunk_items() {
+            self.put(&lease, item).await?;
         }
+        // With one write, as many small chunks are.
+        let items: Vec<_> = thing.parity_items().into_iter().chain(thing.manifest_items()).collect();
+        let keys: Vec<_> = items.iter().map(key).collect();
+        let puts = lease.put_all(items).await?;
+        self.new.extend(keys.iter().zip(puts).filter(|(_, put)| *put == Put::New).map(|(key, _)| key));
+        self.held.extend(keys);
         Ok(lease)
     }
 

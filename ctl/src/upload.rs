@@ -22,6 +22,8 @@ pub(crate) struct Upload {
     pub(crate) name: Option<String>,
     /// Its length in bytes, where known.
     pub(crate) length: Option<u64>,
+    /// How many of them the file system has blocks for, where it has holes.
+    pub(crate) data: Option<u64>,
     /// Where the bytes come from.
     reader: Reader,
 }
@@ -62,7 +64,7 @@ impl Upload {
     /// When it is missing, unreadable, or not a regular file.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
-            return Ok(Self { name: None, length: None, reader: Reader::Stdin });
+            return Ok(Self { name: None, length: None, data: None, reader: Reader::Stdin });
         }
         let unreadable = |error: io::Error| Failure::io("UNREADABLE", path.display(), &error);
         // Looked at before it is opened: opening a FIFO waits for a writer, opening a device may act on it.
@@ -74,7 +76,10 @@ impl Upload {
         check_kind(path, &metadata)?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let shape = Shape::from(&metadata);
-        Ok(Self { name, length: Some(shape.length), reader: Reader::File(path.to_owned(), file, shape) })
+        // Blocks of 512 bytes, whatever the file system's are.
+        let data = Some(metadata.blocks().saturating_mul(512)).filter(|data| *data < shape.length);
+        let reader = Reader::File(path.to_owned(), file, shape);
+        Ok(Self { name, length: Some(shape.length), data, reader })
     }
 
     /// Its bytes: blocks of 1 MiB, the last one shorter, then the end; or a failure, and then the end.

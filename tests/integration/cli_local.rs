@@ -82,7 +82,8 @@ fn adding_again_stores_nothing_twice_and_says_so() {
 
 #[test]
 fn holes_take_no_space() {
-    let home = Home::new();
+    // The file is far longer than what there is room for; its data fits.
+    let home = Home::with(|settings| settings.text("store.quota", "64MiB"));
     let daemon = home.start();
     let ctl = daemon.ctl();
     let path = home.path("sparse");
@@ -102,6 +103,12 @@ fn holes_take_no_space() {
     assert_eq!(inside, [&[0], &two[..], &[0]].concat());
     let stat = ctl.json(&["stat", &id]).pop().unwrap();
     assert_eq!((&stat["chunks"], &stat["local_chunks"]), (&Value::from(3072), &Value::from(3072)));
+    // Without holes it is refused before it is sent, also when it has some.
+    let dense = home.path("dense");
+    corpus::sparse(&dense, 256 * MIB, &[(0, &corpus::bytes(3, 100 << 20))]);
+    let sent = ctl.run(&["add"]).arg(&dense).within(SLOW).done();
+    sent.refused(&[6], "quota");
+    assert!(sent.stderr.contains("126.0 MiB more"), "{}", sent.stderr);
 }
 
 #[test]

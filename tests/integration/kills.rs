@@ -1,5 +1,5 @@
 //! A daemon is killed again and again in the middle of its work: what it acknowledged is there, what it let go of is
-//! not.
+//! not. Now and then a bit rots that parity covers: it is mended, whenever the mending is cut short.
 //!
 //! `CASD_KILL_ROUNDS` says how often, 8 times unless set; `CASD_KILL_SEED` draws the moments.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use casd_tests::corpus::{self, MIB};
 use casd_tests::ctl::Done;
 use casd_tests::wait::{self, LONG};
-use casd_tests::{Ctl, Daemon, Home};
+use casd_tests::{Ctl, Daemon, Home, segments};
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -41,16 +41,24 @@ enum State {
 }
 
 /// An object that the oracle knows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Object {
     seed: u64,
     length: usize,
     state: State,
     /// The other daemon has it too.
     given: bool,
+    /// Ids of its chunks and its parity chunks, when it has parity.
+    chunks: Vec<String>,
+    /// One of them has rotted, and may not have been mended yet.
+    rotten: bool,
 }
 
 impl Object {
+    fn new(seed: u64, length: usize, state: State, given: bool) -> Self {
+        Self { seed, length, state, given, chunks: Vec::new(), rotten: false }
+    }
+
     fn bytes(&self) -> Vec<u8> {
         corpus::bytes(self.seed, self.length)
     }
@@ -75,7 +83,7 @@ impl Oracle {
     fn take(&self, random: &mut StdRng, wanted: impl Fn(&Object) -> bool) -> Option<(String, Object)> {
         let mut objects = self.objects.lock().unwrap();
         let (id, object) = objects.iter_mut().filter(|(_, object)| wanted(object)).choose(random)?;
-        let as_it_was = *object;
+        let as_it_was = object.clone();
         object.state = State::Busy;
         Some((id.clone(), as_it_was))
     }
@@ -92,9 +100,9 @@ impl Oracle {
             1 => random.random_range(5000..1_500_000),
             _ => random.random_range(1_500_000..6_000_000),
         };
-        let object = Object { seed, length, state: State::Busy, given: false };
+        let object = Object::new(seed, length, State::Busy, false);
         let id = corpus::id(&object.bytes());
-        self.objects.lock().unwrap().insert(id.clone(), object);
+        self.objects.lock().unwrap().insert(id.clone(), object.clone());
         (id, object)
     }
 
@@ -102,6 +110,27 @@ impl Oracle {
     fn acknowledge(&self, id: &str, state: State) {
         self.set(id, state);
         self.acknowledged.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A bit of some objects with parity rots: of each in one chunk, so that its parity covers it. The daemon is down.
+    fn rots(&self, random: &mut StdRng, state: &Path) -> usize {
+        let mut objects = self.objects.lock().unwrap();
+        let sound = objects.values_mut().filter(|object| object.state == State::Here && !object.rotten);
+        let mut rotten = Vec::new();
+        for object in sound.choose_multiple(random, 3) {
+            rotten.extend(object.chunks.iter().choose(random).cloned());
+            object.rotten = !object.chunks.is_empty();
+        }
+        drop(objects);
+        segments::rot(state, |record| rotten.contains(&record.id))
+    }
+
+    /// Everything is proved in peace: all that has rotted comes back.
+    #[track_caller]
+    fn mends(&self, ctl: &Ctl) {
+        let sum = ctl.run(&["verify", "--json"]).within(2 * LONG).done().ok().json().pop().unwrap();
+        assert_eq!(sum["unrepairable"], 0, "{sum}");
+        self.objects.lock().unwrap().values_mut().for_each(|object| object.rotten = false);
     }
 
     /// What is there is what was acknowledged; what was being done is done, or not. What is counted is what is taken.
@@ -129,11 +158,20 @@ impl Oracle {
                 assert!(ctl.run(verb).done().ok().stdout == object.bytes(), "{id} of {object:?} by {verb:?}");
                 let stat = ctl.json(&["stat", id]).pop().unwrap();
                 assert_eq!(stat["local_chunks"], stat["chunks"], "{stat}");
+                object.chunks = chunks(&ctl, id);
             }
         }
         // What has gone for good is not asked for again.
         objects.retain(|_, object| object.state == State::Here || object.given);
     }
+}
+
+/// The ids of an object's chunks and parity chunks, when it has any of these.
+fn chunks(ctl: &Ctl, id: &str) -> Vec<String> {
+    let chunks = ctl.json(&["stat", "--chunks", id]);
+    let has_parity = chunks.iter().any(|chunk| chunk["parity"] == true);
+    let ids = chunks.iter().filter_map(|chunk| chunk["id"].as_str()).filter(|_| has_parity);
+    ids.map(str::to_owned).collect()
 }
 
 /// One life of the daemon.
@@ -198,12 +236,16 @@ impl Life<'_> {
     fn collects(&self) -> bool {
         self.was_done(&self.ctl.run(&["gc"]).done())
     }
+
+    fn proves(&self) -> bool {
+        self.was_done(&self.ctl.run(&["-q", "verify"]).within(2 * LONG).done())
+    }
 }
 
 /// Lets a daemon work until it is killed.
 fn live(daemon: Daemon, life: &Life<'_>, random: &mut StdRng) {
     let lasts = random.random_range(Duration::ZERO..LIFE);
-    let seeds: [u64; 4] = random.random();
+    let seeds: [u64; 5] = random.random();
     std::thread::scope(|scope| {
         for (worker, seed) in seeds.into_iter().enumerate() {
             scope.spawn(move || {
@@ -211,6 +253,7 @@ fn live(daemon: Daemon, life: &Life<'_>, random: &mut StdRng) {
                 while match worker {
                     0 | 1 => life.adds(&mut random),
                     2 => life.fetches(&mut random),
+                    3 => life.proves(),
                     _ => life.removes(&mut random),
                 } {}
             });
@@ -236,12 +279,15 @@ fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
     let oracle = Oracle { next: AtomicU64::new(GIVEN), ..Oracle::default() };
     for seed in 0..GIVEN {
         let length = usize::try_from(seed * 2 * MIB + 1000 * seed + 1).unwrap();
-        let object = Object { seed, length, state: State::Gone, given: true };
+        let object = Object::new(seed, length, State::Gone, true);
         oracle.objects.lock().unwrap().insert(gives.ctl().add_bytes(&object.bytes()), object);
     }
     let giver = gives.chunk_address();
-    let (begun, mut cut) = (Instant::now(), 0);
+    let (begun, mut cut, mut rotten) = (Instant::now(), 0, 0);
     for _ in 0..rounds {
+        if random.random() {
+            rotten += oracle.rots(&mut random, &home.state());
+        }
         // Starting is work as well.
         while random.random_ratio(1, 3) {
             let daemon = home.launch();
@@ -251,15 +297,22 @@ fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
         }
         let daemon = home.start();
         oracle.agrees(&daemon, &home.state());
+        if random.random() {
+            oracle.mends(daemon.ctl());
+        }
         let (ctl, over) = (daemon.ctl().clone(), AtomicBool::new(false));
         let life = Life { ctl, oracle: &oracle, over, giver: &giver, folder: &home.path("") };
         live(daemon, &life, &mut random);
     }
     let daemon = home.start();
     oracle.agrees(&daemon, &home.state());
+    oracle.mends(daemon.ctl());
     assert_eq!(daemon.stop(LONG).code(), Some(0));
     let log = std::fs::read_to_string(home.path("casd.log")).unwrap();
     assert!(!log.contains("panicked"), "CASD_KILL_SEED={seed}: {log}");
     let acknowledged = oracle.acknowledged.into_inner();
-    eprintln!("{rounds} kills and {cut} of starts, {acknowledged} answers, in {:?}", begun.elapsed());
+    let took = begun.elapsed();
+    eprintln!(
+        "{rounds} kills and {cut} of starts, {acknowledged} answers, {rotten} bits rotted, in {took:?}"
+    );
 }

@@ -1,11 +1,15 @@
 //! Proving what is stored: every bit that rotted is found without anyone having asked for it, mended where parity or
 //! a peer allows, and named where not.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
+use casd_tests::corpus::MIB;
 use casd_tests::ctl::Ctl;
 use casd_tests::wait::{self, LONG};
 use casd_tests::{Home, corpus, nodes, segments};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 fn quiet(parity: &'static str) -> Home {
@@ -99,6 +103,68 @@ fn what_rotted_leaves_by_no_door() {
     assert_eq!(segments::rot(&giver.home.state(), |record| stripe.contains(&record.id)), 6);
     let (_, sum) = verify(giver.ctl(), &[&ids[0]], 0);
     assert_eq!(figures(&sum), [6, 6, 0]);
+}
+
+/// A bit flips in a hundredth of the records of `CASD_ROT_MIB` of objects, 96 unless set; `CASD_ROT_SEED` says which.
+#[test]
+fn of_a_hundredth_that_rots_no_byte_leaves_and_one_verify_mends_all_offline() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let wanted: u64 = number("CASD_ROT_MIB").unwrap_or(96);
+    let seed = number("CASD_ROT_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
+    eprintln!("CASD_ROT_SEED={seed}");
+    let random = RefCell::new(StdRng::seed_from_u64(seed));
+    let name = format!("test-{:016x}", rand::random::<u64>());
+    let settings = || {
+        Home::with(|settings| {
+            let settings = settings.text("network.name", &name).text("store.parity", "16+4");
+            settings.text("store.scrub", "0")
+        })
+    };
+    let (home, other) = (settings(), settings());
+    let daemon = home.start();
+    let ctl = daemon.ctl();
+    let patience = LONG + Duration::from_millis(100 * wanted);
+    // Of more than 16 chunks, so that each stripe has four parity chunks.
+    let (mut objects, mut stored) = (Vec::new(), 0);
+    while stored < wanted * MIB {
+        let length = random.borrow_mut().random_range(17 * MIB..65 * MIB);
+        let seed = random.borrow_mut().random();
+        let bytes = corpus::bytes(seed, usize::try_from(length).unwrap());
+        let add = ctl.run(&["-q", "add", "-"]).within(patience).input(&bytes);
+        objects.push((add.done().ok().text(), seed, bytes.len()));
+        stored += length;
+    }
+    let rot = || {
+        let is_hit = |record: &segments::Record| {
+            let is_chunk = matches!(record.kind, segments::DATA | segments::PARITY);
+            is_chunk && random.borrow_mut().random_ratio(1, 100)
+        };
+        segments::rot(&home.state(), is_hit) as u64
+    };
+    let proves = |ctl: &Ctl| {
+        let run = ctl.run(&["verify", "--json"]).within(patience);
+        run.done().ok().json().pop().unwrap()
+    };
+    // Nobody else is there: what comes back comes from parity.
+    let rotten = rot();
+    let begun = Instant::now();
+    let sum = proves(ctl);
+    eprintln!("{stored} bytes in {} objects: {sum} of {rotten} in {:?}", objects.len(), begun.elapsed());
+    assert_eq!(figures(&sum), [rotten, rotten, 0]);
+    assert_eq!(figures(&proves(ctl)), [0; 3]);
+    // Once more, and everything is read, by both doors, while it is rotten.
+    let rotten = rot();
+    let taker = other.start();
+    for (number, (id, seed, length)) in objects.iter().enumerate() {
+        let run = match number % 2 {
+            0 => ctl.run(&["cat", id]),
+            _ => taker.ctl().run(&["fetch", id, "-o", "-", "--peer", &daemon.chunk_address()]),
+        };
+        let bytes = run.within(patience).done().ok().stdout;
+        assert!(bytes == corpus::bytes(*seed, *length), "{id} of {rotten} rotten records is wrong");
+    }
+    assert_eq!(figures(&proves(ctl))[2], 0);
+    assert_eq!(figures(&proves(ctl)), [0; 3]);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn started(node: &Node, caller: Caller, start: v1::AddStart) -> Result<(AddOptio
     }
     let options = AddOptions {
         length: start.length,
+        data: start.data_length,
         expected: start.expected_id.map(|text| Node::whole_id(&text)).transpose()?,
         ..manner.options(start.name)?
     };

@@ -38,6 +38,8 @@ pub struct AddOptions {
     pub name: Option<String>,
     /// Its length where the caller knows it: bounds the memory that parity needs, and is checked.
     pub length: Option<u64>,
+    /// How many of its bytes are no holes, where the caller knows: what of it has no room is refused before it is sent.
+    pub data: Option<u64>,
     /// The id where the caller knows it: another one is an error and adds nothing.
     pub expected: Option<ObjectId>,
     /// Parity to compute; `None` for none.

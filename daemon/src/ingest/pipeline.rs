@@ -136,7 +136,9 @@ impl Add {
         Ok(())
     }
 
-    /// Reserves room for what is announced, parity and all, so that what cannot fit is refused before it is sent.
+    /// Reserves room for what is announced, parity and all, so that what cannot fit is refused before it is sent. Of a
+    /// file with holes that is its data, with parity in proportion: what more it takes, because there are holes in its
+    /// chunks or its stripes, is reserved as it comes.
     async fn reserve(&mut self) -> Result<(), Error> {
         let Some(length) = self.options.length.filter(|length| *length > CHUNK_LEN) else { return Ok(()) };
         if length > content::MAX_OBJECT {
@@ -144,7 +146,10 @@ impl Add {
         }
         let layout = self.options.parity.and_then(|geometry| Layout::new(length, geometry));
         let parity = layout.map_or(0, |layout| layout.parity_chunks().saturating_mul(CHUNK_LEN));
-        Ok(self.lease.reserve(length.saturating_add(parity)).await?)
+        let data = self.options.data.map_or(length, |data| data.min(length));
+        let whole = length.saturating_add(parity);
+        let share = u128::from(whole) * u128::from(data) / u128::from(length);
+        Ok(self.lease.reserve(u64::try_from(share).unwrap_or(whole)).await?)
     }
 
     /// Cuts a message and begins to store what is complete.

@@ -226,8 +226,8 @@ impl Writer {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what of a batch is new, in as few calls as segments allow, and answers. Blocks. Gives the bytes not synced
-    /// yet.
+    /// Writes what of a batch is new, in as few calls as segments allow, and answers. Blocks. Gives the bytes not
+    /// synced yet.
     fn write(&self, batch: Vec<Queued>) -> u64 {
         let mut active = self.active();
         let (mut run, mut outcomes, mut waiting) = (Run::default(), Outcomes::new(), Vec::new());

@@ -79,7 +79,7 @@ impl Fresh {
     }
 }
 
-/// Records up to this length, with their header, are read to see whether they are there.
+/// Records up to this length, with their header, are read before they are built on.
 const SHORT: u64 = 64 << 10;
 
 /// Why a record is found by nobody.
@@ -140,7 +140,7 @@ impl Catalog {
     /// Records of this run that are not yet in the index need no proof.
     pub(super) fn prove(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(entry) = self.find(key)? else { return Ok(None) };
-        if self.is_fresh(key) || self.is_there(key, &entry)? {
+        if self.is_fresh(key) || self.is_sound(key, &entry)? {
             return Ok(Some(entry));
         }
         tracing::warn!(record = ?key, "the index names a record that is not there, or not all of it");
@@ -148,24 +148,38 @@ impl Catalog {
         Ok(None)
     }
 
-    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Only a short
-    /// payload is read: to look for a hole may cost as much as all that follows it in its file is long.
+    /// Whether a record can be built on: a short one is read, since to look for a hole behind it may cost as much as
+    /// all that follows it in its file is long; of others see [`Catalog::is_there`].
+    fn is_sound(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
+        if entry.payload_end() > SHORT {
+            return self.is_there(key, entry);
+        }
+        let Some(header) = self.named_header(key, entry)? else { return Ok(false) };
+        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
+        match self.payload(&segment, entry) {
+            Ok(payload) => Ok(header.proves(payload)),
+            Err(error) if is_lost(&error) => Ok(false),
+            Err(error) => Err(Error::io("read a record")(error)),
+        }
+    }
+
+    /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
+    /// payload is not read.
     pub(super) fn is_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
-        let header = self.readable_header(entry)?;
-        let Some(header) = header.filter(|header| header.key == *key && header.length == entry.length) else {
+        if self.named_header(key, entry)?.is_none() {
             return Ok(false);
-        };
-        if entry.payload_end() <= SHORT {
-            let segment = self.segments.get(entry.spot.segment);
-            return Ok(segment.is_some_and(|segment| {
-                self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload))
-            }));
         }
         let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
         let offset = u64::from(entry.spot.offset);
         let hole = file.next_hole(offset).map_err(Error::io("look for holes"))?;
         Ok(hole >= offset + entry.payload_end())
+    }
+
+    /// The header where an entry points to, when it is this record's.
+    fn named_header(&self, key: &Key, entry: &Entry) -> Result<Option<Header>, Error> {
+        let header = self.readable_header(entry)?;
+        Ok(header.filter(|header| header.key == *key && header.length == entry.length))
     }
 
     /// Whether a record's payload is what its header says. Reads it.

@@ -328,6 +328,54 @@ impl Inner {
         }
     }
 
+    /// Looks for something when the index names every record, again when the index broke meanwhile.
+    pub(super) async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl Fn(&Self) -> Result<Option<T>, Error> + Send + Sync + 'static,
+    ) -> Result<Option<T>, Error> {
+        let call = Arc::new(call);
+        loop {
+            self.whole().await?;
+            let (inner, call, breaks) = (Arc::clone(self), Arc::clone(&call), self.gauge.breaks());
+            let found = self.pool.run(move || call(&inner)).await?;
+            if found.is_some() || self.gauge.breaks() == breaks {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// As [`Inner::look`], of many: with any of them missed all are looked for again.
+    pub(super) async fn look_all<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl Fn(&Self) -> Result<(Vec<bool>, T), Error> + Send + Sync + 'static,
+    ) -> Result<(Vec<bool>, T), Error> {
+        let call = Arc::new(call);
+        loop {
+            self.whole().await?;
+            let (inner, call, breaks) = (Arc::clone(self), Arc::clone(&call), self.gauge.breaks());
+            let (there, more) = self.pool.run(move || call(&inner)).await?;
+            if there.iter().all(|there| *there) || self.gauge.breaks() == breaks {
+                return Ok((there, more));
+            }
+        }
+    }
+
+    /// As [`Inner::look`], of what walks the whole index, which cannot go on with another one.
+    pub(super) async fn walk<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl Fn(&Self) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let call = Arc::new(call);
+        loop {
+            self.whole().await?;
+            let (inner, call, breaks) = (Arc::clone(self), Arc::clone(&call), self.gauge.breaks());
+            match self.pool.run(move || call(&inner)).await {
+                Err(Error::Index(_)) if self.gauge.breaks() != breaks => {}
+                done => return done,
+            }
+        }
+    }
+
     /// An object without its only chunk, or without the top of its manifest, is none.
     pub(super) async fn require_first_records(self: &Arc<Self>, objects: &[NewObject]) -> Result<(), Error> {
         let keys = objects.iter().map(|object| Key::first(&object.id, object.length));
@@ -335,14 +383,17 @@ impl Inner {
         if unsure.is_empty() {
             return Ok(());
         }
-        self.whole().await?;
-        let inner = Arc::clone(self);
-        let look = move || {
-            unsure.iter().try_fold(true, |all, key| Ok::<_, Error>(all && inner.catalog.find(key)?.is_some()))
+        let look = move |inner: &Self| {
+            for key in &unsure {
+                if inner.catalog.find(key)?.is_none() {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
         };
-        match self.pool.run(look).await? {
-            true => Ok(()),
-            false => Err(Error::Invalid("the object's chunk or manifest has not been stored")),
+        match self.look(look).await? {
+            Some(()) => Ok(()),
+            None => Err(Error::Invalid("the object's chunk or manifest has not been stored")),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The journal's file: checksummed frames, one behind the other.
 //!
-//! Owns: the bytes of `journal/journal`. Refuses: frames of a later version. Survives a crash: every frame that
-//! was synced; a torn end is cut off, damage inside costs the frames that it hits and no others. Where the disk does not
+//! Owns: the bytes of `journal/journal`. Refuses: frames of a later version. Survives a crash: every frame that was
+//! synced; a torn end is cut off, damage inside costs the frames that it hits and no others. Where the disk does not
 //! give a part of it, what it says there may still count: then nothing may be written until it can be read.
 //!
 //! Formats to the byte: `docs/storage-format.md`, "Journal".

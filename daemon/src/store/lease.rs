@@ -174,13 +174,11 @@ impl Lease {
     /// Which of the records are here; those stay while the lease lives.
     async fn hold_keys(&self, keys: Vec<Key>) -> Result<Vec<bool>, Error> {
         self.store.catalog.keep(self.id, &keys);
-        self.store.whole().await?;
-        let store = Arc::clone(&self.store);
-        let look = move || {
+        let look = move |store: &Inner| {
             let there = keys.iter().map(|key| Ok(store.catalog.prove(key)?.is_some()));
-            Ok::<_, Error>((there.collect::<Result<_, Error>>()?, store.appender.ticket()))
+            Ok::<_, Error>((there.collect::<Result<Vec<_>, Error>>()?, store.appender.ticket()))
         };
-        let (there, ticket) = self.store.pool.run(look).await?;
+        let (there, ticket) = self.store.look_all(look).await?;
         self.ticket.fetch_max(ticket, Ordering::AcqRel);
         Ok(there)
     }
@@ -197,8 +195,8 @@ impl Lease {
         self.put_record(record).await
     }
 
-    /// As [`Lease::put`], of many small things with one write. All of them are in memory meanwhile: a few MiB are right.
-    /// After an error some may have been stored.
+    /// As [`Lease::put`], of many small things with one write. All of them are in memory meanwhile: a few MiB are
+    /// right. After an error some may have been stored.
     ///
     /// # Errors
     /// As [`Lease::put`].

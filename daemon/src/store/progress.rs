@@ -1,5 +1,7 @@
 //! How far the index is, for those who wait for it, and the wish for a new one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tokio::sync::{Notify, watch};
 
 use super::Error;
@@ -25,12 +27,18 @@ pub(super) struct Gauge {
     progress: watch::Sender<Progress>,
     /// The index broke and is to be made anew.
     broke: Notify,
+    /// How often it did.
+    breaks: AtomicU64,
 }
 
 impl Gauge {
     /// Of an index that is to be checked.
     pub(super) fn new() -> Self {
-        Self { progress: watch::Sender::new(Progress::Working { done: 0, total: 0 }), broke: Notify::new() }
+        Self {
+            progress: watch::Sender::new(Progress::Working { done: 0, total: 0 }),
+            broke: Notify::new(),
+            breaks: AtomicU64::new(0),
+        }
     }
 
     /// Says how far it is.
@@ -40,6 +48,7 @@ impl Gauge {
 
     /// The index broke: from now on it does not name every record, and it is to be made anew.
     pub(super) fn break_down(&self) {
+        self.breaks.fetch_add(1, Ordering::AcqRel);
         self.progress.send_modify(|now| {
             // Once given up nobody makes it anew.
             if !matches!(now, Progress::Failed(_)) {
@@ -47,6 +56,11 @@ impl Gauge {
             }
         });
         self.broke.notify_one();
+    }
+
+    /// How often the index broke: what was missed meanwhile says nothing.
+    pub(super) fn breaks(&self) -> u64 {
+        self.breaks.load(Ordering::Acquire)
     }
 
     /// Completes when the index broke.

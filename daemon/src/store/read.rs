@@ -34,7 +34,8 @@ impl Store {
         self.blocking(move |store| chunks.iter().map(|chunk| store.chunk(chunk)).collect()).await
     }
 
-    /// The one chunk of an object that has no more, also where only a lease keeps it and the object has not been entered.
+    /// The one chunk of an object that has no more, also where only a lease keeps it and the object has not been
+    /// entered.
     ///
     /// # Errors
     /// As [`Store::chunk`].
@@ -152,13 +153,13 @@ impl Store {
         call: impl Fn(&Inner) -> Result<Option<T>, Error> + Send + Sync + 'static,
     ) -> Result<Option<T>, Error> {
         let call = Arc::new(call);
-        let again = Arc::clone(&call);
-        let found = self.blocking(move |store| call(store)).await?;
-        if found.is_some() || self.inner.is_whole() {
+        let (was_whole, breaks, first) =
+            (self.inner.is_whole(), self.inner.gauge.breaks(), Arc::clone(&call));
+        let found = self.blocking(move |store| first(store)).await?;
+        if found.is_some() || (was_whole && self.inner.gauge.breaks() == breaks) {
             return Ok(found);
         }
-        self.inner.whole().await?;
-        self.blocking(move |store| again(store)).await
+        self.inner.look(move |store| call(store)).await
     }
 
     /// Runs a blocking call of the store off the runtime.

@@ -131,15 +131,14 @@ impl Store {
         let ids = |state| due.iter().filter(|info| info.state == state).map(|info| info.id).collect();
         let mut collected =
             Collected { objects: ids(State::Whole), partials: ids(State::Partial), ..Collected::default() };
-        let (orphans, freed) = self
-            .blocking(move |inner| {
-                if dry_run {
-                    return inner.would_free(&due, now);
-                }
-                let freed = inner.sweep(&due)?;
-                inner.sweep_orphans(now, LEFTOVER_AGE).map(|(orphans, more)| (orphans, freed + more))
-            })
-            .await?;
+        let (orphans, freed) = if dry_run {
+            self.inner.walk(move |inner| inner.would_free(&due, now)).await?
+        } else {
+            let freed = self.blocking(move |inner| inner.sweep(&due)).await?;
+            let (orphans, more) =
+                self.inner.walk(move |inner| inner.sweep_orphans(now, LEFTOVER_AGE)).await?;
+            (orphans, freed + more)
+        };
         let copied = if dry_run { 0 } else { self.copy_forward().await };
         (collected.orphans, collected.freed) = (orphans, freed + copied);
         Ok(collected)
@@ -163,6 +162,11 @@ pub(super) enum Known {
     Some,
 }
 
+/// Reads once more what could not be read: a bad sector is an error once, and is missing from then on.
+fn again<T>(read: impl Fn() -> Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    read().or_else(|_| read())
+}
+
 impl Inner {
     /// Names the records that an object references.
     pub(super) fn references(&self, info: &ObjectInfo, mut each: impl FnMut(Key)) -> Result<Known, Error> {
@@ -172,12 +176,12 @@ impl Inner {
         }
         each(Key { kind: Kind::Top, id: *info.id.as_bytes() });
         let mut known = Known::All;
-        match self.top(&info.id)? {
+        match again(|| self.top(&info.id))? {
             None => known = Known::Some,
             Some(top) => {
                 for index in 0..top.pages() {
                     each(Key { kind: Kind::Page, id: top.page_value(index).unwrap_or_default() });
-                    let Some(page) = self.page(&top, index)? else {
+                    let Some(page) = again(|| self.page(&top, index))? else {
                         known = Known::Some;
                         continue;
                     };
@@ -188,10 +192,10 @@ impl Inner {
         }
         if let Some((k, m)) = info.parity {
             each(parity_part_key(&info.id, CODEC_RS8, k, m));
-            let Some(part) = self.parity_part(&info.id, k, m)? else { return Ok(Known::Some) };
+            let Some(part) = again(|| self.parity_part(&info.id, k, m))? else { return Ok(Known::Some) };
             for (index, digest) in part.pages().iter().enumerate() {
                 each(Key { kind: Kind::ParityPage, id: *digest });
-                match self.parity_page(&part, index)? {
+                match again(|| self.parity_page(&part, index))? {
                     Some(page) => page.ids().iter().for_each(|id| each(Key::parity(id))),
                     None => known = Known::Some,
                 }

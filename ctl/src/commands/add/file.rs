@@ -32,6 +32,7 @@ pub(super) async fn add(
     let start = AddStart {
         name: name.clone().unwrap_or_default(),
         length: upload.length,
+        data_length: upload.data,
         expected_id: None,
         options: Some(options(args)),
     };

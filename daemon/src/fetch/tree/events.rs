@@ -31,8 +31,8 @@ pub struct TreeRequest {
 pub enum TreeEvent {
     /// All trees are here. First.
     Started(TreeStarted),
-    /// What comes next, in the order of a walk: depth first, the entries of each directory by their names. At most 1,024
-    /// parts with 1 MiB in all.
+    /// What comes next, in the order of a walk: depth first, the entries of each directory by their names. At most
+    /// 1,024 parts with 1 MiB in all.
     Parts(Vec<FetchedPart>),
     /// How far it is; twice a second. Bytes are those that were given.
     Progress(Progress),

@@ -1,5 +1,5 @@
-//! Objects of more than a chunk in a directory, and those that none of its holders has: each is fetched as any object is,
-//! under the directory's lease.
+//! Objects of more than a chunk in a directory, and those that none of its holders has: each is fetched as any object
+//! is, under the directory's lease.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! Fetching a directory: its trees, then its files in the order of a walk, over one stream to the caller.
 //!
-//! Owns: what of a directory is here and what must come, the order in which it is given, and that it becomes an object
-//! only when all of it is here. Refuses: trees that break the rules or the limits, before a file of theirs is asked for.
-//! Survives a crash: nothing is entered before the end, but for objects of more than a chunk, which are kept as begun;
-//! what came stays for a day, so the same fetch again asks for the rest.
+//! Owns: what of a directory is here and what must come, the order in which it is given, and that it becomes an
+//! object only when all of it is here. Refuses: trees that break the rules or the limits, before a file of theirs is
+//! asked for. Survives a crash: nothing is entered before the end, but for objects of more than a chunk, which are
+//! kept as begun; what came stays for a day, so the same fetch again asks for the rest.
 //!
 //! ```text
 //! root ─▶ trees, breadth first ─▶ outline (totals, limits) ─▶ room ─▶ walk ─▶ window ─▶ caller ─▶ entered

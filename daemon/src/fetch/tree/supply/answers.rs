@@ -96,7 +96,8 @@ impl Supply {
         given
     }
 
-    /// The fetch of a single object has ended. When it found nobody, it is tried again after a while, and others before.
+    /// The fetch of a single object has ended. When it found nobody, it is tried again after a while, and others
+    /// before.
     pub(super) fn rescued(
         &mut self,
         id: ObjectId,

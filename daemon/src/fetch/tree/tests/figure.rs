@@ -28,7 +28,8 @@ fn processor(name: &str) -> f64 {
     tasks.filter(is_named).map(used).sum::<f64>() / 1e9
 }
 
-/// `CASD_TREE_FILES=100000 cargo test -p casd --lib tree::tests::figure -- --nocapture` measures; see `tests/README.md`.
+/// `CASD_TREE_FILES=100000 cargo test -p casd --lib tree::tests::figure -- --nocapture` measures; see
+/// `tests/README.md`.
 #[test]
 fn many_small_files() {
     let count = std::env::var("CASD_TREE_FILES").map_or(2000, |count| count.parse().unwrap());

@@ -97,8 +97,8 @@ pub(super) struct Inner {
     pub(super) examined: tokio::sync::Mutex<()>,
     /// How far the index is.
     pub(super) gauge: Arc<Gauge>,
-    /// When room was last looked for in vain. Held while it is looked for.
-    pub(super) in_vain: tokio::sync::Mutex<Option<std::time::Instant>>,
+    /// When room was last looked for in vain, and how many leases lived then. Held while it is looked for.
+    pub(super) in_vain: tokio::sync::Mutex<Option<(std::time::Instant, usize)>>,
 }
 
 impl Drop for Inner {

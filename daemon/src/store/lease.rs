@@ -128,17 +128,16 @@ impl Lease {
     /// A promise of room, for which what nobody pinned goes if it must.
     async fn promise(&self, cost: u64) -> Result<Promise, Error> {
         let space = &self.store.catalog.space;
-        match space.promise(cost) {
-            Err(error) if error.is_no_space() => {
-                let store = Store { inner: Arc::clone(&self.store) };
-                let missing = space.missing(cost);
-                let again = if store.relieve(missing).await? { space.promise(cost) } else { Err(error) };
-                match again {
-                    Err(error) => Err(self.store.explained(error).await),
-                    promised => promised,
+        let store = Store { inner: Arc::clone(&self.store) };
+        // Others may have taken what was freed.
+        loop {
+            match space.promise(cost) {
+                Err(error) if error.is_no_space() && !store.relieve(cost).await? => {
+                    return Err(self.store.explained(error).await);
                 }
+                Err(error) if error.is_no_space() => {}
+                promised => return promised,
             }
-            promised => promised,
         }
     }
 

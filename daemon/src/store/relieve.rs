@@ -16,14 +16,21 @@ use super::space::{cost_of_data, cost_of_freed};
 const REST: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// Frees `needed` bytes of disk where it can. Whether it is worth trying again what had no room.
+    /// Frees what is missing of room for `cost` bytes, where it can. Whether it is worth trying again what had no room.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
-    pub(super) async fn relieve(&self, needed: u64) -> Result<bool, Error> {
+    pub(super) async fn relieve(&self, cost: u64) -> Result<bool, Error> {
         self.inner.learn_trees().await?;
         let mut in_vain = self.inner.in_vain.lock().await;
-        if in_vain.is_some_and(|at| at.elapsed() < REST) {
+        // Whoever was here before may have freed enough for others as well.
+        let needed = self.inner.catalog.space.missing(cost);
+        if needed == 0 {
+            return Ok(true);
+        }
+        // What a lease held meanwhile may go.
+        let leases = self.inner.catalog.leases();
+        if in_vain.is_some_and(|(at, before)| at.elapsed() < REST && before == leases) {
             return Ok(false);
         }
         // As `needed` counts, or one object more than it takes would go for the sake of an entry of the index.
@@ -59,7 +66,7 @@ impl Store {
             freed += cost_of_freed(self.blocking(move |inner| inner.sweep(&gone)).await?);
         }
         freed += self.copy_forward().await;
-        *in_vain = (freed < needed).then(Instant::now);
+        *in_vain = (freed < needed).then(|| (Instant::now(), leases));
         if freed > 0 {
             tracing::info!(freed, needed, "room was made: leftovers and what nobody pinned");
         }

@@ -100,6 +100,11 @@ impl Catalog {
         }
     }
 
+    /// How many leases live.
+    pub(super) fn leases(&self) -> usize {
+        self.fresh().kept.len()
+    }
+
     /// Begins a sweep; must come before looking at what is referenced.
     pub(super) fn sweep(&self) -> Sweep<'_> {
         self.fresh().sweeps += 1;

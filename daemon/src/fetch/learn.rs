@@ -27,7 +27,8 @@ pub(super) async fn from_store(store: &Store, id: &ObjectId) -> Result<Option<Sh
         return Ok(Some(Shape::Many(Arc::new(manifest))));
     }
     let length = store.object(id).and_then(|info| u32::try_from(info.length).ok());
-    Ok(length.filter(|_| store.has(&id.only_chunk())).map(|length| Shape::single(*id, length)))
+    let is_here = store.has_all(vec![id.only_chunk()]).await == [true];
+    Ok(length.filter(|_| is_here).map(|length| Shape::single(*id, length)))
 }
 
 /// What came of asking one peer.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::planner::Bits;
-use crate::content::{CHUNK_LEN, ChunkRef, Manifest, ObjectId, Place};
+use crate::content::{CHUNK_LEN, ChunkId, ChunkRef, Manifest, ObjectId, Place};
 use crate::store::{Lease, Store};
 
 /// Chunks that are looked for at once.
@@ -53,28 +53,36 @@ impl Shape {
     }
 
     /// The chunks that need not be fetched: in the store, or all zero.
-    pub(super) fn local(&self, store: &Store) -> Bits {
-        let mut local = Bits::new(self.chunks());
-        for index in 0..self.chunks() {
-            if self.is_zero(index) || self.chunk(index).is_some_and(|chunk| store.has(&chunk.id)) {
-                local.set(index);
-            }
+    pub(super) async fn local(&self, store: &Store) -> Bits {
+        let mut local = self.zeros();
+        for (open, ids) in self.windows() {
+            set(&mut local, &open, &store.has_all(ids).await);
         }
         local
     }
 
     /// As [`Shape::local`], and what is in the store stays there while the lease lives.
     pub(super) async fn hold(&self, lease: &Lease) -> Result<Bits, Error> {
-        let mut local = Bits::new(self.chunks());
-        for first in (0..self.chunks()).step_by(HELD) {
-            let end = self.chunks().min(first + HELD as u64);
-            (first..end).filter(|index| self.is_zero(*index)).for_each(|index| _ = local.set(index));
-            let open: Vec<u64> = (first..end).filter(|index| !local.get(*index)).collect();
-            let ids = open.iter().filter_map(|index| self.chunk(*index)).map(|chunk| chunk.id).collect();
-            let held = lease.hold_all(ids).await?;
-            open.iter().zip(held).filter(|(_, held)| *held).for_each(|(index, _)| _ = local.set(*index));
+        let mut local = self.zeros();
+        for (open, ids) in self.windows() {
+            set(&mut local, &open, &lease.hold_all(ids).await?);
         }
         Ok(local)
+    }
+
+    fn zeros(&self) -> Bits {
+        let mut zeros = Bits::new(self.chunks());
+        (0..self.chunks()).filter(|index| self.is_zero(*index)).for_each(|index| _ = zeros.set(index));
+        zeros
+    }
+
+    /// The chunks that are not all zero, some at a time: their indices and ids.
+    fn windows(&self) -> impl Iterator<Item = (Vec<u64>, Vec<ChunkId>)> + Send {
+        (0..self.chunks()).step_by(HELD).map(|first| {
+            let open = first..self.chunks().min(first + HELD as u64);
+            let open = open.filter(|index| !self.is_zero(*index));
+            open.filter_map(|index| self.chunk(index).map(|chunk| (index, chunk.id))).unzip()
+        })
     }
 
     /// Bytes of the wanted chunks that are not among the local ones.
@@ -82,6 +90,10 @@ impl Shape {
         let missing = wanted.chunks.clone().filter(|index| !local.get(*index));
         missing.filter_map(|index| self.chunk(index)).map(|chunk| u64::from(chunk.length)).sum()
     }
+}
+
+fn set(local: &mut Bits, open: &[u64], there: &[bool]) {
+    open.iter().zip(there).filter(|(_, there)| **there).for_each(|(index, _)| _ = local.set(*index));
 }
 
 /// Which bytes of an object are wanted, and the chunks that hold them.

@@ -65,9 +65,18 @@ impl Store {
         }
     }
 
-    /// [`Store::has`] for many, in their order, off the runtime.
+    /// [`Store::has`] for many, in their order, off the runtime; what is missed is looked for again when the index names
+    /// every record.
     pub async fn has_all(&self, ids: Vec<ChunkId>) -> Vec<bool> {
-        self.blocking(move |store| ids.iter().map(|id| store.has(id)).collect()).await
+        let ids = Arc::new(ids);
+        let (was_whole, breaks, first) = (self.inner.is_whole(), self.inner.gauge.breaks(), Arc::clone(&ids));
+        let look = |store: &Inner, ids: &[ChunkId]| ids.iter().map(|id| store.has(id)).collect::<Vec<_>>();
+        let there = self.blocking(move |store| look(store, &first)).await;
+        if there.iter().all(|there| *there) || (was_whole && self.inner.gauge.breaks() == breaks) {
+            return there;
+        }
+        // A store that is closed, or whose index cannot be brought up, has what it knows of.
+        self.inner.look_all(move |store| Ok((look(store, &ids), ()))).await.map_or(there, |(there, ())| there)
     }
 
     /// The top of an object's manifest.

@@ -11,6 +11,8 @@ use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+
 use super::Error;
 use super::catalog::Catalog;
 use super::disk::File;
@@ -142,7 +144,8 @@ impl Recovery {
         let anew = self.anew();
         let mut done = self.work(&pool, &tasks, &gauge).await;
         if let Err(Error::Index(_)) = done {
-            // It has been given up, and one in memory has taken its place.
+            // It has been given up, and one in memory has taken its place, which is filled here.
+            let _ = gauge.broken().now_or_never();
             done = anew.work(&pool, &tasks, &gauge).await;
         }
         loop {
@@ -172,12 +175,17 @@ impl Recovery {
 
     /// The start's part. `None`: stopped on the way.
     async fn work(self, pool: &Pool, tasks: &Tasks, gauge: &Gauge) -> Result<Option<Self>, Error> {
+        let breaks = gauge.breaks();
         let (mut this, trusted) = pool.run(move || self.check().map(|trusted| (self, trusted))).await?;
         if !trusted {
             let Some((scanned, seen)) = this.scan_all(pool, tasks, gauge).await? else { return Ok(None) };
             this = pool.run(move || scanned.prune(&seen).map(|()| scanned)).await?;
         }
         let this = pool.run(move || this.finish().map(|()| this)).await?;
+        if gauge.breaks() != breaks {
+            // What was entered and counted before is not in the one that took its place.
+            return Err(Error::Index("it broke while it was brought up".to_owned()));
+        }
         gauge.set(Progress::Whole);
         Ok(Some(this))
     }

@@ -43,7 +43,7 @@ pub(in super::super) async fn run(
     let is_entered = request.range.is_none() && terms.part.is_none();
     let local = match terms.part {
         Some(_) => shape.hold(&lease).await?,
-        None => shape.local(&parts.store),
+        None => shape.local(&parts.store).await,
     };
     let absent = shape.absent(&wanted, &local);
     // What is all here can be read from a disk that takes nothing more.

@@ -149,7 +149,7 @@ impl Errand {
         let store = &self.parts.store;
         match learn::from_store(store, id).await? {
             Some(shape @ Shape::Many(_)) if shape.length() == length => {
-                Ok(shape.absent(&Wanted::of(length, None)?, &shape.local(store)))
+                Ok(shape.absent(&Wanted::of(length, None)?, &shape.local(store).await))
             }
             _ => Ok(length),
         }

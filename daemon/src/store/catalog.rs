@@ -250,9 +250,13 @@ impl Catalog {
         segment: &Arc<Segment>,
         entry: &Entry,
     ) -> std::io::Result<Option<(Bytes, bool)>> {
-        let offset = u64::from(entry.spot.offset);
-        let block = self.segments.file(segment)?.read_at(offset, BLOCK_SIZE)?;
-        let payload = self.payload(segment, entry)?;
+        if entry.zero {
+            return Ok(None);
+        }
+        let (offset, at) = (u64::from(entry.spot.offset), payload_at(entry.length) as usize);
+        let length = (entry.length as usize).min(CHUNK);
+        let mut block = self.segments.file(segment)?.read_at(offset, at + length)?;
+        let payload = block.split_off(at.min(block.len()));
         if Header::digest_in(&block).is_none_or(|digest| blake3::hash(&payload) != digest) {
             return Ok(None);
         }

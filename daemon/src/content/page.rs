@@ -55,8 +55,8 @@ impl ManifestPage {
         Ok(page)
     }
 
-    /// As [`ManifestPage::prove`], of bytes that are known to be the very ones that a page was encoded to: its flags were
-    /// proved when that page was, and are not hashed again. For whoever keeps pages with a digest of his own.
+    /// As [`ManifestPage::prove`], of bytes that are known to be the very ones that a page was encoded to: its flags
+    /// were proved when that page was, and are not hashed again. For whoever keeps pages with a digest of his own.
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Unproven`].

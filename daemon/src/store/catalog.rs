@@ -253,7 +253,9 @@ impl Catalog {
         if entry.zero {
             return Ok(None);
         }
-        let (offset, at) = (u64::from(entry.spot.offset), payload_at(entry.length) as usize);
+        let offset = u64::from(entry.spot.offset);
+        // At most a block.
+        let at = usize::try_from(payload_at(entry.length)).unwrap_or(BLOCK_SIZE);
         let length = (entry.length as usize).min(CHUNK);
         let mut block = self.segments.file(segment)?.read_at(offset, at + length)?;
         let payload = block.split_off(at.min(block.len()));
@@ -327,8 +329,8 @@ impl Catalog {
     }
 
     /// What is on disk under the keys of these records, which are durable, besides them: bad records whose place they
-    /// take, and those that were copied forward. Nobody finds these any more; they are to be punched before the new ones
-    /// are entered, since the index can name one only.
+    /// take, and those that were copied forward. Nobody finds these any more; they are to be punched before the new
+    /// ones are entered, since the index can name one only.
     pub(super) fn replaced(&self, records: &[(Key, Entry)]) -> Result<Vec<(Key, Entry)>, Error> {
         let fresh = self.fresh();
         if fresh.hidden.is_empty() && fresh.stuck.is_empty() {

@@ -65,8 +65,8 @@ impl Store {
         }
     }
 
-    /// [`Store::has`] for many, in their order, off the runtime; what is missed is looked for again when the index names
-    /// every record.
+    /// [`Store::has`] for many, in their order, off the runtime; what is missed is looked for again when the index
+    /// names every record.
     pub async fn has_all(&self, ids: Vec<ChunkId>) -> Vec<bool> {
         let ids = Arc::new(ids);
         let (was_whole, breaks, first) = (self.inner.is_whole(), self.inner.gauge.breaks(), Arc::clone(&ids));
@@ -216,8 +216,8 @@ impl Inner {
     pub(super) fn page(&self, top: &ManifestTop, index: usize) -> Result<Option<ManifestPage>, Error> {
         let Some(id) = top.page_value(index) else { return Ok(None) };
         let key = Key { kind: Kind::Page, id };
-        // A flag that rots away would pass for a chunk that is not zeros; and hashing zeros for every flag once more takes
-        // seconds a GiB.
+        // A flag that rots away would pass for a chunk that is not zeros; and hashing zeros for every flag once
+        // more takes seconds a GiB.
         self.catalog.read_back(&key, |bytes, vouched| match vouched {
             true => ManifestPage::recall(top, index, &bytes).ok(),
             false => ManifestPage::prove(top, index, &bytes).ok(),

@@ -222,7 +222,7 @@ impl Job {
     fn joined(&mut self, peer: PeerNo) {
         let Some(member) = self.crowd.get(peer) else { return };
         let asker = member.asker.clone();
-        let (requests, bytes) = asker.room();
+        let (requests, bytes) = asker.grant();
         let requests = u32::try_from(requests).unwrap_or(u32::MAX);
         self.tell(planner::Event::PeerJoined { peer, credits: Credits { requests, bytes: bytes as u64 } });
         if matches!(self.shape, Shape::Single(_)) {

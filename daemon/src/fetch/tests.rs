@@ -69,6 +69,11 @@ impl Web {
         session::Asker::open(conn, &options, &self.tasks).await.unwrap()
     }
 
+    /// How many requests a node grants at once from now on.
+    pub(super) fn grant(&self, node: &Node, requests: u32) {
+        self.givers.lock().unwrap().get_mut(&node.at).unwrap().2.requests = requests;
+    }
+
     /// Nobody answers there any more.
     pub(super) fn cut(&self, node: &Node) {
         self.givers.lock().unwrap().remove(&node.at);

@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) meter: Arc<Meter>,
     /// Frames for the writer. Has room for an ask and a cancel of everything that can be open.
     pub(super) out: mpsc::Sender<Frame>,
+    /// Requests and bytes that may be open at once.
+    grant: (usize, usize),
     /// Requests that may still be opened.
     requests: Arc<Semaphore>,
     /// Bytes that may still be asked for.
@@ -133,9 +135,16 @@ impl Asker {
         self.shared().reason()
     }
 
-    /// How many requests and bytes could be asked for now without waiting.
+    /// How many requests and bytes the giver grants at once. Whoever shares the session shares them: a request beyond
+    /// them waits for its turn.
     #[must_use]
-    pub fn room(&self) -> (usize, usize) {
+    pub fn grant(&self) -> (usize, usize) {
+        self.shared().grant
+    }
+
+    /// How many requests and bytes could be asked for now without waiting.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> (usize, usize) {
         (self.shared().requests.available_permits(), self.shared().bytes.available_permits())
     }
 
@@ -321,6 +330,7 @@ impl Shared {
             pending: Pending::default(),
             meter,
             out,
+            grant: (requests, bytes),
             requests: Arc::new(Semaphore::new(requests)),
             bytes: Arc::new(Semaphore::new(bytes)),
             subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS)),

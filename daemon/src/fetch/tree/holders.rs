@@ -78,8 +78,8 @@ impl Holders {
 
     fn joined(&mut self, peer: PeerNo) {
         if let Some(member) = self.crowd.get(peer) {
-            let (requests, bytes) = member.asker.room();
-            let credit = (requests.max(1), bytes as u64);
+            let (requests, bytes) = member.asker.grant();
+            let credit = (requests, bytes as u64);
             let load = Load { credit, requests: 0, bytes: 0, window: FIRST_WINDOW, busy: None };
             self.loads.insert(peer, load);
             self.again.1 = AGAIN.0;

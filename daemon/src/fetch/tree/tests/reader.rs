@@ -43,6 +43,21 @@ async fn a_slow_reader_bounds_what_is_asked_for_and_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_file_gets_its_turn_while_all_that_is_granted_is_taken_by_short_ones() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    web.grant(&giver, 4);
+    let mut folder = many(300, 20_000);
+    folder.insert("d001/long", File(sample(5 * CHUNK)));
+    folder.insert("d002/long", File(sample(3 * CHUNK)));
+    let root = giver.add_folder(&folder, TreeOptions::default()).await;
+    let request = TreeRequest { stall: Duration::from_secs(60), ..request(root, &[&giver]) };
+    let taking = collect(taker.fetcher.fetch_tree(request).events);
+    let taken = tokio::time::timeout(Duration::from_secs(30), taking).await.expect("it waits for a turn");
+    assert!(taken.unwrap().is(&folder));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_who_goes_away_ends_it_and_a_second_run_asks_only_for_the_rest() {
     let web = Web::default();
     let (giver, taker) = (Node::new(&web, 1), narrow(&web, 2, 2 << 20));

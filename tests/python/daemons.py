@@ -1,0 +1,90 @@
+"""Daemons and costs, for the scripts that take figures."""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+
+class Cost:
+    """Wall and CPU seconds, and the daemon's peak in MiB where there is one."""
+
+    def __init__(self, wall, cpu, peak=None):
+        self.wall, self.cpu, self.peak = wall, cpu, peak
+
+
+def timed(*command):
+    """Runs a command. Gives its cost and what it printed."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime), printed
+
+
+class Daemon:
+    """A casd of its own in a folder that it gets whole, and that is gone when it ends."""
+
+    def __init__(self, binaries, where, parity="16+4"):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="casd-bench-", dir=where))
+        self.socket, self.ctl = self.folder / "casd.sock", binaries / "casctl"
+        config = self.folder / "casd.toml"
+        config.write_text(f"""
+[node]
+state_dir = "{self.folder}/state"
+[api]
+socket = "{self.socket}"
+[listen]
+chunk = ["127.0.0.1:0"]
+dht = ["/ip4/127.0.0.1/udp/0/quic-v1"]
+[network]
+name = "bench"
+lan_discovery = false
+[store]
+parity = "{parity}"
+reserve = "0"
+""")
+        self.log = open(self.folder / "log", "w+")
+        command = [binaries / "casd", "--config", config]
+        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+
+    def __enter__(self):
+        end = time.monotonic() + 30
+        while subprocess.run([self.ctl, "--socket", self.socket, "-q", "status"], capture_output=True).returncode:
+            if self.child.poll() is not None or time.monotonic() > end:
+                sys.exit(f"casd did not start:\n{(self.folder / 'log').read_text()}")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_):
+        self.child.send_signal(signal.SIGTERM)
+        self.child.wait(60)
+        shutil.rmtree(self.folder)
+
+    def cpu(self):
+        fields = pathlib.Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak(self):
+        lines = pathlib.Path(f"/proc/{self.child.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+    def cost(self, *command):
+        """What a client's command costs both ends."""
+        before = self.cpu()
+        cost, printed = timed(*command)
+        # What the daemon does behind the answer belongs to it as well: it is done when it rests.
+        spent = self.cpu()
+        while (now := (time.sleep(0.1), self.cpu())[1]) != spent:
+            spent = now
+        cost.own, cost.cpu = cost.cpu, cost.cpu + spent - before
+        cost.peak = self.peak()
+        return cost, printed
+
+    def status(self):
+        return json.loads(timed(self.ctl, "--socket", self.socket, "--json", "status")[1])

@@ -204,10 +204,16 @@ impl Recovery {
         tasks: &Tasks,
         gauge: &Gauge,
     ) -> Result<Option<(Self, HashSet<(Spot, u64)>)>, Error> {
-        let (mut this, mut seen) = (self, HashSet::new());
+        let mut seen = HashSet::new();
+        let (is_empty, mut this) = pool.run(move || (self.is_empty(), self)).await;
         let numbers = this.catalog.segments.numbers();
         let total = numbers.len();
-        tracing::warn!(segments = total, "the index is made anew from the segments; reads are served");
+        if is_empty {
+            // A new store: nothing has been lost.
+            tracing::debug!("the index is begun");
+        } else {
+            tracing::warn!(segments = total, "the index is made anew from the segments; reads are served");
+        }
         for (done, number) in numbers.into_iter().enumerate() {
             if tasks.is_stopping() {
                 return Ok(None);
@@ -215,8 +221,17 @@ impl Recovery {
             gauge.set(Progress::Working { done, total });
             (this, seen) = pool.run(move || this.scan(number, &mut seen).map(|()| (this, seen))).await?;
         }
-        tracing::info!(segments = total, "the index is whole again");
+        if !is_empty {
+            tracing::info!(segments = total, "the index is whole again");
+        }
         Ok(Some((this, seen)))
+    }
+
+    /// Whether nothing has been written yet.
+    fn is_empty(&self) -> bool {
+        let segments = &self.catalog.segments;
+        let length = |number| segments.file(&segments.get(number)?).ok()?.length().ok();
+        segments.numbers().into_iter().all(|number| length(number) == Some(0))
     }
 
     /// Whether the index is what was written. Then its records are counted; after a crash those are dropped that point

@@ -176,6 +176,20 @@ impl Catalog {
         Ok(hole >= offset + entry.payload_end())
     }
 
+    /// Whether a record, or what a crash left of its removal, takes room there; also when its header cannot be read, so
+    /// that nobody can tell.
+    pub(super) fn may_be_there(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
+        match self.header(entry) {
+            Err(error) if is_lost(&error) => Ok(true),
+            _ => self.has_header(key, entry),
+        }
+    }
+
+    /// Whether the disk has a record's header.
+    pub(super) fn has_header(&self, key: &Key, entry: &Entry) -> Result<bool, Error> {
+        Ok(self.named_header(key, entry)?.is_some())
+    }
+
     /// The header where an entry points to, when it is this record's.
     fn named_header(&self, key: &Key, entry: &Entry) -> Result<Option<Header>, Error> {
         let header = self.readable_header(entry)?;
@@ -357,10 +371,16 @@ impl Catalog {
         Ok(old)
     }
 
-    /// Whether the index names any of these.
-    pub(super) fn is_any_named(&self, records: &[(Key, Entry)]) -> Result<bool, Error> {
-        let mut named = records.iter().map(|(key, entry)| Ok(self.index.get(key)? == Some(*entry)));
-        named.find(|named| !matches!(named, Ok(false))).unwrap_or(Ok(false))
+    /// The keys of those that the index names, though they were to be punched. Some may be stuck.
+    pub(super) fn left(&self, records: &[(Key, Entry)]) -> Result<HashSet<Key>, Error> {
+        let mut left = HashSet::new();
+        for (key, entry) in records {
+            if self.index.get(key)? == Some(*entry) {
+                self.miss();
+                left.extend((!self.is_stuck(key, entry)).then_some(*key));
+            }
+        }
+        Ok(left)
     }
 
     /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is

@@ -41,6 +41,7 @@ mod scan;
 mod scanner;
 mod scrub;
 mod segment;
+mod settle;
 mod shortage;
 mod space;
 mod table;

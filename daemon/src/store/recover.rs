@@ -67,11 +67,11 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
     // Without a checkpoint the sealed segments are left to the scan of all.
     for &number in numbers.iter().filter(|number| **number != last) {
         match checkpoint {
-            Some(spot) if number > spot.segment => {
-                twice.extend(Scanner::new(catalog, number).run(0)?.twice);
-            }
-            Some(spot) if number == spot.segment => {
-                twice.extend(Scanner::new(catalog, number).run(spot.offset.into())?.twice);
+            Some(spot) if number >= spot.segment => {
+                let from = if number == spot.segment { spot.offset.into() } else { 0 };
+                let found = Scanner::new(catalog, number).run(from)?;
+                catalog.space.add_unknown(found.unknown);
+                twice.extend(found.twice);
             }
             _ => {}
         }
@@ -81,12 +81,14 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
     let synced = checkpoint.filter(|spot| spot.segment == last).map_or(0, |spot| u64::from(spot.offset));
     let end = if closed.is_some() {
         let found = Scanner::new(catalog, last).run(synced)?;
+        catalog.space.add_unknown(found.unknown);
         twice.extend(found.twice);
         found.end.max(synced)
     } else {
         // A page whose write failed may look written in memory.
         file.drop_cache().map_err(Error::io("drop cached pages"))?;
         let found = Scanner::new(catalog, last).proving().run(synced)?;
+        catalog.space.add_unknown(found.unknown);
         twice.extend(found.twice.iter().copied());
         mend(file.as_ref(), &found, synced)?
     };
@@ -206,6 +208,9 @@ impl Recovery {
     ) -> Result<Option<(Self, HashSet<(Spot, u64)>)>, Error> {
         let mut seen = HashSet::new();
         let (is_empty, mut this) = pool.run(move || (self.is_empty(), self)).await;
+        if this.starts {
+            this.catalog.space.clear_unknown();
+        }
         let numbers = this.catalog.segments.numbers();
         let total = numbers.len();
         if is_empty {
@@ -305,10 +310,11 @@ impl Recovery {
     fn scan(&mut self, number: u32, seen: &mut HashSet<(Spot, u64)>) -> Result<(), Error> {
         let scanner = Scanner::new(&self.catalog, number);
         if !self.starts {
-            // What is counted and hidden stays so; of two copies the index names the later.
-            return scanner.run(0).map(|_| ());
+            // What is counted and hidden stays so.
+            return scanner.later().run(0).map(|_| ());
         }
         let found = scanner.until(self.end).run(0)?;
+        self.catalog.space.add_unknown(found.unknown);
         if self.closed.is_none() {
             self.catalog.punch_rests(number, &found)?;
         }
@@ -322,39 +328,9 @@ impl Recovery {
         self.drop_stale(|key, entry| !seen.contains(&(entry.spot, key.fingerprint())), false)
     }
 
-    /// Which of two copies goes: `other`, unless the one that the index names is bad and `other` is not.
-    fn settle(&self, key: &Key, other: Entry) -> Result<Option<Entry>, Error> {
-        let catalog = &self.catalog;
-        let Some(named) = catalog.index.get(key)?.filter(|named| *named != other) else { return Ok(None) };
-        if !catalog.is_there(key, &other)? {
-            return Ok(None);
-        }
-        if catalog.is_good(&named)? || !catalog.is_good(&other)? {
-            return Ok(Some(other));
-        }
-        catalog.index.enter(&[(*key, other)], None)?;
-        catalog.space.add(key, &other);
-        catalog.space.subtract(key, &named);
-        Ok(Some(named))
-    }
-
     /// Gives back what is there twice, and writes down that the index is whole.
     fn finish(&mut self) -> Result<(), Error> {
-        let mut losers = Vec::new();
-        self.twice.sort_by_key(|(_, entry)| entry.spot);
-        self.twice.dedup();
-        for (key, entry) in std::mem::take(&mut self.twice) {
-            if let Some(loser) = self.settle(&key, entry)? {
-                self.catalog.space.add(&key, &loser);
-                losers.push((key, loser));
-            }
-        }
-        if self.health.check().is_ok() {
-            self.catalog.punch(losers, self.end.segment, &self.health)?;
-        } else if !losers.is_empty() {
-            // Nothing may be written: the next start looks for them again.
-            self.catalog.miss();
-        }
+        self.catalog.settle(std::mem::take(&mut self.twice), self.end, &self.health)?;
         self.catalog.enter(&[], self.end)
     }
 }

@@ -61,6 +61,11 @@ impl Catalog {
         self.fresh().stuck.remove(&segment).unwrap_or_default()
     }
 
+    /// Whether a record is retired where the file system has no holes.
+    pub(super) fn is_stuck(&self, key: &Key, entry: &Entry) -> bool {
+        self.fresh().stuck.get(&entry.spot.segment).is_some_and(|stuck| stuck.contains(&(*key, *entry)))
+    }
+
     /// Keeps retired records of a segment that cannot be punched. One that the index does not name, because it names a
     /// copy, is looked for by the next start.
     pub(super) fn stick(&self, segment: u32, retired: &[(Key, Entry)]) -> Result<(), Error> {

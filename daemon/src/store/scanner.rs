@@ -7,8 +7,9 @@ use super::catalog::Catalog;
 use super::disk::File;
 use super::error::is_lost;
 use super::index::{Entry, Spot};
-use super::record::{BLOCK, Header, Key, Kind};
+use super::record::{BLOCK, BLOCK_SIZE, Header, Key, Kind};
 use super::scan::scan;
+use crate::content::CHUNK;
 
 /// Entries written to the index at once.
 const BATCH: usize = 4096;
@@ -18,7 +19,7 @@ const BATCH: usize = 4096;
 pub(super) struct Found {
     /// Where records are, with fingerprints of their keys.
     pub(super) seen: Vec<(Spot, u64)>,
-    /// Records of which there is a later copy.
+    /// Records of which the index names another copy: see [`Catalog::settle`].
     pub(super) twice: Vec<(Key, Entry)>,
     /// Headers whose payloads a crash tore.
     pub(super) torn: Vec<u64>,
@@ -26,10 +27,12 @@ pub(super) struct Found {
     unproved: Vec<(Key, Entry)>,
     /// Ranges that hold no record.
     pub(super) gaps: Vec<(u64, u64)>,
+    /// Bytes on disk in such ranges where a block could not be read: there may be records, which take room.
+    pub(super) unknown: u64,
     /// Blocks that could not be read.
     pub(super) unread: Vec<u64>,
-    /// Where the last good record ends: at the end of the file, when a block could not be read that may have been a
-    /// header. 0 when there is none.
+    /// Where the last good record ends; where a block could not be read that may have been a header, beyond the end of
+    /// the file and of the longest record that may stand there. 0 when there is none.
     pub(super) end: u64,
 }
 
@@ -39,6 +42,8 @@ pub(super) struct Scanner<'a> {
     number: u32,
     /// Whether payloads are proved: nothing is known to have been synced.
     proves: bool,
+    /// Whether copies are settled afterwards. Otherwise the index names the latest.
+    settles: bool,
     /// Where to stop.
     until: u64,
     entries: Vec<(Key, Entry)>,
@@ -47,12 +52,19 @@ pub(super) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(catalog: &'a Catalog, number: u32) -> Self {
-        Self { catalog, number, proves: false, until: u64::MAX, entries: Vec::new(), found: Found::default() }
+        let (entries, found) = (Vec::new(), Found::default());
+        Self { catalog, number, proves: false, settles: true, until: u64::MAX, entries, found }
     }
 
     /// Takes a record only when its payload is all there.
     pub(super) fn proving(mut self) -> Self {
         self.proves = true;
+        self
+    }
+
+    /// Of two copies the index is to name the later; nothing is settled.
+    pub(super) fn later(mut self) -> Self {
+        self.settles = false;
         self
     }
 
@@ -89,7 +101,9 @@ impl<'a> Scanner<'a> {
         for (key, entry) in std::mem::take(&mut self.found.unproved) {
             // It is not cut off, and nobody builds on it; the next start proves it.
             self.catalog.miss();
-            if self.catalog.index.get(&key)? == Some(entry) {
+            // Where another copy has taken its place nothing is missed.
+            let is_alone = !self.found.twice.iter().any(|(other, _)| *other == key);
+            if is_alone && self.catalog.index.get(&key)? == Some(entry) {
                 self.catalog.damaged(&key, &entry);
             }
         }
@@ -98,11 +112,20 @@ impl<'a> Scanner<'a> {
             self.found.gaps.push((next, self.until.min(length)));
         }
         self.found.unread = unread;
-        if !self.found.unread.is_empty() {
-            self.found.end = length.next_multiple_of(BLOCK);
+        self.found.unknown = self.unknown(file.as_ref()).map_err(Error::io("look for holes"))?;
+        if let Some(last) = self.found.unread.last() {
+            // If that was a header, what is appended must not stand in its payload's place.
+            let longest = last + (BLOCK_SIZE + CHUNK) as u64;
+            self.found.end = self.found.end.max(longest).max(length.next_multiple_of(BLOCK));
             self.catalog.miss();
         }
         Ok(self.found)
+    }
+
+    fn unknown(&self, file: &dyn File) -> std::io::Result<u64> {
+        let Found { gaps, unread, .. } = &self.found;
+        let is_unknown = |(start, end): &&(u64, u64)| unread.iter().any(|at| (start..end).contains(&at));
+        gaps.iter().filter(is_unknown).map(|(start, end)| taken(file, *start, *end)).sum()
     }
 
     /// `next`: where the record before ended.
@@ -138,14 +161,15 @@ impl<'a> Scanner<'a> {
         let entry = Entry { spot, length: header.length, place: header.place, zero: header.zero };
         self.found.unproved.extend((!is_proved).then_some((header.key, entry)));
         self.found.seen.push((spot, header.key.fingerprint()));
-        let old = self.catalog.index.get(&header.key)?;
-        match old {
+        match self.catalog.index.get(&header.key)? {
             Some(old) if old == entry => return Ok(()),
-            // The later copy of two is the one that replaced a bad one.
-            Some(old) if old.spot > spot && self.catalog.is_there(&header.key, &old)? => {
+            Some(old)
+                if self.settles && old.spot != spot && self.catalog.may_be_there(&header.key, &old)? =>
+            {
                 self.found.twice.push((header.key, entry));
                 return Ok(());
             }
+            Some(old) if old.spot > spot && self.catalog.is_there(&header.key, &old)? => return Ok(()),
             _ => self.entries.push((header.key, entry)),
         }
         if self.entries.len() >= BATCH { self.enter() } else { Ok(()) }
@@ -153,9 +177,21 @@ impl<'a> Scanner<'a> {
 
     fn enter(&mut self) -> Result<(), Error> {
         let replaced = self.catalog.index.enter(&std::mem::take(&mut self.entries), None)?;
-        self.found.twice.extend(replaced);
+        if self.settles {
+            self.found.twice.extend(replaced);
+        }
         Ok(())
     }
+}
+
+/// Bytes of a range that are no hole.
+fn taken(file: &dyn File, mut at: u64, end: u64) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    while let Some(data) = file.next_data(at)?.filter(|data| *data < end) {
+        at = file.next_hole(data)?.clamp(data + 1, end);
+        bytes += at - data;
+    }
+    Ok(bytes)
 }
 
 /// Whether a record's payload is all there. `None`: the disk does not give it.

@@ -79,6 +79,8 @@ pub(super) struct Account {
     pub(super) stored: u64,
     /// Bytes that the index is charged with.
     pub(super) index: u64,
+    /// Bytes on disk that may be records, which cannot be read.
+    pub(super) unknown: u64,
     /// Bytes promised and not yet used.
     pub(super) promised: u64,
 }
@@ -105,6 +107,8 @@ struct Counts {
     kinds: Kinds,
     /// Number of records.
     records: u64,
+    /// Bytes on disk that may be records, which cannot be read.
+    unknown: u64,
     /// Bytes promised and not yet used.
     promised: u64,
     /// Bytes of records by segment.
@@ -113,7 +117,7 @@ struct Counts {
 
 impl Counts {
     fn used(&self) -> u64 {
-        self.kinds.sum() + self.records * INDEX_ENTRY
+        self.kinds.sum() + self.records * INDEX_ENTRY + self.unknown
     }
 }
 
@@ -147,6 +151,16 @@ impl Space {
         }
     }
 
+    /// Where something cannot be read, so many bytes may be records.
+    pub(super) fn add_unknown(&self, bytes: u64) {
+        self.counts().unknown += bytes;
+    }
+
+    /// Forgets what [`Space::add_unknown`] counted: all is looked at anew.
+    pub(super) fn clear_unknown(&self) {
+        self.counts().unknown = 0;
+    }
+
     /// Whether nothing is left in a segment when so many bytes of records go.
     pub(super) fn would_empty(&self, segment: u32, bytes: u64) -> bool {
         self.counts().live.get(&segment).is_none_or(|live| *live <= bytes)
@@ -165,6 +179,7 @@ impl Space {
             kinds: counts.kinds,
             stored: counts.kinds.sum(),
             index: counts.records * INDEX_ENTRY,
+            unknown: counts.unknown,
             promised: counts.promised,
         }
     }

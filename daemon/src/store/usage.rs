@@ -28,7 +28,7 @@ pub struct Usage {
     pub kinds: Kinds,
     /// Bytes that the index is charged with: an estimate of what it takes on disk.
     pub index_bytes: u64,
-    /// Bytes that count against the quota: records and index.
+    /// Bytes that count against the quota: records, index, and what may be records that cannot be read.
     pub used_bytes: u64,
     /// Bytes promised to adds and fetches that go on. They count against quota and free space.
     pub promised: u64,
@@ -105,7 +105,7 @@ impl Store {
                 stored_bytes: account.stored,
                 kinds: account.kinds,
                 index_bytes: account.index,
-                used_bytes: account.stored + account.index,
+                used_bytes: account.stored + account.index + account.unknown,
                 promised: account.promised,
                 objects,
                 partials,

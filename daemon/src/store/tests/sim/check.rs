@@ -153,6 +153,9 @@ impl World {
         }
         if scrubs {
             self.scrub(&store).await?;
+            // What was put before the room ended is on disk, and must be known.
+            let appender = &store.inner.appender;
+            appender.durable(appender.ticket()).await.map_err(|error| error.to_string())?;
         }
         self.check_quota(&store)?;
         self.hold(&store).await

@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::seq::IteratorRandom;
 
 use super::super::*;
-use super::model::THINGS;
+use super::model::{THINGS, There};
 use super::world::World;
 use crate::store::disk::forgetful::Rot;
 use crate::store::journal::{self, Fact};
@@ -170,6 +170,10 @@ impl World {
         let (at, how) = (self.rng.random_range(0..bytes.len()), self.how());
         let block = at / BLOCK_SIZE * BLOCK_SIZE;
         let rotten = if how == Rot::Unreadable { block..block + BLOCK_SIZE } else { at..at + 1 };
+        if how != Rot::Unreadable && !frames.iter().any(|(range, _)| range.contains(&at)) {
+            // The same bit once more would bring back what has rotted.
+            return;
+        }
         if is_open {
             // The others may not be durable yet.
             frames.retain(|(range, _)| range.start == 0);
@@ -190,8 +194,10 @@ impl World {
     /// What the frames in these bytes of the journal say is lost.
     pub(super) fn lose_frames(&mut self, rotten: Range<usize>) {
         for index in self.framed(&rotten) {
-            let truth = &mut self.truth[index];
-            let is_there = truth.there.is_some() && !truth.unsure;
+            let (truth, evicts) = (&mut self.truth[index], self.evicts);
+            // It may have been let go of for want of room.
+            let stays = |there: &There| !(evicts && there.may_go());
+            let is_there = truth.there.as_ref().is_some_and(stays) && !truth.unsure;
             THINGS[index].needs(true).for_each(|key| {
                 self.kept.remove(key);
                 if !is_there {

@@ -66,7 +66,7 @@ impl Target {
             file.sync_all().map_err(failed)?;
         }
         if force {
-            check_free(path, true, false)?;
+            check_free(path, true, Coming::File)?;
             std::fs::rename(&self.temporary, path).map_err(failed)?;
         } else {
             rename_new(&self.temporary, path).map_err(|error| match error.kind() {
@@ -90,16 +90,34 @@ impl Drop for Target {
     }
 }
 
-/// Refuses a target that exists, unless it may be overwritten; and always what is not a file, or where a
-/// `directory` is to take its place, that.
-pub(crate) fn check_free(path: &Path, force: bool, directory: bool) -> Result<(), Failure> {
+/// What is to take a target's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coming {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// It is not known yet which of them.
+    Either,
+}
+
+/// Refuses a target that exists, unless it may be overwritten; and always what is neither a file nor, where a directory
+/// may be coming, one.
+pub(crate) fn check_free(path: &Path, force: bool, coming: Coming) -> Result<(), Failure> {
+    let is_directory = |hint: String| {
+        let message = format!("{} is a directory", path.display());
+        Err(Failure::local(Exit::Failed, "EXISTS", message).hint(hint))
+    };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Failure::io("UNWRITABLE", path.display(), &error)),
-        Ok(metadata) if metadata.is_dir() && directory && force => Ok(()),
-        Ok(metadata) if metadata.is_dir() && !directory => {
-            let message = format!("{} is a directory", path.display());
-            Err(Failure::local(Exit::Failed, "EXISTS", message).hint("name the file in it with -o"))
+        Ok(metadata) if metadata.is_dir() && coming == Coming::File => {
+            is_directory(format!("-o {} writes into it", path.join("NAME").display()))
+        }
+        Ok(metadata) if metadata.is_dir() && force => Ok(()),
+        Ok(metadata) if metadata.is_dir() && coming == Coming::Either => {
+            let into = path.join("NAME");
+            is_directory(format!("-o {} writes into it; --force replaces it by a directory", into.display()))
         }
         Ok(_) if !force => Err(exists(path)),
         Ok(metadata) if metadata.is_file() || metadata.is_symlink() => Ok(()),
@@ -348,12 +366,18 @@ mod tests {
     #[test]
     fn force_replaces_files_only() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(check_free(&folder.path().join("free"), false, false).is_ok());
-        assert!(check_free(folder.path(), true, false).is_err());
-        assert!(check_free(Path::new("/dev/null"), true, false).is_err());
+        assert!(check_free(&folder.path().join("free"), false, Coming::File).is_ok());
+        assert!(check_free(folder.path(), true, Coming::File).is_err());
+        assert!(check_free(folder.path(), true, Coming::Either).is_ok());
+        let hint = |coming| check_free(folder.path(), false, coming).unwrap_err().words().1.to_owned();
+        assert!(hint(Coming::Directory).contains("--force overwrites"));
+        for coming in [Coming::File, Coming::Either] {
+            assert!(hint(coming).contains("/NAME writes into it"));
+        }
+        assert!(check_free(Path::new("/dev/null"), true, Coming::File).is_err());
         let dangling = folder.path().join("link");
         std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
-        assert!(check_free(&dangling, false, false).is_err());
-        assert!(check_free(&dangling, true, false).is_ok());
+        assert!(check_free(&dangling, false, Coming::File).is_err());
+        assert!(check_free(&dangling, true, Coming::File).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use casd_proto::client;
@@ -59,8 +60,17 @@ fn refused(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
     if error.kind() == io::ErrorKind::PermissionDenied {
         let message = format!("{shown}: not permitted to connect to the daemon");
+        let way_in = match path.metadata().map(|metadata| metadata.permissions().mode()) {
+            Ok(mode) if mode & 0o020 != 0 => {
+                "ask to be made a member of the socket's group (`ls -l` shows it)".to_owned()
+            }
+            Ok(mode) => {
+                format!("its mode {:04o} is for its owner alone: run casctl as that user", mode & 0o7777)
+            }
+            Err(_) => "its folder is not for you: run casctl as the user that casd runs as".to_owned(),
+        };
         return Failure::local(Exit::NotPermitted, "NOT_PERMITTED", message)
-            .hint("ask to be made a member of the socket's group (`ls -l` shows it), or run a daemon of your own: `casd`");
+            .hint(format!("{way_in}, or run a daemon of your own: `casd`"));
     }
     Failure::local(
         Exit::NoDaemon,

@@ -21,7 +21,7 @@ use rustix::fs::{
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::list::{Kind, Listed, entries};
-use crate::download::{check_free, exists, with_temporary_name};
+use crate::download::{Coming, check_free, exists, with_temporary_name};
 use crate::error::{Exit, Failure};
 use crate::output::text::size;
 
@@ -57,10 +57,11 @@ impl Place {
         let failed = |error: io::Error| {
             Failure::io("UNWRITABLE", format!("cannot write to the folder {}", folder.display()), &error)
         };
+        let shown = folder.display().to_string();
         let open = |parent: &OwnedFd, name: &CStr| openat(parent, name, DIRECTORY, Mode::empty());
         let folder = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| failed(error.into()))?;
-        check_room(&folder, bytes, entries)?;
+        check_room(&folder, &shown, bytes, entries)?;
         let make = |temporary: &OsStr| Ok(mkdirat(&folder, temporary, Mode::RWXU)?);
         let (temporary, ()) = with_temporary_name(name, make).map_err(failed)?;
         let around = openat(&folder, &temporary, DIRECTORY, Mode::empty()).map_err(|error| {
@@ -88,7 +89,7 @@ impl Place {
             syncfs(&self.around).map_err(failed)?;
         }
         if force {
-            check_free(path, true, true)?;
+            check_free(path, true, Coming::Directory)?;
         }
         let named = if force { self.replace(name) } else { self.put(name) };
         named.map_err(|error| match error {
@@ -149,17 +150,19 @@ impl Drop for Place {
 }
 
 /// Makes sure that the file system has room, as far as it tells.
-fn check_room(folder: &OwnedFd, bytes: u64, entries: u64) -> Result<(), Failure> {
+fn check_room(folder: &OwnedFd, shown: &str, bytes: u64, entries: u64) -> Result<(), Failure> {
     let Ok(stat) = fstatvfs(folder) else { return Ok(()) };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let full = |message| Err(Failure::known(Reason::NoSpace, message));
     if free < bytes {
-        return full(format!("{} are to be restored, and {} are free there", size(bytes), size(free)));
+        let (bytes, free) = (size(bytes), size(free));
+        return full(format!("{bytes} are to be restored in {shown}, and {free} are free there"));
     }
     // No total: it makes entries as they are needed.
     if stat.f_files > 0 && stat.f_favail < entries {
         let free = stat.f_favail;
-        return full(format!("{} are to be restored, and there is room for {free}", entry_count(entries)));
+        let entries = entry_count(entries);
+        return full(format!("{entries} are to be restored in {shown}, and there is room for {free}"));
     }
     Ok(())
 }

@@ -138,12 +138,13 @@ async fn nothing_is_fetched_in_vain() {
         (&["fetch", &ID.to_uppercase()], 2),
         (&["fetch", ID, "--wait"], 2),
         (&["add", "--each", "out"], 2),
-        (&["add", "."], 1),
+        (&["add", "."], 2),
         (&["fetch", &format!("dir:{ID}"), "-o", "-"], 2),
         (&["fetch", &format!("dir:{ID}/../x")], 2),
         (&["fetch", &format!("dir:{ID}"), "-o", "out"], 1),
         (&["fetch", &format!("dir:{ID}"), "-o", "none/out"], 1),
-        (&["ls", &format!("dir:{}", &ID[1..])], 2),
+        (&["ls", &format!("dir:{ID}0")], 2),
+        (&["fetch", "tree"], 2),
         (&["fetsh", ID], 2),
     ] {
         let (code, _, stderr) = words(&run(folder.path(), words_).await);

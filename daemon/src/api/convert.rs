@@ -287,7 +287,13 @@ pub(super) fn check(check: Check) -> v1::Check {
         Level::Warn => v1::CheckLevel::Warn,
         Level::Fail => v1::CheckLevel::Fail,
     };
-    v1::Check { name: check.name.to_owned(), level: level.into(), what: check.what, advice: check.advice }
+    v1::Check {
+        name: check.name.to_owned(),
+        level: level.into(),
+        what: check.what,
+        advice: check.advice,
+        numbers: check.numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+    }
 }
 
 fn store(usage: &Usage, read_only: Option<&str>) -> v1::StoreUsage {

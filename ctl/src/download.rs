@@ -3,17 +3,19 @@
 //! neither the connection nor Ctrl-C.
 //!
 //! Whatever ends early (an error, Ctrl-C, SIGTERM) removes the temporary file; only SIGKILL leaves one behind,
-//! named `.NAME.casd-XXXX`.
+//! named `.NAME.casd-XXXX`. Whoever writes has a lock on it, so that the next fetch can tell what nobody writes any
+//! more.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write, stdout};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use casd_proto::Bytes;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Exit, Failure};
@@ -47,6 +49,7 @@ impl Target {
             |temporary: &OsStr| OpenOptions::new().write(true).create_new(true).open(folder.join(temporary));
         match with_temporary_name(name, make) {
             Ok((temporary, file)) => {
+                lock(&file);
                 Ok((Self { temporary: folder.join(temporary), folder: folder.to_owned() }, file))
             }
             Err(error) => {
@@ -171,6 +174,30 @@ fn temporary_name(name: &OsStr, seed: u32) -> OsString {
     bytes.extend(name.as_bytes().iter().take(room));
     bytes.extend(suffix.as_bytes());
     OsString::from_vec(bytes)
+}
+
+/// Marks something under a temporary name as being written, as long as it is open. Where the file system has no locks
+/// nothing is told of it later.
+pub(crate) fn lock(temporary: impl AsFd) {
+    let _ = flock(temporary, FlockOperation::NonBlockingLockExclusive);
+}
+
+/// What is in `folder` under temporary names for `name` and nobody writes any more: whoever did was killed.
+pub(crate) fn left_over(folder: &Path, name: &OsStr) -> Vec<PathBuf> {
+    let pattern = temporary_name(name, 0);
+    let (begin, digits) = pattern.as_bytes().split_at(pattern.len() - 4);
+    let is_one = |name: &OsStr| {
+        name.as_bytes()
+            .strip_prefix(begin)
+            .is_some_and(|rest| rest.len() == digits.len() && rest.iter().all(u8::is_ascii_hexdigit))
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let is_free = |path: &PathBuf| {
+        let file = rustix::fs::open(path, flags, Mode::empty());
+        file.is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
+    };
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter(|name| is_one(name)).map(|name| folder.join(name)).filter(is_free).collect()
 }
 
 /// Differs between processes and between calls; two that meet only cost another attempt.
@@ -323,6 +350,24 @@ mod tests {
     fn temporary_names_fit() {
         assert_eq!(temporary_name("out.bin".as_ref(), 0x1a2b), ".out.bin.casd-1a2b");
         assert_eq!(temporary_name("x".repeat(255).as_ref(), 1).len(), MAX_NAME);
+    }
+
+    #[test]
+    fn what_nobody_writes_any_more_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let others =
+            [".out.casd-12", ".out.casd-12345", ".out.casd-wxyz", ".other.casd-1234", "out.casd-1234"];
+        for other in others {
+            std::fs::write(folder.path().join(other), "").unwrap();
+        }
+        let (target, file) = Target::create(folder.path(), "out".as_ref()).unwrap();
+        let left = || left_over(folder.path(), "out".as_ref());
+        assert!(left().is_empty(), "it is being written");
+        drop(file);
+        assert_eq!(left(), std::slice::from_ref(&target.temporary));
+        drop(target);
+        std::fs::create_dir(folder.path().join(".out.casd-12ef")).unwrap();
+        assert_eq!(left(), [folder.path().join(".out.casd-12ef")]);
     }
 
     fn entries(folder: &Path) -> usize {

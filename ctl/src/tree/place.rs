@@ -21,7 +21,7 @@ use rustix::fs::{
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::list::{Kind, Listed, entries};
-use crate::download::{Coming, check_free, exists, with_temporary_name};
+use crate::download::{Coming, check_free, exists, lock, with_temporary_name};
 use crate::error::{Exit, Failure};
 use crate::output::text::size;
 
@@ -68,6 +68,7 @@ impl Place {
             let _ = unlinkat(&folder, &temporary, AtFlags::REMOVEDIR);
             failed(error.into())
         })?;
+        lock(&around);
         let this = Self { folder, around, temporary };
         let restored = mkdirat(&this.around, RESTORED, Mode::from_raw_mode(0o777))
             .and_then(|()| open(&this.around, RESTORED))

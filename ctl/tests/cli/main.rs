@@ -188,6 +188,24 @@ async fn signals_end_it_cleanly() {
 }
 
 #[tokio::test]
+async fn what_a_killed_fetch_has_left_is_named_by_the_next() {
+    let folder = folder();
+    let mut child = endless_fetch(folder.path()).await;
+    let left = files(folder.path());
+    child.kill().await.unwrap();
+    assert_eq!(files(folder.path()), left);
+    std::fs::remove_file(folder.path().join("casd.sock")).unwrap();
+    let events = vec![started(3, ""), data(0, b"abc"), finished(3)];
+    daemon::start(folder.path(), Script { fetch: events.into(), ..Script::default() });
+    let (code, _, stderr) = words(&run(folder.path(), &["fetch", ID]).await);
+    assert_eq!(
+        (code, stderr),
+        (0, format!("./{} is left of a fetch that was killed; it can be removed\n", left[0]))
+    );
+    assert_eq!(files(folder.path()), [left[0].as_str(), ID]);
+}
+
+#[tokio::test]
 async fn a_reader_that_goes_away_is_no_error() {
     let folder = folder();
     daemon::start(folder.path(), Script::default());

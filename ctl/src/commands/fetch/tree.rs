@@ -12,7 +12,7 @@ use serde_json::json;
 use tonic::Streaming;
 
 use super::super::{Session, broken};
-use super::{default_name, is_stdout, line, no_stdout, peers, show, split, stall_ms};
+use super::{default_name, is_stdout, line, no_stdout, peers, show, split, stall_ms, tell_left_over};
 use crate::args::Fetch;
 use crate::download::{Coming, Sink, Target, Writer, check_free};
 use crate::error::{Exit, Failure};
@@ -60,6 +60,7 @@ async fn to_directory(session: &Session, args: &Fetch, mut transfer: Transfer) -
     let path = path(args, started);
     let (folder, name) = split(&path)?;
     check_free(&path, args.force, Coming::Directory)?;
+    tell_left_over(session, folder, name);
     let place = Place::create(folder, name, started.size, started.entries)?;
     let order = Order::directory(started.entries, started.size);
     let mut restoring = Restoring::start(place, order, args.symlinks)?;
@@ -81,6 +82,7 @@ async fn to_new_file(session: &Session, args: &Fetch, mut transfer: Transfer) ->
     let path = path(args, &transfer.started);
     let (folder, name): (&Path, &OsStr) = split(&path)?;
     check_free(&path, args.force, Coming::File)?;
+    tell_left_over(session, folder, name);
     let (target, file) = Target::create(folder, name)?;
     let unwritable = |error| Failure::io("UNWRITABLE", path.display(), &error);
     // Where nothing is written, a new file reads as zeros.

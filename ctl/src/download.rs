@@ -197,7 +197,8 @@ pub(crate) fn left_over(folder: &Path, name: &OsStr) -> Vec<PathBuf> {
         file.is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
     };
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter(|name| is_one(name)).map(|name| folder.join(name)).filter(is_free).collect()
+    let found = names.filter(|name| is_one(name)).map(|name| folder.join(name)).filter(is_free);
+    found.map(|path| path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_owned)).collect()
 }
 
 /// Differs between processes and between calls; two that meet only cost another attempt.

@@ -112,6 +112,20 @@ mod tests {
         assert_eq!(places(|_| None), [PathBuf::from(SYSTEM)]);
     }
 
+    #[test]
+    fn whoever_may_not_connect_is_told_who_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("casd.sock");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let hint = || refused(&path, &denied).words().1.to_owned();
+        assert!(hint().contains("its folder"), "{}", hint());
+        for (mode, word) in [(0o660, "the socket's group"), (0o640, "mode 0640"), (0o600, "mode 0600")] {
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(hint().contains(word) && hint().ends_with("`casd`"), "{}", hint());
+        }
+    }
+
     #[tokio::test]
     async fn what_was_tried_is_listed() {
         let folder = tempfile::tempdir().unwrap();

@@ -57,7 +57,8 @@ impl Place {
         let failed = |error: io::Error| {
             Failure::io("UNWRITABLE", format!("cannot write to the folder {}", folder.display()), &error)
         };
-        let shown = folder.display().to_string();
+        let path = folder.join(name);
+        let shown = path.strip_prefix(".").unwrap_or(&path).display().to_string();
         let open = |parent: &OwnedFd, name: &CStr| openat(parent, name, DIRECTORY, Mode::empty());
         let folder = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| failed(error.into()))?;
@@ -157,13 +158,13 @@ fn check_room(folder: &OwnedFd, shown: &str, bytes: u64, entries: u64) -> Result
     let full = |message| Err(Failure::known(Reason::NoSpace, message));
     if free < bytes {
         let (bytes, free) = (size(bytes), size(free));
-        return full(format!("{bytes} are to be restored in {shown}, and {free} are free there"));
+        return full(format!("{shown}: {bytes} are to be restored, and {free} are free there"));
     }
     // No total: it makes entries as they are needed.
     if stat.f_files > 0 && stat.f_favail < entries {
         let free = stat.f_favail;
         let entries = entry_count(entries);
-        return full(format!("{entries} are to be restored in {shown}, and there is room for {free}"));
+        return full(format!("{shown}: {entries} are to be restored, and there is room for {free}"));
     }
     Ok(())
 }
@@ -202,5 +203,19 @@ fn gone(outcome: Result<(), Errno>) -> Result<(), Errno> {
     match outcome {
         Err(Errno::NOENT) => Ok(()),
         outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::download::left_over;
+
+    #[test]
+    fn what_is_being_restored_is_not_left_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, _restored) = Place::create(folder.path(), "out".as_ref(), 0, 0).unwrap();
+        assert!(folder.path().join(&place.temporary).is_dir());
+        assert!(left_over(folder.path(), "out".as_ref()).is_empty());
     }
 }

@@ -200,7 +200,7 @@ async fn what_a_killed_fetch_has_left_is_named_by_the_next() {
     let (code, _, stderr) = words(&run(folder.path(), &["fetch", ID]).await);
     assert_eq!(
         (code, stderr),
-        (0, format!("./{} is left of a fetch that was killed; it can be removed\n", left[0]))
+        (0, format!("{} is left of a fetch that was killed; it can be removed\n", left[0]))
     );
     assert_eq!(files(folder.path()), [left[0].as_str(), ID]);
 }

@@ -59,7 +59,7 @@ pub enum Error {
         why: String,
     },
     /// A path that leads to nothing that can be fetched.
-    #[error("there is nothing to fetch at {path}: {why}")]
+    #[error("{path} leads to no file or directory: {why}")]
     NoSuchPath {
         /// The path, as `dir:ID/sub/path`.
         path: String,

@@ -69,7 +69,7 @@ pub(super) async fn resolve(
             Some(Node::File { id, length, executable }) if is_last => {
                 return Ok(Target::File(File { name: name.clone(), executable, id, length }));
             }
-            Some(Node::File { .. }) => return Err(nowhere(format!("{name:?} is a file"))),
+            Some(Node::File { .. }) => return Err(nowhere(format!("{name:?} is a file, not a directory"))),
             Some(Node::Link { .. }) => return Err(nowhere(format!("{name:?} is a symbolic link"))),
             None => return Err(nowhere(format!("there is no {name:?}"))),
         };

@@ -24,6 +24,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 bad usage; 3 daemon no
     5 not permitted; 6 no space or quota; 7 stalled, again may help; 8 damage found; \
     130 and 143 interrupted by SIGINT and SIGTERM.";
 
+const KEPT: &str = "Of a directory names, contents, symbolic links and which files their owner may execute are kept; \
+    times, owners and other modes are not. What cannot be kept refuses the whole directory, and is told: names with a \
+    \\ or control characters or that are not UTF-8, FIFOs, sockets and devices, and what is nested more than 64 deep.";
+
 /// What holds for every verb.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Global {
@@ -79,6 +83,7 @@ pub(crate) enum Verb {
 
 /// `casctl add`
 #[derive(Debug, ClapArgs)]
+#[command(after_help = KEPT)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Add {
     /// Files to add, with -r also directories; `-` is standard input
@@ -117,7 +122,8 @@ pub(crate) struct Fetch {
     /// The whole id (dir:ID for a directory, dir:ID/PATH for what is in it), or a link (casd:ID,…)
     #[arg(value_name = "ID|LINK")]
     pub(crate) source: Source,
-    /// Where to write; `-` streams to standard output [default: its name where known, else the id]
+    /// Where to write; `-` streams to standard output [default: the last name of PATH, the name in the link, the name
+    /// that it has in the daemon's store, or else the id]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// Overwrite what is there; a directory replaces it with everything in it
@@ -149,7 +155,7 @@ pub(crate) struct Fetch {
 /// `casctl cat`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Cat {
-    /// An id (dir:ID/PATH inside a directory), a prefix of 8 digits or more, or a name
+    /// An id, a prefix of 8 digits or more, or a name; with /PATH behind it what is in a directory
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
     /// Skip so many bytes
@@ -163,8 +169,8 @@ pub(crate) struct Cat {
 /// `casctl ls`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Ls {
-    /// Only this one, and of a directory its entries: an id (dir:ID, dir:ID/PATH), a prefix of 8 digits or more, or a
-    /// name
+    /// Only this one, and of a directory its entries: an id, a prefix of 8 digits or more, or a name; with /PATH behind
+    /// it what is in a directory. -q prints ids, which symbolic links do not have
     #[arg(value_name = "ID")]
     pub(crate) object: Option<Selector>,
     /// Also what is here only as part of a directory
@@ -175,7 +181,7 @@ pub(crate) struct Ls {
 /// `casctl stat`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Stat {
-    /// An id (dir:ID/PATH inside a directory), a prefix of 8 digits or more, or a name
+    /// An id, a prefix of 8 digits or more, or a name; with /PATH behind it what is in a directory
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
     /// List its chunks: data first, then parity
@@ -186,7 +192,7 @@ pub(crate) struct Stat {
 /// A verb on one stored object.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Object {
-    /// An id (dir:ID/PATH inside a directory), a prefix of 8 digits or more, or a name
+    /// An id, a prefix of 8 digits or more, or a name; with /PATH behind it what is in a directory
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
 }

@@ -3,17 +3,19 @@
 //! neither the connection nor Ctrl-C.
 //!
 //! Whatever ends early (an error, Ctrl-C, SIGTERM) removes the temporary file; only SIGKILL leaves one behind,
-//! named `.NAME.casd-XXXX`.
+//! named `.NAME.casd-XXXX`. Whoever writes has a lock on it, so that the next fetch can tell what nobody writes any
+//! more.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write, stdout};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use casd_proto::Bytes;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Exit, Failure};
@@ -47,6 +49,7 @@ impl Target {
             |temporary: &OsStr| OpenOptions::new().write(true).create_new(true).open(folder.join(temporary));
         match with_temporary_name(name, make) {
             Ok((temporary, file)) => {
+                lock(&file);
                 Ok((Self { temporary: folder.join(temporary), folder: folder.to_owned() }, file))
             }
             Err(error) => {
@@ -66,7 +69,7 @@ impl Target {
             file.sync_all().map_err(failed)?;
         }
         if force {
-            check_free(path, true, false)?;
+            check_free(path, true, Coming::File)?;
             std::fs::rename(&self.temporary, path).map_err(failed)?;
         } else {
             rename_new(&self.temporary, path).map_err(|error| match error.kind() {
@@ -90,16 +93,34 @@ impl Drop for Target {
     }
 }
 
-/// Refuses a target that exists, unless it may be overwritten; and always what is not a file, or where a
-/// `directory` is to take its place, that.
-pub(crate) fn check_free(path: &Path, force: bool, directory: bool) -> Result<(), Failure> {
+/// What is to take a target's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coming {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// It is not known yet which of them.
+    Either,
+}
+
+/// Refuses a target that exists, unless it may be overwritten; and always what is neither a file nor, where a directory
+/// may be coming, one.
+pub(crate) fn check_free(path: &Path, force: bool, coming: Coming) -> Result<(), Failure> {
+    let is_directory = |hint: String| {
+        let message = format!("{} is a directory", path.display());
+        Err(Failure::local(Exit::Failed, "EXISTS", message).hint(hint))
+    };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Failure::io("UNWRITABLE", path.display(), &error)),
-        Ok(metadata) if metadata.is_dir() && directory && force => Ok(()),
-        Ok(metadata) if metadata.is_dir() && !directory => {
-            let message = format!("{} is a directory", path.display());
-            Err(Failure::local(Exit::Failed, "EXISTS", message).hint("name the file in it with -o"))
+        Ok(metadata) if metadata.is_dir() && coming == Coming::File => {
+            is_directory(format!("-o {} writes into it", path.join("NAME").display()))
+        }
+        Ok(metadata) if metadata.is_dir() && force => Ok(()),
+        Ok(metadata) if metadata.is_dir() && coming == Coming::Either => {
+            let into = path.join("NAME");
+            is_directory(format!("-o {} writes into it; --force replaces it by a directory", into.display()))
         }
         Ok(_) if !force => Err(exists(path)),
         Ok(metadata) if metadata.is_file() || metadata.is_symlink() => Ok(()),
@@ -153,6 +174,31 @@ fn temporary_name(name: &OsStr, seed: u32) -> OsString {
     bytes.extend(name.as_bytes().iter().take(room));
     bytes.extend(suffix.as_bytes());
     OsString::from_vec(bytes)
+}
+
+/// Marks something under a temporary name as being written, as long as it is open. Where the file system has no locks
+/// nothing is told of it later.
+pub(crate) fn lock(temporary: impl AsFd) {
+    let _ = flock(temporary, FlockOperation::NonBlockingLockExclusive);
+}
+
+/// What is in `folder` under temporary names for `name` and nobody writes any more: whoever did was killed.
+pub(crate) fn left_over(folder: &Path, name: &OsStr) -> Vec<PathBuf> {
+    let pattern = temporary_name(name, 0);
+    let (begin, digits) = pattern.as_bytes().split_at(pattern.len() - 4);
+    let is_one = |name: &OsStr| {
+        name.as_bytes()
+            .strip_prefix(begin)
+            .is_some_and(|rest| rest.len() == digits.len() && rest.iter().all(u8::is_ascii_hexdigit))
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let is_free = |path: &PathBuf| {
+        let file = rustix::fs::open(path, flags, Mode::empty());
+        file.is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
+    };
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let found = names.filter(|name| is_one(name)).map(|name| folder.join(name)).filter(is_free);
+    found.map(|path| path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_owned)).collect()
 }
 
 /// Differs between processes and between calls; two that meet only cost another attempt.
@@ -307,6 +353,24 @@ mod tests {
         assert_eq!(temporary_name("x".repeat(255).as_ref(), 1).len(), MAX_NAME);
     }
 
+    #[test]
+    fn what_nobody_writes_any_more_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let others =
+            [".out.casd-12", ".out.casd-12345", ".out.casd-wxyz", ".other.casd-1234", "out.casd-1234"];
+        for other in others {
+            std::fs::write(folder.path().join(other), "").unwrap();
+        }
+        let (target, file) = Target::create(folder.path(), "out".as_ref()).unwrap();
+        let left = || left_over(folder.path(), "out".as_ref());
+        assert!(left().is_empty(), "it is being written");
+        drop(file);
+        assert_eq!(left(), std::slice::from_ref(&target.temporary));
+        drop(target);
+        std::fs::create_dir(folder.path().join(".out.casd-12ef")).unwrap();
+        assert_eq!(left(), [folder.path().join(".out.casd-12ef")]);
+    }
+
     fn entries(folder: &Path) -> usize {
         std::fs::read_dir(folder).unwrap().count()
     }
@@ -348,12 +412,18 @@ mod tests {
     #[test]
     fn force_replaces_files_only() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(check_free(&folder.path().join("free"), false, false).is_ok());
-        assert!(check_free(folder.path(), true, false).is_err());
-        assert!(check_free(Path::new("/dev/null"), true, false).is_err());
+        assert!(check_free(&folder.path().join("free"), false, Coming::File).is_ok());
+        assert!(check_free(folder.path(), true, Coming::File).is_err());
+        assert!(check_free(folder.path(), true, Coming::Either).is_ok());
+        let hint = |coming| check_free(folder.path(), false, coming).unwrap_err().words().1.to_owned();
+        assert!(hint(Coming::Directory).contains("--force overwrites"));
+        for coming in [Coming::File, Coming::Either] {
+            assert!(hint(coming).contains("/NAME writes into it"));
+        }
+        assert!(check_free(Path::new("/dev/null"), true, Coming::File).is_err());
         let dangling = folder.path().join("link");
         std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
-        assert!(check_free(&dangling, false, false).is_err());
-        assert!(check_free(&dangling, true, false).is_ok());
+        assert!(check_free(&dangling, false, Coming::File).is_err());
+        assert!(check_free(&dangling, true, Coming::File).is_ok());
     }
 }

@@ -132,9 +132,12 @@ impl Failure {
         self
     }
 
-    /// The same, said of `subject`.
+    /// The same, said of `subject`, unless it names it already.
     pub(crate) fn about(mut self, subject: impl fmt::Display) -> Self {
-        self.message = format!("{subject}: {}", self.message);
+        let subject = subject.to_string();
+        if !self.message.contains(&format!("{subject:?}")) {
+            self.message = format!("{subject}: {}", self.message);
+        }
         self
     }
 
@@ -315,6 +318,14 @@ mod tests {
             assert_eq!(failure.exit as u8, exit, "{reason:?}");
             assert_eq!(failure.to_string(), "casctl: words\n  hint");
         }
+    }
+
+    #[test]
+    fn nothing_is_named_twice() {
+        let about =
+            |message: &str| Failure::from(Reason::NotFound.status(message, "")).about("a").to_string();
+        assert_eq!(about("there is no \"a\" here"), "casctl: there is no \"a\" here");
+        assert_eq!(about("there is no \"ab\" here"), "casctl: a: there is no \"ab\" here");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use casd_proto::v1::ObjectKind;
 use percent_encoding::percent_decode_str;
 
 use crate::tree::name::Name;
@@ -92,6 +93,11 @@ pub(crate) fn directory(digits: &str) -> String {
     format!("{DIRECTORY}{digits}")
 }
 
+/// An object's id as it is written, of its digits and what kind of object it is.
+pub(crate) fn named(kind: ObjectKind, digits: &str) -> String {
+    if kind == ObjectKind::Directory { directory(digits) } else { digits.to_owned() }
+}
+
 /// What is to be fetched: an object, or a link, which names one and has hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
@@ -109,7 +115,9 @@ impl FromStr for Source {
     /// Reads an address or `casd:ADDRESS,name=NAME,peer=ADDR,…`. Hints of other keys are passed over.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("casd:") else {
-            return Ok(Self { address: text.parse()?, name: None, peers: Vec::new() });
+            let address =
+                text.parse().map_err(|why| format!("{why}; only whole ids and links can be fetched"))?;
+            return Ok(Self { address, name: None, peers: Vec::new() });
         };
         if text.len() > MAX_LINK {
             return Err(format!("a link has at most {MAX_LINK} bytes"));
@@ -134,8 +142,8 @@ impl FromStr for Source {
     }
 }
 
-/// What names an object in the daemon's own store: an id, a prefix, a name, or a path inside a directory. The daemon
-/// decides; what was clearly meant to be an id but is none is refused here.
+/// What names an object in the daemon's own store: an id, a prefix, a name, or behind one of these a path inside a
+/// directory. The daemon decides; what was clearly meant to be an id but is none is refused here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Selector {
     /// As the API takes it.
@@ -152,10 +160,16 @@ impl FromStr for Selector {
             return Err("write an id, a prefix of 8 digits or more, or a name".to_owned());
         }
         let rest = text.strip_prefix(DIRECTORY);
-        let digits = rest.unwrap_or(text).split('/').next().unwrap_or_default();
-        let is_id = digits.bytes().all(|b| b.is_ascii_hexdigit()) && (rest.is_some() || digits.len() >= 64);
-        if !is_id {
-            return Ok(Self { text: text.to_owned(), is_directory: false });
+        let (head, path) = match rest.unwrap_or(text).split_once('/') {
+            Some((head, path)) => (head, Some(path)),
+            None => (rest.unwrap_or(text), None),
+        };
+        let is_hex = head.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_prefix = (8..64).contains(&head.len()) && !head.bytes().any(|b| b.is_ascii_uppercase());
+        if !is_hex || (is_prefix || rest.is_none()) && head.len() < 64 {
+            // `dir:notes` may be the name of anything.
+            let is_directory = path.is_some() || rest.is_some() && is_hex;
+            return Ok(Self { text: text.to_owned(), is_directory });
         }
         let address: Address = text.parse()?;
         Ok(Self { text: address.to_string(), is_directory: address.is_directory })
@@ -244,9 +258,24 @@ mod tests {
         assert_eq!(selector(&format!("{ID}/a/")), Ok(format!("dir:{ID}/a")));
         assert_eq!(selector(&format!("dir:{ID}")), Ok(format!("dir:{ID}")));
         assert_eq!(selector("dir:notes"), Ok("dir:notes".to_owned()), "a name");
-        for wrong in
-            [format!("dir:{}", &ID[..8]), format!("{ID}/.."), format!("dir:{ID}0/a"), "dir:".to_owned()]
-        {
+        for (text, is_directory) in [
+            (format!("dir:{}", &ID[..8]), true),
+            (format!("dir:{}/a", &ID[..8]), true),
+            (format!("{}/a b/c", &ID[..63]), true),
+            ("tree/a".to_owned(), true),
+            ("dir:tree/".to_owned(), true),
+            ("abc".to_owned(), false),
+            ("tree".to_owned(), false),
+        ] {
+            assert_eq!(text.parse(), Ok(Selector { text: text.clone(), is_directory }));
+        }
+        for wrong in [
+            format!("dir:{}", &ID[..7]),
+            format!("dir:{}", ID[..8].to_uppercase()),
+            format!("{ID}/.."),
+            format!("dir:{ID}0/a"),
+            "dir:".to_owned(),
+        ] {
             assert!(selector(&wrong).is_err(), "{wrong}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use casd_proto::client;
@@ -59,8 +60,17 @@ fn refused(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
     if error.kind() == io::ErrorKind::PermissionDenied {
         let message = format!("{shown}: not permitted to connect to the daemon");
+        let way_in = match path.metadata().map(|metadata| metadata.permissions().mode()) {
+            Ok(mode) if mode & 0o020 != 0 => {
+                "ask to be made a member of the socket's group (`ls -l` shows it)".to_owned()
+            }
+            Ok(mode) => {
+                format!("its mode {:04o} is for its owner alone: run casctl as that user", mode & 0o7777)
+            }
+            Err(_) => "its folder is not for you: run casctl as the user that casd runs as".to_owned(),
+        };
         return Failure::local(Exit::NotPermitted, "NOT_PERMITTED", message)
-            .hint("ask to be made a member of the socket's group (`ls -l` shows it), or run a daemon of your own: `casd`");
+            .hint(format!("{way_in}, or run a daemon of your own: `casd`"));
     }
     Failure::local(
         Exit::NoDaemon,
@@ -100,6 +110,20 @@ mod tests {
             ["/run/user/7/casd/casd.sock", "/home/u/.local/state/casd/casd.sock", "/run/casd/casd.sock"];
         assert_eq!(places(set), expected.map(PathBuf::from));
         assert_eq!(places(|_| None), [PathBuf::from(SYSTEM)]);
+    }
+
+    #[test]
+    fn whoever_may_not_connect_is_told_who_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("casd.sock");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let hint = || refused(&path, &denied).words().1.to_owned();
+        assert!(hint().contains("its folder"), "{}", hint());
+        for (mode, word) in [(0o660, "the socket's group"), (0o640, "mode 0640"), (0o600, "mode 0600")] {
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(hint().contains(word) && hint().ends_with("`casd`"), "{}", hint());
+        }
     }
 
     #[tokio::test]

@@ -119,9 +119,10 @@ fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), Failure> {
     } else {
         ("a device", "to add what it holds: `casctl add - < DEVICE`")
     };
-    let reason = if kind.is_dir() { "IS_A_DIRECTORY" } else { "NOT_A_FILE" };
+    let (exit, reason) =
+        if kind.is_dir() { (Exit::Usage, "IS_A_DIRECTORY") } else { (Exit::Failed, "NOT_A_FILE") };
     let message = format!("{} is {what}, not a file", path.display());
-    Err(Failure::local(Exit::Failed, reason, message).hint(hint))
+    Err(Failure::local(exit, reason, message).hint(hint))
 }
 
 /// Reads a file whole and makes sure that it is still what it was.

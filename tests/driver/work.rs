@@ -119,7 +119,7 @@ async fn act(store: &Store, op: Op, objects: &[Object]) -> Result<String, Failur
         Op::Remove(number, uid, is_admin) => match store.remove(&objects[number].id, uid, is_admin).await? {
             Removed::Removed { .. } => "removed",
             Removed::StillPinned { .. } => "others",
-            Removed::NotPermitted | Removed::InDirectory => "refused",
+            Removed::NotPermitted | Removed::InDirectory { .. } => "refused",
             Removed::NotFound => "none",
         },
         Op::Read(number) => read(store, &objects[number]).await?,

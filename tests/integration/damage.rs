@@ -37,7 +37,7 @@ fn what_rots_and_cannot_be_rebuilt_is_8_and_named() {
     assert_eq!(segments::rot(&home.state(), |record| record.id == fifth), 1);
     for args in [vec!["cat", &id], vec!["fetch", &id, "-o", "-"]] {
         let done = ctl.run(&args).done().code(8);
-        assert!(done.stderr.contains("chunks 5 (1 of 8)"), "{}", done.stderr);
+        assert!(done.stderr.contains("chunk 5 of 8"), "{}", done.stderr);
     }
     // What is before it can be read; adding the file again heals it.
     let part = ctl.run(&["cat", &id, "--length", "1000"]).done().ok().stdout;

@@ -170,7 +170,7 @@ fn parity_that_is_signed_and_false_is_found_out_and_data_is_none_the_worse() {
     let maker = Keypair::generate_ed25519();
     let liar = false_parity(&network, &truth, &maker);
     let done = fetch(&node, &truth.id(), &[&liar.address]).code(7);
-    assert!(done.stderr.contains("chunks 3 (1 of 9)"), "{}", done.stderr);
+    assert!(done.stderr.contains("chunk 3 of 9"), "{}", done.stderr);
     assert!(!node.home.path("out").exists());
     let line = node.daemon.logged("the parity of this object is false");
     assert!(line.contains(&maker.public().to_peer_id().to_string()) && line.contains("verdict="), "{line}");

@@ -93,6 +93,8 @@ fn the_doctor_looks_with_a_daemon_and_without() {
     for name in ["daemon", "folder", "sync", "holes", "writable", "stop", "index", "ballast", "clock"] {
         assert_eq!(level(&checks, name), "ok", "{name}: {checks:?}");
     }
+    let of = |name: &str| checks.iter().find(|check| check["check"] == name).unwrap()["numbers"].clone();
+    assert!(of("space")["free_bytes"].is_u64() && of("clock")["now"].is_u64(), "{checks:?}");
     assert!(checks.iter().all(|check| check["what"].is_string() && !check["advice"].is_boolean()));
     assert!(!home.state().join("doctor.tmp").exists());
     // Others can see into it, and the ballast is lost.

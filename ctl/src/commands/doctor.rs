@@ -43,7 +43,8 @@ pub(crate) fn check(
     what: impl Into<String>,
     advice: impl Into<String>,
 ) -> Check {
-    Check { name: name.to_owned(), level: level.into(), what: what.into(), advice: advice.into() }
+    let (what, advice) = (what.into(), advice.into());
+    Check { name: name.to_owned(), level: level.into(), what, advice, ..Check::default() }
 }
 
 fn line(check: &Check) -> Line {
@@ -64,6 +65,7 @@ fn line(check: &Check) -> Line {
             "level": level,
             "what": check.what,
             "advice": (!check.advice.is_empty()).then_some(&check.advice),
+            "numbers": (!check.numbers.is_empty()).then_some(&check.numbers),
         }),
     }
 }
@@ -74,13 +76,17 @@ mod tests {
 
     #[test]
     fn a_check_is_a_line_with_its_documented_keys() {
-        let bad = line(&check("holes", CheckLevel::Fail, "none\u{1b}", "use ext4"));
+        let mut bad = check("holes", CheckLevel::Fail, "none\u{1b}", "use ext4");
+        bad.numbers.insert("free_bytes".to_owned(), 5);
+        let bad = line(&bad);
         assert_eq!(bad.human, "fail  holes       none\\u{1b}; use ext4");
-        let expected =
-            json!({ "check": "holes", "level": "fail", "what": "none\u{1b}", "advice": "use ext4" });
+        let expected = json!({
+            "check": "holes", "level": "fail", "what": "none\u{1b}", "advice": "use ext4",
+            "numbers": { "free_bytes": 5 },
+        });
         assert_eq!((bad.json, bad.bare.as_str()), (expected, "fail holes"));
         let good = line(&check("sync", CheckLevel::Ok, "it works", ""));
         assert_eq!((good.human.as_str(), good.bare.as_str()), ("ok    sync        it works", ""));
-        assert!(good.json["advice"].is_null());
+        assert!(good.json["advice"].is_null() && good.json["numbers"].is_null());
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Session;
 use crate::args::Ls;
 use crate::error::{Exit, Failure};
-use crate::object::directory;
+use crate::object::{directory, named};
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
@@ -55,10 +55,7 @@ fn line(object: &ListedObject) -> Line {
         (true, true) => "pinned",
         (false, true) => "cached",
     };
-    let id = match object.kind() {
-        ObjectKind::Directory => directory(&object.id),
-        _ => object.id.clone(),
-    };
+    let id = named(object.kind(), &object.id);
     let human = format!("{id}  {:>10}  {state:7}  {}", size(object.size), escaped(&object.name));
     Line {
         human: human.trim_end().to_owned(),

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Session;
 use crate::args::Objects;
 use crate::error::{Exit, Failure};
+use crate::object::named;
 use crate::output::Line;
 use crate::output::text::escaped;
 
@@ -20,11 +21,11 @@ async fn pin(session: &Session, object: String) -> Result<Line, Failure> {
     let pinned =
         session.objects().pin(request).await.map_err(|status| Failure::from(status).about(object))?;
     let pinned = pinned.into_inner();
-    let id = escaped(&pinned.id);
+    let id = named(pinned.kind(), &pinned.id);
     let words = if pinned.changed { "pinned" } else { "was pinned already" };
     Ok(Line {
-        human: format!("{id}  {words}"),
-        bare: id,
-        json: json!({ "id": pinned.id, "pinned": true, "changed": pinned.changed }),
+        human: format!("{}  {words}", escaped(&id)),
+        bare: escaped(&id),
+        json: json!({ "id": id, "pinned": true, "changed": pinned.changed }),
     })
 }

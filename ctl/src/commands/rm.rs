@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Session;
 use crate::args::Objects;
 use crate::error::{Exit, Failure};
+use crate::object::named;
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
@@ -20,22 +21,22 @@ async fn remove(session: &Session, object: String) -> Result<Line, Failure> {
     let removed =
         session.objects().remove(request).await.map_err(|status| Failure::from(status).about(object))?;
     let removed = removed.into_inner();
-    let id = escaped(&removed.id);
-    let words = if removed.removed {
-        format!("removed, {} freed", size(removed.freed_bytes))
-    } else if removed.in_directory {
-        "unpinned; kept, since a directory needs it".to_owned()
-    } else {
-        "unpinned; kept for others".to_owned()
+    let id = named(removed.kind(), &removed.id);
+    let words = match &removed {
+        gone if gone.removed => format!("removed, {} freed", size(gone.freed_bytes)),
+        kept if !kept.in_directory => "unpinned; kept for others".to_owned(),
+        kept if kept.unpinned => "unpinned; kept, since a directory needs it".to_owned(),
+        _ => "kept, since a directory needs it".to_owned(),
     };
     Ok(Line {
-        human: format!("{id}  {words}"),
-        bare: id,
+        human: format!("{}  {words}", escaped(&id)),
+        bare: escaped(&id),
         json: json!({
-            "id": removed.id,
+            "id": id,
             "removed": removed.removed,
             "freed_bytes": removed.freed_bytes,
             "in_directory": removed.in_directory,
+            "unpinned": removed.unpinned,
         }),
     })
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Session;
 use crate::args::Stat;
 use crate::error::{Exit, Failure};
-use crate::object::directory;
+use crate::object::named;
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
@@ -38,10 +38,7 @@ fn kind(object: &StatResponse) -> &'static str {
 }
 
 fn line(object: &StatResponse) -> Line {
-    let id = match object.kind() {
-        ObjectKind::Directory => directory(&object.id),
-        _ => object.id.clone(),
-    };
+    let id = named(object.kind(), &object.id);
     let pinned = match (object.pinned_by_caller, object.pinned) {
         (true, _) => "by you",
         (false, true) => "by others",

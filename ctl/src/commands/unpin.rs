@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Session;
 use crate::args::Objects;
 use crate::error::{Exit, Failure};
+use crate::object::named;
 use crate::output::Line;
 use crate::output::text::escaped;
 
@@ -20,11 +21,11 @@ async fn unpin(session: &Session, object: String) -> Result<Line, Failure> {
     let unpinned =
         session.objects().unpin(request).await.map_err(|status| Failure::from(status).about(object))?;
     let unpinned = unpinned.into_inner();
-    let id = escaped(&unpinned.id);
+    let id = named(unpinned.kind(), &unpinned.id);
     let words = if unpinned.changed { "unpinned" } else { "was not pinned by you" };
     Ok(Line {
-        human: format!("{id}  {words}"),
-        bare: id,
-        json: json!({ "id": unpinned.id, "changed": unpinned.changed }),
+        human: format!("{}  {words}", escaped(&id)),
+        bare: escaped(&id),
+        json: json!({ "id": id, "changed": unpinned.changed }),
     })
 }

@@ -47,6 +47,11 @@ impl Output {
     /// # Errors
     /// As [`Output::result`].
     pub(crate) fn results(self, lines: &[Line]) -> Result<(), Failure> {
+        print(&self.text(lines))
+    }
+
+    /// Results as they are printed.
+    pub(crate) fn text(self, lines: &[Line]) -> String {
         let mut text = String::new();
         for line in lines {
             match self {
@@ -57,8 +62,7 @@ impl Output {
             }
             text.push('\n');
         }
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| stdout_failure(&error))
+        text
     }
 
     /// Prints a result on standard error, because standard output carries the object's bytes.
@@ -84,6 +88,15 @@ impl Output {
         }
         if self.json { say(&json_text(&failure.json())) } else { say(&failure.to_string()) }
     }
+}
+
+/// Prints results on standard output.
+///
+/// # Errors
+/// As [`Output::result`].
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| stdout_failure(&error))
 }
 
 /// What a failing standard output means: nothing to tell when the reader has gone away, as `head` does.

@@ -40,6 +40,19 @@ pub(crate) fn lossless(bytes: &[u8]) -> String {
     text
 }
 
+/// The most of a path that is shown, in characters: its beginning and its end.
+const SHOWN: (usize, usize) = (80, 200);
+
+/// A path cut in its middle to what a person reads.
+pub(crate) fn shortened(path: &str) -> String {
+    let total = path.chars().count();
+    if total <= SHOWN.0 + SHOWN.1 + 1 {
+        return path.to_owned();
+    }
+    let (begin, end) = (path.chars().take(SHOWN.0), path.chars().skip(total - SHOWN.1));
+    begin.chain(['…']).chain(end).collect()
+}
+
 /// The most of a message that is shown: what is longer is no longer read by anyone.
 const MAX_LINE: usize = 2000;
 
@@ -99,6 +112,15 @@ mod tests {
     fn bytes_that_are_no_text_are_shown() {
         assert_eq!(lossless("näme\n".as_bytes()), "näme\n");
         assert_eq!(lossless(b"a\xff\xc3b\xe2\x82"), "a\\xff\\xc3b\\xe2\\x82");
+    }
+
+    #[test]
+    fn long_paths_lose_their_middle() {
+        let path = format!("top/{}end", "d\u{e9}/".repeat(300));
+        let short = shortened(&path);
+        assert!(short.starts_with("top/d\u{e9}/") && short.ends_with("/d\u{e9}/end"), "{short}");
+        assert_eq!((short.chars().count(), short.matches('…').count()), (281, 1));
+        assert_eq!(shortened("top/end"), "top/end");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rustix::fs::{
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::list::{Kind, Listed, entries};
-use crate::download::{check_free, exists, with_temporary_name};
+use crate::download::{Coming, check_free, exists, lock, with_temporary_name};
 use crate::error::{Exit, Failure};
 use crate::output::text::size;
 
@@ -57,16 +57,19 @@ impl Place {
         let failed = |error: io::Error| {
             Failure::io("UNWRITABLE", format!("cannot write to the folder {}", folder.display()), &error)
         };
+        let path = folder.join(name);
+        let shown = path.strip_prefix(".").unwrap_or(&path).display().to_string();
         let open = |parent: &OwnedFd, name: &CStr| openat(parent, name, DIRECTORY, Mode::empty());
         let folder = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| failed(error.into()))?;
-        check_room(&folder, bytes, entries)?;
+        check_room(&folder, &shown, bytes, entries)?;
         let make = |temporary: &OsStr| Ok(mkdirat(&folder, temporary, Mode::RWXU)?);
         let (temporary, ()) = with_temporary_name(name, make).map_err(failed)?;
         let around = openat(&folder, &temporary, DIRECTORY, Mode::empty()).map_err(|error| {
             let _ = unlinkat(&folder, &temporary, AtFlags::REMOVEDIR);
             failed(error.into())
         })?;
+        lock(&around);
         let this = Self { folder, around, temporary };
         let restored = mkdirat(&this.around, RESTORED, Mode::from_raw_mode(0o777))
             .and_then(|()| open(&this.around, RESTORED))
@@ -88,7 +91,7 @@ impl Place {
             syncfs(&self.around).map_err(failed)?;
         }
         if force {
-            check_free(path, true, true)?;
+            check_free(path, true, Coming::Directory)?;
         }
         let named = if force { self.replace(name) } else { self.put(name) };
         named.map_err(|error| match error {
@@ -149,17 +152,19 @@ impl Drop for Place {
 }
 
 /// Makes sure that the file system has room, as far as it tells.
-fn check_room(folder: &OwnedFd, bytes: u64, entries: u64) -> Result<(), Failure> {
+fn check_room(folder: &OwnedFd, shown: &str, bytes: u64, entries: u64) -> Result<(), Failure> {
     let Ok(stat) = fstatvfs(folder) else { return Ok(()) };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let full = |message| Err(Failure::known(Reason::NoSpace, message));
     if free < bytes {
-        return full(format!("{} are to be restored, and {} are free there", size(bytes), size(free)));
+        let (bytes, free) = (size(bytes), size(free));
+        return full(format!("{shown}: {bytes} are to be restored, and {free} are free there"));
     }
     // No total: it makes entries as they are needed.
     if stat.f_files > 0 && stat.f_favail < entries {
         let free = stat.f_favail;
-        return full(format!("{} are to be restored, and there is room for {free}", entry_count(entries)));
+        let entries = entry_count(entries);
+        return full(format!("{shown}: {entries} are to be restored, and there is room for {free}"));
     }
     Ok(())
 }
@@ -198,5 +203,19 @@ fn gone(outcome: Result<(), Errno>) -> Result<(), Errno> {
     match outcome {
         Err(Errno::NOENT) => Ok(()),
         outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::download::left_over;
+
+    #[test]
+    fn what_is_being_restored_is_not_left_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, _restored) = Place::create(folder.path(), "out".as_ref(), 0, 0).unwrap();
+        assert!(folder.path().join(&place.temporary).is_dir());
+        assert!(left_over(folder.path(), "out".as_ref()).is_empty());
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Owns: the walk, which goes from descriptor to descriptor by names without a `/` and never through a link, so that
 //! nothing outside is read, whoever changes the tree meanwhile. Refuses: what is no file, directory or link, names that
-//! break the rules, and files that change while they are read; each refuses the whole tree, and is named.
+//! break the rules, and files that change while they are read; each refuses the whole tree, and is named. Behind an
+//! entry that cannot be kept nothing is read any more, but others are looked for, so that all can be told at once.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use casd_proto::v1::tree_part::Part;
@@ -17,16 +19,19 @@ use rustix::io::{Errno, read, retry_on_intr};
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Message};
-use super::list::{self, Kind};
+use super::list::{self, Kind, Listed};
 use super::name::{Name, Target};
 use super::{MAX_DEPTH, MAX_ENTRIES};
 use crate::error::{Exit, Failure};
-use crate::output::text::lossless;
+use crate::output::text::{lossless, shortened};
 use crate::thread;
 use crate::upload::Shape;
 
 /// Messages that are read before they are asked for: 4 MiB keep disk and connection busy.
 const READ_AHEAD: usize = 4;
+
+/// Entries that cannot be kept and are told in one run.
+const MAX_REFUSED: usize = 10;
 
 /// A directory that can be added.
 #[derive(Debug)]
@@ -64,16 +69,23 @@ impl Walk {
         Name::new(name.to_owned()).map(Name::into_string).map_err(|name| refused(&name.why))
     }
 
-    /// All of it in order of names, up to its finish; or a failure, and then the end. With `each` the messages have the
-    /// paths of their files.
+    /// All of it in order of names, up to its finish; or failures, at most [`MAX_REFUSED`] and one more, and then the
+    /// end. With `each` the messages have the paths of their files.
     ///
     /// # Errors
     /// When no thread can be started.
     pub(crate) fn messages(self, each: bool) -> Result<mpsc::Receiver<Result<Message, Failure>>, Failure> {
         let (send, receive) = mpsc::channel(READ_AHEAD);
         let Self { root, path } = self;
-        let mut walker =
-            Walker { top: path, below: String::new(), batch: Batch::default(), entries: 0, each, send };
+        let mut walker = Walker {
+            top: path,
+            below: String::new(),
+            batch: Batch::default(),
+            entries: 0,
+            refused: 0,
+            each,
+            send,
+        };
         let work = move || {
             if let Err(Stop::Failed(failure)) = walker.all(&root) {
                 // The receiver is gone only when nobody wants to know.
@@ -89,7 +101,7 @@ impl Walk {
 enum Stop {
     /// It cannot go on.
     Failed(Failure),
-    /// Nobody wants the rest.
+    /// Nobody wants the rest, or enough is known of it.
     Unwanted,
 }
 
@@ -108,6 +120,8 @@ struct Walker {
     batch: Batch,
     /// How many entries there were.
     entries: u64,
+    /// How many of them cannot be kept.
+    refused: usize,
     /// Whether the paths of files are wanted.
     each: bool,
     send: mpsc::Sender<Result<Message, Failure>>,
@@ -116,6 +130,9 @@ struct Walker {
 impl Walker {
     fn all(&mut self, root: &OwnedFd) -> Result<(), Stop> {
         self.directory(root, 1)?;
+        if self.refused > 0 {
+            return Err(Stop::Unwanted);
+        }
         let entries = self.entries;
         self.push(Part::Finish(TreeFinish { entries }), 0)?;
         self.send_batch()
@@ -126,33 +143,49 @@ impl Walker {
         let limit = usize::try_from(MAX_ENTRIES).unwrap_or(usize::MAX);
         let mut entries = list::entries(directory, limit).map_err(|error| self.unreadable(error))?;
         if entries.len() > limit {
-            return Err(self.refused(Reason::TooLarge, "has more than 1,048,576 entries").into());
+            return Err(self.refusal(Reason::TooLarge, "has more than 1,048,576 entries").into());
         }
         entries.sort_unstable();
         let length = self.below.len();
         for entry in entries {
-            let name = self.go_to(&entry.name)?;
             self.entries += 1;
-            match entry.kind {
-                Kind::File => self.file(directory, name, &entry.name)?,
-                Kind::Link => self.link(directory, name, &entry.name)?,
-                Kind::Directory => {
-                    if depth >= MAX_DEPTH {
-                        return Err(self.refused(Reason::TooLarge, "is nested more than 64 deep").into());
-                    }
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let inner = openat(directory, &entry.name, flags, Mode::empty())
-                        .map_err(|error| self.unreadable(error))?;
-                    let text = name.as_str().len();
-                    self.push(Part::Enter(TreeEnter { name: name.into_string() }), text)?;
-                    self.directory(&inner, depth + 1)?;
-                    self.push(Part::Leave(TreeLeave {}), 0)?;
-                }
-                Kind::Other(what) => return Err(self.no_file(what).into()),
+            match self.go_to(&entry.name) {
+                Ok(name) => self.entry(directory, name, &entry, depth)?,
+                Err(failure) => self.refuse(failure)?,
             }
             self.below.truncate(length);
         }
         Ok(())
+    }
+
+    /// The entry in hand.
+    fn entry(&mut self, around: &OwnedFd, name: Name, listed: &Listed, depth: usize) -> Result<(), Stop> {
+        match listed.kind {
+            // It would be read for nothing.
+            Kind::File if self.refused > 0 => Ok(()),
+            Kind::File => self.file(around, name, &listed.name),
+            Kind::Link => self.link(around, name, &listed.name),
+            Kind::Directory if depth >= MAX_DEPTH => {
+                self.refuse(self.refusal(Reason::TooLarge, "is nested more than 64 deep"))
+            }
+            Kind::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let inner = openat(around, &listed.name, flags, Mode::empty())
+                    .map_err(|error| self.unreadable(error))?;
+                let text = name.as_str().len();
+                self.push(Part::Enter(TreeEnter { name: name.into_string() }), text)?;
+                self.directory(&inner, depth + 1)?;
+                self.push(Part::Leave(TreeLeave {}), 0)
+            }
+            Kind::Other(what) => self.refuse(self.no_file(what)),
+        }
+    }
+
+    /// Tells of an entry that cannot be kept, and goes on unless enough have been told.
+    fn refuse(&mut self, failure: Failure) -> Result<(), Stop> {
+        self.send.blocking_send(Err(failure)).map_err(|_| Stop::Unwanted)?;
+        self.refused += 1;
+        if self.refused < MAX_REFUSED { Ok(()) } else { Err(Stop::Unwanted) }
     }
 
     /// Takes an entry in hand.
@@ -170,8 +203,9 @@ impl Walker {
                 Ok(name)
             }
             Err(why) => {
-                let path = format!("{}/{}", self.shown(), lossless(name.as_bytes()));
-                let message = format!("{path} has a name that cannot be kept: {why}; nothing was stored");
+                let path = self.path().join(OsStr::from_bytes(name.as_bytes()));
+                let message =
+                    format!("{} has a name that cannot be kept: {why}; nothing was stored", shown(&path));
                 Err(Failure::known(Reason::InvalidName, message).hint("rename it"))
             }
         }
@@ -239,10 +273,8 @@ impl Walker {
         let target = readlinkat(directory, listed, Vec::new()).map_err(|error| self.unreadable(error))?;
         let target = match target.into_string().map(Target::new) {
             Ok(Ok(target)) => target,
-            Ok(Err(why)) => return Err(self.refused(Reason::InvalidName, why).into()),
-            Err(_) => {
-                return Err(self.refused(Reason::InvalidName, "points to what is not UTF-8").into());
-            }
+            Ok(Err(why)) => return self.refuse(self.refusal(Reason::InvalidName, why)),
+            Err(_) => return self.refuse(self.refusal(Reason::InvalidName, "points to what is not UTF-8")),
         };
         let text = name.as_str().len() + target.as_str().len();
         let link = TreeLink { name: name.into_string(), target: target.into_string() };
@@ -260,21 +292,28 @@ impl Walker {
         if self.batch.has_room(bytes, text) { Ok(()) } else { self.send_batch() }
     }
 
-    /// Sends what there is; waits while enough is read ahead.
+    /// Sends what there is, unless it is for nothing; waits while enough is read ahead.
     fn send_batch(&mut self) -> Result<(), Stop> {
         if self.batch.is_empty() {
+            return Ok(());
+        }
+        if self.refused > 0 {
+            self.batch.take();
             return Ok(());
         }
         self.send.blocking_send(Ok(self.batch.take())).map_err(|_| Stop::Unwanted)
     }
 
-    /// The path of the entry in hand, for people.
-    fn shown(&self) -> String {
-        let path = if self.below.is_empty() { self.top.clone() } else { self.top.join(&self.below) };
-        lossless(path.as_os_str().as_encoded_bytes())
+    /// The path of the entry in hand.
+    fn path(&self) -> PathBuf {
+        if self.below.is_empty() { self.top.clone() } else { self.top.join(&self.below) }
     }
 
-    fn refused(&self, reason: Reason, why: &str) -> Failure {
+    fn shown(&self) -> String {
+        shown(&self.path())
+    }
+
+    fn refusal(&self, reason: Reason, why: &str) -> Failure {
         let message = format!("{} {why}; nothing was stored", self.shown());
         Failure::known(reason, message)
     }
@@ -301,6 +340,11 @@ impl Walker {
     }
 }
 
+/// A path, for people.
+fn shown(path: &Path) -> String {
+    shortened(&lossless(path.as_os_str().as_encoded_bytes()))
+}
+
 /// Reads until there is enough, or no more. Gives how many bytes there are.
 fn fill(file: impl AsFd, room: &mut [u8], enough: usize) -> rustix::io::Result<usize> {
     let mut filled = 0;
@@ -314,100 +358,5 @@ fn fill(file: impl AsFd, room: &mut [u8], enough: usize) -> rustix::io::Result<u
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
-    /// More than is read ahead.
-    const LONG: u64 = (READ_AHEAD as u64 + 4) << 20;
-
-    /// Begins a walk of a directory in which `a` is too long to be read ahead, lets `change` change something behind
-    /// it, and gives the names that were sent and how it ended.
-    async fn walk(change: impl FnOnce(&Path)) -> (Vec<String>, Result<(), Failure>) {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = folder.path().join("tree");
-        fs::create_dir_all(tree.join("y")).unwrap();
-        fs::create_dir(folder.path().join("secret")).unwrap();
-        fs::write(folder.path().join("secret/key"), "secret").unwrap();
-        fs::File::create(tree.join("a")).unwrap().set_len(LONG).unwrap();
-        fs::write(tree.join("y/b"), "b").unwrap();
-        fs::write(tree.join("z"), "z").unwrap();
-        let mut messages = Walk::open(&tree).unwrap().messages(false).unwrap();
-        let mut sent = Vec::new();
-        let mut message = messages.recv().await;
-        change(&tree);
-        while let Some(next) = message {
-            match next {
-                Ok(next) => sent.extend(next.parts.into_iter().filter_map(|part| match part.part? {
-                    Part::File(file) => Some(file.name),
-                    Part::Start(file) => Some(file.name),
-                    Part::Enter(directory) => Some(directory.name),
-                    Part::Link(link) => Some(link.name),
-                    Part::Finish(finish) => Some(format!("finish {}", finish.entries)),
-                    _ => None,
-                })),
-                Err(failure) => return (sent, Err(failure)),
-            }
-            message = messages.recv().await;
-        }
-        (sent, Ok(()))
-    }
-
-    #[tokio::test]
-    async fn what_nobody_changes_is_read_whole() {
-        let (sent, outcome) = walk(|_| {}).await;
-        assert_eq!(sent, ["a", "y", "b", "z", "finish 4"]);
-        outcome.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_changes_while_it_is_read_is_refused() {
-        let length = |length| {
-            move |tree: &Path| {
-                fs::OpenOptions::new().write(true).open(tree.join("a")).unwrap().set_len(length).unwrap();
-            }
-        };
-        let gone = |tree: &Path| fs::remove_file(tree.join("z")).unwrap();
-        let fifo = |tree: &Path| {
-            fs::remove_file(tree.join("z")).unwrap();
-            rustix::fs::mkfifoat(CWD, tree.join("z"), Mode::RUSR).unwrap();
-        };
-        let file_link = |tree: &Path| {
-            fs::remove_file(tree.join("z")).unwrap();
-            symlink("../secret/key", tree.join("z")).unwrap();
-        };
-        let directory_link = |tree: &Path| {
-            fs::remove_dir_all(tree.join("y")).unwrap();
-            symlink("../secret", tree.join("y")).unwrap();
-        };
-        type Change<'a> = &'a dyn Fn(&Path);
-        let changes: [(&str, Change<'_>); 6] = [
-            ("tree/a", &length(LONG + 1)),
-            ("tree/a", &length(LONG - (1 << 20))),
-            ("tree/z", &gone),
-            ("tree/z", &fifo),
-            ("tree/z", &file_link),
-            ("tree/y", &directory_link),
-        ];
-        for (path, change) in changes {
-            let (sent, outcome) = walk(change).await;
-            let failure = outcome.unwrap_err().to_string();
-            assert!(failure.contains(&format!("{path} changed while it was read")), "{failure}");
-            assert!(!sent.iter().any(|name| name == "key" || name.starts_with("finish")), "{sent:?}");
-        }
-    }
-
-    /// B36: a million entries and one more.
-    #[test]
-    fn a_list_ends_behind_its_limit() {
-        let folder = tempfile::tempdir().unwrap();
-        for number in 0..9 {
-            fs::write(folder.path().join(number.to_string()), "").unwrap();
-        }
-        let directory = fs::File::open(folder.path()).unwrap();
-        assert_eq!(list::entries(&directory, 3).unwrap().len(), 4);
-        let directory = fs::File::open(folder.path()).unwrap();
-        assert_eq!(list::entries(&directory, 9).unwrap().len(), 9);
-    }
-}
+#[path = "walk_tests.rs"]
+mod tests;

@@ -108,7 +108,7 @@ async fn a_directory_is_called_as_it_really_is() {
     assert_eq!((code, stderr.as_str()), (1, "casctl: none: no such file or directory\n"));
     let (code, _, stderr) = words(&run(folder.path(), &["add", "tree"]).await);
     assert!(
-        code == 1 && stderr.contains("is a directory, not a file") && stderr.contains("-r adds it"),
+        code == 2 && stderr.contains("is a directory, not a file") && stderr.contains("-r adds it"),
         "{stderr}"
     );
 }
@@ -179,13 +179,59 @@ async fn what_cannot_be_kept_is_named() {
         assert!(stderr.lines().count() <= 2, "{stderr}");
         assert!(script.trees.added.lock().unwrap().iter().all(|added| !added.finished));
     }
-    // One less is not too deep.
+    // One less is not too deep; and of a long path one sees the beginning and the end.
     let folder = folder();
     let (_, script) = daemon::start(folder.path(), Script::default());
+    let long = format!("{}/", "n".repeat(40)).repeat(66);
+    fs::create_dir_all(folder.path().join(&long)).unwrap();
+    let (code, _, stderr) = words(&run(folder.path(), &["add", "-r", &"n".repeat(40)]).await);
+    assert!(code == 1 && stderr.contains("n…n") && stderr.len() < 400, "{stderr}");
     fs::create_dir_all(folder.path().join("d/".repeat(64))).unwrap();
     let (code, _, stderr) = words(&run(folder.path(), &["add", "-r", "d"]).await);
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert_eq!(script.trees.added.lock().unwrap().pop().unwrap().tree.len(), 63);
+}
+
+#[tokio::test]
+async fn all_that_cannot_be_kept_is_told_at_once() {
+    let folder = folder();
+    let (_, script) = daemon::start(folder.path(), Script::default());
+    let tree = folder.path().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    for name in ["a", "b\\c", "sub/d", "sub/e\\", "z"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    rustix::fs::mkfifoat(rustix::fs::CWD, tree.join("sub/f"), rustix::fs::Mode::RUSR).unwrap();
+    // What the caller wrote ends in a slash; what is shown has one.
+    let (code, stdout, stderr) = words(&run(folder.path(), &["add", "-r", "--each", "tree/"]).await);
+    assert_eq!(
+        (code, stdout.as_str()),
+        (2, ""),
+        "the worst of them, and nothing is printed that is not stored"
+    );
+    let told: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("casctl: ")).collect();
+    let expected = ["tree/b\\c has a name", "tree/sub/e\\ has a name", "tree/sub/f is a FIFO"];
+    assert!(told.iter().zip(expected).all(|(line, begin)| line.starts_with(begin)), "{stderr}");
+    assert_eq!(told.len(), 3, "{stderr}");
+    assert!(script.trees.added.lock().unwrap().iter().all(|added| !added.finished));
+    // Ten are enough.
+    for number in 0..20 {
+        fs::write(tree.join(format!("{number}\\")), "").unwrap();
+    }
+    let (_, _, stderr) = words(&run(folder.path(), &["--json", "add", "-r", "tree"]).await);
+    assert_eq!(stderr.lines().count(), 10, "{stderr}");
+}
+
+#[tokio::test]
+async fn what_is_in_a_directory_is_printed_when_it_is_stored() {
+    let folder = folder();
+    // Files are answered, and then it fails.
+    let trees = trees::Script { fail_add: Some(Reason::NoSpace), ..trees::Script::default() };
+    daemon::start(folder.path(), Script { trees, ..Script::default() });
+    fs::create_dir(folder.path().join("tree")).unwrap();
+    fs::write(folder.path().join("tree/a"), "a").unwrap();
+    let (code, stdout, stderr) = words(&run(folder.path(), &["add", "-r", "--each", "tree"]).await);
+    assert_eq!((code, stdout.as_str()), (6, ""), "{stderr}");
 }
 
 #[tokio::test]
@@ -247,11 +293,18 @@ async fn directories_are_listed() {
 
 #[tokio::test]
 async fn what_a_directory_needs_is_not_removed() {
-    let folder = folder();
-    let removed = RemoveResponse { id: ID.into(), removed: false, freed_bytes: 0, in_directory: true };
-    daemon::start(folder.path(), Script { removed: Some(removed), ..Script::default() });
-    let (code, stdout, _) = words(&run(folder.path(), &["rm", &format!("dir:{ID}")]).await);
-    assert_eq!((code, stdout), (0, format!("{ID}  unpinned; kept, since a directory needs it\n")));
-    let (_, stdout, _) = words(&run(folder.path(), &["--json", "rm", ID]).await);
-    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["in_directory"], true);
+    for (unpinned, kind, expected) in [
+        (false, ObjectKind::File, format!("{ID}  kept, since a directory needs it\n")),
+        (true, ObjectKind::Directory, format!("dir:{ID}  unpinned; kept, since a directory needs it\n")),
+    ] {
+        let folder = folder();
+        let (id, kind, in_directory) = (ID.into(), kind.into(), true);
+        let removed = RemoveResponse { id, in_directory, unpinned, kind, ..RemoveResponse::default() };
+        daemon::start(folder.path(), Script { removed: Some(removed), ..Script::default() });
+        let (code, stdout, _) = words(&run(folder.path(), &["rm", ID]).await);
+        assert_eq!((code, stdout), (0, expected));
+        let (_, stdout, _) = words(&run(folder.path(), &["--json", "rm", ID]).await);
+        let json: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&json["in_directory"], &json["unpinned"]), (&json!(true), &json!(unpinned)));
+    }
 }

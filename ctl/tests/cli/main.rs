@@ -138,12 +138,13 @@ async fn nothing_is_fetched_in_vain() {
         (&["fetch", &ID.to_uppercase()], 2),
         (&["fetch", ID, "--wait"], 2),
         (&["add", "--each", "out"], 2),
-        (&["add", "."], 1),
+        (&["add", "."], 2),
         (&["fetch", &format!("dir:{ID}"), "-o", "-"], 2),
         (&["fetch", &format!("dir:{ID}/../x")], 2),
         (&["fetch", &format!("dir:{ID}"), "-o", "out"], 1),
         (&["fetch", &format!("dir:{ID}"), "-o", "none/out"], 1),
-        (&["ls", &format!("dir:{}", &ID[1..])], 2),
+        (&["ls", &format!("dir:{ID}0")], 2),
+        (&["fetch", "tree"], 2),
         (&["fetsh", ID], 2),
     ] {
         let (code, _, stderr) = words(&run(folder.path(), words_).await);
@@ -184,6 +185,24 @@ async fn signals_end_it_cleanly() {
         assert_eq!(output.status.code(), Some(expected));
         assert!(files(folder.path()).is_empty());
     }
+}
+
+#[tokio::test]
+async fn what_a_killed_fetch_has_left_is_named_by_the_next() {
+    let folder = folder();
+    let mut child = endless_fetch(folder.path()).await;
+    let left = files(folder.path());
+    child.kill().await.unwrap();
+    assert_eq!(files(folder.path()), left);
+    std::fs::remove_file(folder.path().join("casd.sock")).unwrap();
+    let events = vec![started(3, ""), data(0, b"abc"), finished(3)];
+    daemon::start(folder.path(), Script { fetch: events.into(), ..Script::default() });
+    let (code, _, stderr) = words(&run(folder.path(), &["fetch", ID]).await);
+    assert_eq!(
+        (code, stderr),
+        (0, format!("{} is left of a fetch that was killed; it can be removed\n", left[0]))
+    );
+    assert_eq!(files(folder.path()), [left[0].as_str(), ID]);
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub(crate) struct Script {
     pub(crate) fetched: Mutex<Vec<FetchTreeRequest>>,
     /// Refuse an add after its first message with parts.
     pub(crate) refuse_add: Option<Reason>,
+    /// Answer the files of an add, and then this.
+    pub(crate) fail_add: Option<Reason>,
     /// Each add that came to its end.
     pub(crate) added: Mutex<Vec<Added>>,
     /// What a directory has in it.
@@ -104,7 +106,10 @@ impl Trees for Scripted {
         let files: Vec<_> = if added.start.each { files.collect() } else { Vec::new() };
         let mut answers: Vec<_> =
             files.chunks(3).map(|files| Ok(AddTreeResponse { files: files.to_vec(), tree: None })).collect();
-        answers.push(Ok(AddTreeResponse { files: Vec::new(), tree: Some(tree) }));
+        answers.push(match self.0.trees.fail_add {
+            Some(reason) => Err(reason.status("failed", "")),
+            None => Ok(AddTreeResponse { files: Vec::new(), tree: Some(tree) }),
+        });
         Ok(Response::new(Box::pin(stream::iter(answers))))
     }
 

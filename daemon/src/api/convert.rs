@@ -5,7 +5,7 @@ use casd_proto::v1;
 use crate::content::{self as tree, Entry, ObjectId};
 use crate::node::Announced;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
-use crate::node::{Added, AddedTree};
+use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
 use crate::node::{Progress, Provider, Stat, Status, Summary, TreeStarted, Usage};
@@ -78,9 +78,23 @@ pub(super) fn entry(entry: Entry<'_>) -> v1::ListedEntry {
     }
 }
 
-fn kind(info: &ObjectInfo) -> i32 {
+/// Whether an object is a file or a directory.
+pub(super) fn kind(info: &ObjectInfo) -> i32 {
     let kind = if info.tree { v1::ObjectKind::Directory } else { v1::ObjectKind::File };
     kind.into()
+}
+
+/// What became of an object that was to be removed.
+pub(super) fn removed(info: &ObjectInfo, gone: Gone) -> v1::RemoveResponse {
+    let freed_bytes = if let Gone::Freed(bytes) = gone { bytes } else { 0 };
+    v1::RemoveResponse {
+        id: info.id.to_string(),
+        removed: matches!(gone, Gone::Freed(_)),
+        freed_bytes,
+        in_directory: matches!(gone, Gone::InDirectory { .. }),
+        unpinned: matches!(gone, Gone::Pinned | Gone::InDirectory { unpinned: true }),
+        kind: kind(info),
+    }
 }
 
 /// An object in a list.
@@ -273,7 +287,13 @@ pub(super) fn check(check: Check) -> v1::Check {
         Level::Warn => v1::CheckLevel::Warn,
         Level::Fail => v1::CheckLevel::Fail,
     };
-    v1::Check { name: check.name.to_owned(), level: level.into(), what: check.what, advice: check.advice }
+    v1::Check {
+        name: check.name.to_owned(),
+        level: level.into(),
+        what: check.what,
+        advice: check.advice,
+        numbers: check.numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+    }
 }
 
 fn store(usage: &Usage, read_only: Option<&str>) -> v1::StoreUsage {

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Desk, Role, add, convert, fetch};
 use crate::content::ObjectId;
-use crate::node::{Error, Gone, Node, ObjectInfo};
+use crate::node::{Error, Node, ObjectInfo};
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -96,25 +96,22 @@ impl Objects for Service {
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let (id, gone) = self.0.node.remove(caller, &request.into_inner().object).await?;
-        let (removed, freed_bytes) = match gone {
-            Gone::Freed(bytes) => (true, bytes),
-            Gone::Pinned | Gone::InDirectory => (false, 0),
-        };
-        let in_directory = gone == Gone::InDirectory;
-        Ok(Response::new(v1::RemoveResponse { id: id.to_string(), removed, freed_bytes, in_directory }))
+        let (info, gone) = self.0.node.remove(caller, &request.into_inner().object).await?;
+        Ok(Response::new(convert::removed(&info, gone)))
     }
 
     async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let (id, changed) = self.0.node.pin(caller, &request.into_inner().object).await?;
-        Ok(Response::new(v1::PinResponse { id: id.to_string(), changed }))
+        let (info, changed) = self.0.node.pin(caller, &request.into_inner().object).await?;
+        let (id, kind) = (info.id.to_string(), convert::kind(&info));
+        Ok(Response::new(v1::PinResponse { id, changed, kind }))
     }
 
     async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let (id, changed) = self.0.node.unpin(caller, &request.into_inner().object).await?;
-        Ok(Response::new(v1::UnpinResponse { id: id.to_string(), changed }))
+        let (info, changed) = self.0.node.unpin(caller, &request.into_inner().object).await?;
+        let (id, kind) = (info.id.to_string(), convert::kind(&info));
+        Ok(Response::new(v1::UnpinResponse { id, changed, kind }))
     }
 
     async fn link(&self, request: Request<v1::LinkRequest>) -> Result<Response<v1::LinkResponse>, Status> {

@@ -104,7 +104,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::InvalidAddress => "give a multiaddr that ends in /p2p/ID, or ID@HOST:PORT of a chunk port",
         Reason::NoFinish => "send a finish with the length as the last message",
         Reason::Unreachable => "check the address, and that casd runs there on the same network name and key",
-        Reason::IsDirectory => "`casctl fetch dir:ID` brings a directory",
+        Reason::IsDirectory => "`casctl ls dir:ID` lists what is in it, `casctl fetch dir:ID` restores it",
         Reason::Internal => SEE_LOG,
         _ => "",
     }
@@ -139,7 +139,7 @@ fn of_ingest(error: &IngestError) -> Reason {
         IngestError::NotExpected { .. } => Reason::IdMismatch,
         IngestError::Stopping => Reason::Stopping,
         IngestError::Content(ContentError::TooLong { .. } | ContentError::Crowded(_)) => Reason::TooLarge,
-        IngestError::Content(ContentError::Name(_)) => Reason::InvalidName,
+        IngestError::Inside { .. } | IngestError::Content(ContentError::Name(_)) => Reason::InvalidName,
         // What an add has just hashed itself is of the right form.
         IngestError::Content(
             ContentError::Malformed { .. }
@@ -230,7 +230,7 @@ mod tests {
             (Reason::IsDirectory, Error::IsDirectory(id)),
             (Reason::NotDirectory, Error::NotDirectory(text())),
             (Reason::NotFound, Error::EmptyFile(text())),
-            (Reason::NoSuchPath, Error::NoSuchPath { path: text(), name: text() }),
+            (Reason::NoSuchPath, Error::NoSuchPath { path: text(), why: why() }),
             (Reason::InvalidId, Error::Id { text: text(), why: IdError::UpperCase }),
             (Reason::InvalidAddress, Error::Address { text: text(), why: why() }),
             (Reason::Unreachable, Error::Unreachable { address: text(), why: why() }),

@@ -103,14 +103,19 @@ impl TreePath {
     /// Reads it; `None` for text of another form, such as an id alone. Names need not exist, or be ones.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        let (root, path) = Self::split(text)?;
+        Some(Self { root: root.parse().ok()?, path })
+    }
+
+    /// The same of text in which anything may stand for the id; what does, and the names behind it.
+    #[must_use]
+    pub fn split(text: &str) -> Option<(&str, Vec<String>)> {
         let rest = text.strip_prefix("dir:");
-        let (id, path) = match rest.unwrap_or(text).split_once('/') {
-            Some((id, path)) => (id, path),
+        let (root, path) = match rest.unwrap_or(text).split_once('/') {
+            Some((root, path)) => (root, path),
             None => (rest?, ""),
         };
-        let root = id.parse().ok()?;
-        let path = path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        Some(Self { root, path })
+        Some((root, path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect()))
     }
 }
 

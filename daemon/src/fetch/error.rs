@@ -1,6 +1,6 @@
 //! Why a fetch did not end with all its bytes.
 
-use crate::content::ObjectId;
+use crate::content::{CHUNK_LEN, ObjectId};
 use crate::store;
 
 /// What went wrong with a fetch. What had arrived stays in the store for a day: the same fetch goes on from there.
@@ -31,17 +31,15 @@ pub enum Error {
         id: ObjectId,
         /// How long.
         seconds: u64,
-        /// Which chunks, such as `chunks 3-7, 12 (6 of 20)`.
+        /// Which chunks, such as `chunks 3-7, 12 (6 of 20)` or `chunk 8 of 20`.
         missing: String,
     },
     /// Chunks that were here have rotted, parity did not help, and nobody who was asked has them.
-    #[error(
-        "{id} is damaged here, and nobody was found who has what is missing: {missing}; add the file again to heal it"
-    )]
+    #[error("{id} is damaged here, and nobody was found who has {missing}; add it again to heal it")]
     Damaged {
         /// The object.
         id: ObjectId,
-        /// Which chunks, as in [`Error::Stalled`].
+        /// What of it: chunks as in [`Error::Stalled`], `its only chunk`, or `its list of chunks`.
         missing: String,
     },
     /// A range beyond the object's end.
@@ -61,7 +59,7 @@ pub enum Error {
         why: String,
     },
     /// A path that leads to nothing that can be fetched.
-    #[error("there is nothing to fetch at {path}: {why}")]
+    #[error("{path} leads to no file or directory: {why}")]
     NoSuchPath {
         /// The path, as `dir:ID/sub/path`.
         path: String,
@@ -87,8 +85,18 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
+/// What was lost when nothing is known of an object of this length but that it was here.
+pub(super) const fn name_first(length: u64) -> &'static str {
+    if length <= CHUNK_LEN { "its only chunk" } else { "its list of chunks" }
+}
+
 /// Chunk numbers as people read them: ranges, at most a dozen, and how many there are in all.
 pub(super) fn name_missing(missing: &[u64], chunks: u64) -> String {
+    match missing {
+        [_] if chunks == 1 => return name_first(0).to_owned(),
+        [index] => return format!("chunk {index} of {chunks}"),
+        _ => {}
+    }
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for &index in missing {
         match ranges.last_mut() {
@@ -112,6 +120,8 @@ mod tests {
     #[test]
     fn missing_chunks_are_named_in_ranges() {
         assert_eq!(name_missing(&[3, 4, 5, 9], 20), "chunks 3-5, 9 (4 of 20)");
+        assert_eq!(name_missing(&[8], 30), "chunk 8 of 30");
+        assert_eq!(name_missing(&[0], 1), "its only chunk");
         let many: Vec<u64> = (0..40).map(|i| i * 2).collect();
         assert!(name_missing(&many, 80).ends_with("22, … (40 of 80)"));
     }

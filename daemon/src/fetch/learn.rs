@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
 use super::crowd::{Arrival, Crowd};
+use super::error::name_first;
 use super::job::ALONE;
 use super::planner::PeerNo;
 use super::shape::Shape;
@@ -47,9 +48,9 @@ enum Told {
 pub(super) struct Patience {
     /// So long since something was last heard of it.
     pub(super) stall: Duration,
-    /// It was here whole once: what is missing has rotted ([`Error::Damaged`]), and where nobody is there to ask nobody
-    /// need wait long.
-    pub(super) was_whole: bool,
+    /// Its length when it was here whole once: what is missing has rotted ([`Error::Damaged`]), and where nobody is
+    /// there to ask nobody need wait long.
+    pub(super) was_whole: Option<u64>,
     /// No longer than until all who were found have been asked.
     pub(super) once: bool,
 }
@@ -74,7 +75,7 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
         if idle && patience.once {
             return Err(Error::NoHolders { id, seconds: 0 });
         }
-        let is_alone = was_whole && idle && crowd.len() == 0;
+        let is_alone = was_whole.is_some() && idle && crowd.len() == 0;
         let limit = if is_alone { stall.min(ALONE) } else { stall };
         let deadline = last(&heard) + limit;
         tokio::select! {
@@ -101,11 +102,8 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
                     continue;
                 }
                 return Err(match was_whole {
-                    true => {
-                        let missing = "what says which chunks it has, or the only one".to_owned();
-                        Error::Damaged { id, missing }
-                    }
-                    false => Error::NoHolders { id, seconds: stall.as_secs() },
+                    Some(length) => Error::Damaged { id, missing: name_first(length).to_owned() },
+                    None => Error::NoHolders { id, seconds: stall.as_secs() },
                 });
             }
         }

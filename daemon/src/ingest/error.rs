@@ -39,6 +39,14 @@ pub enum Error {
     /// The daemon is stopping.
     #[error("casd is stopping; add again when it is back")]
     Stopping,
+    /// A name that a directory in the one that is added may not have.
+    #[error("in {path}, {error}")]
+    Inside {
+        /// The directory that has it, from the outermost one.
+        path: String,
+        /// What is wrong with it.
+        error: content::NameError,
+    },
     /// The bytes are too many, or a bug.
     #[error(transparent)]
     Content(#[from] content::Error),

@@ -177,6 +177,7 @@ impl AddingTree {
             return Err(Error::Order("a finish inside a directory"));
         }
         let Some((_, builder)) = self.open.pop() else { return Err(Error::Order("a second finish")) };
+        self.check_names("", &builder)?;
         let (root, contents) = self.store_tree(builder).await?;
         self.flush().await?;
         while let Some(batch) = self.writing.pop_front() {
@@ -242,16 +243,29 @@ impl AddingTree {
             return Err(Error::Order("the outermost directory is left; it is finished"));
         }
         let Some((name, builder)) = self.open.pop() else { return Ok(()) };
+        self.check_names(&name, &builder)?;
         let (part, contents) = self.store_tree(builder).await?;
         self.trees.push((part, contents));
         self.push(&name, Node::Directory { id: part.id, length: part.length })
     }
 
+    /// Where it is asked: whether every file system can hold the names in a directory that is complete and no longer
+    /// open; `name` is empty for the outermost one.
+    fn check_names(&self, name: &str, builder: &TreeBuilder) -> Result<(), Error> {
+        if !self.options.portable {
+            return Ok(());
+        }
+        check_portable(builder.names()).map_err(|error| {
+            if name.is_empty() {
+                return crate::content::Error::from(error).into();
+            }
+            let around = self.open.iter().skip(1).map(|(name, _)| name.as_str());
+            Error::Inside { path: around.chain([name]).collect::<Vec<_>>().join("/"), error }
+        })
+    }
+
     /// Makes a tree of a directory that is complete, and puts it.
     async fn store_tree(&mut self, builder: TreeBuilder) -> Result<(Part, Entries), Error> {
-        if self.options.portable {
-            check_portable(builder.names()).map_err(crate::content::Error::from)?;
-        }
         let tree: Tree = builder.finish()?;
         let bytes = tree.bytes().clone();
         let sealed = if bytes.len() <= CHUNK {

@@ -18,7 +18,7 @@ pub enum Error {
         ids: Vec<ObjectId>,
     },
     /// A directory where a file was needed.
-    #[error("{0} is a directory; name it as dir:{0}")]
+    #[error("dir:{0} is a directory")]
     IsDirectory(ObjectId),
     /// A file where a directory was needed.
     #[error("{0:?} is a file, not a directory")]
@@ -27,12 +27,12 @@ pub enum Error {
     #[error("{0:?} is an empty file, which is never stored by itself")]
     EmptyFile(String),
     /// A path that leads nowhere.
-    #[error("there is no {name:?} on the way to {path:?}")]
+    #[error("{path} leads to no file or directory: {why}")]
     NoSuchPath {
         /// The whole path.
         path: String,
-        /// What of it is missing.
-        name: String,
+        /// Where it ends.
+        why: String,
     },
     /// A whole id was needed.
     #[error("{text:?} is not an id: {why}")]

@@ -39,10 +39,13 @@ pub struct Stat {
 pub enum Gone {
     /// It is gone, and freed so many bytes.
     Freed(u64),
-    /// Others have pinned it.
+    /// The caller's pin is gone; others have pinned it.
     Pinned,
     /// A directory that stays has it.
-    InDirectory,
+    InDirectory {
+        /// Whether there was a pin, which is gone.
+        unpinned: bool,
+    },
 }
 
 /// A chunk in a list.
@@ -78,7 +81,7 @@ impl Node {
     }
 
     /// What is stored under a whole id, a unique prefix of 8 digits or more, or a unique name; or at a path in a
-    /// directory that is here.
+    /// directory that is here and is named so.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NoSuchPath`], [`Error::Damaged`], [`Error::Store`].
@@ -86,6 +89,17 @@ impl Node {
         if let Some(path) = TreePath::parse(text) {
             return self.inside(&path).await;
         }
+        // A name may begin with `dir:` as well.
+        match (self.one(text), TreePath::split(text)) {
+            (Err(Error::NotFound(_)), Some((root, path))) => {
+                let root = self.one(root)?.id;
+                self.inside(&TreePath { root, path }).await
+            }
+            (found, _) => found,
+        }
+    }
+
+    fn one(&self, text: &str) -> Result<ObjectInfo, Error> {
         match self.store().find(text) {
             Found::One(info) => Ok(info),
             Found::Several(ids) => Err(Error::Ambiguous { text: text.to_owned(), ids }),
@@ -214,31 +228,33 @@ impl Node {
         }))
     }
 
-    /// Pins an object for the caller. Whether the pin is new.
+    /// Pins an object for the caller. Gives it as it was, and whether the pin is new.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Store`].
-    pub async fn pin(&self, caller: Caller, text: &str) -> Result<(ObjectId, bool), Error> {
+    pub async fn pin(&self, caller: Caller, text: &str) -> Result<(ObjectInfo, bool), Error> {
         let info = self.find(text).await?;
         self.store().pin(&info.id, caller.uid).await?;
-        Ok((info.id, !is_pinned_by(&info, caller)))
+        let is_new = !is_pinned_by(&info, caller);
+        Ok((info, is_new))
     }
 
-    /// Takes the caller's pin back. Whether there was one.
+    /// Takes the caller's pin back. Gives the object as it was, and whether there was one.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Store`].
-    pub async fn unpin(&self, caller: Caller, text: &str) -> Result<(ObjectId, bool), Error> {
+    pub async fn unpin(&self, caller: Caller, text: &str) -> Result<(ObjectInfo, bool), Error> {
         let info = self.find(text).await?;
         self.store().unpin(&info.id, caller.uid).await?;
-        Ok((info.id, is_pinned_by(&info, caller)))
+        let was_pinned = is_pinned_by(&info, caller);
+        Ok((info, was_pinned))
     }
 
-    /// Drops the caller's pin and what nothing else holds. Gives the id and what became of it.
+    /// Drops the caller's pin and what nothing else holds. Gives the object as it was, and what became of it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NotPermitted`], [`Error::Store`].
-    pub async fn remove(&self, caller: Caller, text: &str) -> Result<(ObjectId, Gone), Error> {
+    pub async fn remove(&self, caller: Caller, text: &str) -> Result<(ObjectInfo, Gone), Error> {
         let info = self.find(text).await?;
         let keys = self.keys(&info).await?;
         match self.store().remove(&info.id, caller.uid, caller.is_admin).await? {
@@ -247,10 +263,10 @@ impl Node {
                     self.parts.announcer.drop_keys(along.iter().map(|id| *id.as_bytes()));
                 }
                 self.parts.announcer.drop_keys(keys);
-                Ok((info.id, Gone::Freed(freed)))
+                Ok((info, Gone::Freed(freed)))
             }
-            Removed::StillPinned { .. } => Ok((info.id, Gone::Pinned)),
-            Removed::InDirectory => Ok((info.id, Gone::InDirectory)),
+            Removed::StillPinned { .. } => Ok((info, Gone::Pinned)),
+            Removed::InDirectory { unpinned } => Ok((info, Gone::InDirectory { unpinned })),
             Removed::NotFound => Err(Error::NotFound(text.to_owned())),
             Removed::NotPermitted => Err(Error::NotPermitted(info.id)),
         }

@@ -1,7 +1,7 @@
 //! Verbs about directories.
 
 use super::{Announced, Error, Node};
-use crate::content::{self, ObjectId, Tree, TreePath};
+use crate::content::{self, Node as Entry, ObjectId, Tree, TreePath};
 use crate::fetch::{TreeFetching, TreeRequest};
 use crate::ingest::{self, AddedTree, TreeOptions, TreePart};
 use crate::store::{ObjectInfo, State};
@@ -57,19 +57,27 @@ impl Node {
             let info = self.parts.store.object(id).filter(|info| info.state == State::Whole);
             info.ok_or_else(|| Error::NotFound(path.to_string()))
         };
+        let nowhere = |why: String| Err(Error::NoSuchPath { path: path.to_string(), why });
+        let is_file = |name: &str| format!("{name:?} is a file, not a directory");
         let mut info = here(&path.root)?;
-        for name in &path.path {
-            let missing = || Error::NoSuchPath { path: path.to_string(), name: name.clone() };
+        let mut around = path.root.to_string();
+        for (at, name) in path.path.iter().enumerate() {
             if !info.tree {
-                return Err(missing());
+                return nowhere(is_file(&around));
             }
             let tree = self.tree_of(&info, &path.to_string()).await?;
-            let object = tree.find(name).and_then(|entry| entry.node.object()).map(|(id, _)| id);
-            match object {
-                Some(ObjectId::EMPTY) => return Err(Error::EmptyFile(path.to_string())),
-                Some(id) => info = here(&id)?,
-                None => return Err(missing()),
+            match tree.find(name).map(|entry| entry.node) {
+                Some(Entry::Link { .. }) => return nowhere(format!("{name:?} is a symbolic link")),
+                None => return nowhere(format!("there is no {name:?}")),
+                Some(Entry::File { id: ObjectId::EMPTY, .. }) if at + 1 < path.path.len() => {
+                    return nowhere(is_file(name));
+                }
+                Some(Entry::File { id: ObjectId::EMPTY, .. }) => {
+                    return Err(Error::EmptyFile(path.to_string()));
+                }
+                Some(Entry::File { id, .. } | Entry::Directory { id, .. }) => info = here(&id)?,
             }
+            around.clone_from(name);
         }
         Ok(info)
     }

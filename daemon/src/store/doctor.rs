@@ -5,9 +5,11 @@
 
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::disk::{Around, Disk};
 use super::handle::Inner;
+use super::shortage::size;
 use super::{Store, now};
 
 /// What is tried out is tried on this file.
@@ -20,6 +22,9 @@ const TRIED: usize = 1 << 20;
 const LONG_AGO: u64 = 1_767_225_600;
 
 const HOUR: u64 = 3600;
+
+/// The last second of the year 9999.
+const LAST_DATE: u64 = 253_402_300_799;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +48,28 @@ pub struct Check {
     pub what: String,
     /// What to do; empty when there is nothing to do.
     pub advice: String,
+    /// The numbers that it comes from, by names that never change: bytes, and times in Unix seconds.
+    pub numbers: Vec<(&'static str, u64)>,
+}
+
+impl Check {
+    fn with(mut self, numbers: impl Into<Vec<(&'static str, u64)>>) -> Self {
+        self.numbers = numbers.into();
+        self
+    }
 }
 
 fn check(name: &'static str, level: Level, what: impl Into<String>, advice: &str) -> Check {
-    Check { name, level, what: what.into(), advice: advice.to_owned() }
+    Check { name, level, what: what.into(), advice: advice.to_owned(), numbers: Vec::new() }
 }
 
 fn ok(name: &'static str, what: impl Into<String>) -> Check {
     check(name, Level::Ok, what, "")
+}
+
+/// A time in Unix seconds as people read it.
+fn date(at: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(at.min(LAST_DATE)))
 }
 
 impl Store {
@@ -78,49 +97,27 @@ impl Inner {
         if writable.level == Level::Ok {
             checks.extend(features(disk));
         }
-        checks.extend([self.room(), writable, self.last_stop(), self.index(), self.ballast(), self.clock()]);
+        checks.extend([self.space(), writable, self.last_stop(), self.index(), self.ballast(), self.clock()]);
         checks
     }
 
-    fn room(&self) -> Check {
-        const NAME: &str = "space";
+    fn space(&self) -> Check {
         let free = match self.disk.free() {
             Ok(free) => free,
             Err(error) => {
                 let what = format!("the file system does not tell its free space: {error}");
-                return check(NAME, Level::Fail, what, "check the disk");
+                return check("space", Level::Fail, what, "check the disk");
             }
         };
         let account = self.catalog.space.account();
-        let used = account.stored + account.index;
         let (quota, reserve) = self.catalog.space.limits();
-        let said = format!("{free} bytes free, {reserve} kept in reserve, {used} in use, quota {quota}");
-        if free <= reserve {
-            let advice = "free some space, remove objects, or lower store.reserve: nothing can be added";
-            return check(NAME, Level::Fail, said, advice);
-        }
-        let left = free - reserve;
-        if quota != 0 && used >= quota - quota / 20 {
-            return check(
-                NAME,
-                Level::Warn,
-                said,
-                "the quota is nearly used up: remove objects or raise store.quota",
-            );
-        }
-        if quota != 0 && quota.saturating_sub(used) > left {
-            let advice = "the disk is full before the quota is: lower store.quota, or free some space";
-            return check(NAME, Level::Warn, said, advice);
-        }
-        if left < used / 20 {
-            return check(
-                NAME,
-                Level::Warn,
-                said,
-                "the disk is nearly full: free some space or remove objects",
-            );
-        }
-        ok(NAME, said)
+        let room = Room { free, reserve, used: account.stored + account.index, quota };
+        room.check().with([
+            ("free_bytes", free),
+            ("reserve_bytes", reserve),
+            ("used_bytes", room.used),
+            ("quota_bytes", quota),
+        ])
     }
 
     fn writable(&self) -> Check {
@@ -129,9 +126,10 @@ impl Inner {
             Some((why, at)) => check(
                 "writable",
                 Level::Fail,
-                format!("read-only since {at} (Unix seconds): {why}"),
+                format!("read-only since {}: {why}", date(*at)),
                 "check the disk (the kernel's log says more), then restart casd",
-            ),
+            )
+            .with([("since", *at)]),
         }
     }
 
@@ -186,15 +184,61 @@ impl Inner {
         const NAME: &str = "clock";
         let now = now();
         if now < LONG_AGO {
-            let what = format!("it says {now} (Unix seconds), which is long ago");
-            return check(NAME, Level::Fail, what, "set the clock: what expires depends on it");
+            let what = format!("it says {}, which is long ago", date(now));
+            return check(NAME, Level::Fail, what, "set the clock: what expires depends on it")
+                .with([("now", now)]);
         }
         let ahead = self.ledger.select(|info| info.added > now.saturating_add(HOUR)).len();
         if ahead > 0 {
             let what = format!("{ahead} object(s) came later than it says is now");
             return check(NAME, Level::Warn, what, "set the clock: it is behind, or was ahead");
         }
-        ok(NAME, format!("it says {now} (Unix seconds)"))
+        ok(NAME, format!("it says {}", date(now))).with([("now", now)])
+    }
+}
+
+/// How much room there is, in bytes.
+struct Room {
+    free: u64,
+    reserve: u64,
+    used: u64,
+    /// 0: none.
+    quota: u64,
+}
+
+impl Room {
+    fn check(&self) -> Check {
+        const NAME: &str = "space";
+        let Self { free, reserve, used, quota } = *self;
+        let limit = if quota == 0 { "no quota".to_owned() } else { format!("quota {}", size(quota)) };
+        let said =
+            format!("{} free, {} kept in reserve, {} in use, {limit}", size(free), size(reserve), size(used));
+        if free <= reserve {
+            let advice = "free some space, remove objects, or lower store.reserve: nothing can be added";
+            return check(NAME, Level::Fail, said, advice);
+        }
+        let left = free - reserve;
+        if quota != 0 && used >= quota - quota / 20 {
+            return check(
+                NAME,
+                Level::Warn,
+                said,
+                "the quota is nearly used up: remove objects or raise store.quota",
+            );
+        }
+        if quota != 0 && quota.saturating_sub(used) > left {
+            let advice = "the disk is full before the quota is: lower store.quota, or free some space";
+            return check(NAME, Level::Warn, said, advice);
+        }
+        if left < used / 20 {
+            return check(
+                NAME,
+                Level::Warn,
+                said,
+                "the disk is nearly full: free some space or remove objects",
+            );
+        }
+        ok(NAME, said)
     }
 }
 
@@ -269,4 +313,26 @@ fn try_out(disk: &dyn Disk) -> io::Result<Vec<Check>> {
         check("holes", Level::Warn, "they can be punched, and not found", advice)
     });
     Ok(checks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_judged_and_told_in_units() {
+        let room = |free, quota| Room { free, reserve: 1 << 30, used: 512 << 20, quota }.check();
+        let good = room(3 << 30, 0);
+        assert_eq!(good.what, "3.0 GiB free, 1.0 GiB kept in reserve, 512.0 MiB in use, no quota");
+        assert_eq!(good.level, Level::Ok);
+        assert_eq!(room(1 << 30, 0).level, Level::Fail);
+        assert_eq!(room(3 << 30, 1 << 40).level, Level::Warn, "the disk is full before the quota is");
+        assert!(room(3 << 30, 513 << 20).advice.contains("quota is nearly used up"));
+    }
+
+    #[test]
+    fn times_are_dates_whatever_they_are() {
+        assert_eq!(date(LONG_AGO), "Thu, 01 Jan 2026 00:00:00 GMT");
+        assert!(date(u64::MAX).contains("9999"));
+    }
 }

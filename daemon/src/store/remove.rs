@@ -39,8 +39,11 @@ pub enum Removed {
         /// Pins of others.
         others: usize,
     },
-    /// The caller's pin is gone; a directory that stays has the object in it.
-    InDirectory,
+    /// A directory that stays has the object in it; no pin of its own is left.
+    InDirectory {
+        /// Whether there was one.
+        unpinned: bool,
+    },
     /// There is no such object.
     NotFound,
     /// Others have pinned it, the caller has not and is no administrator.
@@ -82,11 +85,12 @@ impl Store {
                 return Ok((Removed::StillPinned { others }, Vec::new()));
             }
             if draft.is_held(&id) {
-                if others > 0 || had_pin {
+                let unpinned = others > 0 || had_pin;
+                if unpinned {
                     info.pins.clear();
                     draft.set(info);
                 }
-                return Ok((Removed::InDirectory, Vec::new()));
+                return Ok((Removed::InDirectory { unpinned }, Vec::new()));
             }
             let mut gone = Vec::new();
             draft.remove(id, &mut gone);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use casd_proto::Reason;
 use casd_proto::v1::{AddTreeRequest, AddTreeStart, AddedObject, AddedTree};
@@ -15,9 +15,9 @@ use super::{announced_json, note, options};
 use crate::args::Add;
 use crate::error::{Exit, Failure};
 use crate::object::directory;
-use crate::output::Line;
 use crate::output::progress::Progress;
 use crate::output::text::escaped;
+use crate::output::{self, Line};
 use crate::tree::batch::Message;
 use crate::tree::walk::Walk;
 
@@ -25,7 +25,10 @@ use crate::tree::walk::Walk;
 /// said what became of.
 type Paths = Arc<Mutex<VecDeque<String>>>;
 
-/// Adds one directory. Gives its line, and words beside it.
+/// What was wrong with the directory.
+type Failures = Arc<Mutex<Vec<Failure>>>;
+
+/// Adds one directory. Gives its line, and words beside it. Of several failures it tells all but the one it gives.
 pub(super) async fn add(
     session: &Session,
     args: &Add,
@@ -44,20 +47,25 @@ pub(super) async fn add(
         each: args.each,
         portable: args.portable,
     };
-    let (failed, paths) = (Arc::new(OnceLock::new()), Paths::default());
+    let (failed, paths) = (Failures::default(), Paths::default());
     let messages = walk.messages(args.each)?;
     let requests = requests(start, messages, Arc::clone(&failed), Arc::clone(&paths), progress.tree_adder());
     let added = answers(session, requests, &paths, &shown, progress).await;
     // What was wrong with the directory is why the daemon then saw no finish.
-    if let Some(failure) = failed.get() {
-        return Err(failure.clone());
+    let mut failed = std::mem::take(&mut *failed.lock().unwrap_or_else(PoisonError::into_inner));
+    let worst = failed.iter().map(|failure| failure.exit).max();
+    if let (Some(mut last), Some(worst)) = (failed.pop(), worst) {
+        progress.aside(|| failed.iter().for_each(|failure| session.output.failure(failure)));
+        last.exit = worst;
+        return Err(last);
     }
     let tree = added.map_err(|failure| failure.about(&shown))?;
     let words = note(tree.created, tree.announced.as_ref(), &shown);
     Ok((line(&tree, &shown, &name), words))
 }
 
-/// Sends all, prints what comes of each file where that is wanted, and gives what comes of the directory.
+/// Sends all, and gives what comes of the directory. Where it is wanted, what comes of each file is printed when all is
+/// stored: before, it is not.
 async fn answers(
     session: &Session,
     requests: impl Stream<Item = AddTreeRequest> + Send + 'static,
@@ -66,17 +74,11 @@ async fn answers(
     progress: &Progress,
 ) -> Result<AddedTree, Failure> {
     let mut answers = session.trees().add(requests).await?.into_inner();
-    let mut is_read = true;
+    let mut text = String::new();
     while let Some(answer) = answers.message().await? {
-        if !answer.files.is_empty() {
-            let lines = file_lines(&answer.files, paths, shown)?;
-            match progress.aside(|| if is_read { session.output.results(&lines) } else { Ok(()) }) {
-                // Whoever has read enough, as `head` does, still wants the directory to be stored.
-                Err(failure) if failure.exit == Exit::Done => is_read = false,
-                printed => printed?,
-            }
-        }
+        text.push_str(&session.output.text(&file_lines(&answer.files, paths, shown)?));
         if let Some(tree) = answer.tree {
+            progress.aside(|| output::print(&text))?;
             return Ok(tree);
         }
     }
@@ -101,11 +103,11 @@ fn file_lines(files: &[AddedObject], paths: &Paths, shown: &str) -> Result<Vec<L
 }
 
 /// The stream of an add: its start, then the messages of the walk, the last of which has the finish. A walk that fails
-/// ends it without one, so that nothing is stored, and is left in `failed`.
+/// ends it without one, so that nothing is stored, and why is left in `failed`.
 fn requests(
     start: AddTreeStart,
     messages: mpsc::Receiver<Result<Message, Failure>>,
-    failed: Arc<OnceLock<Failure>>,
+    failed: Failures,
     paths: Paths,
     sent: impl Fn(u64, u64) + Send + 'static,
 ) -> impl Stream<Item = AddTreeRequest> + Send + 'static {
@@ -120,7 +122,11 @@ fn requests(
                 Some((request, (messages, failed, paths, sent)))
             }
             Err(failure) => {
-                let _ = failed.set(failure);
+                let mut all = vec![failure];
+                while let Some(next) = messages.recv().await {
+                    all.extend(next.err());
+                }
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = all;
                 None
             }
         }
@@ -172,15 +178,17 @@ mod tests {
     async fn a_walk_that_fails_leaves_no_finish() {
         let (send, messages) = mpsc::channel(4);
         send.send(Ok(Message { paths: vec!["a".into()], ..Message::default() })).await.unwrap();
-        send.send(Err(Failure::local(Exit::Failed, "FILE_CHANGED", "changed"))).await.unwrap();
+        for _ in 0..2 {
+            send.send(Err(Failure::local(Exit::Failed, "FILE_CHANGED", "changed"))).await.unwrap();
+        }
         drop(send);
-        let (failed, paths) = (Arc::new(OnceLock::new()), Paths::default());
+        let (failed, paths) = (Failures::default(), Paths::default());
         let start = AddTreeStart { name: "n".into(), ..AddTreeStart::default() };
         let stream = requests(start, messages, Arc::clone(&failed), Arc::clone(&paths), |_, _| {});
         let sent: Vec<_> = stream.collect().await;
         assert_eq!(sent.len(), 2);
         assert!(sent[0].start.is_some() && sent[1].start.is_none());
-        assert!(failed.get().is_some());
+        assert_eq!(failed.lock().unwrap().len(), 2);
 
         let file = AddedObject { id: "ab".into(), size: 1, created: true, announced: None };
         let lines = file_lines(std::slice::from_ref(&file), &paths, "n").unwrap();

@@ -10,9 +10,9 @@ use casd_proto::v1::{FetchData, FetchFinished, FetchRequest, FetchResponse, Fetc
 use tonic::Streaming;
 
 use super::super::{Session, broken};
-use super::{default_name, is_stdout, line, peers, show, split, stall_ms};
+use super::{default_name, is_stdout, line, peers, show, split, stall_ms, tell_left_over};
 use crate::args::Fetch;
-use crate::download::{Sink, Target, Writer, check_free};
+use crate::download::{Coming, Sink, Target, Writer, check_free};
 use crate::error::{Exit, Failure};
 use crate::object::directory;
 use crate::output::progress::Progress;
@@ -26,7 +26,7 @@ pub(super) async fn run(session: &Session, args: &Fetch) -> Result<Exit, Failure
     done.map_err(|failure| {
         if failure.is(Reason::IsDirectory) {
             let address = directory(args.source.address.id.as_str());
-            return failure.hint(format!("it is a directory: fetch {address}"));
+            return failure.hint(format!("`casctl fetch {address}` restores it"));
         }
         failure
     })
@@ -48,8 +48,9 @@ async fn to_file(session: &Session, args: &Fetch, path: Option<&Path>) -> Result
         None => (Path::new("."), OsStr::new(id)),
     };
     if let Some(path) = path {
-        check_free(path, args.force, false)?;
+        check_free(path, args.force, Coming::File)?;
     }
+    tell_left_over(session, folder, name);
     // Now, not when it is needed: nothing is fetched for a folder that cannot be written.
     let (target, file) = Target::create(folder, name)?;
     let size = file.try_clone().map_err(|error| Failure::io("IO", "the temporary file", &error))?;
@@ -60,7 +61,7 @@ async fn to_file(session: &Session, args: &Fetch, path: Option<&Path>) -> Result
     while let Some(event) = transfer.step().await? {
         let Some(started) = event else { continue };
         let path = path.get_or_insert_with(|| PathBuf::from(default_name(args, &started.name)));
-        check_free(path, args.force, false)?;
+        check_free(path, args.force, Coming::File)?;
         size.set_len(started.size).map_err(|error| Failure::io("UNWRITABLE", path.display(), &error))?;
     }
     let (file, finished) = transfer.finish().await?;

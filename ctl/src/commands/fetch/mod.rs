@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Session;
 use crate::args::Fetch;
-use crate::download::safe_name;
+use crate::download::{left_over, safe_name};
 use crate::error::{Exit, Failure};
 use crate::output::Line;
 use crate::output::progress::Progress;
@@ -66,6 +66,15 @@ fn default_name(args: &Fetch, known: &str) -> String {
     let inside = address.path.last().and_then(|name| safe_name(name.as_str()));
     let linked = || args.source.name.as_deref().and_then(safe_name);
     inside.or_else(linked).or_else(|| safe_name(known)).unwrap_or_else(|| address.id.as_str().to_owned())
+}
+
+/// Names what fetches of the same target that were killed have left beside it.
+fn tell_left_over(session: &Session, folder: &Path, name: &OsStr) {
+    for path in left_over(folder, name) {
+        session
+            .output
+            .note(&format!("{} is left of a fetch that was killed; it can be removed", path.display()));
+    }
 }
 
 /// Where to ask first.

@@ -12,9 +12,9 @@ use serde_json::json;
 use tonic::Streaming;
 
 use super::super::{Session, broken};
-use super::{default_name, is_stdout, line, no_stdout, peers, show, split, stall_ms};
+use super::{default_name, is_stdout, line, no_stdout, peers, show, split, stall_ms, tell_left_over};
 use crate::args::Fetch;
-use crate::download::{Sink, Target, Writer, check_free};
+use crate::download::{Coming, Sink, Target, Writer, check_free};
 use crate::error::{Exit, Failure};
 use crate::object::directory;
 use crate::output::progress::Progress;
@@ -32,7 +32,8 @@ pub(super) async fn run(session: &Session, args: &Fetch) -> Result<Exit, Failure
         Some(path) => {
             let (folder, _) = split(path)?;
             check_writable(folder)?;
-            check_free(path, args.force, true)?;
+            let inside = !args.source.address.path.is_empty();
+            check_free(path, args.force, if inside { Coming::Either } else { Coming::Directory })?;
         }
         None if is_stdout(args) => {}
         None => check_writable(Path::new("."))?,
@@ -58,7 +59,8 @@ async fn to_directory(session: &Session, args: &Fetch, mut transfer: Transfer) -
     let started = &transfer.started;
     let path = path(args, started);
     let (folder, name) = split(&path)?;
-    check_free(&path, args.force, true)?;
+    check_free(&path, args.force, Coming::Directory)?;
+    tell_left_over(session, folder, name);
     let place = Place::create(folder, name, started.size, started.entries)?;
     let order = Order::directory(started.entries, started.size);
     let mut restoring = Restoring::start(place, order, args.symlinks)?;
@@ -79,7 +81,8 @@ async fn to_new_file(session: &Session, args: &Fetch, mut transfer: Transfer) ->
     }
     let path = path(args, &transfer.started);
     let (folder, name): (&Path, &OsStr) = split(&path)?;
-    check_free(&path, args.force, false)?;
+    check_free(&path, args.force, Coming::File)?;
+    tell_left_over(session, folder, name);
     let (target, file) = Target::create(folder, name)?;
     let unwritable = |error| Failure::io("UNWRITABLE", path.display(), &error);
     // Where nothing is written, a new file reads as zeros.

@@ -127,6 +127,7 @@ async fn a_directory_is_one_object_with_everything_in_it() {
             ("IS_DIRECTORY", path("sub")),
             ("IS_DIRECTORY", tree.id.clone()),
             ("NOT_FOUND", format!("dir:{}", id_of(b"?"))),
+            ("NOT_FOUND", "nobody/sub/x".to_owned()),
         ] {
             assert_eq!(reason(daemon.cat(&object, 0, None).await), expected, "{object}");
         }
@@ -142,6 +143,43 @@ async fn a_directory_is_one_object_with_everything_in_it() {
         assert!(gone.removed && gone.freed_bytes > 2 * CHUNK as u64);
         let request = v1::ListRequest { object: String::new(), parts: true };
         assert!(all(daemon.objects().list(request).await.unwrap().into_inner()).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_a_directory_is_named_from_its_id_a_prefix_or_a_name() {
+    bounded(async {
+        let daemon = Daemon::start().await;
+        let parts =
+            vec![enter("sub"), file("x", "bytes"), file("none", ""), link("l", "x"), leave(), finish(4)];
+        let added = daemon.add_tree(vec![message(Some(named("tree")), parts)]).await.unwrap();
+        let id = added.last().unwrap().tree.clone().unwrap().id;
+        let path = |rest: &str| format!("dir:{id}/{rest}");
+        for root in [&id, "tree", "dir:tree", &id[..8], &format!("dir:{}", &id[..63])] {
+            assert_eq!(daemon.cat(&format!("{root}/sub//x"), 0, None).await.unwrap(), b"bytes"[..], "{root}");
+            assert_eq!(daemon.entries(&format!("{root}/")).await.unwrap()[0].name, "sub", "{root}");
+        }
+        for (word, object) in [
+            ("there is no \"nope\"", path("nope")),
+            ("\"l\" is a symbolic link", path("sub/l")),
+            ("\"l\" is a symbolic link", "tree/sub/l/x".to_owned()),
+            ("\"x\" is a file, not a directory", path("sub/x/y")),
+            ("\"none\" is a file, not a directory", path("sub/none/y")),
+            ("is a directory", path("sub")),
+            ("there is no object \"tre\"", "tre/sub".to_owned()),
+        ] {
+            let status = daemon.cat(&object, 0, None).await.unwrap_err();
+            assert!(status.message().contains(word), "{object}: {}", status.message());
+        }
+
+        let kept = daemon.remove("tree/sub/x").await;
+        assert!(kept.in_directory && !kept.unpinned && kept.kind() == v1::ObjectKind::File);
+        let pinned = v1::PinRequest { object: path("sub") };
+        let pinned = daemon.objects().pin(pinned).await.unwrap().into_inner();
+        assert_eq!((pinned.changed, pinned.kind()), (true, v1::ObjectKind::Directory));
+        let kept = daemon.remove("tree/sub").await;
+        assert!(kept.in_directory && kept.unpinned && kept.kind() == v1::ObjectKind::Directory);
     })
     .await;
 }
@@ -214,6 +252,12 @@ async fn trees_out_of_order_or_with_names_that_lead_out_become_nothing() {
             vec![file("A", "1"), file("a", "2"), finish(2)],
         )];
         assert_eq!(reason(daemon.add_tree(twins).await), "INVALID_NAME");
+        let device = vec![message(
+            Some(v1::AddTreeStart { portable: true, ..named("t") }),
+            vec![enter("a"), enter("b"), file("CON", "1"), leave(), leave(), finish(3)],
+        )];
+        let status = daemon.add_tree(device).await.unwrap_err();
+        assert!(status.message().starts_with("in a/b, the name \"CON\""), "{}", status.message());
         for messages in [
             vec![],
             vec![message(None, vec![finish(0)])],

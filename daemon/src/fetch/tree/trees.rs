@@ -38,7 +38,8 @@ pub(super) async fn length(errand: &Errand, crowd: &mut Crowd) -> Result<(u64, b
     let (length, looked) = match known {
         Some(length) => (length, false),
         None => {
-            let patience = learn::Patience { stall: errand.stall, was_whole: errand.was_whole, once: false };
+            // Of what was here whole the length is known.
+            let patience = learn::Patience { stall: errand.stall, was_whole: None, once: false };
             (learn::from_peers(crowd, root, patience).await?.length(), true)
         }
     };
@@ -68,7 +69,7 @@ pub(super) async fn resolve(
             Some(Node::File { id, length, executable }) if is_last => {
                 return Ok(Target::File(File { name: name.clone(), executable, id, length }));
             }
-            Some(Node::File { .. }) => return Err(nowhere(format!("{name:?} is a file"))),
+            Some(Node::File { .. }) => return Err(nowhere(format!("{name:?} is a file, not a directory"))),
             Some(Node::Link { .. }) => return Err(nowhere(format!("{name:?} is a symbolic link"))),
             None => return Err(nowhere(format!("there is no {name:?}"))),
         };

@@ -114,9 +114,9 @@ async fn what_is_in_a_directory_is_kept_with_it_and_goes_with_the_last_one_it_is
     let disk = disk.crash();
     let store = open_forgetful(&disk);
     assert!(store.collect(now() + 2 * HOUR, true).await.unwrap().objects.is_empty());
-    assert_eq!(remove(&store, object(&file(2))).await, Removed::InDirectory);
+    assert_eq!(remove(&store, object(&file(2))).await, Removed::InDirectory { unpinned: false });
     // Its own pin is dropped, and the directory still has it.
-    assert_eq!(remove(&store, alone).await, Removed::InDirectory);
+    assert_eq!(remove(&store, alone).await, Removed::InDirectory { unpinned: true });
     assert!(store.object(&alone).unwrap().pins.is_empty());
     let Removed::Removed { along, .. } = remove(&store, one.id()).await else { panic!() };
     // It was added by itself once, so it is cached now; f2 is in the other directory.
@@ -168,7 +168,7 @@ async fn while_a_directory_cannot_be_read_nothing_goes_that_may_be_in_it() {
     drop(store);
     let store = open_forgetful(&disk.crash());
     store.lose(&lost.chunk().id());
-    assert_eq!(remove(&store, other.id()).await, Removed::InDirectory);
+    assert_eq!(remove(&store, other.id()).await, Removed::InDirectory { unpinned: true });
     assert_eq!(other.there(&store).await, 3);
     assert!(store.collect(now() + 2 * HOUR, false).await.unwrap().objects.is_empty());
     // Its list is back: now it is known what is in it.

@@ -265,7 +265,7 @@ impl World {
                 Removed::StillPinned { .. } => {
                     truth.there.iter_mut().for_each(|there| _ = there.pins.remove(&uid));
                 }
-                Removed::NotPermitted | Removed::InDirectory => {}
+                Removed::NotPermitted | Removed::InDirectory { .. } => {}
             },
             (Act::Pin(uid), Outcome::Is(true)) => {
                 truth.there.iter_mut().for_each(|there| _ = there.pins.insert(uid));

@@ -44,6 +44,9 @@ pub enum Error {
         /// Which chunks, as in [`Error::Stalled`].
         missing: String,
     },
+    /// Someone removed it while it was read.
+    #[error("{0} was removed while it was read")]
+    Removed(ObjectId),
     /// A range beyond the object's end.
     #[error("the object has {length} bytes and the range begins at {offset}")]
     Range {

@@ -38,12 +38,16 @@ use crate::content::{ObjectId, Tree};
 use crate::peer::{PeerAddr, PeerId};
 use crate::session::Asker;
 use crate::store::{Error as Refusal, Lease, NewObject, ObjectInfo, State};
+use crate::support::text::shorten;
 use crate::support::unix_now;
 use delivery::Delivery;
 use holders::Holders;
 use outline::Outline;
 use supply::Supply;
 use trees::Target;
+
+/// Bytes of a path that is told to be missing: a dozen of them are to fit into a message.
+const SHOWN: usize = 64;
 
 /// Objects that are looked for in the store at once.
 const LOOK: usize = 1024;
@@ -168,6 +172,7 @@ impl Errand {
     /// Nothing has come for as long as the caller would wait; these are missing, of so many.
     fn stalled(&self, paths: &[String], count: usize) -> Error {
         let more = if count > paths.len() { format!(", … ({count} in all)") } else { String::new() };
+        let paths: Vec<_> = paths.iter().map(|path| shorten(path, SHOWN)).collect();
         let missing = format!("{}{more}", paths.join(", "));
         match self.was_whole {
             true => Error::Damaged { id: self.root, missing },

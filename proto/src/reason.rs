@@ -92,6 +92,8 @@ reasons! {
     NoPeers "NO_PEERS" NotFound true;
     /// Nothing has arrived for the time the caller allows.
     Stalled "STALLED" DeadlineExceeded true;
+    /// The caller has sent nothing for too long in the middle of an add.
+    Silent "SILENT" DeadlineExceeded true;
     /// The file system is full, or down to its reserve.
     NoSpace "NO_SPACE" ResourceExhausted false;
     /// The store is as large as its quota allows.

@@ -6,6 +6,7 @@
 //! beside the target (`.NAME.casd-XXXX`).
 
 pub(crate) mod batch;
+pub(crate) mod clear;
 pub(crate) mod list;
 pub(crate) mod name;
 pub(crate) mod order;

@@ -1,9 +1,10 @@
 //! Where a directory is restored: in a temporary folder beside the target, until all of it is there.
 //!
 //! Owns: the temporary folder `.NAME.casd-XXXX`, which only its owner may enter, and the directory in it; giving that
-//! its name; and removing what is in the way or left over. Refuses: replacing anything that it was not told to, and
-//! following a link: everything is reached from descriptors by names without a `/`. Survives a crash: SIGKILL leaves
-//! the temporary folder, and of a directory that is being replaced what has not been removed yet, in it.
+//! its name; and removing what is in the way or left over. Refuses: replacing anything that it was not told to, or a
+//! directory in which something is mounted, and following a link: everything is reached from descriptors by names
+//! without a `/`. Survives a crash: SIGKILL leaves the temporary folder, and of a directory that is being replaced what
+//! has not been removed yet, in it.
 //!
 //! The directory is made inside the temporary folder, not as it, so that it has from its beginning the mode that the
 //! umask and the folder's default ACL give to any new directory, and yet nobody sees it half restored.
@@ -18,9 +19,9 @@ use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, fstatvfs, fsync, mkdirat, openat, renameat, renameat_with,
     statat, syncfs, unlinkat,
 };
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 
-use super::list::{Kind, Listed, entries};
+use super::clear::{gone, mount_point, remove_all};
 use crate::download::{Coming, check_free, exists, lock, with_temporary_name};
 use crate::error::{Exit, Failure};
 use crate::output::text::size;
@@ -29,7 +30,7 @@ use crate::output::text::size;
 const RESTORED: &CStr = c"restored";
 
 /// How a directory is opened: itself, whatever is put in its place.
-const DIRECTORY: OFlags =
+pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A directory that is being restored. Dropping it removes it.
@@ -92,6 +93,7 @@ impl Place {
         }
         if force {
             check_free(path, true, Coming::Directory)?;
+            self.check_mounts(path)?;
         }
         let named = if force { self.replace(name) } else { self.put(name) };
         named.map_err(|error| match error {
@@ -113,6 +115,17 @@ impl Place {
             Failure::io("UNWRITABLE", message, &error.into())
                 .hint(format!("what is left of it is in {left} beside it"))
         })
+    }
+
+    /// Refuses to replace a directory in which something is mounted: with the directory its files would go.
+    fn check_mounts(&self, path: &Path) -> Result<(), Failure> {
+        let name = path.file_name().unwrap_or_default();
+        // There may be nothing, or no directory; or nobody may look into it, and then nobody can empty it.
+        let Ok(replaced) = openat(&self.folder, name, DIRECTORY, Mode::empty()) else { return Ok(()) };
+        let Ok(Some(mounted)) = mount_point(&replaced) else { return Ok(()) };
+        let mounted = path.join(mounted);
+        let message = format!("{} is not replaced: {} is a mount point", path.display(), mounted.display());
+        Err(Failure::local(Exit::Failed, "EXISTS", message).hint("unmount it first"))
     }
 
     /// Gives the directory its name, replacing nothing.
@@ -171,39 +184,6 @@ fn check_room(folder: &OwnedFd, shown: &str, bytes: u64, entries: u64) -> Result
 
 fn entry_count(entries: u64) -> String {
     if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") }
-}
-
-/// Removes everything in a directory. Links are removed, not followed; a name that has gone already is as good.
-fn remove_all(directory: &OwnedFd) -> Result<(), Errno> {
-    let mut open = vec![(None, fcntl_dupfd_cloexec(directory, 0)?, listed(directory)?)];
-    while let Some((_, directory, left)) = open.last_mut() {
-        match left.pop() {
-            Some(Listed { name, kind: Kind::Directory }) => {
-                let inner = openat(&*directory, &name, DIRECTORY, Mode::empty())?;
-                let left = listed(&inner)?;
-                open.push((Some(name), inner, left));
-            }
-            Some(Listed { name, .. }) => gone(unlinkat(&*directory, &name, AtFlags::empty()))?,
-            None => {
-                let emptied = open.pop().and_then(|(name, ..)| name);
-                if let (Some(name), Some((_, around, _))) = (emptied, open.last()) {
-                    gone(unlinkat(around, &name, AtFlags::REMOVEDIR))?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn listed(directory: &OwnedFd) -> Result<Vec<Listed>, Errno> {
-    entries(directory, usize::MAX)
-}
-
-fn gone(outcome: Result<(), Errno>) -> Result<(), Errno> {
-    match outcome {
-        Err(Errno::NOENT) => Ok(()),
-        outcome => outcome,
-    }
 }
 
 #[cfg(test)]

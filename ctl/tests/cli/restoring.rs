@@ -214,6 +214,39 @@ async fn nothing_is_replaced_unless_forced_and_nothing_outside_is_touched() {
     assert!(code == 1 && stderr.contains("it is not replaced"), "{stderr}");
 }
 
+/// In a mount namespace of its own, as its root: another file system, and another part of the same one.
+#[tokio::test]
+async fn a_directory_in_which_something_is_mounted_is_not_replaced() {
+    for mount in ["mount --bind outside way/a/in", "mount -t tmpfs none way/a/in && echo kept >way/a/in/kept"]
+    {
+        let (folder, _) = with(honest("tree", &sample()));
+        for made in ["way/a/in", "outside"] {
+            fs::create_dir_all(folder.path().join(made)).unwrap();
+        }
+        fs::write(folder.path().join("outside/kept"), "kept").unwrap();
+        fs::write(folder.path().join("way/old"), "old").unwrap();
+        let script =
+            format!("{mount} && {{ \"$@\"; code=$?; }} && cat way/a/in/kept way/old >&2; exit $code");
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_casctl"));
+        command.args(["fetch", &directory(), "-o", "way", "--force"]);
+        command.current_dir(folder.path()).env("CASD_SOCKET", folder.path().join("casd.sock"));
+        let output = timeout(BOUND, command.output()).await.expect("it ends").unwrap();
+        let (code, _, stderr) = words(&output);
+        if stderr.starts_with("unshare:") || stderr.starts_with("mount:") {
+            assert!(std::env::var_os("CI").is_none(), "{stderr}");
+            eprintln!("skipped, as nothing can be mounted here: {stderr}");
+            return;
+        }
+        assert!(code == 1 && stderr.contains("way is not replaced: way/a/in is a mount point"), "{stderr}");
+        assert!(stderr.contains("unmount it first"), "{stderr}");
+        assert!(stderr.replace('\n', "").ends_with("keptold"), "{stderr}");
+        assert_eq!(fs::read(folder.path().join("outside/kept")).unwrap(), b"kept");
+        assert_eq!(files(folder.path()), ["outside", "way"]);
+    }
+}
+
 #[tokio::test]
 async fn it_is_called_as_the_caller_says_or_as_it_is_known() {
     for (source, output, known, name) in [

@@ -7,6 +7,7 @@ use casd_proto::Reason;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
+use super::status;
 use crate::node::Caller;
 
 const ROOT: u32 = 0;
@@ -49,12 +50,16 @@ impl Access {
     pub(super) fn admit<T>(self, request: &Request<T>, needed: Role) -> Result<Caller, Status> {
         let uid = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
         let Some(uid) = uid.map(|cred| cred.uid()) else {
-            return Err(Reason::NotPermitted.status("the system does not say which user calls", ""));
+            return Err(status::refusal(
+                Reason::NotPermitted,
+                "the system does not say which user calls",
+                "",
+            ));
         };
         let role = self.role(uid);
         if role < needed {
             let hint = "run it as root or as the user that casd runs as";
-            return Err(Reason::NotPermitted.status("only an administrator may do this", hint));
+            return Err(status::refusal(Reason::NotPermitted, "only an administrator may do this", hint));
         }
         Ok(Caller { uid, is_admin: role == Role::Admin })
     }

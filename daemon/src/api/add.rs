@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use casd_proto::v1::add_request::Part;
 use casd_proto::{MAX_BATCH, MAX_DATA_BYTES, Reason, v1};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use tonic::{Status, Streaming};
 
 use super::{Desk, convert, status};
@@ -37,7 +37,7 @@ pub(super) async fn add(
             Some(Part::Start(_)) => return Err(invalid("there is a second start")),
             Some(Part::Finish(finish)) => {
                 // Read to the stream's end, so that what follows a finish is an error always, not when it is fast.
-                if parts.message().await?.is_some() {
+                if desk.hear(parts.message()).await?.is_some() {
                     return Err(invalid("a message follows the finish"));
                 }
                 let object = convert::added(adding.finish(finish.length).await?);
@@ -51,14 +51,9 @@ pub(super) async fn add(
 /// The next message's part, `None` for one that this version does not know.
 ///
 /// # Errors
-/// NO_FINISH when the stream is at its end, STOPPING when the daemon is, and those of the connection.
+/// NO_FINISH when the stream is at its end, and those of [`Desk::hear`].
 async fn next(desk: &Desk, parts: &mut Streaming<v1::AddRequest>) -> Result<Option<Part>, Status> {
-    let message = tokio::select! {
-        biased;
-        message = parts.message() => message?,
-        () = desk.ending.cancelled() => return Err(status::stopping()),
-    };
-    match message {
+    match desk.hear(parts.message()).await? {
         Some(message) => Ok(message.part),
         None => Err(status::no_finish()),
     }
@@ -88,7 +83,11 @@ pub(super) fn add_many(
     let node = desk.node.clone();
     let adding = desk.node.clone();
     let mut manner = None;
-    batches
+    let next = |(desk, mut batches): (Desk, Streaming<v1::AddManyRequest>)| async move {
+        let batch = desk.hear(batches.message()).await.transpose()?;
+        Some((batch, (desk, batches)))
+    };
+    stream::unfold((desk.clone(), batches), next)
         .map(move |batch| open(&node, caller, &mut manner, batch?))
         .map(move |batch| add_batch(adding.clone(), batch))
         .buffered(BATCHES)
@@ -163,7 +162,7 @@ impl Manner {
 }
 
 fn check_name(name: &str) -> Result<(), Status> {
-    let wrong = |why: &str| Err(Reason::InvalidName.status(format!("the name {why}"), ""));
+    let wrong = |why: &str| Err(status::refusal(Reason::InvalidName, format!("the name {why}"), ""));
     match name {
         "." | ".." => wrong("stands for a folder"),
         _ if name.len() > MAX_NAME => wrong("is longer than 255 bytes"),
@@ -174,11 +173,11 @@ fn check_name(name: &str) -> Result<(), Status> {
 }
 
 fn invalid(why: &str) -> Status {
-    Reason::InvalidStream.status(why, "first a start, then data, last a finish")
+    status::refusal(Reason::InvalidStream, why, "first a start, then data, last a finish")
 }
 
 fn invalid_batch(why: &str) -> Status {
-    Reason::InvalidStream.status(why, "")
+    status::refusal(Reason::InvalidStream, why, "")
 }
 
 #[cfg(test)]

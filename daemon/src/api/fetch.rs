@@ -68,7 +68,7 @@ fn request(wanted: &v1::FetchRequest, caller: Caller) -> Result<Request, Status>
 pub(super) fn peers(named: &[String]) -> Result<Vec<PeerAddr>, Status> {
     if named.len() > MAX_PEERS {
         let message = format!("{} peers are named; at most {MAX_PEERS} may be", named.len());
-        return Err(Reason::InvalidAddress.status(message, ""));
+        return Err(status::refusal(Reason::InvalidAddress, message, ""));
     }
     let peers: Result<_, Error> = named.iter().map(|text| Node::address(text)).collect();
     Ok(peers?)

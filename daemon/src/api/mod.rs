@@ -23,6 +23,7 @@ mod trees;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use casd_proto::v1::network_server::NetworkServer;
@@ -35,6 +36,7 @@ use casd_proto::{
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -59,6 +61,12 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 /// suspended for a while is to find its call alive.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_mins(10);
 
+/// How long a caller may leave an add without a message: whoever has gone to sleep gives up his place.
+const SILENCE: Duration = Duration::from_mins(10);
+
+/// Bytes of directories' lists that are in memory for callers who are being told of them, in KiB: eight of the largest.
+const LISTS: usize = 1 << 20;
+
 /// How long calls may go on after the daemon was told to stop; then they end with STOPPING.
 const GRACE: Duration = Duration::from_millis(1500);
 
@@ -80,7 +88,8 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let ending = CancellationToken::new();
     let transfers = Shares::default();
-    let desk = Desk { node, access, ending: ending.clone(), transfers };
+    let lists = Arc::new(Semaphore::new(LISTS));
+    let desk = Desk { node, access, ending: ending.clone(), transfers, lists };
     let objects = ObjectsServer::new(objects::Service(desk.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -144,6 +153,20 @@ fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixSt
     })
 }
 
+/// See [`Desk::hear`].
+async fn hear<T>(
+    message: impl Future<Output = Result<Option<T>, Status>>,
+    silence: Duration,
+    ending: &CancellationToken,
+) -> Result<Option<T>, Status> {
+    tokio::select! {
+        biased;
+        message = message => message,
+        () = ending.cancelled() => Err(status::stopping()),
+        () = tokio::time::sleep(silence) => Err(status::silent(silence)),
+    }
+}
+
 /// What a service answers with, message by message.
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -154,11 +177,24 @@ struct Desk {
     access: Access,
     /// Cancelled when calls have had their time after the daemon was told to stop.
     ending: CancellationToken,
-    /// The calls that carry objects' bytes.
+    /// The calls that carry objects' bytes, or lists of directories.
     transfers: Shares,
+    /// Room for lists, in KiB.
+    lists: Arc<Semaphore>,
 }
 
 impl Desk {
+    /// The caller's next message.
+    ///
+    /// # Errors
+    /// SILENT, STOPPING, and those of the connection.
+    async fn hear<T>(
+        &self,
+        message: impl Future<Output = Result<Option<T>, Status>>,
+    ) -> Result<Option<T>, Status> {
+        hear(message, SILENCE, &self.ending).await
+    }
+
     /// The answers up to their end or the daemon's, whichever is first. `held` lives as long as they do.
     fn until_end<T: Send + 'static>(
         &self,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use casd_proto::Reason;
 use tonic::Status;
@@ -14,7 +15,8 @@ use crate::node::ErasureError;
 use crate::node::Error;
 use crate::node::FetchError;
 use crate::node::IngestError;
-use crate::node::{Shortage, StoreError};
+use crate::node::{LargePin, Shortage, StoreError};
+use crate::support::text::shorten;
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -41,6 +43,30 @@ impl From<ErasureError> for Status {
     }
 }
 
+/// Bytes of a message, or of anything else in a status: with more of them a client may not take it at all, and what a
+/// caller sent, or a stranger called his files, is not repeated at any length.
+const MAX_TEXT: usize = 1024;
+
+/// The one place where statuses are made.
+fn made(reason: Reason, message: &str, hint: &str, details: BTreeMap<String, String>) -> Status {
+    reason.status_with(shorten(message, MAX_TEXT), shorten(hint, MAX_TEXT), details)
+}
+
+/// A call is refused for a reason that no room below knows.
+pub(super) fn refusal(reason: Reason, message: impl AsRef<str>, hint: &str) -> Status {
+    made(reason, message.as_ref(), hint, BTreeMap::new())
+}
+
+/// The caller has sent nothing for so long.
+pub(super) fn silent(silence: Duration) -> Status {
+    let seconds = silence.as_secs();
+    refusal(
+        Reason::Silent,
+        format!("nothing came for {seconds} s in the middle of an add; nothing was stored"),
+        "",
+    )
+}
+
 /// The stream ended without a finish.
 pub(super) fn no_finish() -> Status {
     Error::from(IngestError::Unfinished).into()
@@ -53,12 +79,12 @@ pub(super) fn too_long(length: u64) -> Status {
 
 /// The daemon ends before the call does.
 pub(super) fn stopping() -> Status {
-    Reason::Stopping.status("casd is stopping", "")
+    refusal(Reason::Stopping, "casd is stopping", "")
 }
 
 /// A fault of casd: what should have gone on ended without a word.
 pub(super) fn broken() -> Status {
-    Reason::Internal.status("the call ended unexpectedly; this is a bug in casd", SEE_LOG)
+    refusal(Reason::Internal, "the call ended unexpectedly; this is a bug in casd", SEE_LOG)
 }
 
 const SEE_LOG: &str = "the daemon's log says more";
@@ -71,30 +97,39 @@ fn status(reason: Reason, error: &dyn std::error::Error, store: Option<&StoreErr
         Some(StoreError::Quota(short) | StoreError::DiskFull(short)) => shortage(short),
         _ => BTreeMap::new(),
     };
-    reason.status_with(error.to_string(), hint(reason), details)
+    made(reason, &error.to_string(), hint(reason), details)
 }
 
 /// How much there is, for programs: see the README of the API.
 fn shortage(short: &Shortage) -> BTreeMap<String, String> {
-    let pins = short.pins.iter().map(|pin| {
-        serde_json::json!({
-            "id": pin.id.to_string(),
-            "name": pin.name,
-            "bytes": pin.bytes,
-            "uid": pin.uid,
-            "others": pin.others,
-        })
-    });
+    let mut pins: Vec<_> = short.pins.iter().map(pin).collect();
+    let pins = loop {
+        let text = serde_json::Value::from(pins.clone()).to_string();
+        // The largest come first.
+        if text.len() <= MAX_TEXT || pins.pop().is_none() {
+            break text;
+        }
+    };
     [
         ("needed_bytes", short.needed.to_string()),
         ("used_bytes", short.used.to_string()),
         ("quota_bytes", short.quota.to_string()),
         ("reserve_bytes", short.reserve.to_string()),
         ("free_bytes", short.free.to_string()),
-        ("pins", serde_json::Value::from_iter(pins).to_string()),
+        ("pins", pins),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+fn pin(pin: &LargePin) -> serde_json::Value {
+    serde_json::json!({
+        "id": pin.id.to_string(),
+        "name": pin.name,
+        "bytes": pin.bytes,
+        "uid": pin.uid,
+        "others": pin.others,
+    })
 }
 
 /// What to do, where no message of this reason says so itself.
@@ -160,6 +195,7 @@ fn of_fetch(error: &FetchError) -> Reason {
         FetchError::NoHolders { .. } => Reason::NoProviders,
         FetchError::Stalled { .. } => Reason::Stalled,
         FetchError::Damaged { .. } => Reason::Damaged,
+        FetchError::Removed(_) => Reason::NotFound,
         FetchError::Range { .. } => Reason::OutOfRange,
         FetchError::BadTree { .. } => Reason::BadTree,
         FetchError::NoSuchPath { .. } => Reason::NoSuchPath,
@@ -178,6 +214,7 @@ fn of_store(error: &StoreError) -> Reason {
         }
         StoreError::ReadOnly { .. } => Reason::ReadOnly,
         StoreError::Privacy { .. } => Reason::Privacy,
+        StoreError::Busy { .. } => Reason::Busy,
         StoreError::Closed => Reason::Stopping,
         StoreError::Damaged { .. } => Reason::Damaged,
         StoreError::Content(error) => of_stored(error),
@@ -253,6 +290,7 @@ mod tests {
             (Reason::NoProviders, FetchError::NoHolders { id, seconds }.into()),
             (Reason::Stalled, FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned() }.into()),
             (Reason::Damaged, FetchError::Damaged { id, missing: "chunks 3".to_owned() }.into()),
+            (Reason::NotFound, FetchError::Removed(id).into()),
             (Reason::OutOfRange, FetchError::Range { length: 1, offset: 2 }.into()),
             (Reason::BadTree, FetchError::BadTree { id, why: why() }.into()),
             (Reason::NoSuchPath, FetchError::NoSuchPath { path: text(), why: why() }.into()),
@@ -263,6 +301,7 @@ mod tests {
             (Reason::NoSpace, StoreError::DiskFull(Box::default()).into()),
             (Reason::NoSpace, io(io::ErrorKind::QuotaExceeded).into()),
             (Reason::Privacy, StoreError::Privacy { private: true }.into()),
+            (Reason::Busy, StoreError::Busy { what: "read", why: why() }.into()),
             (Reason::Internal, io(io::ErrorKind::Other).into()),
             (Reason::Internal, StoreError::Index(why()).into()),
             (Reason::Damaged, StoreError::Damaged { what: "journal", why: "x" }.into()),
@@ -287,10 +326,41 @@ mod tests {
     }
 
     #[test]
+    fn what_a_caller_or_a_stranger_made_long_is_cut() {
+        let long = "x".repeat(1 << 20);
+        let pin =
+            LargePin { id: ObjectId::EMPTY, name: Some("\u{1}".repeat(40)), bytes: 1, uid: 1, others: 0 };
+        let short = Shortage { pins: vec![pin; 5], ..Shortage::default() };
+        let statuses = [
+            Status::from(Error::NotFound(long.clone())),
+            Status::from(FetchError::Stalled { id: ObjectId::EMPTY, seconds: 1, missing: long.clone() }),
+            refusal(Reason::InvalidName, &long, &long),
+            Status::from(Error::from(StoreError::Quota(Box::new(short)))),
+        ];
+        for status in statuses {
+            let failure = Failure::from(&status);
+            assert!(failure.message.len() <= MAX_TEXT && failure.hint.len() <= MAX_TEXT);
+            assert!(failure.details.values().all(|text| text.len() <= MAX_TEXT));
+            if let Some(pins) = failure.details.get("pins") {
+                let pins: serde_json::Value = serde_json::from_str(pins).unwrap();
+                assert!((1..5).contains(&pins.as_array().unwrap().len()));
+            }
+            assert!(status.details().len() < 4 * MAX_TEXT);
+        }
+        let said = Status::from(Error::NotFound(long)).message().to_owned();
+        assert_eq!(said.split_once('…').map(|(_, end)| end.trim_start_matches('x')), Some(&*ending()));
+    }
+
+    /// How the message of what is not found ends.
+    fn ending() -> String {
+        Error::NotFound(String::new()).to_string().rsplit('"').next().map(|end| format!("\"{end}")).unwrap()
+    }
+
+    #[test]
     fn every_reason_occurs() {
         let errors = all();
         // Given where a stream or a caller is judged, before there is an error of the node.
-        let elsewhere = [Reason::InvalidName, Reason::InvalidStream, Reason::Busy];
+        let elsewhere = [Reason::InvalidName, Reason::InvalidStream, Reason::Silent];
         // Nothing below tells these apart yet.
         let later = [Reason::NotReady];
         for reason in Reason::ALL {

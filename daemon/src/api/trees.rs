@@ -1,5 +1,7 @@
 //! `casd.v1.Trees`: adding and fetching directories, and looking into them.
 
+use std::sync::Arc;
+
 use casd_proto::v1;
 use casd_proto::v1::tree_part::Part;
 use casd_proto::v1::trees_server::Trees;
@@ -9,8 +11,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::add::Manner;
 use super::{Answers, Desk, Role, convert, fetch_tree, status};
-use crate::content::{MAX_OBJECT, check_name};
+use crate::content::{MAX_OBJECT, Tree, check_name};
 use crate::node::{AddingTree, Caller, TreeOptions, TreePart};
+
+/// A page of entries ends when it has so many bytes of a list. As messages they take up to three times as much, and
+/// the last of them may have 4 KiB.
+const PAGE_BYTES: usize = 128 << 10;
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -47,16 +53,32 @@ impl Trees for Service {
         &self,
         request: Request<v1::ListTreeRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        self.0.access.admit(&request, Role::Read)?;
+        let caller = self.0.access.admit(&request, Role::Read)?;
+        let permit = self.0.transfers.take(caller)?;
         let tree = self.0.node.tree(&request.into_inner().object).await?;
-        let mut entries = tree.entries().map(convert::entry).peekable();
-        let page = || {
-            let entries: Vec<_> = entries.by_ref().take(MAX_BATCH).collect();
-            (!entries.is_empty()).then_some(Ok(v1::ListTreeResponse { entries }))
+        let room = u32::try_from(tree.bytes().len().div_ceil(1024)).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.0.lists).try_acquire_many_owned(room) else {
+            let hint = "try again when one of them has been read";
+            return Err(status::refusal(Reason::Busy, "casd lists very large directories already", hint));
         };
-        let pages: Vec<_> = std::iter::from_fn(page).collect();
-        Ok(Response::new(self.0.until_end(stream::iter(pages), ())))
+        Ok(Response::new(self.0.until_end(stream::iter(pages(tree)), (permit, room))))
     }
+}
+
+/// A directory's entries, a page a message, each made when it is asked for.
+fn pages(tree: Tree) -> impl Iterator<Item = Result<v1::ListTreeResponse, Status>> + Send {
+    let mut at = Tree::FIRST;
+    std::iter::from_fn(move || {
+        let (mut entries, from) = (Vec::new(), at);
+        while let Some((entry, next)) = tree.entry_at(at)
+            && entries.len() < MAX_BATCH
+            && at - from < PAGE_BYTES
+        {
+            entries.push(convert::entry(entry));
+            at = next;
+        }
+        (!entries.is_empty()).then_some(Ok(v1::ListTreeResponse { entries }))
+    })
 }
 
 /// An add of a directory on its way.
@@ -96,11 +118,7 @@ fn add(
 impl Add {
     /// Takes the next message.
     async fn next(&mut self) -> Result<v1::AddTreeResponse, Status> {
-        let message = tokio::select! {
-            biased;
-            message = self.messages.message() => message?,
-            () = self.desk.ending.cancelled() => return Err(status::stopping()),
-        };
+        let message = self.desk.hear(self.messages.message()).await?;
         let Some(v1::AddTreeRequest { start, parts }) = message else { return Err(status::no_finish()) };
         let adding = match (self.adding.as_mut(), start) {
             (Some(_), Some(_)) => return Err(invalid("there is a second start")),
@@ -118,7 +136,7 @@ impl Add {
         let files = files.into_iter().map(|file| convert::added((file, None))).collect();
         let Some(entries) = finish else { return Ok(v1::AddTreeResponse { files, tree: None }) };
         // Read to the stream's end, so that what follows a finish is an error always, not when it is fast.
-        if self.messages.message().await?.is_some() {
+        if self.desk.hear(self.messages.message()).await?.is_some() {
             return Err(invalid("a message follows the finish"));
         }
         let Some(adding) = self.adding.take() else { return Err(status::broken()) };
@@ -132,7 +150,7 @@ fn started(desk: &Desk, caller: Caller, start: v1::AddTreeStart) -> Result<(Tree
     let manner = Manner::read(&desk.node, caller, &start.options.unwrap_or_default())?;
     let name = Some(start.name).filter(|name| !name.is_empty());
     if let Some(Err(why)) = name.as_deref().map(check_name) {
-        return Err(Reason::InvalidName.status(why.to_string(), ""));
+        return Err(status::refusal(Reason::InvalidName, why.to_string(), ""));
     }
     let template = &manner.template;
     let options = TreeOptions {
@@ -190,5 +208,5 @@ fn read(parts: Vec<v1::TreePart>) -> Result<(Vec<TreePart>, Option<u64>), Status
 }
 
 fn invalid(why: &str) -> Status {
-    Reason::InvalidStream.status(why, "first a start, then the parts of a walk, last a finish")
+    status::refusal(Reason::InvalidStream, why, "first a start, then the parts of a walk, last a finish")
 }

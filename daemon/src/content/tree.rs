@@ -262,6 +262,12 @@ impl TreeBuilder {
         Ok(())
     }
 
+    /// Bytes of the tree so far.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        HEADER + self.size
+    }
+
     /// The names so far, in the order in which they came.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|(name, _)| &**name)

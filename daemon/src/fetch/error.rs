@@ -42,6 +42,9 @@ pub enum Error {
         /// What of it: chunks as in [`Error::Stalled`], `its only chunk`, or `its list of chunks`.
         missing: String,
     },
+    /// Someone removed it while it was read.
+    #[error("{0} was removed while it was read")]
+    Removed(ObjectId),
     /// A range beyond the object's end.
     #[error("the object has {length} bytes and the range begins at {offset}")]
     Range {

@@ -246,16 +246,20 @@ where
 {
     let (out, events) = mpsc::channel(QUEUE);
     let work = work(out.clone());
-    let stop = parts.tasks.clone();
+    let (stop, store) = (parts.tasks.clone(), parts.store.clone());
     parts.tasks.spawn("fetch", async move {
         let done = tokio::select! {
             done = work => done,
             () = out.closed() => return,
             () = stop.stopping() => Err(Error::Stopping),
         };
-        if let Err(error) = done {
-            let _ = out.send(Err(error)).await;
-        }
+        let error = match done {
+            Ok(()) => return,
+            // What is missing has not rotted when it was removed meanwhile.
+            Err(Error::Damaged { id, .. }) if store.object(&id).is_none() => Error::Removed(id),
+            Err(error) => error,
+        };
+        let _ = out.send(Err(error)).await;
     });
     events
 }

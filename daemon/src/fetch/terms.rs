@@ -31,7 +31,7 @@ pub(super) struct Declared {
     pub(super) length: u64,
 }
 
-/// The fetch of a directory that an object belongs to. Room for all of it has been reserved.
+/// The fetch of a directory that an object belongs to. Room for all of it has been claimed.
 #[derive(Clone)]
 pub(super) struct PartOf {
     /// Keeps everything of the directory.

@@ -335,6 +335,31 @@ async fn a_second_run_moves_only_the_rest_and_a_range_only_its_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_removed_while_it_is_read_is_not_called_damaged() {
+    let web = Web::default();
+    let node = Node::new(&web, 1);
+    let id = node.add(&sample(40 * CHUNK), None).await;
+    let request = Request {
+        id,
+        peers: Vec::new(),
+        pin: None,
+        name: None,
+        stall: Duration::from_secs(1),
+        order: Order::InOrder,
+        range: None,
+    };
+    let mut events = node.fetcher.fetch(request).events;
+    assert!(matches!(events.recv().await, Some(Ok(Event::Started { .. }))));
+    node.store.remove(&id, 0, true).await.unwrap();
+    let error = finish(events, vec![0; 40 * CHUNK], Order::InOrder).await.unwrap_err();
+    assert!(matches!(error, Error::Removed(removed) if removed == id), "{error}");
+    let other = node.add(&sample(40 * CHUNK), None).await;
+    node.store.lose(&node.store.manifest(&other).await.unwrap().unwrap().chunk(7).unwrap().id);
+    let error = node.fetch(other, &[], Order::InOrder).await.unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_has_it_is_said_in_time() {
     let web = Web::default();
     let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));

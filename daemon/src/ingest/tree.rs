@@ -15,8 +15,8 @@ use super::feed::{Feed, ended};
 use super::pipeline::{self, Sealed};
 use super::{AddOptions, Added, Error, Ingest};
 use crate::content::{
-    CHUNK, Chunk, Entry, MAX_TREE_DEPTH, MAX_TREE_TOTAL, Node, ObjectId, Place, Tree, TreeBuilder,
-    check_portable,
+    CHUNK, Chunk, Entry, MAX_TREE_BYTES, MAX_TREE_DEPTH, MAX_TREE_TOTAL, Node, ObjectId, Place, Tree,
+    TreeBuilder, check_portable,
 };
 use crate::erasure::Geometry;
 use crate::store::{Committed, Entries, Item, Lease, NewObject, NewTree, Part};
@@ -24,6 +24,10 @@ use crate::support::unix_now;
 
 /// Batches of small objects on their way to the disk: with messages of 1 MiB, 4 MiB of memory an add.
 const WRITING: usize = 4;
+
+/// Bytes of the lists of all directories that are open in one add: those of one directory at most. They are in memory
+/// until their directories end.
+const MAX_OPEN: usize = MAX_TREE_BYTES;
 
 /// How a directory is to be added.
 #[derive(Clone, Debug, Default)]
@@ -302,7 +306,13 @@ impl AddingTree {
         let Some((_, builder)) = self.open.last_mut() else {
             return Err(Error::Order("parts after the finish"));
         };
-        Ok(builder.push(Entry { name, node })?)
+        builder.push(Entry { name, node })?;
+        let open: usize = self.open.iter().map(|(_, builder)| builder.size()).sum();
+        if open > MAX_OPEN {
+            let why = "is inside others, and together they have names of more than 128 MiB so far";
+            return Err(crate::content::Error::Crowded(why).into());
+        }
+        Ok(())
     }
 
     fn between_files(&self) -> Result<(), Error> {

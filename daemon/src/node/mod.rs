@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
+use tokio::sync::Semaphore;
 
 pub use error::Error;
 pub use objects::{ChunkLine, Gone, Stat};
@@ -39,7 +40,7 @@ pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
 pub use crate::peer::{Announced, Key, PeerAddr, Provider};
 pub use crate::store::Error as StoreError;
-pub use crate::store::{Check, Collected, Level, ObjectInfo, Shortage, State, Usage};
+pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
 
 /// Who asks.
@@ -107,10 +108,15 @@ pub struct About {
     pub started: Instant,
 }
 
+/// Calls that read whole lists of directories at once: each list may have 128 MiB.
+const LOOKS: usize = 4;
+
 /// A node. Cheap to clone.
 #[derive(Clone)]
 pub struct Node {
     parts: Arc<Parts>,
+    /// Calls that may read whole lists of directories.
+    looks: Arc<Semaphore>,
 }
 
 /// An add in progress. Dropping it ends the add: nothing becomes of it.
@@ -124,7 +130,7 @@ impl Node {
     /// A node made of these.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), looks: Arc::new(Semaphore::new(LOOKS)) }
     }
 
     /// What it is.

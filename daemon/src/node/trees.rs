@@ -48,10 +48,11 @@ impl Node {
     /// As [`Node::find`], and [`Error::NotDirectory`], [`Error::Damaged`].
     pub async fn tree(&self, text: &str) -> Result<Tree, Error> {
         let info = self.find(text).await?;
+        let _look = self.looks.acquire().await;
         self.tree_of(&info, text).await
     }
 
-    /// What is at a path in a directory that is here.
+    /// What is at a path in a directory that is here. Waits while many such calls go on.
     pub(super) async fn inside(&self, path: &TreePath) -> Result<ObjectInfo, Error> {
         let here = |id: &ObjectId| {
             let info = self.parts.store.object(id).filter(|info| info.state == State::Whole);
@@ -60,6 +61,7 @@ impl Node {
         let nowhere = |why: String| Err(Error::NoSuchPath { path: path.to_string(), why });
         let is_file = |name: &str| format!("{name:?} is a file, not a directory");
         let mut info = here(&path.root)?;
+        let _look = self.looks.acquire().await;
         let mut around = path.root.to_string();
         for (at, name) in path.path.iter().enumerate() {
             if !info.tree {
@@ -82,13 +84,17 @@ impl Node {
         Ok(info)
     }
 
+    /// All of a directory's list, in memory. Whoever asks has one of the `looks`.
     async fn tree_of(&self, info: &ObjectInfo, text: &str) -> Result<Tree, Error> {
         if !info.tree {
             return Err(Error::NotDirectory(text.to_owned()));
         }
         let bytes = self.parts.store.bytes(info, content::MAX_TREE_BYTES).await?;
         let tree = bytes.and_then(|bytes| Tree::decode(bytes).ok());
-        tree.ok_or(Error::Damaged(info.id))
+        tree.ok_or_else(|| match self.parts.store.object(&info.id) {
+            Some(_) => Error::Damaged(info.id),
+            None => Error::NotFound(text.to_owned()),
+        })
     }
 }
 

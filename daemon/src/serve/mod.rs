@@ -1,9 +1,9 @@
 //! The give path: what peers may have, and how fast.
 //!
-//! Owns: slots and rates, and that private objects do not exist for others. Refuses: to give a byte that was not read
-//! and verified for this answer, and parity that this node did not compute. Survives a crash: nothing.
+//! Owns: slots and rates, and that only public objects exist for others. Refuses: to give a byte that was not read and
+//! verified for this answer, a chunk of which no public object is known, and parity that this node did not compute.
+//! Survives a crash: nothing.
 
-mod hidden;
 mod visitors;
 
 use std::collections::HashMap;
@@ -18,7 +18,6 @@ use crate::peer::PeerId;
 use crate::session::{Answer, Board, Giver, Snapshot, Subscription};
 use crate::store::{self, State, Store};
 use crate::support::rate::Limiter;
-use hidden::Hidden;
 
 pub use visitors::{Visit, Visitor, Visitors};
 
@@ -53,7 +52,6 @@ pub struct Serve {
     upload: Arc<Limiter>,
     /// Only where there is a limit for each.
     per_peer: Mutex<HashMap<PeerId, Arc<Limiter>>>,
-    hidden: Hidden,
     visitors: Visitors,
     /// Lately used, the latest last.
     manifests: Mutex<Vec<Arc<Manifest>>>,
@@ -64,7 +62,6 @@ impl Serve {
     #[must_use]
     pub fn new(options: Options, store: Store, board: Board, upload: Arc<Limiter>) -> Self {
         Self {
-            hidden: Hidden::new(store.clone()),
             visitors: Visitors::default(),
             slots: Arc::new(Semaphore::new(options.slots.max(1))),
             upload,
@@ -138,7 +135,7 @@ impl Serve {
     }
 
     async fn give_chunk(&self, chunk: ChunkRef) -> Answer<Chunk> {
-        if self.hidden.chunks().await.is_none_or(|hidden| hidden.contains(&chunk.id)) {
+        if told(self.store.is_public(&chunk).await) != Some(true) {
             return Answer::NotFound;
         }
         match told(self.store.chunk(&chunk).await).flatten() {
@@ -163,11 +160,7 @@ impl Serve {
         };
         let chunks: Vec<_> = (0..manifest.chunks()).filter_map(|index| manifest.chunk(index)).collect();
         let held = self.store.has_all(chunks.iter().map(|chunk| chunk.id).collect()).await;
-        let hidden = self.hidden.chunks().await?;
-        let held = |index: usize| {
-            manifest.is_zero(index as u64)
-                || held.get(index) == Some(&true) && !hidden.contains(&chunks[index].id)
-        };
+        let held = |index: usize| manifest.is_zero(index as u64) || held.get(index) == Some(&true);
         let whole = info.state == State::Whole && (0..chunks.len()).all(held);
         let byte = |at: usize| {
             (0..8).fold(0, |byte, bit| {

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 use super::Error;
 use super::catalog::Catalog;
 use super::disk::File;
-use super::error::is_full;
+use super::error::{is_full, is_passing};
 use super::health::Health;
 use super::index::{Entry, Spot};
 use super::record::{BLOCK, FOOTER_ENTRY, Key, Record, footer, footer_entry};
@@ -333,7 +333,7 @@ impl Writer {
         let list = self.list(file.as_ref(), number).map_err(Error::io("read a segment's headers"))?;
         let image = footer(list, &self.catalog.key, number, active.offset, super::now());
         let sealed = file.write_at(active.offset, &mut [IoSlice::new(&image)]);
-        if sealed.as_ref().is_err_and(is_full) {
+        if sealed.as_ref().is_err_and(is_passing) {
             // The footer is a hint: a sealed segment does without.
             file.truncate(active.offset).map_err(|error| self.health.fail("cut a segment", &error))?;
         } else {
@@ -342,7 +342,7 @@ impl Writer {
         file.sync().map_err(|error| self.health.fail("sync a segment", &error))?;
         let (segment, file) = match self.catalog.segments.create(number + 1) {
             Ok(new) => new,
-            Err(error) if is_full(&error) => {
+            Err(error) if is_passing(&error) => {
                 // This one goes on, without its footer.
                 let cut = file.truncate(active.offset).and_then(|()| file.sync());
                 cut.map_err(|error| self.health.fail("cut a segment", &error))?;

@@ -64,6 +64,8 @@ pub(super) struct Fresh {
     pub(super) stuck: BTreeMap<u32, Vec<(Key, Entry)>>,
     /// What live leases keep, by lease: fingerprints of keys, 8 bytes each, as a lease may hold a million.
     pub(super) kept: HashMap<u64, HashSet<u64>>,
+    /// Leases of which others may have what they keep.
+    pub(super) shared: HashSet<u64>,
     /// Sets of leases that ended during a sweep.
     pub(super) ended: Vec<HashSet<u64>>,
     /// Sweeps going on.

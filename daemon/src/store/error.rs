@@ -62,6 +62,14 @@ pub enum Error {
         /// Its kind.
         kind: io::ErrorKind,
     },
+    /// The system is short of descriptors or memory. Nothing was changed.
+    #[error("could not {what} for now: {why}; try again")]
+    Busy {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        why: String,
+    },
     /// The index failed. It is rebuilt when casd starts again.
     #[error("the store's index failed: {0}; restart casd, and the index is rebuilt")]
     Index(String),
@@ -89,7 +97,10 @@ pub enum Error {
 impl Error {
     /// An error of the disk while doing `what`.
     pub(super) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::Io { what, why: error.to_string(), kind: error.kind() }
+        move |error| match is_scarce(&error) {
+            true => Self::Busy { what, why: error.to_string() },
+            false => Self::Io { what, why: error.to_string(), kind: error.kind() },
+        }
     }
 
     /// Whether there was no room for what was asked: quota or file system.
@@ -106,6 +117,18 @@ impl Error {
 /// Whether an error of the disk says that there is no room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     is_full_kind(error.kind())
+}
+
+/// Whether an error of a call that makes something says that it may do so later: there is no room now, or the system
+/// is short of descriptors or memory.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    is_full(error) || is_scarce(error)
+}
+
+fn is_scarce(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM].iter().any(|scarce| errno == Some(scarce.raw_os_error()))
 }
 
 /// Whether an error of a read says that what is there cannot be had, and not that this is no time to ask.

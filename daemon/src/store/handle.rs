@@ -17,6 +17,7 @@ use super::lease::Lease;
 use super::ledger::{Found, Ledger};
 use super::object::{NewObject, ObjectInfo, State};
 use super::progress::Gauge;
+use super::public::Public;
 use super::record::Key;
 use super::recover;
 use super::segment::Segments;
@@ -89,6 +90,8 @@ pub(super) struct Inner {
     pub(super) survey: Arc<Survey>,
     /// When objects were last read.
     pub(super) used: Used,
+    /// The chunks that others may have.
+    pub(super) public: Public,
     /// Taken once, by whoever heals.
     damage: Mutex<Option<mpsc::Receiver<Damage>>>,
     /// The last run did not end in order.
@@ -160,6 +163,7 @@ impl Store {
             tasks,
             survey,
             used,
+            public: Public::default(),
             unclean,
             examined: tokio::sync::Mutex::new(()),
             damage,

@@ -92,6 +92,11 @@ impl Lease {
         Self { store, id, room, ticket: AtomicU64::new(0) }
     }
 
+    /// Others may have what this lease keeps: it is of something public that is being fetched.
+    pub fn share(&self) {
+        self.store.catalog.share(self.id);
+    }
+
     /// Reserves room for `bytes` of data, with what comes on top of it for headers and index. What is put is
     /// taken from it; what turns out to be here already is given back. Where there is none, what nobody pinned goes.
     ///
@@ -101,11 +106,25 @@ impl Lease {
         self.reserve_cost(space::cost_of_data(bytes)).await
     }
 
-    /// As [`Lease::reserve`], of many objects of these lengths, each with a record of its own. Nothing is no object.
+    /// As [`Lease::reserve`], where what was reserved before does not suffice: less than `bytes` is left of it.
     ///
     /// # Errors
     /// As [`Lease::reserve`].
-    pub async fn reserve_each(&self, lengths: impl IntoIterator<Item = u64>) -> Result<(), Error> {
+    pub async fn secure(&self, bytes: u64) -> Result<(), Error> {
+        let left = self.room.lock().unwrap_or_else(PoisonError::into_inner).left();
+        match space::cost_of_data(bytes).saturating_sub(left) {
+            0 => Ok(()),
+            cost => self.reserve_cost(cost).await,
+        }
+    }
+
+    /// Reserves room for many objects, each with a record of its own, of lengths that nobody has proved: nothing goes
+    /// for them. Where there is no room now, but could be made, nothing is reserved, and room is made for what is put.
+    /// Nothing is no object.
+    ///
+    /// # Errors
+    /// As [`Lease::reserve`].
+    pub async fn claim(&self, lengths: impl IntoIterator<Item = u64>) -> Result<(), Error> {
         let cost = |length: u64| match u32::try_from(length) {
             Ok(short) if length <= CHUNK_LEN => space::cost(short, false),
             _ => space::cost_of_data(length),
@@ -113,8 +132,24 @@ impl Lease {
         let lengths = lengths.into_iter().filter(|length| *length > 0);
         match lengths.map(cost).fold(0, u64::saturating_add) {
             0 => Ok(()),
-            cost => self.reserve_cost(cost).await,
+            cost => self.claim_cost(cost).await,
         }
+    }
+
+    async fn claim_cost(&self, cost: u64) -> Result<(), Error> {
+        self.store.health.check()?;
+        self.store.whole().await?;
+        match self.store.catalog.space.promise(cost) {
+            Ok(more) => self.room.lock().unwrap_or_else(PoisonError::into_inner).merge(more),
+            Err(error) if error.is_no_space() => {
+                let store = Store { inner: Arc::clone(&self.store) };
+                if !store.could_relieve(cost).await? {
+                    return Err(self.store.explained(error).await);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn reserve_cost(&self, cost: u64) -> Result<(), Error> {

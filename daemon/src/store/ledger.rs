@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,7 +21,7 @@ use super::journal::{Fact, Journal};
 use super::object::{ObjectInfo, State};
 use super::shortage::{LargePin, Shortage};
 use super::trees::Trees;
-use crate::content::ObjectId;
+use crate::content::{CHUNK_LEN, ObjectId};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -58,6 +58,8 @@ struct Shared {
     trees: RwLock<Trees>,
     /// Those that are private; another set whenever it changes.
     private: Mutex<Arc<BTreeSet<ObjectId>>>,
+    /// Public objects of more than a chunk that came, or changed, since they were last taken.
+    unlisted: Mutex<BTreeSet<ObjectId>>,
     journal: Mutex<Journal>,
     health: Arc<Health>,
     ballast: Ballast,
@@ -74,9 +76,11 @@ impl Ledger {
     ) -> Self {
         let private = objects.values().filter(|info| info.private).map(|info| info.id).collect();
         let private = Mutex::new(Arc::new(private));
+        let unlisted = objects.values().filter(|info| is_listed(info)).map(|info| info.id).collect();
+        let unlisted = Mutex::new(unlisted);
         let (objects, journal) = (RwLock::new(objects), Mutex::new(journal));
         let trees = RwLock::default();
-        let state = Arc::new(Shared { objects, trees, private, journal, health, ballast });
+        let state = Arc::new(Shared { objects, trees, private, unlisted, journal, health, ballast });
         let (changes, queue) = mpsc::channel(QUEUE);
         tasks.spawn("store-journal", apply_all(Arc::clone(&state), queue, pool, tasks.clone()));
         Self { changes, state }
@@ -143,6 +147,19 @@ impl Ledger {
     /// The private objects. The same set as long as nothing changes in it.
     pub(super) fn private(&self) -> Arc<BTreeSet<ObjectId>> {
         Arc::clone(&self.state.private.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether there is this object, whole or partial, and it is not private.
+    pub(super) fn is_public(&self, id: &ObjectId) -> bool {
+        self.objects().get(id).is_some_and(|info| !info.private)
+    }
+
+    /// The public objects of more than a chunk that came since the last call, with their parity; some of them may have
+    /// been there before.
+    pub(super) fn take_unlisted(&self) -> Vec<(ObjectId, Option<(u8, u8)>)> {
+        let ids = std::mem::take(&mut *self.state.unlisted());
+        let objects = self.objects();
+        ids.iter().filter_map(|id| objects.get(id)).map(|info| (info.id, info.parity)).collect()
     }
 
     /// Whether there is this object, whole or partial.
@@ -239,7 +256,16 @@ async fn apply_all(state: Arc<Shared>, mut queue: mpsc::Receiver<Change>, pool: 
     }
 }
 
+/// Whether others may have chunks of an object that do not go by the object's own id.
+fn is_listed(info: &ObjectInfo) -> bool {
+    !info.private && info.length > CHUNK_LEN
+}
+
 impl Shared {
+    fn unlisted(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Applies changes and makes them durable, all or none. Blocks.
     fn apply(&self, batch: Vec<Change>) {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
@@ -262,7 +288,12 @@ impl Shared {
     fn adopt(&self, changes: Changes) {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unlisted = self.unlisted();
         for (id, info) in changes.objects {
+            match info.as_ref().is_some_and(is_listed) {
+                true => unlisted.insert(id),
+                false => unlisted.remove(&id),
+            };
             let hide = info.as_ref().is_some_and(|info| info.private);
             if hide != private.contains(&id) {
                 let set = Arc::make_mut(&mut private);

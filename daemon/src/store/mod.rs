@@ -30,6 +30,7 @@ mod ledger;
 mod object;
 mod open;
 mod progress;
+mod public;
 mod punch;
 mod read;
 mod record;

@@ -4,18 +4,43 @@
 //! those that nobody has read for longest first, only as many as it takes. Refuses: what is pinned, and what a lease
 //! holds. Survives a crash: each object goes as [`Store::remove`] lets it go.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Error;
 use super::draft::Draft;
-use super::handle::Store;
+use super::handle::{Inner, Store};
 use super::object::{ObjectInfo, State};
 use super::space::{cost_of_data, cost_of_freed};
 
 /// Looking through everything for nothing is not done again before this.
 const REST: Duration = Duration::from_secs(10);
 
+/// Whether an object may go when room is needed.
+fn is_unpinned(info: &ObjectInfo) -> bool {
+    info.pins.is_empty() || info.state == State::Partial
+}
+
 impl Store {
+    /// Whether [`Store::relieve`] could free what is missing of room for `cost` bytes. Nothing goes.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Index`].
+    pub(super) async fn could_relieve(&self, cost: u64) -> Result<bool, Error> {
+        let needed = self.inner.catalog.space.missing(cost);
+        let most = |inner: &Inner| -> u64 {
+            let cached = inner.ledger.select(is_unpinned);
+            cached.iter().filter(|info| !inner.is_leased(info)).map(|info| cost_of_data(info.length)).sum()
+        };
+        let most = self.blocking(most).await;
+        if most >= needed {
+            return Ok(true);
+        }
+        let orphans = self.inner.walk(|inner| inner.orphans(&BTreeSet::new(), super::now(), 0)).await?;
+        let leftover: u64 = orphans.iter().map(|(_, entry)| entry.footprint()).sum();
+        Ok(most.saturating_add(cost_of_freed(leftover)) >= needed)
+    }
+
     /// Frees what is missing of room for `cost` bytes, where it can. Whether it is worth trying again what had no room.
     ///
     /// # Errors
@@ -35,8 +60,7 @@ impl Store {
         }
         // As `needed` counts, or one object more than it takes would go for the sake of an entry of the index.
         let mut freed = cost_of_freed(self.inner.walk(|inner| inner.sweep_orphans(super::now(), 0)).await?.1);
-        let unpinned = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
-        let cached = self.inner.ledger.select(unpinned);
+        let cached = self.inner.ledger.select(is_unpinned);
         // What is in a directory counts for what could be freed, and goes with it.
         let most: u64 = cached.iter().map(|info| cost_of_data(info.length)).sum();
         let mut cached: Vec<_> = cached
@@ -57,7 +81,7 @@ impl Store {
             let change = move |draft: &mut Draft<'_>| {
                 // It may have been pinned since.
                 let mut gone = Vec::new();
-                if draft.get(&id).is_some_and(unpinned) && !draft.is_held(&id) {
+                if draft.get(&id).is_some_and(is_unpinned) && !draft.is_held(&id) {
                     draft.remove(id, &mut gone);
                 }
                 Ok(gone)

@@ -273,7 +273,12 @@ impl Inner {
     }
 
     /// Records that no object but the `gone` ones references, which are `age` seconds old and which no lease holds.
-    fn orphans(&self, gone: &BTreeSet<ObjectId>, now: u64, age: u64) -> Result<Vec<(Key, Entry)>, Error> {
+    pub(super) fn orphans(
+        &self,
+        gone: &BTreeSet<ObjectId>,
+        now: u64,
+        age: u64,
+    ) -> Result<Vec<(Key, Entry)>, Error> {
         // Eight bytes a record; that two are equal by chance only keeps a record.
         let mut referenced = HashSet::new();
         for info in self.ledger.select(|info| !gone.contains(&info.id)) {

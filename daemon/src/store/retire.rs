@@ -100,9 +100,22 @@ impl Catalog {
     pub(super) fn end_lease(&self, lease: u64) {
         let mut fresh = self.fresh();
         let kept = fresh.kept.remove(&lease);
+        fresh.shared.remove(&lease);
         if fresh.sweeps > 0 {
             fresh.ended.extend(kept);
         }
+    }
+
+    /// Others may have what a lease keeps.
+    pub(super) fn share(&self, lease: u64) {
+        self.fresh().shared.insert(lease);
+    }
+
+    /// Whether a lease keeps a record for others as well.
+    pub(super) fn is_shared(&self, key: &Key) -> bool {
+        let (fresh, print) = (self.fresh(), key.fingerprint());
+        let keeps = |lease| fresh.kept.get(lease).is_some_and(|kept| kept.contains(&print));
+        fresh.shared.iter().any(keeps)
     }
 
     /// How many leases live.

@@ -4,6 +4,7 @@ mod crash;
 mod generated;
 mod groups;
 mod keeping;
+mod public;
 mod scrub;
 mod sim;
 mod trees;

@@ -11,6 +11,7 @@ pub mod shutdown;
 pub mod systemd;
 pub mod task;
 pub mod telemetry;
+pub mod text;
 
 /// The time in Unix seconds, 0 for a clock before 1970.
 #[must_use]

@@ -89,3 +89,19 @@ async fn a_call_that_does_not_end_is_ended_when_the_daemon_stops() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_caller_who_falls_silent_in_an_add_is_told() {
+    let ending = tokio_util::sync::CancellationToken::new();
+    let silence = Duration::from_secs(1);
+    let nothing = std::future::pending::<Result<Option<()>, Status>>;
+    let began = Instant::now();
+    let status = super::super::hear(nothing(), silence, &ending).await.unwrap_err();
+    assert!(began.elapsed() >= silence);
+    assert_eq!(status.message(), "nothing came for 1 s in the middle of an add; nothing was stored");
+    assert_eq!(Failure::from(&status).reason, "SILENT");
+    let heard = super::super::hear(std::future::ready(Ok(Some(7))), silence, &ending).await;
+    assert_eq!(heard.unwrap(), Some(7));
+    ending.cancel();
+    assert_eq!(reason(super::super::hear(nothing(), Duration::MAX, &ending).await), "STOPPING");
+}

@@ -310,3 +310,60 @@ async fn a_list_of_more_than_a_chunk_is_an_object_like_any_other() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_long_links_is_listed_page_by_page() {
+    bounded(async {
+        let daemon = Daemon::start().await;
+        let target = "x".repeat(4095);
+        let names: Vec<String> = (0..1000).map(|number| format!("l{number:04}")).collect();
+        let mut messages = vec![message(Some(named("links")), Vec::new())];
+        for names in names.chunks(200) {
+            messages.push(message(None, names.iter().map(|name| link(name, &target)).collect()));
+        }
+        messages.push(message(None, vec![finish(1000)]));
+        let tree = daemon.add_tree(messages).await.unwrap().pop().unwrap().tree.unwrap();
+        let request = v1::ListTreeRequest { object: tree.id };
+        let pages = client::trees(daemon.channel.clone()).list(request).await.unwrap().into_inner();
+        let pages = all(pages).await.unwrap();
+        let bytes = |page: &v1::ListTreeResponse| {
+            page.entries.iter().map(|entry| entry.name.len() + entry.target.len()).sum::<usize>()
+        };
+        assert!(pages.iter().all(|page| bytes(page) <= 256 << 10), "{:?}", pages.iter().map(bytes).max());
+        let entries: Vec<_> = pages.into_iter().flat_map(|page| page.entries).collect();
+        assert!(entries.iter().all(|entry| entry.target == target));
+        assert_eq!(entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), names);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_that_are_open_at_once_have_a_limit_in_all() {
+    bounded(async {
+        let daemon = Daemon::start().await;
+        let target = "x".repeat(4095);
+        let fill = |level: usize| {
+            let name = move |number: usize| format!("{level}-{number:04}");
+            let links = move |from: usize| (from..from + 200).map(name).collect::<Vec<_>>();
+            let target = &target;
+            (0..25).map(move |from| {
+                message(None, links(from * 200).iter().map(|name| link(name, target)).collect())
+            })
+        };
+        // 20 MiB a level: six are fewer than 128 MiB, seven are not.
+        let walk = |levels: usize| {
+            let mut messages = vec![message(Some(named("deep")), Vec::new())];
+            for level in 0..levels {
+                messages.push(message(None, vec![enter("in")]));
+                messages.extend(fill(level));
+            }
+            messages
+        };
+        let error = daemon.add_tree(walk(7)).await.unwrap_err();
+        let failure = Failure::from(&error);
+        assert_eq!((failure.reason.as_str(), failure.message.contains("128 MiB")), ("TOO_LARGE", true));
+        // With less it is the finish that is missed.
+        assert_eq!(reason(daemon.add_tree(walk(6)).await), "NO_FINISH");
+    })
+    .await;
+}

@@ -55,9 +55,10 @@ pub(in super::super) async fn run(
         only_reads &= part.lease.hold_manifest(manifest).await?;
     }
     if !only_reads {
-        if terms.part.is_none() {
-            // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
-            lease.reserve(absent).await?;
+        // What cannot fit is refused before any of it comes, however long a stranger's object claims to be.
+        match terms.part {
+            None => lease.reserve(absent).await?,
+            Some(_) => lease.secure(absent).await?,
         }
         if let Shape::Many(manifest) = &shape {
             lease.put_manifest(manifest).await?;

@@ -38,12 +38,16 @@ use crate::content::{ObjectId, Tree};
 use crate::peer::{PeerAddr, PeerId};
 use crate::session::Asker;
 use crate::store::{Error as Refusal, Lease, NewObject, ObjectInfo, State};
+use crate::support::text::shorten;
 use crate::support::unix_now;
 use delivery::Delivery;
 use holders::Holders;
 use outline::Outline;
 use supply::Supply;
 use trees::Target;
+
+/// Bytes of a path that is told to be missing: a dozen of them are to fit into a message.
+const SHOWN: usize = 64;
 
 /// Objects that are looked for in the store at once.
 const LOOK: usize = 1024;
@@ -78,13 +82,19 @@ struct Errand {
 impl Errand {
     fn new(parts: Arc<Parts>, request: &TreeRequest) -> Self {
         let known = parts.store.object(&request.root);
+        let private = known.as_ref().is_some_and(|info| info.private);
+        let lease = parts.store.lease();
+        if !private {
+            // Others who fetch it have what has come of it.
+            lease.share();
+        }
         Self {
             root: request.root,
             peers: Mutex::new(request.peers.clone()),
             stall: request.stall,
-            private: known.as_ref().is_some_and(|info| info.private),
+            private,
             was_whole: known.is_some_and(|info| info.tree && info.state == State::Whole),
-            lease: Arc::new(parts.store.lease()),
+            lease: Arc::new(lease),
             pulse: Pulse::new(),
             started: Instant::now(),
             parts,
@@ -129,8 +139,12 @@ impl Errand {
         }
     }
 
-    /// Bytes of each of these objects that are not here. What is here of those of at most a chunk is kept.
+    /// Bytes of each of these objects that are not here. What is here of those of at most a chunk is kept, and shared
+    /// with others: what is private is refused before.
     async fn look(&self, objects: &[(ObjectId, u64)]) -> Result<Vec<u64>, Error> {
+        for (id, _) in objects {
+            self.check_privacy(id, self.parts.store.object(id))?;
+        }
         let ids = objects.iter().map(|(id, _)| id.only_chunk()).collect();
         let held = self.lease.hold_all(ids).await?;
         let mut absent = Vec::with_capacity(objects.len());
@@ -158,6 +172,7 @@ impl Errand {
     /// Nothing has come for as long as the caller would wait; these are missing, of so many.
     fn stalled(&self, paths: &[String], count: usize) -> Error {
         let more = if count > paths.len() { format!(", … ({count} in all)") } else { String::new() };
+        let paths: Vec<_> = paths.iter().map(|path| shorten(path, SHOWN)).collect();
         let missing = format!("{}{more}", paths.join(", "));
         match self.was_whole {
             true => Error::Damaged { id: self.root, missing },
@@ -224,22 +239,21 @@ async fn directory(
     Ok(())
 }
 
-/// Looks what of the files is here, and reserves room for the rest. Gives those of which all is here.
+/// Looks what of the files is here, and claims room for the rest. Gives those of which all is here.
 async fn prepare(errand: &Errand, outline: &Outline) -> Result<Vec<ObjectId>, Error> {
-    let store = &errand.parts.store;
     let files: Vec<(ObjectId, u64)> = outline.files().collect();
     let (mut here, mut missing) = (Vec::new(), Vec::new());
     for batch in files.chunks(LOOK) {
         for ((id, _), absent) in batch.iter().zip(errand.look(batch).await?) {
-            errand.check_privacy(id, store.object(id))?;
             match absent {
                 0 => here.push(*id),
                 _ => missing.push(absent),
             }
         }
     }
-    // What cannot fit is refused before any of it comes, however much a stranger's directory claims to hold.
-    errand.lease.reserve_each(missing).await?;
+    // What cannot fit is refused before any of it comes, however much a stranger's directory claims to hold. That is
+    // proved by nobody: what is here goes only for what comes.
+    errand.lease.claim(missing).await?;
     Ok(here)
 }
 

@@ -82,7 +82,7 @@ pub(super) async fn resolve(
 /// Brings one tree here.
 async fn one(supply: &mut Supply, errand: &Arc<Errand>, id: ObjectId, length: u64) -> Result<Tree, Error> {
     let absent = errand.look(&[(id, length)]).await?;
-    errand.lease.reserve_each(absent.iter().copied()).await?;
+    errand.lease.claim(absent.iter().copied()).await?;
     let Some(short) = short(length) else {
         let (tree, summary) = load(Arc::clone(errand), id, length, supply.askers()).await?;
         supply.also(&summary);
@@ -156,10 +156,7 @@ impl Work<'_> {
                 batch.push((id, length));
             }
             let absent = self.errand.look(&batch).await?;
-            for (id, _) in &batch {
-                self.errand.check_privacy(id, self.errand.parts.store.object(id))?;
-            }
-            self.errand.lease.reserve_each(absent.iter().copied()).await?;
+            self.errand.lease.claim(absent.iter().copied()).await?;
             for ((id, length), absent) in batch.into_iter().zip(absent) {
                 match short(length) {
                     Some(short) => self.supply.want(id, short, absent == 0),

@@ -79,6 +79,37 @@ async fn objects_of_a_change_are_entered_all_or_none() {
     assert_eq!(store.objects(None, 100).len(), 9);
 }
 
+/// A new segment takes a descriptor, which others may have used up: that ends by itself.
+#[tokio::test]
+async fn a_segment_that_cannot_be_begun_for_want_of_descriptors_is_tried_again() {
+    let (chunks, objects) = singles(0..9, CHUNK);
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+        let mut busy = 0;
+        for at in 0..10 {
+            let disk = Forgetful::default();
+            let store = open_forgetful(&disk);
+            store.recovered().await.unwrap();
+            let lease = store.lease();
+            let fault = Fault::Errno(errno.raw_os_error());
+            disk.plan(Plan { fault: Some((at, at + 1, fault)), ..Plan::default() });
+            let put = lease.put_all(items(&chunks)).await;
+            disk.plan(Plan::default());
+            if store.read_only().is_some() {
+                assert!(matches!(put, Err(Error::ReadOnly { .. })), "{at}: {put:?}");
+                continue;
+            }
+            if let Err(error) = put {
+                assert!(matches!(error, Error::Busy { what: "make a segment", .. }), "{at}: {error}");
+                busy += 1;
+            }
+            lease.put_all(items(&chunks)).await.unwrap();
+            lease.commit_all(objects.clone()).await.unwrap();
+            assert!(are_there(&open_forgetful(&disk.crash()), &chunks).await, "{at}");
+        }
+        assert!(busy >= 1, "{errno}: making a segment never failed");
+    }
+}
+
 /// Seven chunks go into the first segment: the calls are its write, what seals it and begins the next, and that one's.
 #[tokio::test]
 async fn a_group_that_failed_for_want_of_room_can_be_put_again() {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::super::super::Notice;
 use super::*;
 use crate::content::{ChunkId, TreePath};
+use crate::ingest::AddOptions;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_comes_whole_and_is_entered_when_all_of_it_is_here() {
@@ -263,6 +264,28 @@ async fn private_directories_are_never_given() {
     let error = giver.take(public, &[&taker]).await.err().unwrap();
     assert!(matches!(error, Error::Privacy { private: true, .. }), "{error}");
     assert!(!giver.is_whole(public));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_being_added_in_private_is_not_given_nor_what_is_left_of_it() {
+    let web = Web::default();
+    let giver = Node::new(&web, 1);
+    let (long, asker) = (bytes(1, 3 * CHUNK), web.ask(&giver).await);
+    let mut adding = giver.ingest.begin(AddOptions { private: true, ..AddOptions::default() });
+    adding.write(long.clone().into()).await.unwrap();
+    let chunk = Chunk::compute(Place::At(0), long[..CHUNK].to_vec().into()).unwrap().reference();
+    while !giver.store.has(&chunk.id) {
+        tokio::task::yield_now().await;
+    }
+    assert!(asker.want(chunk).await.unwrap().found().is_none(), "under way");
+    drop(adding);
+    while giver.store.usage().await.unwrap().promised > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(asker.want(chunk).await.unwrap().found().is_none(), "given up");
+    let public = giver.add(&long, None).await;
+    assert_eq!(public.as_bytes(), blake3::hash(&long).as_bytes());
+    assert!(asker.want(chunk).await.unwrap().found().is_some(), "public");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -153,3 +153,34 @@ async fn who_lies_is_struck_and_the_others_are_asked() {
     let error = other.take(root, &[&liar]).await.err().unwrap();
     assert!(matches!(error, Error::Stalled { .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_directory_claims_to_hold_pushes_nothing_out() {
+    let web = Web::default();
+    let options = store::Options { reserve: 0, quota: 20 << 20, ..store::Options::default() };
+    let (giver, taker) = (Node::new(&web, 1), Node::with(&web, 2, &options, Options::default()));
+    let mut cached = Vec::new();
+    for seed in 0..15 {
+        cached.push(taker.put(bytes(seed, CHUNK)).await.0);
+    }
+    let there = |taker: &Node| cached.iter().filter(|id| taker.is_whole(**id)).count();
+    let nowhere = ObjectId::from_bytes([9; 32]);
+    for (length, is_refused) in [(16 << 20, false), (100 << 20, true)] {
+        for is_list in [false, true] {
+            let is = match is_list {
+                false => file(nowhere, length),
+                true => Is::Directory { id: nowhere, length },
+            };
+            let root = id_of(list(&giver, &[("lie", is)]).await);
+            let error = taker.take(root, &[&giver]).await.err().unwrap();
+            let refused = matches!(&error, Error::Store(error) if error.is_no_space());
+            assert_eq!(refused, is_refused, "{error}");
+            assert_eq!(there(&taker), 15, "{error}");
+        }
+    }
+    // What comes finds room, as much as it takes.
+    let folder: Folder = many(6, CHUNK).into_iter().chain([("long", File(sample(3 * CHUNK)))]).collect();
+    let root = giver.add_folder(&folder, TreeOptions::default()).await;
+    assert!(taker.take(root, &[&giver]).await.unwrap().is(&folder));
+    assert!((9..15).contains(&there(&taker)), "{}", there(&taker));
+}

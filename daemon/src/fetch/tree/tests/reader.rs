@@ -175,3 +175,31 @@ async fn what_is_here_whole_comes_from_a_disk_that_takes_nothing_more() {
     let error = collect(node.fetcher.fetch_tree(pinned).events).await.err().unwrap();
     assert!(matches!(error, Error::Store(store::Error::ReadOnly { .. })), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_of_a_public_directory_is_given_meanwhile_and_not_when_it_is_given_up() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), narrow(&web, 2, 1 << 20));
+    let root = giver.add_folder(&many(400, 20_000), TreeOptions::default()).await;
+    let mut events = taker.begin(root, &[&giver]);
+    let bytes = loop {
+        let TreeEvent::Parts(parts) = next(&mut events).await.unwrap() else { continue };
+        let files = parts.into_iter().find_map(|part| match part {
+            FetchedPart::File { bytes, .. } => Some(bytes),
+            _ => None,
+        });
+        if let Some(bytes) = files {
+            break bytes;
+        }
+    };
+    let chunk = Chunk::compute(Place::Root, bytes).unwrap();
+    let asker = web.ask(&taker).await;
+    let given = asker.want(chunk.reference()).await.unwrap().found().unwrap();
+    assert_eq!(given.verify().unwrap(), chunk);
+    assert!(!taker.is_whole(root));
+    drop(events);
+    while asker.want(chunk.reference()).await.unwrap().found().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert!(taker.store.chunk(&chunk.reference()).await.unwrap().is_some());
+}

@@ -216,7 +216,7 @@ impl Asker {
     }
 
     /// Chunks `first` and following of an object whose manifest both ends hold, in one frame. Waits for credit for all
-    /// of them, so a run must not be longer than [`Asker::room`] ever is; of a longer one, or one with a
+    /// of them, so a run must not be longer than [`Asker::grant`] ever is; of a longer one, or one with a
     /// chunk that does not stand there, only the beginning is asked for. Each [`Want`] that is dropped is taken back.
     ///
     /// # Errors

@@ -23,6 +23,12 @@ async fn remove(session: &Session, object: String) -> Result<Line, Failure> {
     let id = escaped(&removed.id);
     let words = if removed.removed {
         format!("removed, {} freed", size(removed.freed_bytes))
+    } else if !removed.unread_directory.is_empty() {
+        let tree = escaped(&removed.unread_directory);
+        format!(
+            "unpinned; kept, since it may be in the directory dir:{tree}, whose list cannot be read: add or fetch \
+             that directory again, or remove it or the directory that it is in"
+        )
     } else if removed.in_directory {
         "unpinned; kept, since a directory needs it".to_owned()
     } else {
@@ -36,6 +42,7 @@ async fn remove(session: &Session, object: String) -> Result<Line, Failure> {
             "removed": removed.removed,
             "freed_bytes": removed.freed_bytes,
             "in_directory": removed.in_directory,
+            "unread_directory": removed.unread_directory,
         }),
     })
 }

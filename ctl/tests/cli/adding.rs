@@ -248,10 +248,23 @@ async fn directories_are_listed() {
 #[tokio::test]
 async fn what_a_directory_needs_is_not_removed() {
     let folder = folder();
-    let removed = RemoveResponse { id: ID.into(), removed: false, freed_bytes: 0, in_directory: true };
+    let removed = RemoveResponse { id: ID.into(), in_directory: true, ..RemoveResponse::default() };
     daemon::start(folder.path(), Script { removed: Some(removed), ..Script::default() });
     let (code, stdout, _) = words(&run(folder.path(), &["rm", &format!("dir:{ID}")]).await);
     assert_eq!((code, stdout), (0, format!("{ID}  unpinned; kept, since a directory needs it\n")));
     let (_, stdout, _) = words(&run(folder.path(), &["--json", "rm", ID]).await);
     assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["in_directory"], true);
+}
+
+#[tokio::test]
+async fn what_an_unread_directory_may_need_is_said_to_be_kept_for_it() {
+    let (folder, unread) = (folder(), "ab".repeat(32));
+    let removed =
+        RemoveResponse { id: ID.into(), unread_directory: unread.clone(), ..RemoveResponse::default() };
+    daemon::start(folder.path(), Script { removed: Some(removed), ..Script::default() });
+    let (code, stdout, _) = words(&run(folder.path(), &["rm", ID]).await);
+    assert_eq!((code, stdout.lines().count()), (0, 1));
+    assert!(stdout.contains(&format!("dir:{unread}")) && stdout.contains("add or fetch"), "{stdout}");
+    let (_, stdout, _) = words(&run(folder.path(), &["--json", "rm", ID]).await);
+    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["unread_directory"], unread);
 }

@@ -97,12 +97,14 @@ impl Objects for Service {
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
         let (id, gone) = self.0.node.remove(caller, &request.into_inner().object).await?;
-        let (removed, freed_bytes) = match gone {
-            Gone::Freed(bytes) => (true, bytes),
-            Gone::Pinned | Gone::InDirectory => (false, 0),
-        };
-        let in_directory = gone == Gone::InDirectory;
-        Ok(Response::new(v1::RemoveResponse { id: id.to_string(), removed, freed_bytes, in_directory }))
+        let mut answer = v1::RemoveResponse { id: id.to_string(), ..v1::RemoveResponse::default() };
+        match gone {
+            Gone::Freed(bytes) => (answer.removed, answer.freed_bytes) = (true, bytes),
+            Gone::Pinned => {}
+            Gone::InDirectory => answer.in_directory = true,
+            Gone::Unread(tree) => answer.unread_directory = tree.to_string(),
+        }
+        Ok(Response::new(answer))
     }
 
     async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {

@@ -43,6 +43,8 @@ pub enum Gone {
     Pinned,
     /// A directory that stays has it.
     InDirectory,
+    /// This directory's list cannot be read, and may name it.
+    Unread(ObjectId),
 }
 
 /// A chunk in a list.
@@ -250,7 +252,10 @@ impl Node {
                 Ok((info.id, Gone::Freed(freed)))
             }
             Removed::StillPinned { .. } => Ok((info.id, Gone::Pinned)),
-            Removed::InDirectory => Ok((info.id, Gone::InDirectory)),
+            Removed::InDirectory => {
+                let unread = self.store().kept_for_unread(&info.id);
+                Ok((info.id, unread.map_or(Gone::InDirectory, Gone::Unread)))
+            }
             Removed::NotFound => Err(Error::NotFound(text.to_owned())),
             Removed::NotPermitted => Err(Error::NotPermitted(info.id)),
         }

@@ -129,10 +129,9 @@ impl Ledger {
         self.trees().all(id)
     }
 
-    /// Whether a directory has the object in it, or may have.
-    pub(super) fn is_held(&self, id: &ObjectId) -> bool {
-        let trees = self.trees();
-        !trees.all_known() || trees.holders(id) > 0
+    /// Whether these were among the directories that could not be read when it was last tried.
+    pub(super) fn knows_unread(&self, unread: &BTreeSet<ObjectId>) -> bool {
+        self.trees().unread().is_some_and(|known| unread.is_subset(known))
     }
 
     /// What is known of an object.
@@ -278,11 +277,11 @@ impl Shared {
             };
         }
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
-        for (id, contents) in changes.trees {
-            trees.change(id, contents);
-        }
         if let Some(unread) = changes.unread {
             trees.tried(unread);
+        }
+        for (id, contents) in changes.trees {
+            trees.change(id, contents);
         }
     }
 

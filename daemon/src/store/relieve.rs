@@ -39,11 +39,8 @@ impl Store {
         let cached = self.inner.ledger.select(unpinned);
         // What is in a directory counts for what could be freed, and goes with it.
         let most: u64 = cached.iter().map(|info| cost_of_data(info.length)).sum();
-        let mut cached: Vec<_> = cached
-            .into_iter()
-            .filter(|info| info.state == State::Partial || !self.inner.ledger.is_held(&info.id))
-            .filter(|info| !self.inner.is_leased(info))
-            .collect();
+        let mut cached: Vec<_> = cached.into_iter().filter(|info| !self.inner.is_leased(info)).collect();
+        self.inner.ledger.imagine(|draft| cached.retain(|info| !draft.is_held(&info.id)));
         if freed.saturating_add(most) < needed {
             // Nothing is let go of for what will not fit anyway.
             cached.clear();

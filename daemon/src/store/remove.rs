@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Error;
-use super::draft::Draft;
+use super::draft::{Draft, Holder};
 use super::handle::{Inner, Store};
 use super::index::Entry;
 use super::lease::parity_part_key;
@@ -39,7 +39,8 @@ pub enum Removed {
         /// Pins of others.
         others: usize,
     },
-    /// The caller's pin is gone; a directory that stays has the object in it.
+    /// The caller's pin is gone; a directory that stays has the object in it, or may have
+    /// ([`Store::kept_for_unread`]).
     InDirectory,
     /// There is no such object.
     NotFound,
@@ -61,6 +62,16 @@ pub struct Collected {
 }
 
 impl Store {
+    /// The directory whose list cannot be read and that may have the object in it, when that is what keeps it. Tells
+    /// what [`Removed::InDirectory`] was for.
+    #[must_use]
+    pub fn kept_for_unread(&self, id: &ObjectId) -> Option<ObjectId> {
+        match self.inner.ledger.imagine(|draft| draft.holder(id)) {
+            Some(Holder::Unread(tree)) => Some(tree),
+            Some(Holder::Directory) | None => None,
+        }
+    }
+
     /// Drops the caller's pin, and the object when no other is left and no directory has it; with a directory goes what
     /// came with it and nothing else holds. An administrator who has no pin of his own drops all. What a lease holds
     /// stays on disk while the lease lives.
@@ -115,13 +126,19 @@ impl Store {
             due.into_iter().filter(|info| !self.inner.is_leased(info)).map(|info| info.id).collect();
         let drop = move |draft: &mut Draft<'_>| {
             let mut gone = Vec::new();
-            for id in due {
-                // It may have been pinned since.
-                if draft.get(&id).is_some_and(|info| is_due(info, now)) && !draft.is_held(&id) {
-                    draft.remove(id, &mut gone);
+            loop {
+                let before = gone.len();
+                for id in &due {
+                    // It may have been pinned since.
+                    if draft.get(id).is_some_and(|info| is_due(info, now)) && !draft.is_held(id) {
+                        draft.remove(*id, &mut gone);
+                    }
+                }
+                // What may have been in a directory whose list cannot be read goes after that.
+                if gone.len() == before {
+                    break gone;
                 }
             }
-            gone
         };
         let due = if dry_run {
             self.blocking(move |inner| inner.ledger.imagine(drop)).await

@@ -1,6 +1,7 @@
 //! The store's face: opening, objects, pins, closing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::object::{NewObject, ObjectInfo, State};
 use super::progress::Gauge;
 use super::record::Key;
 use super::recover;
+use super::relieve::InVain;
 use super::segment::Segments;
 use super::space::Space;
 use super::usage::Survey;
@@ -97,8 +99,10 @@ pub(super) struct Inner {
     pub(super) examined: tokio::sync::Mutex<()>,
     /// How far the index is.
     pub(super) gauge: Arc<Gauge>,
-    /// When room was last looked for in vain, and how many leases lived then. Held while it is looked for.
-    pub(super) in_vain: tokio::sync::Mutex<Option<(std::time::Instant, usize)>>,
+    /// When room was last looked for in vain. Held while it is looked for.
+    pub(super) in_vain: tokio::sync::Mutex<Option<InVain>>,
+    /// Leases that ended and had kept something.
+    pub(super) ended: AtomicU64,
 }
 
 impl Drop for Inner {
@@ -165,6 +169,7 @@ impl Store {
             damage,
             gauge,
             in_vain,
+            ended: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

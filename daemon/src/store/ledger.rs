@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{mpsc, oneshot};
@@ -61,6 +62,8 @@ struct Shared {
     journal: Mutex<Journal>,
     health: Arc<Health>,
     ballast: Ballast,
+    /// How many changes may have let go of something.
+    let_go: AtomicU64,
 }
 
 impl Ledger {
@@ -76,7 +79,8 @@ impl Ledger {
         let private = Mutex::new(Arc::new(private));
         let (objects, journal) = (RwLock::new(objects), Mutex::new(journal));
         let trees = RwLock::default();
-        let state = Arc::new(Shared { objects, trees, private, journal, health, ballast });
+        let state =
+            Arc::new(Shared { objects, trees, private, journal, health, ballast, let_go: AtomicU64::new(0) });
         let (changes, queue) = mpsc::channel(QUEUE);
         tasks.spawn("store-journal", apply_all(Arc::clone(&state), queue, pool, tasks.clone()));
         Self { changes, state }
@@ -110,6 +114,11 @@ impl Ledger {
 
     fn trees(&self) -> RwLockReadGuard<'_, Trees> {
         self.state.trees.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many changes may have let go of something: what nobody promises to keep is there, or was removed.
+    pub(super) fn let_go(&self) -> u64 {
+        self.state.let_go.load(Ordering::Acquire)
     }
 
     /// Whether it is known what every directory consists of.
@@ -261,6 +270,11 @@ impl Shared {
     fn adopt(&self, changes: Changes) {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
+        if changes.objects.values().any(|info| info.as_ref().is_none_or(is_free)) || !changes.trees.is_empty()
+        {
+            self.let_go.fetch_add(1, Ordering::AcqRel);
+        }
         for (id, info) in changes.objects {
             let hide = info.as_ref().is_some_and(|info| info.private);
             if hide != private.contains(&id) {

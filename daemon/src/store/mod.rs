@@ -37,6 +37,7 @@ mod recover;
 mod relieve;
 mod remove;
 mod retire;
+mod room;
 mod scan;
 mod scanner;
 mod scrub;

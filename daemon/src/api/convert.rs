@@ -84,14 +84,15 @@ fn kind(info: &ObjectInfo) -> i32 {
 }
 
 /// An object in a list.
-pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
+/// An object in a list; of a recordless one nothing is here.
+pub(super) fn listed(info: ObjectInfo, used: Option<u64>, is_recordless: bool) -> v1::ListedObject {
     v1::ListedObject {
         kind: kind(&info),
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
         size: info.length,
         pinned: !info.pins.is_empty(),
-        complete: info.state == State::Whole,
+        complete: info.state == State::Whole && !is_recordless,
         used,
     }
 }

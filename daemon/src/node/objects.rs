@@ -107,6 +107,12 @@ impl Node {
         self.store().used(id)
     }
 
+    /// Whether an object is known to have nothing here, though it is listed.
+    #[must_use]
+    pub fn is_recordless(&self, id: &ObjectId) -> bool {
+        self.store().is_recordless(id)
+    }
+
     /// Describes an object.
     ///
     /// # Errors

@@ -121,6 +121,11 @@ impl Ledger {
         self.state.let_go.load(Ordering::Acquire)
     }
 
+    /// Bytes of the journal.
+    pub(super) fn journal_end(&self) -> u64 {
+        self.state.journal.lock().unwrap_or_else(PoisonError::into_inner).end()
+    }
+
     /// Whether it is known what every directory consists of.
     pub(super) fn knows_trees(&self) -> bool {
         self.trees().all_known()

@@ -33,6 +33,7 @@ mod progress;
 mod punch;
 mod read;
 mod record;
+mod recordless;
 mod recover;
 mod relieve;
 mod remove;

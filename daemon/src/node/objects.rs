@@ -217,6 +217,7 @@ impl Node {
             pin: None,
             name: None,
             stall: CAT_STALL,
+            alone: crate::fetch::ALONE,
             order: Order::InOrder,
             range: Some((offset, length.unwrap_or(u64::MAX))),
         }))

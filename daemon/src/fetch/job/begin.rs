@@ -29,7 +29,8 @@ pub(in super::super) async fn run(
     }
     let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
     let was_whole = parts.store.object(&request.id).is_some_and(|info| info.state == State::Whole);
-    let patience = learn::Patience { stall: request.stall, was_whole, once: terms.once };
+    let patience =
+        learn::Patience { stall: request.stall, alone: request.alone, was_whole, once: terms.once };
     let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
         Some(shape) => (shape, true),
         None => (learn::from_peers(&mut crowd, request.id, patience).await?, false),

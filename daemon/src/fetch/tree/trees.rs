@@ -38,7 +38,12 @@ pub(super) async fn length(errand: &Errand, crowd: &mut Crowd) -> Result<(u64, b
     let (length, looked) = match known {
         Some(length) => (length, false),
         None => {
-            let patience = learn::Patience { stall: errand.stall, was_whole: errand.was_whole, once: false };
+            let patience = learn::Patience {
+                stall: errand.stall,
+                alone: super::super::ALONE,
+                was_whole: errand.was_whole,
+                once: false,
+            };
             (learn::from_peers(crowd, root, patience).await?.length(), true)
         }
     };

@@ -5,18 +5,19 @@ use futures::{StreamExt, stream};
 use serde_json::json;
 
 use super::Session;
-use crate::args::Objects;
+use crate::args::Rm;
 use crate::error::{Exit, Failure};
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
-/// Removes; see [`Objects`].
-pub(super) async fn run(session: &Session, args: Objects) -> Result<Exit, Failure> {
-    session.tell_each(stream::iter(args.objects).then(|object| remove(session, object))).await
+/// Removes; see [`Rm`].
+pub(super) async fn run(session: &Session, args: Rm) -> Result<Exit, Failure> {
+    let Rm { objects, force } = args;
+    session.tell_each(stream::iter(objects.objects).then(|object| remove(session, object, force))).await
 }
 
-async fn remove(session: &Session, object: String) -> Result<Line, Failure> {
-    let request = RemoveRequest { object: object.clone() };
+async fn remove(session: &Session, object: String, force: bool) -> Result<Line, Failure> {
+    let request = RemoveRequest { object: object.clone(), force };
     let removed =
         session.objects().remove(request).await.map_err(|status| Failure::from(status).about(object))?;
     let removed = removed.into_inner();

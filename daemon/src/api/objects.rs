@@ -97,7 +97,8 @@ impl Objects for Service {
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let (id, gone) = self.0.node.remove(caller, &request.into_inner().object).await?;
+        let v1::RemoveRequest { object, force } = request.into_inner();
+        let (id, gone) = self.0.node.remove(caller, &object, force).await?;
         let mut answer = v1::RemoveResponse { id: id.to_string(), ..v1::RemoveResponse::default() };
         match gone {
             Gone::Freed(bytes) => (answer.removed, answer.freed_bytes) = (true, bytes),

@@ -243,14 +243,18 @@ impl Node {
         Ok((info.id, is_pinned_by(&info, caller)))
     }
 
-    /// Drops the caller's pin and what nothing else holds. Gives the id and what became of it.
+    /// Drops the caller's pin and what nothing else holds; with `force`, for administrators, the pins of others as
+    /// well. Gives the id and what became of it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NotPermitted`], [`Error::Store`].
-    pub async fn remove(&self, caller: Caller, text: &str) -> Result<(ObjectId, Gone), Error> {
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NotPermitted`], [`Error::AdminOnly`], [`Error::Store`].
+    pub async fn remove(&self, caller: Caller, text: &str, force: bool) -> Result<(ObjectId, Gone), Error> {
+        if force && !caller.is_admin {
+            return Err(Error::AdminOnly("force a removal"));
+        }
         let info = self.find(text).await?;
         let keys = self.keys(&info).await?;
-        match self.store().remove(&info.id, caller.uid, caller.is_admin).await? {
+        match self.store().remove(&info.id, caller.uid, force).await? {
             Removed::Removed { freed, along } => {
                 if !info.private {
                     self.parts.announcer.drop_keys(along.iter().map(|id| *id.as_bytes()));
@@ -264,7 +268,11 @@ impl Node {
                 Ok((info.id, unread.map_or(Gone::InDirectory, Gone::Unread)))
             }
             Removed::NotFound => Err(Error::NotFound(text.to_owned())),
-            Removed::NotPermitted => Err(Error::NotPermitted(info.id)),
+            Removed::NotPermitted => {
+                let pins = self.store().object(&info.id).map_or(info.pins, |now| now.pins);
+                let (owner, others) = (pins.first().map_or(0, |pin| pin.uid), pins.len().saturating_sub(1));
+                Err(Error::NotPermitted { id: info.id, owner, others })
+            }
         }
     }
 

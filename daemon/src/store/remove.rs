@@ -44,7 +44,7 @@ pub enum Removed {
     InDirectory,
     /// There is no such object.
     NotFound,
-    /// Others have pinned it, the caller has not and is no administrator.
+    /// Others have pinned it, the caller has not and does not force it.
     NotPermitted,
 }
 
@@ -73,22 +73,22 @@ impl Store {
     }
 
     /// Drops the caller's pin, and the object when no other is left and no directory has it; with a directory goes what
-    /// came with it and nothing else holds. An administrator who has no pin of his own drops all. What a lease holds
-    /// stays on disk while the lease lives.
+    /// came with it and nothing else holds. With `force` the pins of others are dropped as well, which only an
+    /// administrator may. What a lease holds stays on disk while the lease lives.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
-    pub async fn remove(&self, id: &ObjectId, uid: u32, is_admin: bool) -> Result<Removed, Error> {
+    pub async fn remove(&self, id: &ObjectId, uid: u32, force: bool) -> Result<Removed, Error> {
         let id = *id;
         self.inner.learn_trees().await?;
         let change = move |draft: &mut Draft<'_>| {
             let Some(mut info) = draft.get(&id).cloned() else { return Ok((Removed::NotFound, Vec::new())) };
             let had_pin = info.unpin(uid);
             let others = info.pins.len();
-            if others > 0 && !had_pin && !is_admin {
+            if others > 0 && !had_pin && !force {
                 return Ok((Removed::NotPermitted, Vec::new()));
             }
-            if others > 0 && had_pin {
+            if others > 0 && !force {
                 draft.set(info);
                 return Ok((Removed::StillPinned { others }, Vec::new()));
             }

@@ -118,7 +118,7 @@ fn what_nobody_has_is_told_without_a_wait_for_each() {
     assert_eq!((damaged.len(), sum["unrepairable"].as_u64()), (24, Some(24)));
     let checks = daemon.ctl().run(&["--json", "doctor", "--state-dir"]).arg(home.state()).done().json();
     let check =
-        |name| checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{checks:?}"));
+        |name| checks.iter().find(|check| check["check"] == name).unwrap_or_else(|| panic!("{checks:?}"));
     assert!(check("damage")["what"].as_str().unwrap().starts_with("24 object(s)"), "{checks:?}");
     for seed in 0..24 {
         daemon.ctl().add_bytes(&corpus::bytes(seed, 9000));

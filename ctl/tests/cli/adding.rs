@@ -268,3 +268,13 @@ async fn what_an_unread_directory_may_need_is_said_to_be_kept_for_it() {
     let (_, stdout, _) = words(&run(folder.path(), &["--json", "rm", ID]).await);
     assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["unread_directory"], unread);
 }
+
+#[tokio::test]
+async fn what_others_have_pinned_goes_only_by_force() {
+    let folder = folder();
+    daemon::start(folder.path(), Script::default());
+    let (code, _, stderr) = words(&run(folder.path(), &["rm", "theirs"]).await);
+    assert!(code == 5 && stderr.contains("uid 7"), "{code} {stderr}");
+    let (code, stdout, _) = words(&run(folder.path(), &["rm", "--force", "theirs"]).await);
+    assert!(code == 0 && stdout.contains("removed"), "{code} {stdout}");
+}

@@ -56,7 +56,7 @@ pub(crate) enum Verb {
     /// Describe an object
     Stat(Stat),
     /// Drop the pin of an object and free what nothing else holds
-    Rm(Objects),
+    Rm(Rm),
     /// Promise to keep objects
     Pin(Objects),
     /// Take the promise back
@@ -203,6 +203,16 @@ pub(crate) struct Objects {
     /// Ids, prefixes of 8 digits or more, or names
     #[arg(required = true, value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) objects: Vec<String>,
+}
+
+/// `casctl rm`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Rm {
+    #[command(flatten)]
+    pub(crate) objects: Objects,
+    /// Drop the pins of others as well (administrators only)
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// `casctl providers`

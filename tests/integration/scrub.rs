@@ -105,6 +105,27 @@ fn what_rotted_leaves_by_no_door() {
     assert_eq!(figures(&sum), [6, 6, 0]);
 }
 
+#[test]
+fn what_nobody_has_is_told_without_a_wait_for_each() {
+    let home = quiet("none");
+    let daemon = home.start();
+    let ids: Vec<String> = (0..24).map(|seed| daemon.ctl().add_bytes(&corpus::bytes(seed, 9000))).collect();
+    assert_eq!(segments::rot(&home.state(), |record| record.kind == segments::DATA), ids.len());
+    let begun = Instant::now();
+    let (damaged, sum) = verify(daemon.ctl(), &[], 8);
+    // Alone it waits a second for each, several at once.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!((damaged.len(), sum["unrepairable"].as_u64()), (24, Some(24)));
+    let checks = daemon.ctl().run(&["--json", "doctor", "--state-dir"]).arg(home.state()).done().json();
+    let check =
+        |name| checks.iter().find(|check| check["check"] == name).unwrap_or_else(|| panic!("{checks:?}"));
+    assert!(check("damage")["what"].as_str().unwrap().starts_with("24 object(s)"), "{checks:?}");
+    for seed in 0..24 {
+        daemon.ctl().add_bytes(&corpus::bytes(seed, 9000));
+    }
+    assert_eq!(verify(daemon.ctl(), &[], 0).1["bad"], 0);
+}
+
 /// A bit flips in a hundredth of the records of `CASD_ROT_MIB` of objects, 96 unless set; `CASD_ROT_SEED` says which.
 #[test]
 fn of_a_hundredth_that_rots_no_byte_leaves_and_one_verify_mends_all_offline() {

@@ -5,28 +5,34 @@ use futures::{StreamExt, stream};
 use serde_json::json;
 
 use super::Session;
-use crate::args::Objects;
+use crate::args::Rm;
 use crate::error::{Exit, Failure};
 use crate::object::named;
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
-/// Removes; see [`Objects`].
-pub(super) async fn run(session: &Session, args: Objects) -> Result<Exit, Failure> {
-    session.tell_each(stream::iter(args.objects).then(|object| remove(session, object))).await
+/// Removes; see [`Rm`].
+pub(super) async fn run(session: &Session, args: Rm) -> Result<Exit, Failure> {
+    let Rm { objects, force } = args;
+    session.tell_each(stream::iter(objects.objects).then(|object| remove(session, object, force))).await
 }
 
-async fn remove(session: &Session, object: String) -> Result<Line, Failure> {
-    let request = RemoveRequest { object: object.clone() };
+async fn remove(session: &Session, object: String, force: bool) -> Result<Line, Failure> {
+    let request = RemoveRequest { object: object.clone(), force };
     let removed =
         session.objects().remove(request).await.map_err(|status| Failure::from(status).about(object))?;
     let removed = removed.into_inner();
     let id = named(removed.kind(), &removed.id);
+    let unpinned = if removed.unpinned { "unpinned; " } else { "" };
     let words = match &removed {
         gone if gone.removed => format!("removed, {} freed", size(gone.freed_bytes)),
-        kept if !kept.in_directory => "unpinned; kept for others".to_owned(),
-        kept if kept.unpinned => "unpinned; kept, since a directory needs it".to_owned(),
-        _ => "kept, since a directory needs it".to_owned(),
+        kept if !kept.unread_directory.is_empty() => format!(
+            "{unpinned}kept, since it may be in the directory dir:{}, whose list cannot be read: add or fetch that \
+             directory again, or remove it or the directory that it is in",
+            escaped(&kept.unread_directory)
+        ),
+        kept if kept.in_directory => format!("{unpinned}kept, since a directory needs it"),
+        _ => "unpinned; kept for others".to_owned(),
     };
     Ok(Line {
         human: format!("{}  {words}", escaped(&id)),
@@ -37,6 +43,7 @@ async fn remove(session: &Session, object: String) -> Result<Line, Failure> {
             "freed_bytes": removed.freed_bytes,
             "in_directory": removed.in_directory,
             "unpinned": removed.unpinned,
+            "unread_directory": removed.unread_directory,
         }),
     })
 }

@@ -308,3 +308,26 @@ async fn what_a_directory_needs_is_not_removed() {
         assert_eq!((&json["in_directory"], &json["unpinned"]), (&json!(true), &json!(unpinned)));
     }
 }
+
+#[tokio::test]
+async fn what_an_unread_directory_may_need_is_said_to_be_kept_for_it() {
+    let (folder, unread) = (folder(), "ab".repeat(32));
+    let removed =
+        RemoveResponse { id: ID.into(), unread_directory: unread.clone(), ..RemoveResponse::default() };
+    daemon::start(folder.path(), Script { removed: Some(removed), ..Script::default() });
+    let (code, stdout, _) = words(&run(folder.path(), &["rm", ID]).await);
+    assert_eq!((code, stdout.lines().count()), (0, 1));
+    assert!(stdout.contains(&format!("dir:{unread}")) && stdout.contains("add or fetch"), "{stdout}");
+    let (_, stdout, _) = words(&run(folder.path(), &["--json", "rm", ID]).await);
+    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["unread_directory"], unread);
+}
+
+#[tokio::test]
+async fn what_others_have_pinned_goes_only_by_force() {
+    let folder = folder();
+    daemon::start(folder.path(), Script::default());
+    let (code, _, stderr) = words(&run(folder.path(), &["rm", "theirs"]).await);
+    assert!(code == 5 && stderr.contains("uid 7"), "{code} {stderr}");
+    let (code, stdout, _) = words(&run(folder.path(), &["rm", "--force", "theirs"]).await);
+    assert!(code == 0 && stdout.contains("removed"), "{code} {stdout}");
+}

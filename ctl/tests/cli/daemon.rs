@@ -161,7 +161,9 @@ impl Objects for Scripted {
         if let Some(removed) = &self.0.removed {
             return Ok(Response::new(removed.clone()));
         }
-        match request.into_inner().object.as_str() {
+        let RemoveRequest { object, force } = request.into_inner();
+        match object.as_str() {
+            "theirs" if !force => Err(Reason::NotPermitted.status("the user with uid 7 has pinned it", "")),
             "damaged" => Err(Reason::Damaged.status("chunk 3 is damaged", "")),
             "unknown" => Err(Reason::NotFound.status("nothing here is called so", "")),
             id => Ok(Response::new(RemoveResponse {

@@ -86,26 +86,28 @@ pub(super) fn kind(info: &ObjectInfo) -> i32 {
 
 /// What became of an object that was to be removed.
 pub(super) fn removed(info: &ObjectInfo, gone: Gone) -> v1::RemoveResponse {
-    let freed_bytes = if let Gone::Freed(bytes) = gone { bytes } else { 0 };
-    v1::RemoveResponse {
-        id: info.id.to_string(),
-        removed: matches!(gone, Gone::Freed(_)),
-        freed_bytes,
-        in_directory: matches!(gone, Gone::InDirectory { .. }),
-        unpinned: matches!(gone, Gone::Pinned | Gone::InDirectory { unpinned: true }),
-        kind: kind(info),
+    let mut answer =
+        v1::RemoveResponse { id: info.id.to_string(), kind: kind(info), ..v1::RemoveResponse::default() };
+    match gone {
+        Gone::Freed(bytes) => (answer.removed, answer.freed_bytes) = (true, bytes),
+        Gone::Pinned => answer.unpinned = true,
+        Gone::InDirectory { unpinned } => (answer.in_directory, answer.unpinned) = (true, unpinned),
+        Gone::Unread { tree, unpinned } => {
+            (answer.unread_directory, answer.unpinned) = (tree.to_string(), unpinned);
+        }
     }
+    answer
 }
 
-/// An object in a list.
-pub(super) fn listed(info: ObjectInfo, used: Option<u64>) -> v1::ListedObject {
+/// An object in a list; of a recordless one nothing is here.
+pub(super) fn listed(info: ObjectInfo, used: Option<u64>, is_recordless: bool) -> v1::ListedObject {
     v1::ListedObject {
         kind: kind(&info),
         id: info.id.to_string(),
         name: info.name.unwrap_or_default(),
         size: info.length,
         pinned: !info.pins.is_empty(),
-        complete: info.state == State::Whole,
+        complete: info.state == State::Whole && !is_recordless,
         used,
     }
 }

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::{Desk, convert, status};
 use crate::content::CHUNK;
-use crate::node::{Caller, Error, Event, FetchError, Fetching, Node, Order, PeerAddr, Request};
+use crate::node::{ALONE, Caller, Error, Event, FetchError, Fetching, Node, Order, PeerAddr, Request};
 
 /// How long a fetch waits for bytes unless its caller says.
 const STALL: Duration = Duration::from_mins(1);
@@ -61,7 +61,7 @@ fn request(wanted: &v1::FetchRequest, caller: Caller) -> Result<Request, Status>
     let (peers, stall) = (peers(&wanted.peers)?, stall(wanted.stall_timeout_ms));
     let order = if wanted.in_order { Order::InOrder } else { Order::Any };
     let pin = wanted.pin.then_some(caller.uid);
-    Ok(Request { id, peers, pin, name: None, stall, order, range: None })
+    Ok(Request { id, peers, pin, name: None, stall, alone: ALONE, order, range: None })
 }
 
 /// The peers that a caller names.

@@ -65,7 +65,8 @@ impl Objects for Service {
         }
         let info = self.0.node.find(&object).await?;
         let used = self.0.node.used(&info.id);
-        let one = convert::listed(info, used);
+        let is_recordless = self.0.node.is_recordless(&info.id);
+        let one = convert::listed(info, used, is_recordless);
         let answer = stream::once(async move { Ok(v1::ListResponse { objects: vec![one] }) });
         Ok(Response::new(self.0.until_end(answer, ())))
     }
@@ -96,7 +97,8 @@ impl Objects for Service {
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
-        let (info, gone) = self.0.node.remove(caller, &request.into_inner().object).await?;
+        let v1::RemoveRequest { object, force } = request.into_inner();
+        let (info, gone) = self.0.node.remove(caller, &object, force).await?;
         Ok(Response::new(convert::removed(&info, gone)))
     }
 
@@ -151,7 +153,8 @@ fn pages(node: Node, parts: bool) -> impl Iterator<Item = Result<v1::ListRespons
         after = Some(page.last()?.id);
         let listed = |info: ObjectInfo| {
             let used = node.used(&info.id);
-            convert::listed(info, used)
+            let is_recordless = node.is_recordless(&info.id);
+            convert::listed(info, used, is_recordless)
         };
         Some(Ok(v1::ListResponse { objects: page.into_iter().filter(shown).map(listed).collect() }))
     })

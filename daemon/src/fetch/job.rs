@@ -38,9 +38,6 @@ const WINDOW: u64 = 32;
 /// An object is announced once this many of its chunks are here.
 const ANNOUNCE_FROM: u64 = 16;
 
-/// How long a reader waits for what has rotted here while there is nobody to ask.
-pub(super) const ALONE: Duration = Duration::from_secs(5);
-
 /// What a peer says it holds; `None` when it holds nothing of the object.
 type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Option<Have>)> + Send>>;
 /// A parity part with its pages, from one peer.
@@ -321,7 +318,7 @@ impl Job {
     fn tick(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
         // Whoever reads what has rotted here, and knows nobody to ask, need not wait for long.
         let is_alone = self.was_whole && self.quiet && self.crowd.len() == 0;
-        let limit = if is_alone { self.request.stall.min(ALONE) } else { self.request.stall };
+        let limit = if is_alone { self.request.stall.min(self.request.alone) } else { self.request.stall };
         if self.planner.is_stalled(self.now(), limit) {
             let missing: Vec<u64> = self.planner.missing().collect();
             let (id, seconds) = (self.request.id, self.request.stall.as_secs());

@@ -9,7 +9,6 @@ use futures::stream::FuturesUnordered;
 
 use super::crowd::{Arrival, Crowd};
 use super::error::name_first;
-use super::job::ALONE;
 use super::planner::PeerNo;
 use super::shape::Shape;
 use super::{Error, Parts, Request};
@@ -48,6 +47,8 @@ enum Told {
 pub(super) struct Patience {
     /// So long since something was last heard of it.
     pub(super) stall: Duration,
+    /// Nor longer than this for what has rotted here, when there is nobody to ask.
+    pub(super) alone: Duration,
     /// Its length when it was here whole once: what is missing has rotted ([`Error::Damaged`]), and where nobody is
     /// there to ask nobody need wait long.
     pub(super) was_whole: Option<u64>,
@@ -62,7 +63,7 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 /// # Errors
 /// [`Error::NoHolders`] when nobody has for as long as `patience` allows, or [`Error::Damaged`].
 pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patience) -> Result<Shape, Error> {
-    let Patience { stall, was_whole, .. } = patience;
+    let Patience { stall, alone, was_whole, .. } = patience;
     crowd.look_for(*id.as_bytes());
     let heard = Arc::new(Mutex::new(Instant::now()));
     let mut asking = Asking::new();
@@ -76,7 +77,7 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
             return Err(Error::NoHolders { id, seconds: 0 });
         }
         let is_alone = was_whole.is_some() && idle && crowd.len() == 0;
-        let limit = if is_alone { stall.min(ALONE) } else { stall };
+        let limit = if is_alone { stall.min(alone) } else { stall };
         let deadline = last(&heard) + limit;
         tokio::select! {
             arrival = crowd.next(), if !quiet => match arrival {

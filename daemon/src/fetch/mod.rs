@@ -84,11 +84,16 @@ pub struct Request {
     pub name: Option<String>,
     /// Give up when nothing has come for so long.
     pub stall: Duration,
+    /// What has rotted here is given up so soon when there is nobody to ask for it; not later than by `stall`.
+    pub alone: Duration,
     /// In which order the bytes are wanted.
     pub order: Order,
     /// The bytes that are wanted, as (first, number); `None` for all of them.
     pub range: Option<(u64, u64)>,
 }
+
+/// How long a reader waits for what has rotted here while there is nobody to ask.
+pub const ALONE: Duration = Duration::from_secs(5);
 
 /// What a fetch tells its caller.
 #[derive(Clone, Debug, PartialEq)]

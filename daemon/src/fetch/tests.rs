@@ -204,6 +204,7 @@ impl Node {
             pin: None,
             name: None,
             stall: Duration::from_secs(3),
+            alone: super::ALONE,
             order,
             range: None,
         };
@@ -318,6 +319,7 @@ async fn a_second_run_moves_only_the_rest_and_a_range_only_its_chunks() {
         pin: None,
         name: None,
         stall: Duration::from_secs(3),
+        alone: super::ALONE,
         order: Order::InOrder,
         range: Some((3 * CHUNK as u64 + 5, 10 * CHUNK as u64)),
     };
@@ -345,6 +347,7 @@ async fn what_is_removed_while_it_is_read_is_not_called_damaged() {
         pin: None,
         name: None,
         stall: Duration::from_secs(1),
+        alone: super::ALONE,
         order: Order::InOrder,
         range: None,
     };
@@ -398,5 +401,33 @@ async fn a_sector_that_cannot_be_read_is_made_up_for() {
             assert!(asked == 2 && rebuilt >= 7, "{asked} of a manifest, {rebuilt} chunks, {read} reads");
             break;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_rotted_is_given_up_as_soon_as_is_asked_for_when_there_is_nobody() {
+    let web = Web::default();
+    let node = Node::new(&web, 1);
+    let (small, large) = (sample(9000), sample(3 * CHUNK));
+    for data in [small, large] {
+        let id = node.add(&data, None).await;
+        match node.store.manifest(&id).await.unwrap() {
+            Some(manifest) => node.store.lose(&manifest.chunk(1).unwrap().id),
+            None => node.store.lose(&id.only_chunk()),
+        }
+        let request = Request {
+            id,
+            peers: Vec::new(),
+            pin: None,
+            name: None,
+            stall: Duration::from_secs(10),
+            alone: Duration::from_secs(1),
+            order: Order::Any,
+            range: None,
+        };
+        let begun = std::time::Instant::now();
+        let error = collect(node.fetcher.fetch(request).events, Order::Any).await.unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 }

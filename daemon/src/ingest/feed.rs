@@ -23,8 +23,8 @@ pub(super) enum Input {
 pub(super) struct Feed<T> {
     /// To the pipeline; bounded, so a slow disk slows the caller.
     input: mpsc::Sender<Input>,
-    /// The pipeline, which ends with the result.
-    done: JoinHandle<Option<Result<T, Error>>>,
+    /// The pipeline, which ends with the result; `None` when that was told.
+    done: Option<JoinHandle<Option<Result<T, Error>>>>,
 }
 
 impl<T: Send + 'static> Feed<T> {
@@ -35,7 +35,7 @@ impl<T: Send + 'static> Feed<T> {
     {
         let (input, messages) = mpsc::channel(QUEUE);
         let done = tasks.spawn("add", pipeline(messages));
-        Self { input, done }
+        Self { input, done: Some(done) }
     }
 
     /// Hands over the next bytes. Waits when the store is slower than the caller.
@@ -51,14 +51,25 @@ impl<T: Send + 'static> Feed<T> {
         if self.input.send(Input::Finish(length)).await.is_err() {
             return Err(self.failure().await);
         }
-        ended(self.done).await
+        match self.done {
+            Some(done) => ended(done).await,
+            None => Err(Error::Stopping),
+        }
+    }
+
+    /// Ends the pipeline with nothing, and waits for that.
+    pub(super) async fn end(self) {
+        drop(self.input);
+        if let Some(done) = self.done {
+            let _ = ended(done).await;
+        }
     }
 
     /// Why the pipeline ended before its input did.
     async fn failure(&mut self) -> Error {
-        match (&mut self.done).await.ok().flatten() {
-            Some(Err(error)) => error,
-            _ => Error::Stopping,
+        match self.done.take().map(ended) {
+            Some(done) => done.await.err().unwrap_or(Error::Stopping),
+            None => Error::Stopping,
         }
     }
 }

@@ -14,6 +14,8 @@ mod error;
 mod feed;
 mod pipeline;
 mod stripes;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use bytes::Bytes;
@@ -117,7 +119,7 @@ impl Ingest {
             return Ok(added);
         }
         let lease = self.store.lease();
-        lease.put_all(chunks).await?;
+        lease.put_new(chunks).await?;
         let committed = lease.commit_all(entries).await?;
         let stored = added.iter_mut().filter(|added| added.id != ObjectId::EMPTY);
         for (added, committed) in stored.zip(committed) {

@@ -136,9 +136,9 @@ impl Add {
         Ok(())
     }
 
-    /// Reserves room for what is announced, parity and all, so that what cannot fit is refused before it is sent. Of a
-    /// file with holes that is its data, with parity in proportion: what more it takes, because there are holes in its
-    /// chunks or its stripes, is reserved as it comes.
+    /// Reserves room for what is announced, parity and all, so that what cannot fit is refused before much of it is
+    /// sent; not at once, since what is here already needs none. Of a file with holes that is its data, with parity in
+    /// proportion: what more it takes, because there are holes in its chunks or its stripes, is reserved as it comes.
     async fn reserve(&mut self) -> Result<(), Error> {
         let Some(length) = self.options.length.filter(|length| *length > CHUNK_LEN) else { return Ok(()) };
         if length > content::MAX_OBJECT {
@@ -149,7 +149,7 @@ impl Add {
         let data = self.options.data.map_or(length, |data| data.min(length));
         let whole = length.saturating_add(parity);
         let share = u128::from(whole) * u128::from(data) / u128::from(length);
-        Ok(self.lease.reserve(u64::try_from(share).unwrap_or(whole)).await?)
+        Ok(self.lease.reserve_new(u64::try_from(share).unwrap_or(whole)).await?)
     }
 
     /// Cuts a message and begins to store what is complete.
@@ -189,7 +189,7 @@ impl Add {
             let hash = move || Chunk::compute(place, bytes).map_err(content::Error::from);
             let chunk = pool.run(hash).await?;
             if !chunk.is_zero() {
-                lease.put(Item::Chunk(chunk.clone())).await?;
+                lease.put_new(vec![Item::Chunk(chunk.clone())]).await?;
             }
             Ok(chunk)
         }));
@@ -211,7 +211,7 @@ impl Add {
             let (pool, lease) = (self.ingest.pool.clone(), Arc::clone(&self.lease));
             self.encoding.push_back(Box::pin(async move {
                 let parity = pool.run(move || ready.encode()).await?;
-                lease.put_all(parity.iter().cloned().map(Item::Parity).collect()).await?;
+                lease.put_new(parity.iter().cloned().map(Item::Parity).collect()).await?;
                 Ok(parity)
             }));
         }
@@ -255,7 +255,7 @@ impl Add {
         let chunk = self.ingest.only_chunk(bytes).await?;
         let (id, size) = (ObjectId::from_bytes(*chunk.id().as_bytes()), self.length);
         Added::known(id, size, &self.options)?;
-        self.lease.put(Item::Chunk(chunk)).await?;
+        self.lease.put_new(vec![Item::Chunk(chunk)]).await?;
         Ok(Sealed { id, size, parity: None })
     }
 

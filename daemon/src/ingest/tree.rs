@@ -132,6 +132,11 @@ impl AddingTree {
     /// # Errors
     /// [`Error`], which ended the add.
     pub async fn take(&mut self, parts: Vec<TreePart>) -> Result<Vec<Added>, Error> {
+        let taken = self.take_all(parts).await;
+        self.ended(taken).await
+    }
+
+    async fn take_all(&mut self, parts: Vec<TreePart>) -> Result<Vec<Added>, Error> {
         let mut hashed = self.hash(&parts).await?.into_iter();
         let mut added = Vec::new();
         for part in parts {
@@ -172,6 +177,25 @@ impl AddingTree {
     /// # Errors
     /// [`Error`]; nothing became an object then.
     pub async fn finish(mut self, entries: u64) -> Result<AddedTree, Error> {
+        let finished = self.finish_all(entries).await;
+        self.ended(finished).await
+    }
+
+    /// After an error waits until nothing is under way: whoever hears of it finds the room given back.
+    async fn ended<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
+        if done.is_err() {
+            if let Some(file) = self.file.take() {
+                file.feed.end().await;
+            }
+            while let Some(batch) = self.writing.pop_front() {
+                let _ = ended(batch).await;
+            }
+            self.lease = Arc::new(self.ingest.store.lease());
+        }
+        done
+    }
+
+    async fn finish_all(&mut self, entries: u64) -> Result<AddedTree, Error> {
         self.between_files()?;
         let got = self.entries();
         if got != entries {
@@ -198,11 +222,11 @@ impl AddingTree {
                 ..NewObject::new(root.id, root.length, unix_now())
             },
             entries: contents,
-            trees: self.trees,
-            files: self.files,
+            trees: std::mem::take(&mut self.trees),
+            files: std::mem::take(&mut self.files),
         };
         let created = self.lease.commit_tree(new).await? == Committed::Created;
-        Ok(AddedTree { id: Some(root.id), created, objects, ..self.counted })
+        Ok(AddedTree { id: Some(root.id), created, objects, ..std::mem::take(&mut self.counted) })
     }
 
     /// Whether the directory is never to be announced.
@@ -350,7 +374,7 @@ impl AddingTree {
         }
         let (lease, chunks) = (Arc::clone(&self.lease), std::mem::take(&mut self.chunks));
         let items = chunks.into_iter().map(Item::Chunk).collect();
-        let work = async move { Ok(lease.put_all(items).await.map(drop)?) };
+        let work = async move { Ok(lease.put_new(items).await.map(drop)?) };
         self.writing.push_back(self.ingest.tasks.spawn("add-files", work));
         Ok(())
     }

@@ -62,8 +62,18 @@ pub enum Error {
     #[error("{0} is a node of another network than this one's; compare `network.name` of both")]
     OtherNetwork(String),
     /// Someone else's.
-    #[error("others have pinned {0}; only they, or an administrator, can remove it")]
-    NotPermitted(ObjectId),
+    #[error(
+        "the user with uid {owner}{} has pinned {id}: only those who pinned it can remove it, or an administrator with \
+         `casctl rm --force`", and_others(*others)
+    )]
+    NotPermitted {
+        /// It.
+        id: ObjectId,
+        /// Who pinned it first.
+        owner: u32,
+        /// How many others did.
+        others: usize,
+    },
     /// For administrators.
     #[error("only an administrator may {0}: run it as root or as the user that casd runs as")]
     AdminOnly(&'static str),
@@ -86,4 +96,8 @@ pub enum Error {
 
 fn list(ids: &[ObjectId]) -> String {
     ids.iter().map(|id| id.to_string()[..16].to_owned()).collect::<Vec<_>>().join(", ")
+}
+
+fn and_others(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" (and {others} others)") }
 }

@@ -46,6 +46,13 @@ pub enum Gone {
         /// Whether there was a pin, which is gone.
         unpinned: bool,
     },
+    /// This directory's list cannot be read, and may name it.
+    Unread {
+        /// The directory.
+        tree: ObjectId,
+        /// Whether there was a pin, which is gone.
+        unpinned: bool,
+    },
 }
 
 /// A chunk in a list.
@@ -117,6 +124,12 @@ impl Node {
     #[must_use]
     pub fn used(&self, id: &ObjectId) -> Option<u64> {
         self.store().used(id)
+    }
+
+    /// Whether an object is known to have nothing here, though it is listed.
+    #[must_use]
+    pub fn is_recordless(&self, id: &ObjectId) -> bool {
+        self.store().is_recordless(id)
     }
 
     /// Describes an object.
@@ -223,6 +236,7 @@ impl Node {
             pin: None,
             name: None,
             stall: CAT_STALL,
+            alone: crate::fetch::ALONE,
             order: Order::InOrder,
             range: Some((offset, length.unwrap_or(u64::MAX))),
         }))
@@ -250,14 +264,18 @@ impl Node {
         Ok((info, was_pinned))
     }
 
-    /// Drops the caller's pin and what nothing else holds. Gives the object as it was, and what became of it.
+    /// Drops the caller's pin and what nothing else holds; with `force`, for administrators, the pins of others as
+    /// well. Gives the object as it was, and what became of it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NotPermitted`], [`Error::Store`].
-    pub async fn remove(&self, caller: Caller, text: &str) -> Result<(ObjectInfo, Gone), Error> {
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::NotPermitted`], [`Error::AdminOnly`], [`Error::Store`].
+    pub async fn remove(&self, caller: Caller, text: &str, force: bool) -> Result<(ObjectInfo, Gone), Error> {
+        if force && !caller.is_admin {
+            return Err(Error::AdminOnly("force a removal"));
+        }
         let info = self.find(text).await?;
         let keys = self.keys(&info).await?;
-        match self.store().remove(&info.id, caller.uid, caller.is_admin).await? {
+        match self.store().remove(&info.id, caller.uid, force).await? {
             Removed::Removed { freed, along } => {
                 if !info.private {
                     self.parts.announcer.drop_keys(along.iter().map(|id| *id.as_bytes()));
@@ -266,9 +284,17 @@ impl Node {
                 Ok((info, Gone::Freed(freed)))
             }
             Removed::StillPinned { .. } => Ok((info, Gone::Pinned)),
-            Removed::InDirectory { unpinned } => Ok((info, Gone::InDirectory { unpinned })),
+            Removed::InDirectory { unpinned } => {
+                let unread = self.store().kept_for_unread(&info.id);
+                let kept = |tree| Gone::Unread { tree, unpinned };
+                Ok((info, unread.map_or(Gone::InDirectory { unpinned }, kept)))
+            }
             Removed::NotFound => Err(Error::NotFound(text.to_owned())),
-            Removed::NotPermitted => Err(Error::NotPermitted(info.id)),
+            Removed::NotPermitted => {
+                let pins = self.store().object(&info.id).map_or(info.pins, |now| now.pins);
+                let (owner, others) = (pins.first().map_or(0, |pin| pin.uid), pins.len().saturating_sub(1));
+                Err(Error::NotPermitted { id: info.id, owner, others })
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{Check, Error, Node};
 use crate::peer::{Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, Unconnected};
-use crate::upkeep;
+use crate::store::Level;
+use crate::upkeep::{self, Broken};
 
 /// How long connecting to a chunk port may take before it counts as unreachable.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -132,14 +133,63 @@ impl Node {
         })
     }
 
-    /// Looks at the state folder and how the store is; see [`crate::store::Store::examine`].
+    /// Looks at the state folder and how the store is, see [`crate::store::Store::examine`], and at what is known to be
+    /// damaged.
     pub async fn examine(&self) -> Vec<Check> {
-        self.parts.store.examine().await
+        let mut checks = self.parts.store.examine().await;
+        checks.push(damage(self.parts.scrubber.damaged().await));
+        checks
     }
 
     /// Where announcing stands.
     #[must_use]
     pub fn announcing(&self) -> upkeep::Status {
         self.parts.announcer.status()
+    }
+}
+
+/// Damaged objects that the doctor names at most.
+const NAMED: usize = 3;
+
+/// What the last proving found and could not bring back: those that are known, and how many more there are.
+fn damage((broken, unnamed): (Vec<Broken>, u64)) -> Check {
+    let name = "damage";
+    let count = broken.len() as u64 + unnamed;
+    if count == 0 {
+        let what = "nothing is known to be damaged".to_owned();
+        return Check { name, level: Level::Ok, what, advice: String::new(), numbers: Vec::new() };
+    }
+    let named = broken.iter().take(NAMED).map(|broken| match &broken.name {
+        Some(called) => format!("{} ({called})", broken.id),
+        None => broken.id.to_string(),
+    });
+    let mut named: Vec<String> = named.collect();
+    if count > named.len() as u64 {
+        named.push("…".to_owned());
+    }
+    let what = format!("{count} object(s) lack what could not be brought back: {}", named.join(", "));
+    let advice = "add those files again, or fetch them from a node that has them, or remove them; `casctl verify` proves \
+                  everything and names them all";
+    Check { name, level: Level::Fail, what, advice: advice.to_owned(), numbers: vec![("damaged", count)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::ObjectId;
+
+    #[test]
+    fn what_is_known_to_be_damaged_is_counted_and_the_first_are_named() {
+        assert_eq!(damage((Vec::new(), 0)).level, Level::Ok);
+        let broken = |number: u8| Broken {
+            id: ObjectId::from_bytes([number; 32]),
+            name: (number > 1).then(|| format!("file {number}")),
+            records: 1,
+        };
+        let found = damage(((1..=5).map(broken).collect(), 7));
+        assert!(found.level == Level::Fail && found.what.starts_with("12 object(s)"), "{}", found.what);
+        assert!(found.what.contains(&"01".repeat(32)) && found.what.contains("(file 3)"), "{}", found.what);
+        assert!(!found.what.contains("(file 4)") && found.what.ends_with('…'), "{}", found.what);
+        assert!(found.advice.contains("casctl verify"));
     }
 }

@@ -3,6 +3,9 @@
 //! Owns: that a directory is an object only together with everything its trees name. Refuses: a directory of which a
 //! part has not been put or held under the lease. Survives a crash: the directory when it was answered; before that its
 //! parts may be there without it, where nobody sees them, and a collection takes them.
+//!
+//! Nothing in a directory came later than it, by the times in the journal: a directory that is new is as young as the
+//! youngest thing in it, whatever the clock says. What came later than a directory is not in it.
 
 use super::draft::Draft;
 use super::error::Error;
@@ -97,18 +100,28 @@ fn enter(draft: &mut Draft<'_>, tree: NewTree) -> Result<Committed, Error> {
         let Part { id, length, parity } = part;
         NewObject { id, length, parity, ..template.clone() }
     };
+    let entered: Vec<ObjectId> = files.iter().map(|file| file.id).collect();
     for file in files {
         if let (Some(info), _) = merged(draft.get(&file.id), object(file))? {
             draft.set(info);
         }
     }
+    // Of everything in it, at any depth.
+    let ids = trees.iter().map(|(part, _)| part.id).chain(entered);
+    let latest = ids.filter_map(|id| Some(draft.get(&id)?.added)).fold(root.now, u64::max);
+    let dated = |draft: &Draft<'_>, info: ObjectInfo| {
+        let is_new = !draft.get(&info.id).is_some_and(is_directory);
+        ObjectInfo { added: if is_new { info.added.max(latest) } else { info.added }, ..info }
+    };
     for (tree, entries) in trees {
         let (info, _) = directory(draft, object(tree))?;
+        let info = dated(draft, info);
         if draft.get(&tree.id) != Some(&info) {
             draft.set(info);
         }
         draft.learn(tree.id, entries.0);
     }
+    let root_info = dated(draft, root_info);
     if draft.get(&root_info.id) == Some(&root_info) {
         draft.learn(root_info.id, entries.0);
     } else {
@@ -121,10 +134,14 @@ fn enter(draft: &mut Draft<'_>, tree: NewTree) -> Result<Committed, Error> {
 fn directory(draft: &Draft<'_>, object: NewObject) -> Result<(ObjectInfo, Committed), Error> {
     let old = draft.get(&object.id);
     let committed = match old {
-        Some(info) if info.tree && info.state == State::Whole => Committed::Present,
+        Some(info) if is_directory(info) => Committed::Present,
         _ => Committed::Created,
     };
     let same = old.cloned();
     let info = merged(old, object)?.0.or(same).ok_or(Error::Invalid("the directory is gone"))?;
     Ok((ObjectInfo { tree: true, ..info }, committed))
+}
+
+fn is_directory(info: &ObjectInfo) -> bool {
+    info.tree && info.state == State::Whole
 }

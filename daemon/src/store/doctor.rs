@@ -97,7 +97,16 @@ impl Inner {
         if writable.level == Level::Ok {
             checks.extend(features(disk));
         }
-        checks.extend([self.space(), writable, self.last_stop(), self.index(), self.ballast(), self.clock()]);
+        checks.extend([
+            self.space(),
+            writable,
+            self.last_stop(),
+            self.journal(),
+            self.index(),
+            self.records(),
+            self.ballast(),
+            self.clock(),
+        ]);
         checks
     }
 
@@ -139,6 +148,36 @@ impl Inner {
         }
         let advice = "nothing to do: the start has checked what was there; if it happens often, see the log";
         check("stop", Level::Warn, "the last run did not end in order", advice)
+    }
+
+    fn journal(&self) -> Check {
+        const NAME: &str = "journal";
+        let loss = self.health.journal_loss();
+        let what = match (loss.cut, loss.entries) {
+            (None, 0) => return ok(NAME, "all of it could be read"),
+            (Some((left, found)), _) => {
+                format!(
+                    "the last run left {left} bytes of it and the start found {found}: objects and pins are lost"
+                )
+            }
+            (None, entries) => {
+                format!("{entries} of its entries, or more, could not be read: what they said is lost")
+            }
+        };
+        let advice =
+            "check the disk, then add what `casctl ls` lacks again, or put back a copy of the state folder";
+        check(NAME, Level::Fail, what, advice)
+    }
+
+    fn records(&self) -> Check {
+        let (count, first) = self.recordless();
+        if count == 0 {
+            return ok("records", "every object has its first record");
+        }
+        let what = format!("{count} object(s) have no record in any segment: {first}");
+        let advice = "were segments removed? put them back while casd is stopped; else add or fetch the objects again, or \
+                      remove them";
+        check("records", Level::Fail, what, advice)
     }
 
     fn index(&self) -> Check {

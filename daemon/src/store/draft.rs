@@ -2,7 +2,8 @@
 //!
 //! Owns: what later changes of one batch see of earlier ones, and in which of two steps the journal learns of each. A
 //! directory and what is in it are several entries of the journal, of which a crash may leave some: so what is in a
-//! directory is entered durably before it, and goes durably after it. Survives a crash: nothing.
+//! directory is entered durably before it, and goes durably after it. Also what keeps an object that nobody pinned: a
+//! directory that has it in it, or one whose list cannot be read and may name it. Survives a crash: nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,6 +12,22 @@ use super::trees::{Contents, Trees};
 use crate::content::ObjectId;
 
 pub(super) type Objects = BTreeMap<ObjectId, ObjectInfo>;
+
+/// Directories that an earlier version entered have the clock's time, not that of the youngest thing in them
+/// ([`super::directory`]): the clock may have stepped meanwhile.
+const CLOCK_MARGIN: u64 = 24 * 3600;
+
+/// With more unread directories than this, each of them counts as one that may have anything in it.
+const TOLD_APART: usize = 1000;
+
+/// What keeps an object that nobody pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// A directory has it in it, or nothing is known of directories yet.
+    Directory,
+    /// This directory's list cannot be read, and may name it.
+    Unread(ObjectId),
+}
 
 /// The objects with changes that are not durable yet.
 pub(super) struct Draft<'a> {
@@ -79,11 +96,56 @@ impl<'a> Draft<'a> {
 
     /// Whether a directory has the object in it, or may have. What is being fetched is in none.
     pub(super) fn is_held(&self, id: &ObjectId) -> bool {
+        self.holder(id).is_some()
+    }
+
+    /// The directory that has the object in it, or may have.
+    pub(super) fn holder(&self, id: &ObjectId) -> Option<Holder> {
         if self.get(id).is_some_and(|info| info.state == State::Partial) {
-            return false;
+            return None;
         }
-        let change = self.changes.holders.get(id).copied().unwrap_or(0);
-        !self.trees.all_known() || i64::from(self.trees.holders(id)) + change > 0
+        if self.known_holders(id) > 0 {
+            return Some(Holder::Directory);
+        }
+        match self.changes.unread.as_ref().or(self.trees.unread()) {
+            None => Some(Holder::Directory),
+            Some(unread) if unread.is_empty() => None,
+            Some(unread) if unread.len() > TOLD_APART => unread.first().copied().map(Holder::Unread),
+            Some(unread) => self.unread_holder(id, unread),
+        }
+    }
+
+    /// A directory whose list cannot be read and that may have the object in it, at any depth. It cannot when it is
+    /// itself in the object, and not when it was entered before the object was: what is in it was there by then. Of
+    /// those lists only such as something keeps count: a part that no other has in it is in one of them, or is
+    /// what a removal left over.
+    fn unread_holder(&self, id: &ObjectId, unread: &BTreeSet<ObjectId>) -> Option<Holder> {
+        let (info, below) = (self.get(id), self.below(*id));
+        let came_later = |tree: &ObjectInfo| {
+            info.is_some_and(|info| !info.part && info.added > tree.added.saturating_add(CLOCK_MARGIN))
+        };
+        let is_kept = |tree: &ObjectInfo| is_own(tree) || self.known_holders(&tree.id) > 0;
+        let unread = unread.iter().filter_map(|tree| self.get(tree));
+        unread
+            .filter(|tree| tree.tree && tree.state == State::Whole && self.contents(&tree.id).is_none())
+            .find(|tree| is_kept(tree) && !below.contains(&tree.id) && !came_later(tree))
+            .map(|tree| Holder::Unread(tree.id))
+    }
+
+    /// In how many directories the object is, as far as their lists are known.
+    fn known_holders(&self, id: &ObjectId) -> i64 {
+        i64::from(self.trees.holders(id)) + self.changes.holders.get(id).copied().unwrap_or(0)
+    }
+
+    /// An object and, of a directory, what is in it at any depth, as far as that is known.
+    fn below(&self, id: ObjectId) -> BTreeSet<ObjectId> {
+        let mut seen = BTreeSet::from([id]);
+        let mut next = vec![id];
+        while let Some(tree) = next.pop() {
+            let contents = self.contents(&tree).map_or(&[][..], |contents| contents);
+            next.extend(contents.iter().filter(|id| seen.insert(**id)));
+        }
+        seen
     }
 
     /// Removes an object, and with a directory what came with it and nothing else holds. Adds what goes to `gone`.
@@ -98,9 +160,12 @@ impl<'a> Draft<'a> {
             } else {
                 self.changes.after.insert(id);
             }
-            if let Some(contents) = self.contents(&id).cloned() {
-                self.count(&contents, -1);
+            let contents = self.contents(&id).cloned();
+            if info.tree {
                 self.changes.trees.insert(id, None);
+            }
+            if let Some(contents) = contents {
+                self.count(&contents, -1);
                 next.extend(contents.iter().filter(|id| self.goes_along(id)));
             }
             gone.push(info);
@@ -109,8 +174,7 @@ impl<'a> Draft<'a> {
 
     /// Whether an object goes with the last directory that it was in.
     fn goes_along(&self, id: &ObjectId) -> bool {
-        let own = |info: &ObjectInfo| !info.part || !info.pins.is_empty() || info.state == State::Partial;
-        self.get(id).is_some_and(|info| !own(info)) && !self.is_held(id)
+        self.get(id).is_some_and(|info| !is_own(info)) && !self.is_held(id)
     }
 
     fn contents(&self, tree: &ObjectId) -> Option<&Contents> {
@@ -125,4 +189,9 @@ impl<'a> Draft<'a> {
             *self.changes.holders.entry(*id).or_default() += by;
         }
     }
+}
+
+/// Whether an object is here for its own sake.
+fn is_own(info: &ObjectInfo) -> bool {
+    !info.part || !info.pins.is_empty() || info.state == State::Partial
 }

@@ -112,6 +112,19 @@ fn the_journal() {
 }
 
 #[test]
+fn the_marker_of_an_end_in_order() {
+    let sum = index::Sum::decode(&sample("sum", index::Sum::SIZE)).unwrap();
+    for (name, journal) in [("CLEAN.1", None), ("CLEAN.2", Some(0x0123_4567_89ab))] {
+        let closed = health::Closed { sum, journal };
+        let golden = is(name, &closed.encode());
+        assert_eq!(health::Closed::decode(&golden), Some(closed));
+        for length in (0..golden.len()).filter(|length| *length != index::Sum::SIZE) {
+            assert_eq!(health::Closed::decode(&golden[..length]), None, "{length}");
+        }
+    }
+}
+
+#[test]
 fn the_format() {
     let golden = is("FORMAT", format::render(&KEY).as_bytes());
     assert_eq!(format::parse(std::str::from_utf8(&golden).unwrap()).unwrap(), KEY);

@@ -1,6 +1,7 @@
 //! The store's face: opening, objects, pins, closing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use super::object::{NewObject, ObjectInfo, State};
 use super::progress::Gauge;
 use super::public::Public;
 use super::record::Key;
+use super::recordless::{self, Recordless};
 use super::recover;
+use super::relieve::InVain;
 use super::segment::Segments;
 use super::space::Space;
 use super::usage::Survey;
@@ -100,8 +103,12 @@ pub(super) struct Inner {
     pub(super) examined: tokio::sync::Mutex<()>,
     /// How far the index is.
     pub(super) gauge: Arc<Gauge>,
-    /// When room was last looked for in vain, and how many leases lived then. Held while it is looked for.
-    pub(super) in_vain: tokio::sync::Mutex<Option<(std::time::Instant, usize)>>,
+    /// When room was last looked for in vain. Held while it is looked for.
+    pub(super) in_vain: tokio::sync::Mutex<Option<InVain>>,
+    /// Objects of which no segment has anything.
+    pub(super) recordless: Recordless,
+    /// Leases that ended and had kept something.
+    pub(super) ended: AtomicU64,
 }
 
 impl Drop for Inner {
@@ -122,7 +129,7 @@ impl Store {
     pub fn open(options: &Options, disk: Arc<dyn Disk>, pool: Pool) -> Result<Self, Error> {
         let lock = open::prepare(disk.as_ref())?;
         let key = open::key(disk.as_ref())?;
-        let health = Arc::new(Health::open(Arc::clone(&disk), lock));
+        let mut health = Health::open(Arc::clone(&disk), lock);
         let mut objects = BTreeMap::new();
         let journal = Journal::open(Arc::clone(&disk), key, options.sizes.journal, |fact| match fact {
             Fact::Key(_) => {}
@@ -133,8 +140,11 @@ impl Store {
             // What is known is served; to write would be to go by half of what was promised.
             let _ = health.fail("read all of the journal", error);
         }
+        health.journal_read(journal.end(), journal.lost());
+        let health = Arc::new(health);
         let segments = Segments::list(Arc::clone(&disk)).map_err(Error::io("list segments"))?;
-        let unclean = health.closed().is_none() && !segments.numbers().is_empty();
+        let is_cut = health.journal_loss().cut.is_some();
+        let unclean = is_cut || (health.closed().is_none() && !segments.numbers().is_empty());
         let gauge = Arc::new(Gauge::new());
         let index = Index::open(disk.as_ref(), options.index_cache, &key, Arc::clone(&gauge));
         let space = Space::new(Arc::clone(&disk), options.quota, options.reserve);
@@ -169,8 +179,13 @@ impl Store {
             damage,
             gauge,
             in_vain,
+            recordless: Recordless::default(),
+            ended: AtomicU64::new(0),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let find = recordless::find(Arc::downgrade(&inner), Arc::clone(&inner.gauge), inner.tasks.clone());
+        inner.tasks.spawn("store-recordless", find);
+        Ok(Self { inner })
     }
 
     /// Writes what was accepted, makes it durable, and marks the store as closed in order. Later calls that
@@ -187,7 +202,7 @@ impl Store {
             let _ = inner.catalog.index.flush();
             // An index that is not whole is checked again by the next start.
             if running == 0 && inner.is_whole() && inner.catalog.has_all() {
-                inner.health.close(inner.catalog.index.sum().1)
+                inner.health.close(inner.catalog.index.sum().1, inner.ledger.journal_end())
             } else {
                 Ok(())
             }

@@ -143,6 +143,8 @@ pub(super) struct Journal {
     compact_from: u64,
     /// Why a part of it could not be read.
     unread: Option<io::Error>,
+    /// Entries that could not be read, or more.
+    lost: u64,
 }
 
 /// The key at the head of a journal, for a store that lost its FORMAT.
@@ -175,21 +177,54 @@ fn frame(bytes: &[u8], key: &StoreKey, at: u64) -> Option<(Bytes, usize)> {
 }
 
 /// Tells `each` what the frames in the bytes of a journal say, in order. Gives where the last one ends.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn read(bytes: &[u8], key: &StoreKey, each: &mut impl FnMut(Fact)) -> Result<usize, Error> {
-    let (mut at, mut end) = (0, 0);
+    read_past(bytes, key, each).map(|(end, _)| end)
+}
+
+/// As [`read`], also with how many frames before that end cannot be read, or more.
+fn read_past(bytes: &[u8], key: &StoreKey, each: &mut impl FnMut(Fact)) -> Result<(usize, u64), Error> {
+    let (mut at, mut end, mut lost) = (0, 0, 0);
     while at < bytes.len() {
         let Some((body, whole)) = frame(&bytes[at..], key, at as u64) else {
             at += ALIGN;
             continue;
         };
         if at > end {
-            tracing::error!(from = end, to = at, "the journal is damaged; what it said there is lost");
+            let entries = unreadable(&bytes[end..at]);
+            lost += entries;
+            tracing::error!(
+                from = end,
+                to = at,
+                entries,
+                "the journal is damaged: so many entries there, or more, could not be read, and what they said is lost"
+            );
         }
         each(Fact::decode(&body)?);
         at += whole;
         end = at;
     }
-    Ok(end)
+    Ok((end, lost))
+}
+
+/// How many frames there were where none can be read: by the headers that are left, and one for each stretch without.
+fn unreadable(bytes: &[u8]) -> u64 {
+    let (mut at, mut count, mut is_bare) = (0, 0, false);
+    while at < bytes.len() {
+        let whole = whole_length(&bytes[at..]).filter(|whole| *whole <= bytes.len() - at);
+        count += u64::from(whole.is_some() || !is_bare);
+        is_bare = whole.is_none();
+        at += whole.unwrap_or(ALIGN);
+    }
+    count
+}
+
+/// The length with padding of the frame that a header says to begin here.
+fn whole_length(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.get(..FRAME_HEADER)?;
+    let length = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+    let is_header = header[..4] == MAGIC && length <= MAX_BODY;
+    is_header.then(|| (FRAME_HEADER + length).next_multiple_of(ALIGN))
 }
 
 /// The frames of a journal and where they are, for tests.
@@ -221,7 +256,7 @@ impl Journal {
             }
             Err(error) => return Err(Error::io("open the journal")(error)),
         };
-        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from, unread: None };
+        let mut journal = Self { disk, key, file, end: 0, compacted: 0, compact_from, unread: None, lost: 0 };
         journal.replay(&mut each)?;
         journal.compacted = journal.end;
         Ok(journal)
@@ -242,7 +277,7 @@ impl Journal {
         let file = write_new(disk.as_ref(), &key, &mut std::iter::empty());
         let (file, end) = file.map_err(Error::io("write the journal"))?;
         install(disk.as_ref()).map_err(Error::io("write the journal"))?;
-        Ok(Self { disk, key, file, end, compacted: end, compact_from, unread: None })
+        Ok(Self { disk, key, file, end, compacted: end, compact_from, unread: None, lost: 0 })
     }
 
     /// Reads all frames. The file is at most a few times the size of the objects' facts, 15 MB for 100,000.
@@ -250,7 +285,8 @@ impl Journal {
         let length = self.file.length().map_err(Error::io("read the journal"))?;
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let (bytes, unread) = read_all(self.file.as_ref(), size).map_err(Error::io("read the journal"))?;
-        let end = read(&bytes, &self.key, each)?;
+        let (end, lost) = read_past(&bytes, &self.key, each)?;
+        self.lost = lost;
         if unread.is_some() {
             (self.end, self.unread) = (length, unread);
             return Ok(());
@@ -270,6 +306,11 @@ impl Journal {
     /// Why a part of it could not be read; then nothing may be written.
     pub(super) fn unread(&self) -> Option<&io::Error> {
         self.unread.as_ref()
+    }
+
+    /// How many of its entries could not be read, or more.
+    pub(super) const fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// An empty run of frames for the end of the journal.

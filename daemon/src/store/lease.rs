@@ -10,9 +10,10 @@ use super::append::Put;
 use super::draft::Draft;
 use super::object::{NewObject, ObjectInfo, State};
 use super::record::{Key, Kind, Record};
-use super::space::{self, Promise};
-use super::{Error, Inner, Store, now};
-use crate::content::{CHUNK_LEN, Chunk, ChunkId, Manifest, ManifestPage, ManifestTop};
+use super::room::Refused;
+use super::space::Promise;
+use super::{Error, Inner, now};
+use crate::content::{Chunk, ChunkId, Manifest, ManifestPage, ManifestTop};
 use crate::content::{ObjectId, ParityPage, ParityPart};
 
 /// What can be put: only what a type proves.
@@ -80,100 +81,23 @@ pub struct Lease {
     /// Its name in the catalog.
     id: u64,
     /// Room that is left of what was reserved.
-    room: Mutex<Promise>,
+    pub(super) room: Mutex<Promise>,
     /// The last ticket of what was put or held.
     ticket: AtomicU64,
+    /// Set when there was no room for what was to come.
+    pub(super) refused: Mutex<Option<Refused>>,
 }
 
 impl Lease {
     pub(super) fn new(store: Arc<Inner>) -> Self {
         let id = store.catalog.lease();
         let room = Mutex::new(Promise::none(Arc::clone(&store.catalog.space)));
-        Self { store, id, room, ticket: AtomicU64::new(0) }
+        Self { store, id, room, ticket: AtomicU64::new(0), refused: Mutex::new(None) }
     }
 
     /// Others may have what this lease keeps: it is of something public that is being fetched.
     pub fn share(&self) {
         self.store.catalog.share(self.id);
-    }
-
-    /// Reserves room for `bytes` of data, with what comes on top of it for headers and index. What is put is
-    /// taken from it; what turns out to be here already is given back. Where there is none, what nobody pinned goes.
-    ///
-    /// # Errors
-    /// [`Error::Quota`], [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`].
-    pub async fn reserve(&self, bytes: u64) -> Result<(), Error> {
-        self.reserve_cost(space::cost_of_data(bytes)).await
-    }
-
-    /// As [`Lease::reserve`], where what was reserved before does not suffice: less than `bytes` is left of it.
-    ///
-    /// # Errors
-    /// As [`Lease::reserve`].
-    pub async fn secure(&self, bytes: u64) -> Result<(), Error> {
-        let left = self.room.lock().unwrap_or_else(PoisonError::into_inner).left();
-        match space::cost_of_data(bytes).saturating_sub(left) {
-            0 => Ok(()),
-            cost => self.reserve_cost(cost).await,
-        }
-    }
-
-    /// Reserves room for many objects, each with a record of its own, of lengths that nobody has proved: nothing goes
-    /// for them. Where there is no room now, but could be made, nothing is reserved, and room is made for what is put.
-    /// Nothing is no object.
-    ///
-    /// # Errors
-    /// As [`Lease::reserve`].
-    pub async fn claim(&self, lengths: impl IntoIterator<Item = u64>) -> Result<(), Error> {
-        let cost = |length: u64| match u32::try_from(length) {
-            Ok(short) if length <= CHUNK_LEN => space::cost(short, false),
-            _ => space::cost_of_data(length),
-        };
-        let lengths = lengths.into_iter().filter(|length| *length > 0);
-        match lengths.map(cost).fold(0, u64::saturating_add) {
-            0 => Ok(()),
-            cost => self.claim_cost(cost).await,
-        }
-    }
-
-    async fn claim_cost(&self, cost: u64) -> Result<(), Error> {
-        self.store.health.check()?;
-        self.store.whole().await?;
-        match self.store.catalog.space.promise(cost) {
-            Ok(more) => self.room.lock().unwrap_or_else(PoisonError::into_inner).merge(more),
-            Err(error) if error.is_no_space() => {
-                let store = Store { inner: Arc::clone(&self.store) };
-                if !store.could_relieve(cost).await? {
-                    return Err(self.store.explained(error).await);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    async fn reserve_cost(&self, cost: u64) -> Result<(), Error> {
-        self.store.health.check()?;
-        self.store.whole().await?;
-        let more = self.promise(cost).await?;
-        self.room.lock().unwrap_or_else(PoisonError::into_inner).merge(more);
-        Ok(())
-    }
-
-    /// A promise of room, for which what nobody pinned goes if it must.
-    async fn promise(&self, cost: u64) -> Result<Promise, Error> {
-        let space = &self.store.catalog.space;
-        let store = Store { inner: Arc::clone(&self.store) };
-        // Others may have taken what was freed.
-        loop {
-            match space.promise(cost) {
-                Err(error) if error.is_no_space() && !store.relieve(cost).await? => {
-                    return Err(self.store.explained(error).await);
-                }
-                Err(error) if error.is_no_space() => {}
-                promised => return promised,
-            }
-        }
     }
 
     /// Whether the chunk is here, and if so it stays while the lease lives: one operation. Its header is read
@@ -206,7 +130,7 @@ impl Lease {
     }
 
     /// Which of the records are here; those stay while the lease lives.
-    async fn hold_keys(&self, keys: Vec<Key>) -> Result<Vec<bool>, Error> {
+    pub(super) async fn hold_keys(&self, keys: Vec<Key>) -> Result<Vec<bool>, Error> {
         self.store.catalog.keep(self.id, &keys);
         let look = move |store: &Inner| {
             let there = keys.iter().map(|key| Ok(store.catalog.prove(key)?.is_some()));
@@ -254,18 +178,16 @@ impl Lease {
         let cost = costs.iter().sum();
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(cost);
         if room.left() < cost {
-            match store.catalog.space.promise(cost - room.left()) {
-                Ok(more) => room.merge(more),
-                // What is here already needs no room.
-                Err(error) if error.is_no_space() => {
-                    let there = self.hold_keys(keys).await?;
-                    let missing = costs.iter().zip(there).filter(|(_, there)| !there);
-                    let cost: u64 = missing.map(|(cost, _)| cost).sum();
+            let promised = (!self.is_refused()).then(|| store.catalog.space.promise(cost - room.left()));
+            match promised {
+                Some(Ok(more)) => room.merge(more),
+                Some(Err(error)) if !error.is_no_space() => return Err(error),
+                _ => {
+                    let cost = self.missing(keys, costs).await?;
                     if room.left() < cost {
-                        room.merge(self.promise(cost - room.left()).await?);
+                        room.merge(self.more(cost - room.left()).await?);
                     }
                 }
-                Err(error) => return Err(error),
             }
         }
         let (puts, ticket) = match store.appender.append(records).await {
@@ -422,6 +344,8 @@ fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.store.catalog.end_lease(self.id);
+        if self.store.catalog.end_lease(self.id) {
+            self.store.ended.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{mpsc, oneshot};
@@ -63,6 +64,8 @@ struct Shared {
     journal: Mutex<Journal>,
     health: Arc<Health>,
     ballast: Ballast,
+    /// How many changes may have let go of something.
+    let_go: AtomicU64,
 }
 
 impl Ledger {
@@ -80,7 +83,8 @@ impl Ledger {
         let unlisted = Mutex::new(unlisted);
         let (objects, journal) = (RwLock::new(objects), Mutex::new(journal));
         let trees = RwLock::default();
-        let state = Arc::new(Shared { objects, trees, private, unlisted, journal, health, ballast });
+        let let_go = AtomicU64::new(0);
+        let state = Arc::new(Shared { objects, trees, private, unlisted, journal, health, ballast, let_go });
         let (changes, queue) = mpsc::channel(QUEUE);
         tasks.spawn("store-journal", apply_all(Arc::clone(&state), queue, pool, tasks.clone()));
         Self { changes, state }
@@ -116,6 +120,16 @@ impl Ledger {
         self.state.trees.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many changes may have let go of something: what nobody promises to keep is there, or was removed.
+    pub(super) fn let_go(&self) -> u64 {
+        self.state.let_go.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the journal.
+    pub(super) fn journal_end(&self) -> u64 {
+        self.state.journal.lock().unwrap_or_else(PoisonError::into_inner).end()
+    }
+
     /// Whether it is known what every directory consists of.
     pub(super) fn knows_trees(&self) -> bool {
         self.trees().all_known()
@@ -133,10 +147,9 @@ impl Ledger {
         self.trees().all(id)
     }
 
-    /// Whether a directory has the object in it, or may have.
-    pub(super) fn is_held(&self, id: &ObjectId) -> bool {
-        let trees = self.trees();
-        !trees.all_known() || trees.holders(id) > 0
+    /// Whether these were among the directories that could not be read when it was last tried.
+    pub(super) fn knows_unread(&self, unread: &BTreeSet<ObjectId>) -> bool {
+        self.trees().unread().is_some_and(|known| unread.is_subset(known))
     }
 
     /// What is known of an object.
@@ -289,6 +302,11 @@ impl Shared {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unlisted = self.unlisted();
+        let is_free = |info: &ObjectInfo| info.pins.is_empty() || info.state == State::Partial;
+        if changes.objects.values().any(|info| info.as_ref().is_none_or(is_free)) || !changes.trees.is_empty()
+        {
+            self.let_go.fetch_add(1, Ordering::AcqRel);
+        }
         for (id, info) in changes.objects {
             match info.as_ref().is_some_and(is_listed) {
                 true => unlisted.insert(id),
@@ -309,11 +327,11 @@ impl Shared {
             };
         }
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
-        for (id, contents) in changes.trees {
-            trees.change(id, contents);
-        }
         if let Some(unread) = changes.unread {
             trees.tried(unread);
+        }
+        for (id, contents) in changes.trees {
+            trees.change(id, contents);
         }
     }
 

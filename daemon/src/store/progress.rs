@@ -1,6 +1,6 @@
 //! How far the index is, for those who wait for it, and the wish for a new one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{Notify, watch};
 
@@ -29,6 +29,8 @@ pub(super) struct Gauge {
     broke: Notify,
     /// How often it did.
     breaks: AtomicU64,
+    /// It has been made anew.
+    anew: AtomicBool,
 }
 
 impl Gauge {
@@ -38,11 +40,15 @@ impl Gauge {
             progress: watch::Sender::new(Progress::Working { done: 0, total: 0 }),
             broke: Notify::new(),
             breaks: AtomicU64::new(0),
+            anew: AtomicBool::new(false),
         }
     }
 
     /// Says how far it is.
     pub(super) fn set(&self, progress: Progress) {
+        if matches!(progress, Progress::Working { total, .. } if total > 0) {
+            self.anew.store(true, Ordering::Release);
+        }
         self.progress.send_replace(progress);
     }
 
@@ -61,6 +67,11 @@ impl Gauge {
     /// How often the index broke: what was missed meanwhile says nothing.
     pub(super) fn breaks(&self) -> u64 {
         self.breaks.load(Ordering::Acquire)
+    }
+
+    /// Whether it had to be made anew in this run.
+    pub(super) fn was_made_anew(&self) -> bool {
+        self.anew.load(Ordering::Acquire)
     }
 
     /// Completes when the index broke.

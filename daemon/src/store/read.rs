@@ -65,6 +65,12 @@ impl Store {
         }
     }
 
+    /// How many leases live.
+    #[cfg(test)]
+    pub(crate) fn leases(&self) -> usize {
+        self.inner.catalog.leases()
+    }
+
     /// [`Store::has`] for many, in their order, off the runtime; what is missed is looked for again when the index
     /// names every record.
     pub async fn has_all(&self, ids: Vec<ChunkId>) -> Vec<bool> {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Error;
-use super::draft::Draft;
+use super::draft::{Draft, Holder};
 use super::handle::{Inner, Store};
 use super::index::Entry;
 use super::lease::parity_part_key;
@@ -39,14 +39,15 @@ pub enum Removed {
         /// Pins of others.
         others: usize,
     },
-    /// A directory that stays has the object in it; no pin of its own is left.
+    /// No pin of the caller's is left; a directory that stays has the object in it, or may have
+    /// ([`Store::kept_for_unread`]).
     InDirectory {
-        /// Whether there was one.
+        /// Whether there was a pin.
         unpinned: bool,
     },
     /// There is no such object.
     NotFound,
-    /// Others have pinned it, the caller has not and is no administrator.
+    /// Others have pinned it, the caller has not and does not force it.
     NotPermitted,
 }
 
@@ -64,23 +65,33 @@ pub struct Collected {
 }
 
 impl Store {
+    /// The directory whose list cannot be read and that may have the object in it, when that is what keeps it. Tells
+    /// what [`Removed::InDirectory`] was for.
+    #[must_use]
+    pub fn kept_for_unread(&self, id: &ObjectId) -> Option<ObjectId> {
+        match self.inner.ledger.imagine(|draft| draft.holder(id)) {
+            Some(Holder::Unread(tree)) => Some(tree),
+            Some(Holder::Directory) | None => None,
+        }
+    }
+
     /// Drops the caller's pin, and the object when no other is left and no directory has it; with a directory goes what
-    /// came with it and nothing else holds. An administrator who has no pin of his own drops all. What a lease holds
-    /// stays on disk while the lease lives.
+    /// came with it and nothing else holds. With `force` the pins of others are dropped as well, which only an
+    /// administrator may. What a lease holds stays on disk while the lease lives.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Index`].
-    pub async fn remove(&self, id: &ObjectId, uid: u32, is_admin: bool) -> Result<Removed, Error> {
+    pub async fn remove(&self, id: &ObjectId, uid: u32, force: bool) -> Result<Removed, Error> {
         let id = *id;
         self.inner.learn_trees().await?;
         let change = move |draft: &mut Draft<'_>| {
             let Some(mut info) = draft.get(&id).cloned() else { return Ok((Removed::NotFound, Vec::new())) };
             let had_pin = info.unpin(uid);
             let others = info.pins.len();
-            if others > 0 && !had_pin && !is_admin {
+            if others > 0 && !had_pin && !force {
                 return Ok((Removed::NotPermitted, Vec::new()));
             }
-            if others > 0 && had_pin {
+            if others > 0 && !force {
                 draft.set(info);
                 return Ok((Removed::StillPinned { others }, Vec::new()));
             }
@@ -119,13 +130,19 @@ impl Store {
             due.into_iter().filter(|info| !self.inner.is_leased(info)).map(|info| info.id).collect();
         let drop = move |draft: &mut Draft<'_>| {
             let mut gone = Vec::new();
-            for id in due {
-                // It may have been pinned since.
-                if draft.get(&id).is_some_and(|info| is_due(info, now)) && !draft.is_held(&id) {
-                    draft.remove(id, &mut gone);
+            loop {
+                let before = gone.len();
+                for id in &due {
+                    // It may have been pinned since.
+                    if draft.get(id).is_some_and(|info| is_due(info, now)) && !draft.is_held(id) {
+                        draft.remove(*id, &mut gone);
+                    }
+                }
+                // What may have been in a directory whose list cannot be read goes after that.
+                if gone.len() == before {
+                    break gone;
                 }
             }
-            gone
         };
         let due = if dry_run {
             self.blocking(move |inner| inner.ledger.imagine(drop)).await

@@ -96,14 +96,16 @@ impl Catalog {
     }
 
     /// Ends a lease. What it kept is kept to the end of sweeps that are going on: they may have looked at the
-    /// objects before the one that was committed under this lease.
-    pub(super) fn end_lease(&self, lease: u64) {
+    /// objects before the one that was committed under this lease. Whether it kept anything.
+    pub(super) fn end_lease(&self, lease: u64) -> bool {
         let mut fresh = self.fresh();
         let kept = fresh.kept.remove(&lease);
         fresh.shared.remove(&lease);
+        let any = kept.as_ref().is_some_and(|kept| !kept.is_empty());
         if fresh.sweeps > 0 {
             fresh.ended.extend(kept);
         }
+        any
     }
 
     /// Others may have what a lease keeps.
@@ -119,6 +121,7 @@ impl Catalog {
     }
 
     /// How many leases live.
+    #[cfg(test)]
     pub(super) fn leases(&self) -> usize {
         self.fresh().kept.len()
     }

@@ -232,6 +232,11 @@ async fn removing_frees_what_nothing_else_needs() {
     assert_eq!(store.remove(&first.id(), 7, true).await.unwrap(), Removed::NotFound);
     assert!(is_whole(&store, &second).await && !is_whole(&store, &first).await);
     assert_eq!(store.chunk(&first.chunk(1).unwrap()).await.unwrap(), None);
+    // Nobody drops the pins of others but by force, whether he has one of his own or not.
+    assert!(store.pin(&second.id(), 0).await.unwrap());
+    assert_eq!(store.remove(&second.id(), 0, false).await.unwrap(), Removed::StillPinned { others: 1 });
+    assert_eq!(store.remove(&second.id(), 0, false).await.unwrap(), Removed::NotPermitted);
+    assert!(store.pin(&second.id(), 0).await.unwrap());
     assert!(matches!(store.remove(&second.id(), 0, true).await.unwrap(), Removed::Removed { .. }));
     assert_eq!(store.usage().await.unwrap().stored_bytes, 0);
     use std::os::unix::fs::MetadataExt;

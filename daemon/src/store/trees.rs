@@ -4,7 +4,8 @@
 //! files' bytes; whoever enters a directory says what is in it. Survives a crash: nothing; it is read from the trees
 //! themselves when it is first needed after a start ([`Inner::learn_trees`]).
 //!
-//! While a tree cannot be read, nobody knows what is in that directory: everything counts as held then.
+//! While a tree cannot be read, nobody knows what is in that directory: what may be in it counts as held then
+//! ([`Draft::holder`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Trees {
         self.contents.get(tree)
     }
 
-    /// In how many directories an object is; all may hold it while one of them is not known.
+    /// In how many directories an object is, of those that are known.
     pub(super) fn holders(&self, id: &ObjectId) -> u32 {
         self.holders.get(id).copied().unwrap_or(0)
     }
@@ -48,6 +49,11 @@ impl Trees {
     /// Whether every directory's contents are known.
     pub(super) fn all_known(&self) -> bool {
         self.unread.as_ref().is_some_and(BTreeSet::is_empty)
+    }
+
+    /// Directories whose trees could not be read. `None`: nothing has been tried yet.
+    pub(super) fn unread(&self) -> Option<&BTreeSet<ObjectId>> {
+        self.unread.as_ref()
     }
 
     /// A directory is there; `None`: it is gone.
@@ -124,9 +130,13 @@ impl Inner {
             (known, unread)
         };
         let (known, unread) = self.pool.run(read).await;
-        if let Some(tree) = unread.first() {
+        if let Some(tree) = unread.first().filter(|_| !self.ledger.knows_unread(&unread)) {
             let count = unread.len();
-            tracing::warn!(%tree, count, "directories whose lists cannot be read; what may be in them is kept");
+            tracing::warn!(
+                %tree, count,
+                "directories whose lists cannot be read; what may be in them is kept until they are added or fetched \
+                 again, or removed"
+            );
         }
         self.change(move |draft: &mut Draft<'_>| {
             for (tree, contents) in known {

@@ -11,6 +11,9 @@ use crate::store::{Error, ObjectInfo, RecordName, Store};
 /// How long peers may give nothing before an object's damage is left to the next pass.
 const STALL: Duration = Duration::from_secs(10);
 
+/// How long it waits when nobody was found to ask: nobody reads it now, and the next pass asks again.
+const ALONE: Duration = Duration::from_secs(1);
+
 /// What mends.
 pub struct Mender {
     /// Brings what it can from here.
@@ -65,6 +68,7 @@ impl Mender {
             pin: None,
             name: None,
             stall: STALL,
+            alone: ALONE,
             order: Order::Any,
             range: Some((range.start, range.end - range.start)),
         });

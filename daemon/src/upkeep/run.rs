@@ -4,6 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Mutex, Semaphore};
+
 use super::mend::Mender;
 use crate::content::ObjectId;
 use crate::store::{Error, ObjectInfo, RecordName, Scrub, State};
@@ -22,6 +25,12 @@ const MOST_PENDING: usize = 1 << 16;
 
 /// How long peers are asked in one go of mending. What is left then is listed, and asked for by the next run.
 const PEERS: Duration = Duration::from_secs(60);
+
+/// Objects that are mended at once: most of that is waiting for peers.
+const AT_ONCE: usize = 8;
+
+/// Records that are asked of peers at once, 1 MiB each at most, by all of those objects.
+const ASKED: u32 = 32;
 
 /// An object that lacks something, which could not be brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +61,10 @@ pub struct Tally {
 /// See the module.
 pub(super) struct Run {
     mender: Arc<Mender>,
+    /// Held while a stripe is rebuilt.
+    rebuilding: Mutex<()>,
+    /// A permit for each record that is asked of peers.
+    asked: Semaphore,
     bytes: u64,
     records: u64,
     repaired: u64,
@@ -69,6 +82,8 @@ impl Run {
     pub(super) fn new(mender: Arc<Mender>, before: Tally) -> Self {
         Self {
             mender,
+            rebuilding: Mutex::new(()),
+            asked: Semaphore::new(ASKED as usize),
             bytes: before.bytes,
             records: before.records,
             repaired: before.repaired,
@@ -135,12 +150,17 @@ impl Run {
                 None => store.objects(after, PAGE),
             };
             after = page.last().map(|info| info.id);
-            for (info, missing) in store.lacking(page).await? {
-                bad.extend(missing.iter().copied());
-                let is_new = missing.iter().any(|name| !before.contains(name));
-                let left = if is_new { self.mend(&info, missing, begun).await? } else { missing };
-                self.note(info, left);
-            }
+            let lacking = store.lacking(page).await?;
+            bad.extend(lacking.iter().flat_map(|(_, missing)| missing.iter().copied()));
+            let mended = {
+                let mend = |(info, missing): (ObjectInfo, Vec<RecordName>)| async {
+                    let is_new = missing.iter().any(|name| !before.contains(name));
+                    let left = if is_new { self.mend(&info, missing, begun).await? } else { missing };
+                    Ok::<_, Error>((info, left))
+                };
+                stream::iter(lacking).map(mend).buffered(AT_ONCE).try_collect::<Vec<_>>().await?
+            };
+            mended.into_iter().for_each(|(info, left)| self.note(info, left));
             if after.is_none() || only.is_some() {
                 break;
             }
@@ -163,7 +183,11 @@ impl Run {
         if left.is_empty() || begun.elapsed() > PEERS {
             return Ok(left);
         }
-        match self.mender.fetch(info, &left).await {
+        let share = u32::try_from(left.len()).unwrap_or(ASKED).min(ASKED);
+        let asked = self.asked.acquire_many(share).await;
+        let fetched = self.mender.fetch(info, &left).await;
+        drop(asked);
+        match fetched {
             // With the data that came the parity can be made again.
             Ok(_) => self.rebuild(info, left).await,
             Err(error) => {
@@ -174,6 +198,8 @@ impl Run {
     }
 
     async fn rebuild(&self, info: &ObjectInfo, missing: Vec<RecordName>) -> Result<Vec<RecordName>, Error> {
+        // A stripe at a time is in memory.
+        let _one = self.rebuilding.lock().await;
         if let Err(error) = self.mender.rebuilder.rebuild(info, &missing).await {
             tracing::warn!(object = %info.id, %error, "what this object lacks could not be rebuilt");
         }

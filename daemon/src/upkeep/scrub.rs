@@ -154,6 +154,25 @@ impl Scrubber {
         }
     }
 
+    /// The objects that the last proving found to lack something and that still do, and how many more it found. Reads
+    /// their manifests.
+    pub async fn damaged(&self) -> (Vec<Broken>, u64) {
+        let (broken, unnamed) = {
+            let state = self.shared.state();
+            (state.broken.clone(), state.unnamed)
+        };
+        let store = self.shared.mender.store();
+        let infos = broken.iter().filter_map(|broken| store.object(&broken.id)).collect();
+        match store.lacking(infos).await {
+            Ok(lacking) => {
+                let lacks = |id| lacking.iter().any(|(info, missing)| info.id == id && !missing.is_empty());
+                (broken.into_iter().filter(|broken| lacks(broken.id)).collect(), unnamed)
+            }
+            // What is not known to be whole again is told of.
+            Err(_) => (broken, unnamed),
+        }
+    }
+
     /// Proves everything now, or what an object needs with all that is in it, and mends what it can. Dropping the
     /// receiver ends it.
     #[must_use]

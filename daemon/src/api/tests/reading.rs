@@ -50,7 +50,8 @@ async fn an_object_comes_back_until_it_is_removed() {
         assert_eq!((stat.chunks, stat.local_chunks, stat.parity.as_str()), (3, 3, "none"));
         assert_eq!((stat.kind(), stat.pinned_by_caller), (v1::ObjectKind::File, true));
 
-        let removed = objects.remove(v1::RemoveRequest { object: added.id.clone() }).await.unwrap();
+        let removed =
+            objects.remove(v1::RemoveRequest { object: added.id.clone(), force: false }).await.unwrap();
         let removed = removed.into_inner();
         assert!(removed.removed && removed.freed_bytes > CHUNK as u64, "{removed:?}");
         assert_eq!(daemon.list("").await.unwrap(), []);
@@ -106,7 +107,10 @@ async fn what_is_named_wrongly_is_refused_for_its_reason() {
         assert_eq!(reason(objects.stat(v1::StatRequest { object: object("twin") }).await), "AMBIGUOUS");
         assert_eq!(reason(objects.stat(v1::StatRequest { object: object("") }).await), "NOT_FOUND");
         assert_eq!(reason(objects.chunks(v1::ChunksRequest { object: object("x") }).await), "NOT_FOUND");
-        assert_eq!(reason(objects.remove(v1::RemoveRequest { object: object("x") }).await), "NOT_FOUND");
+        assert_eq!(
+            reason(objects.remove(v1::RemoveRequest { object: object("x"), force: false }).await),
+            "NOT_FOUND"
+        );
         assert_eq!(reason(objects.link(v1::LinkRequest { object: object("x") }).await), "NOT_FOUND");
         let publish = |id: String| v1::PublishRequest { id, name: String::new() };
         assert_eq!(reason(objects.publish(publish(object("twin"))).await), "INVALID_ID");

@@ -63,7 +63,7 @@ impl Daemon {
     }
 
     async fn remove(&self, object: &str) -> v1::RemoveResponse {
-        let request = v1::RemoveRequest { object: object.to_owned() };
+        let request = v1::RemoveRequest { object: object.to_owned(), force: false };
         self.objects().remove(request).await.unwrap().into_inner()
     }
 }

@@ -31,7 +31,8 @@ pub(in super::super) async fn run(
     let whole = parts.store.object(&request.id).filter(|info| info.state == State::Whole);
     let length = whole.map(|info| info.length);
     let was_whole = length.is_some();
-    let patience = learn::Patience { stall: request.stall, was_whole: length, once: terms.once };
+    let patience =
+        learn::Patience { stall: request.stall, alone: request.alone, was_whole: length, once: terms.once };
     let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
         Some(shape) => (shape, true),
         None => (learn::from_peers(&mut crowd, request.id, patience).await?, false),

@@ -118,6 +118,7 @@ impl Errand {
             pin: None,
             name: None,
             stall: self.stall,
+            alone: super::ALONE,
             order: Order::InOrder,
             range: None,
         }

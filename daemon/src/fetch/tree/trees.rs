@@ -39,7 +39,12 @@ pub(super) async fn length(errand: &Errand, crowd: &mut Crowd) -> Result<(u64, b
         Some(length) => (length, false),
         None => {
             // Of what was here whole the length is known.
-            let patience = learn::Patience { stall: errand.stall, was_whole: None, once: false };
+            let patience = learn::Patience {
+                stall: errand.stall,
+                alone: super::super::ALONE,
+                was_whole: None,
+                once: false,
+            };
             (learn::from_peers(crowd, root, patience).await?.length(), true)
         }
     };

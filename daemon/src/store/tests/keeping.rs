@@ -143,3 +143,84 @@ async fn the_doctor_says_what_is_wrong_and_leaves_nothing() {
     assert_eq!(level(&checks, "writable"), Level::Fail, "{checks:#?}");
     assert!(checks.iter().filter(|check| check.level != Level::Ok).all(|check| !check.advice.is_empty()));
 }
+
+async fn check(store: &Store, name: &str) -> Check {
+    store.examine().await.into_iter().find(|check| check.name == name).unwrap()
+}
+
+#[tokio::test]
+async fn a_journal_that_was_cut_short_after_an_end_in_order_is_told_of() {
+    const JOURNAL: &str = "journal/journal";
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (_, first) = add_single(&store, 1, 5000).await;
+    // At the end of an entry, where nothing but its length says that there was another.
+    let cut = disk.bytes(Path::new(JOURNAL)).len();
+    let (_, second) = add_single(&store, 2, 5000).await;
+    let whole = disk.bytes(Path::new(JOURNAL)).len();
+    store.close().await.unwrap();
+    drop(store);
+    let reopened = |edit: &dyn Fn(&mut Vec<u8>), path: &str| {
+        let disk = disk.crash();
+        disk.edit(path, edit);
+        open_forgetful(&disk)
+    };
+    let store = reopened(&|bytes| bytes.truncate(cut), JOURNAL);
+    store.recovered().await.unwrap();
+    assert_eq!([first, second].map(|id| store.object(&id).is_some()), [true, false]);
+    let found = check(&store, "journal").await;
+    assert!(found.level == Level::Fail && found.what.contains(&whole.to_string()), "{found:?}");
+    assert!(found.what.contains(&cut.to_string()), "{found:?}");
+    assert_eq!(check(&store, "stop").await.level, Level::Warn);
+    store.close().await.unwrap();
+    // The same when its last entry rots.
+    let store = reopened(&|bytes| bytes[whole - 40] ^= 1, JOURNAL);
+    assert_eq!(check(&store, "journal").await.level, Level::Fail);
+    // One in its midst is counted.
+    let store = reopened(&|bytes| bytes[cut - 40] ^= 1, JOURNAL);
+    assert_eq!([first, second].map(|id| store.object(&id).is_some()), [false, true]);
+    let found = check(&store, "journal").await;
+    assert!(found.level == Level::Fail && found.what.starts_with("1 of its entries"), "{found:?}");
+    // A marker of an older version says nothing of the journal, and is one.
+    let store = reopened(&|bytes| bytes.truncate(24), "CLEAN");
+    store.recovered().await.unwrap();
+    for name in ["journal", "stop"] {
+        assert_eq!(check(&store, name).await.level, Level::Ok, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn objects_whose_segments_are_gone_are_counted_until_they_are_back() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (_, first) = add_single(&store, 1, 5000).await;
+    add_several(&store, &[2, 3]).await;
+    assert_eq!(check(&store, "records").await.level, Level::Ok);
+    store.close().await.unwrap();
+    drop(store);
+    let disk = disk.crash();
+    disk.unlink(Path::new(SEGMENT)).unwrap();
+    disk.discard_table().unwrap();
+    let store = open_forgetful(&disk);
+    let counted = async |count: usize| {
+        for _ in 0..200 {
+            let found = check(&store, "records").await;
+            let is_said = found.what.starts_with(&format!("{count} object(s)"));
+            if (count == 0 && found.level == Level::Ok) || (found.level == Level::Fail && is_said) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("{:?}", check(&store, "records").await);
+    };
+    counted(2).await;
+    assert!(store.is_recordless(&first));
+    add_single(&store, 1, 5000).await;
+    assert!(!store.is_recordless(&first));
+    counted(1).await;
+    let (chunks, manifest, _) = several(&[2, 3]);
+    let lease = store.lease();
+    lease.put_all(chunks.into_iter().map(Item::Chunk).collect()).await.unwrap();
+    lease.put_manifest(&manifest).await.unwrap();
+    counted(0).await;
+}

@@ -219,3 +219,123 @@ async fn a_directory_is_there_with_all_in_it_or_not_at_all() {
     assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
     assert!(torn > 0, "some cut fell between what is in it and it");
 }
+
+/// Adds a file by itself, at a time of its own.
+async fn add_at(store: &Store, seed: u64, at: u64, pin: Option<u32>) -> ObjectId {
+    let (chunk, object) = single(seed, 5000);
+    let lease = store.lease();
+    lease.put(Item::Chunk(chunk)).await.unwrap();
+    lease.commit(NewObject { pin, now: at, ..object.clone() }).await.unwrap();
+    object.id
+}
+
+#[tokio::test]
+async fn what_cannot_be_in_an_unread_directory_goes() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (root, day) = (nested(), 24 * HOUR);
+    let inner = root.folders[0].id();
+    root.add(&store, Some(1000)).await.unwrap();
+    let older = add_at(&store, 50, now(), Some(1000)).await;
+    let cached = add_at(&store, 51, now() + day, None).await;
+    let later = add_at(&store, 52, now() + 2 * day, None).await;
+    let mine = add_at(&store, 53, now() + 2 * day, Some(1000)).await;
+    drop(store);
+    let disk = disk.crash();
+    let store = open_forgetful(&disk);
+    store.lose(&root.folders[0].chunk().id());
+    // What came before it, or not much later, may be in it.
+    assert_eq!(remove(&store, older).await, Removed::InDirectory { unpinned: true });
+    assert_eq!(store.kept_for_unread(&older), Some(inner));
+    assert_eq!(store.kept_for_unread(&object(&file(1))), None, "the outermost one has it");
+    let collected = store.collect(now() + 4 * day, false).await.unwrap();
+    assert_eq!(collected.objects, [later]);
+    assert!(store.object(&cached).is_some());
+    assert!(matches!(remove(&store, mine).await, Removed::Removed { .. }));
+    // What it is in cannot be in it, and takes it along: then nothing keeps what was in it.
+    let Removed::Removed { along, .. } = remove(&store, root.id()).await else { panic!() };
+    assert_eq!(along.len(), 3, "f1, f2 and the inner directory");
+    let collected = store.collect(now() + 4 * day, false).await.unwrap();
+    assert_eq!(collected.objects.len(), 3, "f3, and two that were added by themselves: {collected:?}");
+    assert_eq!(store.objects(None, 10), []);
+    assert_eq!(open_forgetful(&disk.crash()).objects(None, 10), []);
+}
+
+#[tokio::test]
+async fn what_came_later_than_an_unread_directory_gives_way_and_so_does_that_directory() {
+    for pin in [Some(1000), None] {
+        let disk = Forgetful::default();
+        let store = open_on(Arc::new(disk.clone()), 1 << 20).unwrap();
+        let lost = folder(&[1], Vec::new());
+        lost.add(&store, pin).await.unwrap();
+        let older = add_at(&store, 51, now(), None).await;
+        let later = add_at(&store, 52, now() + 48 * HOUR, None).await;
+        add_single(&store, 60, 900_000).await;
+        drop(store);
+        let store = open_on(Arc::new(disk.crash()), 1 << 20).unwrap();
+        store.recovered().await.unwrap();
+        store.lose(&lost.chunk().id());
+        // Room for this when one of them goes, and for the next when both others go.
+        add_single(&store, 61, 105_000).await;
+        assert!(store.object(&later).is_none() && store.object(&older).is_some());
+        assert_eq!(store.object(&lost.id()).is_some(), pin.is_some());
+        let more = store.lease().put(Item::Chunk(single(62, 20_000).0)).await;
+        assert_eq!(more.is_err(), pin.is_some());
+        assert_eq!([older, object(&file(1))].map(|id| store.object(&id).is_some()), [pin.is_some(); 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_not_older_than_what_is_in_it() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let ahead = now() + 10 * 24 * HOUR;
+    // The clock was ahead when the file came.
+    let alone = add_at(&store, 3, ahead, None).await;
+    let root = nested();
+    root.add(&store, Some(1000)).await.unwrap();
+    assert_eq!([root.id(), root.folders[0].id()].map(|id| store.object(&id).unwrap().added), [ahead; 2]);
+    drop(store);
+    let store = open_forgetful(&disk.crash());
+    store.lose(&root.folders[0].chunk().id());
+    assert_eq!(store.collect(ahead + 2 * HOUR, false).await.unwrap().objects, []);
+    assert!(store.object(&alone).is_some());
+}
+
+#[tokio::test]
+async fn unread_directories_are_told_of_once() {
+    let told = Told::default();
+    let log = {
+        let told = told.clone();
+        tracing_subscriber::fmt().with_writer(move || told.clone()).finish()
+    };
+    let _log = tracing::subscriber::set_default(log);
+    let count = || String::from_utf8_lossy(&told.0.lock().unwrap()).matches("cannot be read").count();
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let one = folder(&[1], Vec::new());
+    one.add(&store, Some(1000)).await.unwrap();
+    drop(store);
+    let store = open_forgetful(&disk.crash());
+    store.recovered().await.unwrap();
+    store.lose(&one.chunk().id());
+    for _ in 0..3 {
+        assert_eq!(store.collect(now(), false).await.unwrap().objects, []);
+    }
+    assert_eq!(count(), 1);
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Told(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

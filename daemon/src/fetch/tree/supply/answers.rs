@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::super::job::ALONE;
+use super::super::super::ALONE;
 use super::super::super::learn::AGAIN;
 use super::super::super::planner::PeerNo;
 use super::super::super::{Error, Summary};

@@ -9,6 +9,7 @@
 
 mod access;
 mod add;
+mod connections;
 mod convert;
 mod error;
 mod fetch;
@@ -35,9 +36,8 @@ use casd_proto::{
 };
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Server;
@@ -46,7 +46,7 @@ pub use access::{Access, Role};
 pub use error::Error;
 
 use crate::node::Node;
-use shares::Shares;
+use shares::{CALLS, Shares};
 
 /// Calls at once on one connection; more wait in the client.
 const MAX_STREAMS: u32 = 256;
@@ -73,9 +73,6 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// How long their statuses may take to get out. What is open then (a health watch, a suspended client) is dropped.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// How long accepting rests after it failed: for want of descriptors, which somebody else must give back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves the API on `listener` until `stop`, then lets calls end, for two seconds at most.
 ///
 /// # Errors
@@ -87,7 +84,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let ending = CancellationToken::new();
-    let transfers = Shares::default();
+    let transfers = Shares::new(CALLS);
     let lists = Arc::new(Semaphore::new(LISTS));
     let desk = Desk { node, access, ending: ending.clone(), transfers, lists };
     let objects = ObjectsServer::new(objects::Service(desk.clone()))
@@ -118,7 +115,10 @@ pub async fn serve(
         .add_service(node)
         .add_service(health)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(incoming(listener), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            connections::incoming(listener, access),
+            stop.clone().cancelled_owned(),
+        );
     let end = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -140,17 +140,6 @@ fn builder() -> Server {
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-}
-
-/// Connections as they are accepted.
-fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
-    UnixListenerStream::new(listener).then(|accepted| async {
-        if let Err(error) = &accepted {
-            tracing::warn!(%error, "cannot accept a connection to the API");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        accepted
-    })
 }
 
 /// See [`Desk::hear`].

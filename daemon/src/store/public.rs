@@ -7,7 +7,7 @@
 //! An object that goes takes nothing off the list: whoever finds a chunk on it asks the ledger whether one of the
 //! objects that it was listed for is still there, and public. So the answer is right at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -92,9 +92,21 @@ impl Listed {
         if self.rows.len() < self.full.max(SHORT) {
             return;
         }
-        let stays: Vec<bool> = self.objects.iter().map(&public).collect();
-        self.rows.retain(|row| stays.get(row[2] as usize) == Some(&true));
-        self.known.retain(|object, _| public(object));
+        let (mut objects, mut numbers) = (Vec::new(), Vec::with_capacity(self.objects.len()));
+        for object in &self.objects {
+            let stays = public(object);
+            numbers.push(u32::try_from(objects.len()).ok().filter(|_| stays));
+            objects.extend(stays.then_some(*object));
+        }
+        // Those that stay keep their order, and so do the rows.
+        self.rows.retain_mut(|row| {
+            let number = numbers.get(row[2] as usize).copied().flatten();
+            row[2] = number.unwrap_or_default();
+            number.is_some()
+        });
+        let stay: HashSet<&ObjectId> = objects.iter().collect();
+        self.known.retain(|object, _| stay.contains(object));
+        self.objects = objects;
         self.full = 2 * self.rows.len();
     }
 }
@@ -202,5 +214,35 @@ impl Inner {
             }
         }
         Ok(is_all.then_some(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_gone_is_taken_off_a_long_list_and_the_rest_stays() {
+        let object = |number: u8| ObjectId::from_bytes([number; 32]);
+        let chunk = |object: u8, number: usize| {
+            ChunkId::from_bytes(*blake3::hash(&[&[object][..], &number.to_le_bytes()].concat()).as_bytes())
+        };
+        let mut listed = Listed::default();
+        for number in 0..4 {
+            let chunks: Vec<ChunkId> = (0..SHORT / 4).map(|at| chunk(number, at)).collect();
+            listed.add((object(number), None), &chunks, true);
+            listed.add((object(number), None), &chunks, true);
+            listed.sort();
+            assert_eq!(listed.rows.len(), (usize::from(number) + 1) * SHORT / 4, "each is listed once");
+        }
+        let is_odd = |id: &ObjectId| id.as_bytes()[0] % 2 == 1;
+        listed.trim(is_odd);
+        assert_eq!((listed.rows.len(), listed.objects.len(), listed.known.len()), (SHORT / 2, 2, 2));
+        assert!(listed.rows.is_sorted());
+        for (number, at) in [(0, 0), (1, 7), (2, 9), (3, SHORT / 4 - 1)] {
+            let found: Vec<_> = listed.objects_of(&chunk(number, at)).copied().collect();
+            let expected: Vec<_> = Some(object(number)).filter(is_odd).into_iter().collect();
+            assert_eq!(found, expected, "{number} {at}");
+        }
     }
 }

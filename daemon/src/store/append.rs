@@ -24,6 +24,7 @@ use super::record::{BLOCK, FOOTER_ENTRY, Key, Record, footer, footer_entry};
 use super::recover::Tail;
 use super::scan::scan;
 use super::segment::Segment;
+use super::space::Promise;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -55,7 +56,9 @@ struct Queued {
     /// They are written also when they are there.
     again: bool,
     /// Their share of the queue's bytes.
-    room: OwnedSemaphorePermit,
+    share: OwnedSemaphorePermit,
+    /// Their room on disk: given back once they are counted, or not written.
+    room: Promise,
 }
 
 /// How far the disk is.
@@ -121,24 +124,31 @@ impl Appender {
         Self { queue, room, durable: watch, writer }
     }
 
-    /// Writes those records that are not there. Waits for room in the queue and for the write, not for the disk; the
-    /// ticket is what to wait for with [`Appender::durable`]. After an error some of them may have been written.
-    pub(super) async fn append(&self, records: Vec<Record>) -> Answer {
-        self.queue(records, false).await
+    /// Writes those records that are not there, which have `room`. Waits for room in the queue and for the write, not
+    /// for the disk; the ticket is what to wait for with [`Appender::durable`]. After an error some of them may have
+    /// been written.
+    pub(super) async fn append(&self, records: Vec<Record>, room: Promise) -> Answer {
+        self.queue(records, room, false).await
     }
 
     /// Writes a record that is there in another place. Gives its ticket.
-    pub(super) async fn append_again(&self, record: Record) -> Result<u64, Error> {
-        self.queue(vec![record], true).await.map(|(_, ticket)| ticket)
+    pub(super) async fn append_again(&self, record: Record, room: Promise) -> Result<u64, Error> {
+        self.queue(vec![record], room, true).await.map(|(_, ticket)| ticket)
     }
 
-    async fn queue(&self, records: Vec<Record>, again: bool) -> Answer {
+    /// Completes when all that is in the queue by now has been written, and its room given back.
+    pub(super) async fn written(&self) -> Result<(), Error> {
+        let nothing = Promise::none(Arc::clone(&self.writer.catalog.space));
+        self.queue(Vec::new(), nothing, false).await.map(|_| ())
+    }
+
+    async fn queue(&self, records: Vec<Record>, room: Promise, again: bool) -> Answer {
         self.writer.health.check()?;
         let bytes: u64 = records.iter().map(|record| record.header.footprint()).sum();
         let blocks = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX).min(QUEUE_BLOCKS);
-        let room = Arc::clone(&self.room).acquire_many_owned(blocks).await.map_err(|_| Error::Closed)?;
+        let share = Arc::clone(&self.room).acquire_many_owned(blocks).await.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { records, reply, again, room };
+        let queued = Queued { records, reply, again, share, room };
         self.queue.send(queued).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -231,9 +241,11 @@ impl Writer {
     fn write(&self, batch: Vec<Queued>) -> u64 {
         let mut active = self.active();
         let (mut run, mut outcomes, mut waiting) = (Run::default(), Outcomes::new(), Vec::new());
-        for Queued { records, reply, again, room } in batch {
+        let mut rooms = Vec::new();
+        for Queued { records, reply, again, share, room } in batch {
             outcomes.push(Ok(Vec::with_capacity(records.len())));
-            waiting.push((reply, room));
+            waiting.push((reply, share));
+            rooms.push(room);
             for record in records {
                 let put = self.take(&mut active, &mut run, &mut outcomes, &record, again);
                 match (outcomes.last_mut(), put) {
@@ -247,7 +259,9 @@ impl Writer {
             }
         }
         self.flush(&mut active, run, &mut outcomes);
-        for ((reply, _room), outcome) in waiting.into_iter().zip(outcomes) {
+        // What was written is counted by now, and takes room of the disk.
+        drop(rooms);
+        for ((reply, _share), outcome) in waiting.into_iter().zip(outcomes) {
             // What was there may have been written a moment ago and not be durable yet.
             let _ = reply.send(outcome.map(|puts| (puts, active.ticket)));
         }

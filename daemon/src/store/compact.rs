@@ -29,13 +29,14 @@ impl Store {
             let live = self.blocking(move |inner| inner.catalog.live_in(number)).await?;
             let cost: u64 = live.iter().map(|(_, entry)| space::cost(entry.length, entry.zero)).sum();
             // Where there is no room for the copies, the records stay where they are.
-            let Ok(room) = inner.catalog.space.promise(cost) else { continue };
+            let Ok(mut room) = inner.catalog.space.promise(cost) else { continue };
             let mut last = 0;
             for (key, entry) in live {
                 let Some(record) = self.blocking(move |inner| inner.copy_of(&key, &entry)).await? else {
                     continue;
                 };
-                last = inner.appender.append_again(record).await?;
+                let room = room.take(record.cost());
+                last = inner.appender.append_again(record, room).await?;
             }
             drop(room);
             // What waits for the disk enters the copies in the index, and retires the others.

@@ -190,12 +190,10 @@ impl Lease {
                 }
             }
         }
-        let (puts, ticket) = match store.appender.append(records).await {
+        let (puts, ticket) = match store.appender.append(records, room).await {
             Ok(done) => done,
             Err(error) => return Err(store.explained(error).await),
         };
-        // Either the records are counted by now, or their room is given back.
-        drop(room);
         self.ticket.fetch_max(ticket, Ordering::AcqRel);
         Ok(puts)
     }

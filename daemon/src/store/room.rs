@@ -166,6 +166,11 @@ impl Lease {
     async fn promise(&self, cost: u64) -> Result<Promise, Error> {
         let space = &self.store.catalog.space;
         let store = Store { inner: Arc::clone(&self.store) };
+        match space.promise(cost) {
+            // What is being written is counted twice for a moment: as promised, and as taken of the disk.
+            Err(error) if error.is_no_space() => self.store.appender.written().await?,
+            promised => return promised,
+        }
         // Others may have taken what was freed.
         loop {
             match space.promise(cost) {

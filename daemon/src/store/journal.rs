@@ -182,7 +182,7 @@ pub(super) fn read(bytes: &[u8], key: &StoreKey, each: &mut impl FnMut(Fact)) ->
     read_past(bytes, key, each).map(|(end, _)| end)
 }
 
-/// As [`read`], also with how many frames before that end cannot be read, or more.
+/// As `read`, also with how many frames before that end cannot be read, or more.
 fn read_past(bytes: &[u8], key: &StoreKey, each: &mut impl FnMut(Fact)) -> Result<(usize, u64), Error> {
     let (mut at, mut end, mut lost) = (0, 0, 0);
     while at < bytes.len() {

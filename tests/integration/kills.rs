@@ -137,7 +137,11 @@ impl Oracle {
     #[track_caller]
     fn agrees(&self, daemon: &Daemon, state: &Path) {
         let ctl = daemon.ctl();
-        let stored = ctl.status()["stored_bytes"].as_u64().unwrap();
+        // Reads are served before all is counted.
+        let status = wait::until("the store to be counted", LONG, || {
+            Some(ctl.status()).filter(|status| status["store"]["recovering"].is_null())
+        });
+        let stored = status["stored_bytes"].as_u64().unwrap();
         let taken = corpus::disk_usage(&state.join("segments")).unwrap();
         assert!(taken.abs_diff(stored) < MIB + taken / 100, "{stored} bytes are counted, {taken} are taken");
         let listed = ctl.json(&["ls"]);

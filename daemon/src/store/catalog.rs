@@ -156,13 +156,7 @@ impl Catalog {
         if entry.payload_end() > SHORT {
             return self.is_there(key, entry);
         }
-        let Some(header) = self.named_header(key, entry)? else { return Ok(false) };
-        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
-        match self.payload(&segment, entry) {
-            Ok(payload) => Ok(header.proves(payload)),
-            Err(error) if is_lost(&error) => Ok(false),
-            Err(error) => Err(Error::io("read a record")(error)),
-        }
+        Ok(self.is_good(key, entry)? == Some(true))
     }
 
     /// Whether the disk has this record: its header, and no hole behind it that a crash left of its removal. Its
@@ -198,11 +192,22 @@ impl Catalog {
         Ok(header.filter(|header| header.key == *key && header.length == entry.length))
     }
 
-    /// Whether a record's payload is what its header says. Reads it.
-    pub(super) fn is_good(&self, entry: &Entry) -> Result<bool, Error> {
-        let Some(header) = self.readable_header(entry)? else { return Ok(false) };
-        let Some(segment) = self.segments.get(entry.spot.segment) else { return Ok(false) };
-        Ok(self.payload(&segment, entry).is_ok_and(|payload| header.proves(payload)))
+    /// Whether a record is there, and its payload what its header says; `None` when the disk does not give it. Reads
+    /// it.
+    pub(super) fn is_good(&self, key: &Key, entry: &Entry) -> Result<Option<bool>, Error> {
+        let header = match self.header(entry) {
+            Err(error) if is_lost(&error) => return Ok(None),
+            header => header.map_err(Error::io("read a record's header"))?,
+        };
+        let header = header.filter(|header| header.key == *key && header.length == entry.length);
+        let (Some(header), Some(segment)) = (header, self.segments.get(entry.spot.segment)) else {
+            return Ok(Some(false));
+        };
+        match self.payload(&segment, entry) {
+            Ok(payload) => Ok(Some(header.proves(payload))),
+            Err(error) if is_lost(&error) => Ok(None),
+            Err(error) => Err(Error::io("read a record")(error)),
+        }
     }
 
     /// A record with its payload, proved; `None` when it is bad.

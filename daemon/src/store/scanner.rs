@@ -169,7 +169,14 @@ impl<'a> Scanner<'a> {
                 self.found.twice.push((header.key, entry));
                 return Ok(());
             }
-            Some(old) if old.spot > spot && self.catalog.is_there(&header.key, &old)? => return Ok(()),
+            Some(old) if !self.settles && old.spot > spot && self.catalog.is_there(&header.key, &old)? => {
+                return Ok(());
+            }
+            Some(old) if self.settles => {
+                // It names what is not there; so it is no copy.
+                self.catalog.index.forget(&[(header.key, old)])?;
+                self.entries.push((header.key, entry));
+            }
             _ => self.entries.push((header.key, entry)),
         }
         if self.entries.len() >= BATCH { self.enter() } else { Ok(()) }

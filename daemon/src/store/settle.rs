@@ -14,6 +14,14 @@ use super::health::Health;
 use super::index::{Entry, Spot};
 use super::record::Key;
 
+/// How a copy is.
+enum Condition {
+    Good,
+    Bad,
+    /// The disk does not give all of it.
+    Unknown,
+}
+
 impl Catalog {
     /// Settles records of which the index names another copy, or none. `end`: up to where records are entered. Blocks.
     pub(super) fn settle(
@@ -37,9 +45,13 @@ impl Catalog {
             if !self.may_be_there(&key, &other)? {
                 continue;
             }
-            let (stays, goes) = self.choose(known, other)?;
-            stay.insert(key, stays);
-            go.push((key, goes));
+            match self.choose(&key, known, other)? {
+                Some((stays, goes)) => {
+                    stay.insert(key, stays);
+                    go.push((key, goes));
+                }
+                None => self.miss(),
+            }
         }
         for (key, entry) in &stay {
             if self.index.get(key)? != Some(*entry) {
@@ -51,11 +63,23 @@ impl Catalog {
         self.name(stay)
     }
 
-    /// The later copy replaced the other, which had gone bad; unless it is bad itself.
-    fn choose(&self, one: Entry, other: Entry) -> Result<(Entry, Entry), Error> {
+    /// Which stays and which goes: the later copy replaced the other, which had gone bad; unless it is bad itself.
+    /// `None` while nobody can tell.
+    fn choose(&self, key: &Key, one: Entry, other: Entry) -> Result<Option<(Entry, Entry)>, Error> {
         let (earlier, later) = if one.spot < other.spot { (one, other) } else { (other, one) };
-        let keeps_later = self.is_good(&later)? || !self.is_good(&earlier)?;
-        Ok(if keeps_later { (later, earlier) } else { (earlier, later) })
+        Ok(match (self.condition(key, &earlier)?, self.condition(key, &later)?) {
+            (_, Condition::Good) | (Condition::Bad, Condition::Bad) => Some((later, earlier)),
+            (Condition::Good, _) => Some((earlier, later)),
+            _ => None,
+        })
+    }
+
+    fn condition(&self, key: &Key, entry: &Entry) -> Result<Condition, Error> {
+        Ok(match self.is_good(key, entry)? {
+            Some(true) => Condition::Good,
+            Some(false) => Condition::Bad,
+            None => Condition::Unknown,
+        })
     }
 
     /// Punches the copies that go. One that cannot be read goes when the index, which has been checked, names it.

@@ -131,12 +131,12 @@ fn step(op: Op, object: usize, state: &State) -> (Says, State) {
             pins.remove(&uid);
             (Says::Just("done"), Some(pins))
         }
-        Op::Remove(_, uid, is_admin) => {
+        Op::Remove(_, uid, force) => {
             let had = pins.remove(&uid);
-            match (pins.is_empty(), had || is_admin) {
+            match (pins.is_empty() || force, had) {
+                (true, _) => (Says::Just("removed"), None),
+                (false, true) => (Says::Just("others"), Some(pins)),
                 (false, false) => (Says::Just("refused"), Some(pins)),
-                (false, true) if had => (Says::Just("others"), Some(pins)),
-                _ => (Says::Just("removed"), None),
             }
         }
         Op::Read(_) => (Says::Just("whole"), Some(pins)),

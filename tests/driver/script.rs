@@ -18,7 +18,7 @@ pub(crate) enum Op {
     Pin(usize, u32),
     /// Takes the pin away.
     Unpin(usize, u32),
-    /// Removes an object as a user, who is an administrator or not.
+    /// Removes an object as a user, the pins of others as well or not.
     Remove(usize, u32, bool),
     /// Reads an object and compares it.
     Read(usize),

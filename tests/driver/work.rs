@@ -116,7 +116,7 @@ async fn act(store: &Store, op: Op, objects: &[Object]) -> Result<String, Failur
         }
         Op::Pin(number, uid) => found(store.pin(&objects[number].id, uid).await?),
         Op::Unpin(number, uid) => found(store.unpin(&objects[number].id, uid).await?),
-        Op::Remove(number, uid, is_admin) => match store.remove(&objects[number].id, uid, is_admin).await? {
+        Op::Remove(number, uid, force) => match store.remove(&objects[number].id, uid, force).await? {
             Removed::Removed { .. } => "removed",
             Removed::StillPinned { .. } => "others",
             Removed::NotPermitted | Removed::InDirectory { .. } => "refused",

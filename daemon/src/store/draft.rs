@@ -138,7 +138,7 @@ impl<'a> Draft<'a> {
     }
 
     /// An object and, of a directory, what is in it at any depth, as far as that is known.
-    fn below(&self, id: ObjectId) -> BTreeSet<ObjectId> {
+    pub(super) fn below(&self, id: ObjectId) -> BTreeSet<ObjectId> {
         let mut seen = BTreeSet::from([id]);
         let mut next = vec![id];
         while let Some(tree) = next.pop() {

@@ -144,7 +144,7 @@ impl Ledger {
 
     /// An object with all that is in it.
     pub(super) fn all(&self, id: ObjectId) -> BTreeSet<ObjectId> {
-        self.trees().all(id)
+        self.imagine(|draft| draft.below(id))
     }
 
     /// Whether these were among the directories that could not be read when it was last tried.
@@ -196,11 +196,12 @@ impl Ledger {
     /// The largest pinned objects, the largest first.
     pub(super) fn largest_pins(&self, count: usize) -> Vec<LargePin> {
         let (objects, trees) = (self.objects(), self.trees());
+        let draft = Draft::new(&objects, &trees);
         let length = |id: &ObjectId| objects.get(id).map_or(0, |info| info.length);
         let mut largest: Vec<LargePin> = Vec::with_capacity(count + 1);
         for info in objects.values().filter(|info| !info.pins.is_empty()) {
             let bytes: u64 =
-                if info.tree { trees.all(info.id).iter().map(length).sum() } else { info.length };
+                if info.tree { draft.below(info.id).iter().map(length).sum() } else { info.length };
             let at = largest.partition_point(|other| other.bytes >= bytes);
             if at < count {
                 largest.insert(at, LargePin { bytes, ..LargePin::of(info) });

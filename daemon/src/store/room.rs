@@ -32,22 +32,6 @@ impl Lease {
         self.reserve_cost(space::cost_of_data(bytes)).await
     }
 
-    /// As [`Lease::reserve`], of many objects of these lengths, each with a record of its own. Nothing is no object.
-    ///
-    /// # Errors
-    /// As [`Lease::reserve`].
-    pub async fn reserve_each(&self, lengths: impl IntoIterator<Item = u64>) -> Result<(), Error> {
-        let cost = |length: u64| match u32::try_from(length) {
-            Ok(short) if length <= CHUNK_LEN => space::cost(short, false),
-            _ => space::cost_of_data(length),
-        };
-        let lengths = lengths.into_iter().filter(|length| *length > 0);
-        match lengths.map(cost).fold(0, u64::saturating_add) {
-            0 => Ok(()),
-            cost => self.reserve_cost(cost).await,
-        }
-    }
-
     /// As [`Lease::reserve`], where what was reserved before does not suffice: less than `bytes` is left of it.
     ///
     /// # Errors

@@ -14,14 +14,6 @@ use super::health::Health;
 use super::index::{Entry, Spot};
 use super::record::Key;
 
-/// How a copy is.
-enum Condition {
-    Good,
-    Bad,
-    /// The disk does not give all of it.
-    Unknown,
-}
-
 impl Catalog {
     /// Settles records of which the index names another copy, or none. `end`: up to where records are entered. Blocks.
     pub(super) fn settle(
@@ -67,18 +59,10 @@ impl Catalog {
     /// `None` while nobody can tell.
     fn choose(&self, key: &Key, one: Entry, other: Entry) -> Result<Option<(Entry, Entry)>, Error> {
         let (earlier, later) = if one.spot < other.spot { (one, other) } else { (other, one) };
-        Ok(match (self.condition(key, &earlier)?, self.condition(key, &later)?) {
-            (_, Condition::Good) | (Condition::Bad, Condition::Bad) => Some((later, earlier)),
-            (Condition::Good, _) => Some((earlier, later)),
+        Ok(match (self.is_good(key, &earlier)?, self.is_good(key, &later)?) {
+            (_, Some(true)) | (Some(false), Some(false)) => Some((later, earlier)),
+            (Some(true), _) => Some((earlier, later)),
             _ => None,
-        })
-    }
-
-    fn condition(&self, key: &Key, entry: &Entry) -> Result<Condition, Error> {
-        Ok(match self.is_good(key, entry)? {
-            Some(true) => Condition::Good,
-            Some(false) => Condition::Bad,
-            None => Condition::Unknown,
         })
     }
 

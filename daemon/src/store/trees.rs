@@ -86,17 +86,6 @@ impl Trees {
     pub(super) fn tried(&mut self, unread: BTreeSet<ObjectId>) {
         self.unread = Some(unread);
     }
-
-    /// An object and, of a directory, what is in it at any depth, each once.
-    pub(super) fn all(&self, id: ObjectId) -> BTreeSet<ObjectId> {
-        let mut seen = BTreeSet::from([id]);
-        let mut next = vec![id];
-        while let Some(tree) = next.pop() {
-            let contents = self.contents(&tree).map_or(&[][..], |contents| contents);
-            next.extend(contents.iter().filter(|id| seen.insert(**id)));
-        }
-        seen
-    }
 }
 
 impl Store {

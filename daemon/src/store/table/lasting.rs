@@ -1,11 +1,13 @@
 //! sled as a table.
 //!
 //! sled's flush is no fsync on Linux, and sled has been seen to lose or damage its files, and to panic where the disk
-//! fails; whatever it reports or panics about is an error like any other.
+//! fails; whatever it reports or panics about is an error like any other. Its flush may wait for ever for a write of
+//! one of its own threads that failed; so nobody waits for it for long.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use super::{Change, Table};
@@ -13,6 +15,9 @@ use crate::store::Error;
 
 /// Tries to open, 20 ms apart: a table that was closed a moment ago in this process may still hold its lock.
 const TRIES: usize = 50;
+
+/// A flush that takes longer is given up.
+const FLUSH_WITHIN: Duration = Duration::from_secs(20);
 
 /// `None` only while it is dropped.
 struct Sled(Option<sled::Db>);
@@ -73,7 +78,19 @@ impl Table for Sled {
     }
 
     fn flush(&self) -> Result<(), Error> {
-        self.with(|db| db.flush().map(|_| ()))
+        let Some(db) = self.0.clone() else { return Err(Error::Closed) };
+        let (done, ended) = mpsc::sync_channel(1);
+        flusher(move || {
+            let flushed = db.flush();
+            // The last one to go syncs once more: that is not to be this one, unless it has been given up.
+            drop(db);
+            let _ = done.send(flushed);
+        })?;
+        match ended.recv_timeout(FLUSH_WITHIN) {
+            Ok(flushed) => flushed.map(|_| ()).map_err(|error| failed(&error)),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Index("sled panicked".to_owned())),
+            Err(RecvTimeoutError::Timeout) => Err(Error::Index("sled does not come to an end".to_owned())),
+        }
     }
 }
 
@@ -85,6 +102,13 @@ impl Drop for Sled {
             tracing::warn!("sled panicked while it was closed");
         }
     }
+}
+
+/// Runs a flush on a thread of its own, which may be left behind: one that waits for ever must not keep a place in the
+/// pool, nor anybody who joins it.
+fn flusher(flush: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let thread = std::thread::Builder::new().name("index-flush".to_owned());
+    thread.spawn(flush).map(|_| ()).map_err(Error::io("flush the index"))
 }
 
 fn failed(error: &sled::Error) -> Error {

@@ -111,7 +111,7 @@ fn request(root: ObjectId, from: &[&Node]) -> TreeRequest {
         peers: from.iter().map(|node| node.address.clone()).collect(),
         pin: None,
         name: None,
-        stall: Duration::from_secs(3),
+        stall: Duration::from_secs(20),
     }
 }
 

@@ -308,6 +308,8 @@ impl World {
             let goes = |whole: bool| if whole { hours > 1 } else { hours > 24 };
             if truth.there.as_ref().is_some_and(|there| there.may_go() && goes(there.whole)) {
                 truth.surely = false;
+                // What it shares with an add that did not end goes as well: that was promised to nobody.
+                thing.needs(true).for_each(|key| _ = self.kept.remove(key));
                 if self.blind {
                     continue;
                 }

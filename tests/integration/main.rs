@@ -30,3 +30,4 @@ mod service;
 mod shutdown;
 mod state_folder;
 mod syscalls;
+mod two_users;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -163,6 +164,13 @@ impl Run {
     #[must_use]
     pub fn stdin(mut self, from: impl Into<Stdio>) -> Self {
         self.command.stdin(from);
+        self
+    }
+
+    /// As another user, which only root can; of the groups it keeps the first.
+    #[must_use]
+    pub fn user(mut self, uid: u32) -> Self {
+        self.command.uid(uid);
         self
     }
 

@@ -42,7 +42,7 @@ impl Catalog {
                     stay.insert(key, stays);
                     go.push((key, goes));
                 }
-                None => self.miss(),
+                None => self.leave(&other),
             }
         }
         for (key, entry) in &stay {
@@ -66,12 +66,22 @@ impl Catalog {
         })
     }
 
+    /// Leaves a copy that the index does not name to the next start. Until then it takes room.
+    fn leave(&self, copy: &Entry) {
+        self.space.add_unknown(copy.footprint());
+        self.miss();
+    }
+
     /// Punches the copies that go. One that cannot be read goes when the index, which has been checked, names it.
     fn punch_losers(&self, go: Vec<(Key, Entry)>, end: Spot, health: &Health) -> Result<(), Error> {
         let mut there = Vec::with_capacity(go.len());
         for (key, entry) in go {
             let is_named = self.index.get(&key)? == Some(entry);
-            if health.check().is_err() || !is_named && !self.has_header(&key, &entry)? {
+            if !is_named && !self.has_header(&key, &entry)? {
+                self.leave(&entry);
+                continue;
+            }
+            if health.check().is_err() {
                 self.miss();
                 continue;
             }

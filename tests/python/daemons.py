@@ -28,15 +28,16 @@ def timed(*command):
 
 
 class Daemon:
-    """A casd of its own in a folder that it gets whole, and that is gone when it ends."""
+    """A casd of its own in a folder that it gets whole, and that is gone when it ends. A `state` that is named stays,
+    and nothing is proved there in the background."""
 
-    def __init__(self, binaries, where, parity="16+4"):
+    def __init__(self, binaries, where, parity="16+4", state=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="casd-bench-", dir=where))
         self.socket, self.ctl = self.folder / "casd.sock", binaries / "casctl"
         config = self.folder / "casd.toml"
         config.write_text(f"""
 [node]
-state_dir = "{self.folder}/state"
+state_dir = "{state or self.folder / 'state'}"
 [api]
 socket = "{self.socket}"
 [listen]
@@ -48,17 +49,21 @@ lan_discovery = false
 [store]
 parity = "{parity}"
 reserve = "0"
+{'scrub = "0"' if state else ''}
 """)
         self.log = open(self.folder / "log", "w+")
         command = [binaries / "casd", "--config", config]
         self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def __enter__(self):
+        """Waits for an answer, and notes how long that took."""
+        begun = time.monotonic()
         end = time.monotonic() + 30
         while subprocess.run([self.ctl, "--socket", self.socket, "-q", "status"], capture_output=True).returncode:
             if self.child.poll() is not None or time.monotonic() > end:
                 sys.exit(f"casd did not start:\n{(self.folder / 'log').read_text()}")
             time.sleep(0.01)
+        self.answered = time.monotonic() - begun
         return self
 
     def __exit__(self, *_):
@@ -71,20 +76,28 @@ reserve = "0"
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def peak(self):
+        return self.memory("VmHWM")
+
+    def memory(self, name="VmRSS"):
+        """MiB that are in memory now; with `VmHWM` at most."""
         lines = pathlib.Path(f"/proc/{self.child.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
     def cost(self, *command):
         """What a client's command costs both ends."""
         before = self.cpu()
         cost, printed = timed(*command)
-        # What the daemon does behind the answer belongs to it as well: it is done when it rests.
+        # What the daemon does behind the answer belongs to it as well.
+        cost.own, cost.cpu = cost.cpu, cost.cpu + self.rest() - before
+        cost.peak = self.peak()
+        return cost, printed
+
+    def rest(self):
+        """Waits until it uses no processor. Gives the seconds that it has used."""
         spent = self.cpu()
         while (now := (time.sleep(0.1), self.cpu())[1]) != spent:
             spent = now
-        cost.own, cost.cpu = cost.cpu, cost.cpu + spent - before
-        cost.peak = self.peak()
-        return cost, printed
+        return spent
 
     def status(self):
         return json.loads(timed(self.ctl, "--socket", self.socket, "--json", "status")[1])

@@ -44,6 +44,15 @@ impl FromStr for Id {
     }
 }
 
+/// What an object is called, by its kind.
+pub(crate) fn kind_name(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::File => "file",
+        ObjectKind::Directory => "directory",
+        ObjectKind::Unspecified => "unknown",
+    }
+}
+
 /// Reads a whole id, of a directory as well.
 pub(crate) fn whole_id(text: &str) -> Result<Id, String> {
     text.strip_prefix(DIRECTORY).unwrap_or(text).parse()

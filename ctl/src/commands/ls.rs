@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Session;
 use crate::args::Ls;
 use crate::error::{Exit, Failure};
-use crate::object::{directory, named};
+use crate::object::{directory, kind_name, named};
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
@@ -41,14 +41,6 @@ async fn entries(session: &Session, object: String) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn kind(object: &ListedObject) -> &'static str {
-    match object.kind() {
-        ObjectKind::File => "file",
-        ObjectKind::Directory => "directory",
-        ObjectKind::Unspecified => "unknown",
-    }
-}
-
 fn line(object: &ListedObject) -> Line {
     let state = match (object.pinned, object.complete) {
         (_, false) => "partial",
@@ -63,7 +55,7 @@ fn line(object: &ListedObject) -> Line {
         json: json!({
             "id": id,
             "name": (!object.name.is_empty()).then_some(&object.name),
-            "kind": kind(object),
+            "kind": kind_name(object.kind()),
             "size": object.size,
             "pinned": object.pinned,
             "complete": object.complete,

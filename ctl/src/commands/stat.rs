@@ -1,12 +1,12 @@
 //! `casctl stat`: describes an object, or with `--chunks` lists its chunks.
 
-use casd_proto::v1::{ChunksRequest, ListedChunk, ObjectKind, StatRequest, StatResponse};
+use casd_proto::v1::{ChunksRequest, ListedChunk, StatRequest, StatResponse};
 use serde_json::json;
 
 use super::Session;
 use crate::args::Stat;
 use crate::error::{Exit, Failure};
-use crate::object::named;
+use crate::object::{kind_name, named};
 use crate::output::Line;
 use crate::output::text::{escaped, size};
 
@@ -29,14 +29,6 @@ async fn chunks(session: &Session, object: String) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn kind(object: &StatResponse) -> &'static str {
-    match object.kind() {
-        ObjectKind::File => "file",
-        ObjectKind::Directory => "directory",
-        ObjectKind::Unspecified => "unknown",
-    }
-}
-
 fn line(object: &StatResponse) -> Line {
     let id = named(object.kind(), &object.id);
     let pinned = match (object.pinned_by_caller, object.pinned) {
@@ -47,7 +39,7 @@ fn line(object: &StatResponse) -> Line {
     let rows = [
         ("id", id.clone()),
         ("name", escaped(&object.name)),
-        ("kind", kind(object).to_owned()),
+        ("kind", kind_name(object.kind()).to_owned()),
         ("size", format!("{} ({} bytes)", size(object.size), object.size)),
         ("chunks", format!("{} of {} here", object.local_chunks, object.chunks)),
         ("parity", parity(object)),
@@ -61,7 +53,7 @@ fn line(object: &StatResponse) -> Line {
         json: json!({
             "id": id,
             "name": (!object.name.is_empty()).then_some(&object.name),
-            "kind": kind(object),
+            "kind": kind_name(object.kind()),
             "size": object.size,
             "chunks": object.chunks,
             "parity": object.parity,
@@ -112,6 +104,8 @@ fn chunk_line(chunk: &ListedChunk) -> Line {
 
 #[cfg(test)]
 mod tests {
+    use casd_proto::v1::ObjectKind;
+
     use super::*;
 
     #[test]

@@ -4,6 +4,7 @@ use libp2p_identity::Keypair;
 
 use super::*;
 use crate::content::{CODEC_RS8, ParityClaim, ParityPage, ParityPart};
+use crate::store::disk::forgetful::Plan;
 
 /// Where the checksum of a header ends: a bit that rots before it makes it none.
 const HEADER_END: usize = 112;
@@ -169,4 +170,40 @@ async fn a_segment_that_is_lost_is_found_and_damage_that_nothing_needs_is_droppe
     store.drop_damaged(names).await.unwrap();
     assert!(store.chunk(&reference).await.unwrap().is_some());
     assert!(store.lacking(vec![store.object(&id).unwrap()]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn of_a_bad_record_and_what_replaces_it_one_at_most_is_left_wherever_the_power_goes() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (chunk, id) = add_single(&store, 1, 9000).await;
+    store.close().await.unwrap();
+    let footprint = store.usage().await.unwrap().stored_bytes;
+    drop(store);
+    disk.edit(SEGMENT, |bytes| bytes[4096 + 5000] ^= 1);
+    let mut left = [0, 0];
+    for round in 0.. {
+        // Eight tears for each place.
+        let (at, disk) = (1 + round / 8, disk.crash());
+        let store = open_forgetful(&disk);
+        store.recovered().await.unwrap();
+        assert_eq!(store.chunk(&chunk).await.unwrap(), None);
+        disk.plan(Plan { seed: round, cut_at: Some(at), ..Plan::default() });
+        let lease = store.lease();
+        let put = lease.put(Item::Chunk(single(1, 9000).0)).await;
+        let answered = put.is_ok() && lease.sync().await.is_ok();
+        drop(lease);
+        let Some(disk) = disk.after_cut() else { break };
+        let store = open_forgetful(&disk);
+        store.recovered().await.unwrap();
+        let is_good = store.chunk(&chunk).await.unwrap().is_some();
+        assert!(is_good || !answered, "cut {at}: it was answered for");
+        assert!(store.object(&id).is_some());
+        let (stored, taken) = (store.usage().await.unwrap().stored_bytes, disk.allocated("segments"));
+        // A start that proves the last segment takes what is bad for torn.
+        let is_one = taken == footprint || !is_good && taken == 0;
+        assert!(is_one && stored == taken, "cut {at}: {stored} and {taken} bytes of {footprint}");
+        left[usize::from(is_good)] += 1;
+    }
+    assert!(left[0] > 5 && left[1] > 5, "{left:?}");
 }

@@ -43,27 +43,30 @@ pub(super) struct Recovery {
     starts: bool,
     /// Records of which there is a later copy.
     twice: Vec<(Key, Entry)>,
+    /// Where the tail has records instead that are there no more.
+    gone: Vec<Entry>,
 }
 
 /// The start's first part: the last segments, from the checkpoint on. Blocks.
 pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail, Recovery), Error> {
     let closed = health.closed();
     let numbers = catalog.segments.numbers();
-    let recovery = |end, is_known, twice| Recovery {
+    let recovery = |end, is_known, found: Found| Recovery {
         catalog: Arc::clone(catalog),
         health: Arc::clone(health),
         closed,
         is_known,
         end,
         starts: true,
-        twice,
+        twice: found.twice,
+        gone: found.gone,
     };
     let Some(&last) = numbers.last() else {
         let (segment, file) = catalog.segments.create(1).map_err(Error::io("make a segment"))?;
-        return Ok(((segment, file, 0), recovery(Spot { segment: 1, offset: 0 }, false, Vec::new())));
+        return Ok(((segment, file, 0), recovery(Spot { segment: 1, offset: 0 }, false, Found::default())));
     };
     let checkpoint = checkpoint(catalog, last)?;
-    let mut twice = Vec::new();
+    let mut all = Found::default();
     // Without a checkpoint the sealed segments are left to the scan of all.
     for &number in numbers.iter().filter(|number| **number != last) {
         match checkpoint {
@@ -71,7 +74,8 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
                 let from = if number == spot.segment { spot.offset.into() } else { 0 };
                 let found = Scanner::new(catalog, number).run(from)?;
                 catalog.space.add_unknown(found.unknown);
-                twice.extend(found.twice);
+                all.twice.extend(found.twice);
+                all.gone.extend(found.gone);
             }
             _ => {}
         }
@@ -79,21 +83,22 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
     let segment = catalog.segments.get(last).ok_or(Error::Closed)?;
     let file = catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
     let synced = checkpoint.filter(|spot| spot.segment == last).map_or(0, |spot| u64::from(spot.offset));
-    let end = if closed.is_some() {
-        let found = Scanner::new(catalog, last).run(synced)?;
-        catalog.space.add_unknown(found.unknown);
-        twice.extend(found.twice);
-        found.end.max(synced)
-    } else {
+    let mut scanner = Scanner::new(catalog, last);
+    if closed.is_none() {
         // A page whose write failed may look written in memory.
         file.drop_cache().map_err(Error::io("drop cached pages"))?;
-        let found = Scanner::new(catalog, last).proving().run(synced)?;
-        catalog.space.add_unknown(found.unknown);
-        twice.extend(found.twice.iter().copied());
-        mend(file.as_ref(), &found, synced)?
+        scanner = scanner.proving();
+    }
+    let found = scanner.run(synced)?;
+    catalog.space.add_unknown(found.unknown);
+    let end = match closed {
+        Some(_) => found.end.max(synced),
+        None => mend(file.as_ref(), &found, synced)?,
     };
+    all.twice.extend(found.twice);
+    all.gone.extend(found.gone);
     let spot = spot(last, end);
-    Ok(((segment, file, end), recovery(spot, checkpoint.is_some(), twice)))
+    Ok(((segment, file, end), recovery(spot, checkpoint.is_some(), all)))
 }
 
 /// Gives the room back that torn records take, and makes durable what is left. Gives where the next record goes.
@@ -172,7 +177,7 @@ impl Recovery {
     /// The same start with an index that knows nothing.
     fn anew(&self) -> Self {
         let (catalog, health) = (Arc::clone(&self.catalog), Arc::clone(&self.health));
-        Self { catalog, health, is_known: false, twice: Vec::new(), ..*self }
+        Self { catalog, health, is_known: false, twice: Vec::new(), gone: Vec::new(), ..*self }
     }
 
     /// The start's part. `None`: stopped on the way.
@@ -260,6 +265,12 @@ impl Recovery {
             spots.sort_unstable();
             let holes = self.holes(&spots)?;
             self.drop_stale(|_, entry| holes.contains(&entry.spot), true)?;
+            // The same of those that another has taken the place of.
+            let mut gone: Vec<Spot> = self.gone.iter().map(|entry| entry.spot).collect();
+            gone.sort_unstable();
+            let holes = self.holes(&gone)?;
+            let rests = self.gone.iter().filter(|entry| holes.contains(&entry.spot)).copied().collect();
+            self.catalog.punch_again(rests)?;
         } else {
             self.catalog.space.recount(tally);
         }

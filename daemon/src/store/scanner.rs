@@ -21,6 +21,8 @@ pub(super) struct Found {
     pub(super) seen: Vec<(Spot, u64)>,
     /// Records of which the index names another copy: see [`Catalog::settle`].
     pub(super) twice: Vec<(Key, Entry)>,
+    /// Where the index named a record that is there no more, and of which a scanned one has taken the place.
+    pub(super) gone: Vec<Entry>,
     /// Headers whose payloads a crash tore.
     pub(super) torn: Vec<u64>,
     /// Records whose payloads cannot be read, so that it is not known whether a crash tore them.
@@ -175,6 +177,7 @@ impl<'a> Scanner<'a> {
             Some(old) if self.settles => {
                 // It names what is not there; so it is no copy.
                 self.catalog.index.forget(&[(header.key, old)])?;
+                self.found.gone.push(old);
                 self.entries.push((header.key, entry));
             }
             _ => self.entries.push((header.key, entry)),

@@ -4,7 +4,7 @@ use libp2p_identity::Keypair;
 
 use super::*;
 use crate::content::{CODEC_RS8, ParityClaim, ParityPage, ParityPart};
-use crate::store::disk::forgetful::Plan;
+use crate::store::disk::forgetful::{Fault, Plan};
 
 /// Where the checksum of a header ends: a bit that rots before it makes it none.
 const HEADER_END: usize = 112;
@@ -173,7 +173,7 @@ async fn a_segment_that_is_lost_is_found_and_damage_that_nothing_needs_is_droppe
 }
 
 #[tokio::test]
-async fn of_a_bad_record_and_what_replaces_it_one_at_most_is_left_wherever_the_power_goes() {
+async fn of_a_bad_record_and_what_replaces_it_one_at_most_is_left_wherever_the_power_goes_or_a_call_fails() {
     let disk = Forgetful::default();
     let store = open_forgetful(&disk);
     let (chunk, id) = add_single(&store, 1, 9000).await;
@@ -183,26 +183,35 @@ async fn of_a_bad_record_and_what_replaces_it_one_at_most_is_left_wherever_the_p
     disk.edit(SEGMENT, |bytes| bytes[4096 + 5000] ^= 1);
     let mut left = [0, 0];
     for round in 0.. {
-        // Eight tears for each place.
-        let (at, disk) = (1 + round / 8, disk.crash());
+        // Sixteen tears for each place and kind.
+        let (at, disk) = (round / 32, disk.crash());
         let store = open_forgetful(&disk);
         store.recovered().await.unwrap();
         assert_eq!(store.chunk(&chunk).await.unwrap(), None);
-        disk.plan(Plan { seed: round, cut_at: Some(at), ..Plan::default() });
+        let plan = Plan { seed: round, ..Plan::default() };
+        disk.plan(match round % 2 {
+            0 => Plan { cut_at: Some(at + 1), ..plan },
+            _ => {
+                Plan { fault: Some((at, at + 1, Fault::Errno(rustix::io::Errno::IO.raw_os_error()))), ..plan }
+            }
+        });
         let lease = store.lease();
         let put = lease.put(Item::Chunk(single(1, 9000).0)).await;
         let answered = put.is_ok() && lease.sync().await.is_ok();
         drop(lease);
-        let Some(disk) = disk.after_cut() else { break };
+        if disk.changes() <= at {
+            break;
+        }
+        let disk = disk.after_cut().unwrap_or_else(|| disk.cut_power(round));
         let store = open_forgetful(&disk);
         store.recovered().await.unwrap();
         let is_good = store.chunk(&chunk).await.unwrap().is_some();
-        assert!(is_good || !answered, "cut {at}: it was answered for");
+        assert!(is_good || !answered, "call {at}: it was answered for");
         assert!(store.object(&id).is_some());
         let (stored, taken) = (store.usage().await.unwrap().stored_bytes, disk.allocated("segments"));
         // A start that proves the last segment takes what is bad for torn.
         let is_one = taken == footprint || !is_good && taken == 0;
-        assert!(is_one && stored == taken, "cut {at}: {stored} and {taken} bytes of {footprint}");
+        assert!(is_one && stored == taken, "call {at}: {stored} and {taken} bytes of {footprint}");
         left[usize::from(is_good)] += 1;
     }
     assert!(left[0] > 5 && left[1] > 5, "{left:?}");

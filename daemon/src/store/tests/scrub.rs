@@ -173,6 +173,25 @@ async fn a_segment_that_is_lost_is_found_and_damage_that_nothing_needs_is_droppe
 }
 
 #[tokio::test]
+async fn a_flag_that_rots_in_a_page_makes_no_chunk_zeros() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let manifest = add_several(&store, &[1, 2, 3]).await;
+    store.close().await.unwrap();
+    let (.., payload, length) =
+        *records(&disk).iter().find(|(kind, ..)| *kind == Kind::Page).expect("it has a page");
+    // The flags come last. The ids, and what they fold to, are as they were.
+    disk.edit(SEGMENT, |bytes| bytes[payload + length - 1] ^= 1);
+    let disk = disk.crash();
+    let store = open_forgetful(&disk);
+    store.recovered().await.unwrap();
+    let mut told = store.take_damage().unwrap();
+    assert_eq!(store.page(manifest.top(), 0).await.unwrap(), None);
+    assert_eq!(store.manifest(&manifest.id()).await.unwrap(), None);
+    assert_eq!(told.recv().await.unwrap().kind, Kind::Page);
+}
+
+#[tokio::test]
 async fn of_a_bad_record_and_what_replaces_it_one_at_most_is_left_wherever_the_power_goes_or_a_call_fails() {
     let disk = Forgetful::default();
     let store = open_forgetful(&disk);

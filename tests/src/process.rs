@@ -15,7 +15,8 @@ use crate::programs::program;
 use crate::settings::Settings;
 use crate::wait::{self, LONG};
 
-/// A folder with a settings file in which a daemon runs, again and again where a test wants it. Removed at the end.
+/// A folder with a settings file in which a daemon runs, again and again where a test wants it. Removed at the end,
+/// unless `CASD_KEEP` is set.
 #[derive(Debug)]
 pub struct Home {
     folder: TempDir,
@@ -44,7 +45,8 @@ impl Home {
     /// With [`Settings::alone`], changed.
     #[must_use]
     pub fn with(change: impl FnOnce(Settings) -> Settings) -> Self {
-        let folder = tempfile::Builder::new().prefix("casd-").tempdir().unwrap();
+        let keeps = std::env::var_os("CASD_KEEP").is_some();
+        let folder = tempfile::Builder::new().prefix("casd-").disable_cleanup(keeps).tempdir().unwrap();
         let settings = change(Settings::alone(folder.path()));
         Self { folder, settings, environment: Vec::new() }
     }

@@ -316,8 +316,10 @@ impl Job {
 
     /// Twice a second: progress, and whether it has stalled.
     fn tick(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
-        // Whoever reads what has rotted here, and knows nobody to ask, need not wait for long.
-        let is_alone = self.was_whole && self.quiet && self.crowd.len() == 0;
+        // Whoever reads what has rotted here, and knows nobody to ask, need not wait for long; but for what is being
+        // rebuilt here, however slow the disk is.
+        let is_idle = self.quiet && self.learning.is_empty() && self.rebuilding.is_empty();
+        let is_alone = self.was_whole && is_idle && self.crowd.len() == 0;
         let limit = if is_alone { self.request.stall.min(self.request.alone) } else { self.request.stall };
         if self.planner.is_stalled(self.now(), limit) {
             let missing: Vec<u64> = self.planner.missing().collect();

@@ -337,6 +337,36 @@ async fn a_second_run_moves_only_the_rest_and_a_range_only_its_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_rebuilt_here_is_waited_for_when_there_is_nobody() {
+    let web = Web::default();
+    let node = Node::new(&web, 1);
+    let data = sample(48 * CHUNK);
+    let id = node.add(&data, Some(Geometry::DEFAULT)).await;
+    let manifest = node.store.manifest(&id).await.unwrap().unwrap();
+    let lost: Vec<u64> = (0..48).filter(|index| index % 4 == 0).collect();
+    lost.iter().for_each(|index| node.store.lose(&manifest.chunk(*index).unwrap().id));
+    let request = Request {
+        id,
+        peers: Vec::new(),
+        pin: None,
+        name: None,
+        stall: Duration::from_secs(60),
+        alone: Duration::ZERO,
+        order: Order::InOrder,
+        range: None,
+    };
+    // It would not wait for a moment for peers.
+    let mut events = node.fetcher.fetch(request).events;
+    let mut got = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let Event::Data { bytes, .. } = event.unwrap() {
+            got.extend_from_slice(&bytes);
+        }
+    }
+    assert!(got == data);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_removed_while_it_is_read_is_not_called_damaged() {
     let web = Web::default();
     let node = Node::new(&web, 1);

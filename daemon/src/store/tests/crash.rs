@@ -25,6 +25,26 @@ async fn what_was_acknowledged_survives_a_power_cut_and_nothing_else_is_seen() {
 }
 
 #[tokio::test]
+async fn what_another_has_just_put_is_durable_before_it_is_built_on() {
+    for holds in [false, true] {
+        let disk = Forgetful::default();
+        let store = open_forgetful(&disk);
+        let (chunk, object) = single(1, 9000);
+        let (first, second) = (store.lease(), store.lease());
+        assert_eq!(first.put(Item::Chunk(chunk.clone())).await.unwrap(), Put::New);
+        if holds {
+            assert!(second.hold(&chunk.id()).await.unwrap());
+        } else {
+            assert_eq!(second.put(Item::Chunk(chunk.clone())).await.unwrap(), Put::Already);
+        }
+        second.commit(object.clone()).await.unwrap();
+        let store = open_forgetful(&disk.crash());
+        assert!(store.object(&object.id).is_some());
+        assert_eq!(store.chunk(&chunk.reference()).await.unwrap(), Some(chunk), "held: {holds}");
+    }
+}
+
+#[tokio::test]
 async fn a_torn_record_does_not_pass_for_one() {
     let disk = Forgetful::default();
     let store = open_forgetful(&disk);

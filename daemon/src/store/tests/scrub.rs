@@ -191,47 +191,74 @@ async fn a_flag_that_rots_in_a_page_makes_no_chunk_zeros() {
     assert_eq!(told.recv().await.unwrap().kind, Kind::Page);
 }
 
-#[tokio::test]
-async fn of_a_bad_record_and_what_replaces_it_one_at_most_is_left_wherever_the_power_goes_or_a_call_fails() {
+/// A store with one object of one chunk, whose record has rotted: its disk, and how many bytes that takes.
+async fn rotten() -> (Forgetful, u64) {
     let disk = Forgetful::default();
     let store = open_forgetful(&disk);
-    let (chunk, id) = add_single(&store, 1, 9000).await;
+    add_single(&store, 1, 9000).await;
     store.close().await.unwrap();
     let footprint = store.usage().await.unwrap().stored_bytes;
-    drop(store);
     disk.edit(SEGMENT, |bytes| bytes[4096 + 5000] ^= 1);
-    let mut left = [0, 0];
+    (disk, footprint)
+}
+
+/// Puts the chunk of [`rotten`] anew, while something goes wrong. Whether it was answered that it is durable.
+async fn replace(disk: &Forgetful, plan: Plan) -> bool {
+    let store = open_forgetful(disk);
+    store.recovered().await.unwrap();
+    let chunk = single(1, 9000).0;
+    assert_eq!(store.chunk(&chunk.reference()).await.unwrap(), None);
+    disk.plan(plan);
+    let lease = store.lease();
+    lease.put(Item::Chunk(chunk)).await.is_ok() && lease.sync().await.is_ok()
+}
+
+/// Whether one record at most is left of the chunk, after a crash, and it is known. Gives whether it is good.
+async fn one_is_left(disk: &Forgetful, footprint: u64) -> bool {
+    let store = open_forgetful(disk);
+    store.recovered().await.unwrap();
+    let (chunk, object) = single(1, 9000);
+    let is_good = store.chunk(&chunk.reference()).await.unwrap().is_some();
+    assert!(store.object(&object.id).is_some());
+    let (stored, taken) = (store.usage().await.unwrap().stored_bytes, disk.allocated("segments"));
+    // A start that proves the last segment takes what is bad for torn.
+    let is_one = taken == footprint || !is_good && taken == 0;
+    assert!(is_one && stored == taken, "{stored} and {taken} bytes of {footprint}");
+    is_good
+}
+
+#[tokio::test]
+async fn of_a_bad_record_and_what_replaces_it_one_is_left_wherever_the_power_goes() {
+    let ((disk, footprint), mut left) = (rotten().await, [0, 0]);
     for round in 0.. {
-        // Sixteen tears for each place and kind.
-        let (at, disk) = (round / 32, disk.crash());
-        let store = open_forgetful(&disk);
-        store.recovered().await.unwrap();
-        assert_eq!(store.chunk(&chunk).await.unwrap(), None);
-        let plan = Plan { seed: round, ..Plan::default() };
-        disk.plan(match round % 2 {
-            0 => Plan { cut_at: Some(at + 1), ..plan },
-            _ => {
-                Plan { fault: Some((at, at + 1, Fault::Errno(rustix::io::Errno::IO.raw_os_error()))), ..plan }
-            }
-        });
-        let lease = store.lease();
-        let put = lease.put(Item::Chunk(single(1, 9000).0)).await;
-        let answered = put.is_ok() && lease.sync().await.is_ok();
-        drop(lease);
+        // Sixteen tears for each place.
+        let disk = disk.crash();
+        let answered =
+            replace(&disk, Plan { seed: round, cut_at: Some(1 + round / 16), ..Plan::default() }).await;
+        let Some(disk) = disk.after_cut() else { break };
+        let is_good = one_is_left(&disk, footprint).await;
+        assert!(is_good || !answered, "{round}: it was answered for");
+        left[usize::from(is_good)] += 1;
+    }
+    assert!(left[0] > 5 && left[1] > 5, "{left:?}");
+}
+
+#[tokio::test]
+async fn of_a_bad_record_and_what_replaces_it_one_is_left_whatever_call_fails() {
+    let ((disk, footprint), mut left) = (rotten().await, [0, 0]);
+    for at in 0.. {
+        let disk = disk.crash();
+        let fault = Fault::Errno(rustix::io::Errno::IO.raw_os_error());
+        let answered = replace(&disk, Plan { fault: Some((at, at + 1, fault)), ..Plan::default() }).await;
         if disk.changes() <= at {
             break;
         }
-        let disk = disk.after_cut().unwrap_or_else(|| disk.cut_power(round));
-        let store = open_forgetful(&disk);
-        store.recovered().await.unwrap();
-        let is_good = store.chunk(&chunk).await.unwrap().is_some();
-        assert!(is_good || !answered, "call {at}: it was answered for");
-        assert!(store.object(&id).is_some());
-        let (stored, taken) = (store.usage().await.unwrap().stored_bytes, disk.allocated("segments"));
-        // A start that proves the last segment takes what is bad for torn.
-        let is_one = taken == footprint || !is_good && taken == 0;
-        assert!(is_one && stored == taken, "call {at}: {stored} and {taken} bytes of {footprint}");
-        left[usize::from(is_good)] += 1;
+        // What the index keeps of it differs.
+        for seed in 0..200 {
+            let is_good = one_is_left(&disk.cut_power(seed), footprint).await;
+            assert!(is_good || !answered, "call {at}, {seed}: it was answered for");
+            left[usize::from(is_good)] += 1;
+        }
     }
     assert!(left[0] > 5 && left[1] > 5, "{left:?}");
 }

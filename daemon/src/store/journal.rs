@@ -282,6 +282,8 @@ impl Journal {
 
     /// Reads all frames. The file is at most a few times the size of the objects' facts, 15 MB for 100,000.
     fn replay(&mut self, each: &mut impl FnMut(Fact)) -> Result<(), Error> {
+        // A frame whose sync failed may look written in memory, and no later sync makes it durable.
+        self.file.drop_cache().map_err(Error::io("drop cached pages"))?;
         let length = self.file.length().map_err(Error::io("read the journal"))?;
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let (bytes, unread) = read_all(self.file.as_ref(), size).map_err(Error::io("read the journal"))?;

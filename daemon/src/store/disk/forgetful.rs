@@ -10,7 +10,7 @@ mod file;
 mod folder;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -64,6 +64,8 @@ pub(crate) enum Fault {
 pub(crate) struct Plan {
     /// The power goes at this call, counted from 1; calls that change nothing do not count.
     pub(crate) cut_at: Option<u64>,
+    /// It is not the power that goes then, but the process that is killed: what it has written stays, synced or not.
+    pub(crate) kills: bool,
     /// The changes from this one to before that one, counted from 0, fail like this.
     pub(crate) fault: Option<(u64, u64, Fault)>,
     /// As `fault`, of reads.
@@ -131,6 +133,11 @@ impl Forgetful {
     /// What is left when the power goes now, as `seed` says.
     pub(crate) fn cut_power(&self, seed: u64) -> Self {
         self.inside().left(&mut SmallRng::seed_from_u64(seed), &self.0.table)
+    }
+
+    /// What is left when the process is killed now: all but what it kept of the index in memory, as `seed` says.
+    pub(crate) fn kill(&self, seed: u64) -> Self {
+        self.inside().killed(&mut SmallRng::seed_from_u64(seed), &self.0.table)
     }
 
     /// What the power cut of the plan left, when it has come.
@@ -242,7 +249,10 @@ impl Forgetful {
         }
         if call != Call::Read && inside.plan.cut_at == Some(inside.changes) {
             let mut rng = SmallRng::seed_from_u64(inside.plan.seed);
-            inside.cut = Some(inside.left(&mut rng, &self.0.table));
+            inside.cut = Some(match inside.plan.kills {
+                true => inside.killed(&mut rng, &self.0.table),
+                false => inside.left(&mut rng, &self.0.table),
+            });
             return Err(Errno::IO.into());
         }
         match doing {
@@ -312,6 +322,33 @@ impl Inside {
         }
         drop(after);
         left
+    }
+
+    fn killed(&self, rng: &mut SmallRng, table: &Model) -> Forgetful {
+        // A file may have several names, now and before.
+        let mut copies = HashMap::new();
+        let mut copy = |content: &Shared| {
+            let copy = || Arc::new(Mutex::new(content.lock().unwrap().clone()));
+            Arc::clone(copies.entry(Arc::as_ptr(content)).or_insert_with(copy))
+        };
+        let mut named = |names: &BTreeMap<PathBuf, Shared>| {
+            names.iter().map(|(path, content)| (path.clone(), copy(content))).collect::<BTreeMap<_, _>>()
+        };
+        let (seen, durable) = (named(&self.seen), named(&self.durable));
+        let history =
+            self.history.iter().map(|(path, content)| (path.clone(), content.as_ref().map(&mut copy)));
+        let inside = Inside {
+            dirs: self.dirs.clone(),
+            durable_dirs: self.durable_dirs.clone(),
+            history: history.collect(),
+            seen,
+            durable,
+            room: self.room,
+            solid: self.solid,
+            ..Inside::default()
+        };
+        let (inside, table) = (Mutex::new(inside), table.survivor(rng));
+        Forgetful(Arc::new(State { inside, table, ..State::default() }))
     }
 
     fn set(&mut self, path: &Path, content: Option<Shared>) {

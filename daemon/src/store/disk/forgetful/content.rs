@@ -166,6 +166,21 @@ impl Content {
         self.doomed.append(&mut self.pending);
     }
 
+    /// What was written and could not be synced is read as the disk has it. The file is as long as it was, and what was
+    /// punched is a hole.
+    pub(super) fn drop_cache(&mut self) {
+        if self.doomed.is_empty() {
+            return;
+        }
+        let length = Op::Truncate(self.seen.bytes.len());
+        let punched = self.doomed.drain(..).filter(|op| matches!(op, Op::Punch(..)));
+        self.pending = punched.chain([length]).chain(self.pending.drain(..)).collect();
+        self.seen = self.durable.clone();
+        for op in &self.pending {
+            self.seen.apply(op);
+        }
+    }
+
     /// What a power cut leaves: what was synced, and of the rest whatever `rng` says.
     pub(super) fn survivor(&self, rng: &mut SmallRng) -> Image {
         let mut image = self.durable.clone();

@@ -107,6 +107,7 @@ impl File for Open {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
+        self.content.lock().unwrap().drop_cache();
         Ok(())
     }
 }

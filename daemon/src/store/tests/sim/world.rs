@@ -110,15 +110,16 @@ impl World {
         Ok(store)
     }
 
-    /// The power goes, now or when it was planned to.
+    /// The power goes, or the process is killed, now or when it was planned to.
     pub(super) fn cut(&mut self) {
-        let seed = self.rng.random();
-        self.disk = self.disk.after_cut().unwrap_or_else(|| self.disk.cut_power(seed));
+        let (seed, kills) = (self.rng.random(), self.rng.random_ratio(1, 4));
+        let now = |disk: &Forgetful| if kills { disk.kill(seed) } else { disk.cut_power(seed) };
+        self.disk = self.disk.after_cut().unwrap_or_else(|| now(&self.disk));
     }
 
     fn plan(&mut self) -> Plan {
         let seed = self.rng.random();
-        let mut plan = Plan { lies: self.lie, seed, ..Plan::default() };
+        let mut plan = Plan { lies: self.lie, seed, kills: self.rng.random_ratio(1, 4), ..Plan::default() };
         let calls = if self.rng.random() { 12 } else { 120 };
         let at = self.rng.random_range(0..calls);
         let length = if self.rng.random() { 1 } else { self.rng.random_range(1..20) };

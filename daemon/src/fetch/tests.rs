@@ -198,18 +198,16 @@ impl Node {
 
     /// Fetches and puts the bytes where their offsets say.
     async fn fetch(&self, id: ObjectId, from: &[&Node], order: Order) -> Result<(Vec<u8>, Summary), Error> {
-        let request = Request {
-            id,
-            peers: from.iter().map(|node| node.address.clone()).collect(),
-            pin: None,
-            name: None,
-            stall: Duration::from_secs(3),
-            alone: super::ALONE,
-            order,
-            range: None,
-        };
+        let peers = from.iter().map(|node| node.address.clone()).collect();
+        let request = Request { peers, order, ..request(id) };
         collect(self.fetcher.fetch(request).events, order).await
     }
+}
+
+/// For all of an object, in order, from whoever is found.
+fn request(id: ObjectId) -> Request {
+    let (peers, stall, alone, order) = (Vec::new(), Duration::from_secs(3), super::ALONE, Order::InOrder);
+    Request { id, peers, pin: None, name: None, stall, alone, order, range: None }
 }
 
 async fn collect(
@@ -313,16 +311,8 @@ async fn a_second_run_moves_only_the_rest_and_a_range_only_its_chunks() {
     let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
     let data = sample(30 * CHUNK);
     let id = giver.add(&data, None).await;
-    let request = Request {
-        id,
-        peers: vec![giver.address.clone()],
-        pin: None,
-        name: None,
-        stall: Duration::from_secs(3),
-        alone: super::ALONE,
-        order: Order::InOrder,
-        range: Some((3 * CHUNK as u64 + 5, 10 * CHUNK as u64)),
-    };
+    let range = Some((3 * CHUNK as u64 + 5, 10 * CHUNK as u64));
+    let request = Request { peers: vec![giver.address.clone()], range, ..request(id) };
     let mut events = taker.fetcher.fetch(request).events;
     let mut part = Vec::new();
     while let Some(event) = events.recv().await {
@@ -345,16 +335,7 @@ async fn what_is_rebuilt_here_is_waited_for_when_there_is_nobody() {
     let manifest = node.store.manifest(&id).await.unwrap().unwrap();
     let lost: Vec<u64> = (0..48).filter(|index| index % 4 == 0).collect();
     lost.iter().for_each(|index| node.store.lose(&manifest.chunk(*index).unwrap().id));
-    let request = Request {
-        id,
-        peers: Vec::new(),
-        pin: None,
-        name: None,
-        stall: Duration::from_secs(60),
-        alone: Duration::ZERO,
-        order: Order::InOrder,
-        range: None,
-    };
+    let request = Request { stall: Duration::from_secs(60), alone: Duration::ZERO, ..request(id) };
     // It would not wait for a moment for peers.
     let mut events = node.fetcher.fetch(request).events;
     let mut got = Vec::new();
@@ -371,16 +352,7 @@ async fn what_is_removed_while_it_is_read_is_not_called_damaged() {
     let web = Web::default();
     let node = Node::new(&web, 1);
     let id = node.add(&sample(40 * CHUNK), None).await;
-    let request = Request {
-        id,
-        peers: Vec::new(),
-        pin: None,
-        name: None,
-        stall: Duration::from_secs(1),
-        alone: super::ALONE,
-        order: Order::InOrder,
-        range: None,
-    };
+    let request = Request { stall: Duration::from_secs(1), ..request(id) };
     let mut events = node.fetcher.fetch(request).events;
     assert!(matches!(events.recv().await, Some(Ok(Event::Started { .. }))));
     node.store.remove(&id, 0, true).await.unwrap();
@@ -445,16 +417,8 @@ async fn what_has_rotted_is_given_up_as_soon_as_is_asked_for_when_there_is_nobod
             Some(manifest) => node.store.lose(&manifest.chunk(1).unwrap().id),
             None => node.store.lose(&id.only_chunk()),
         }
-        let request = Request {
-            id,
-            peers: Vec::new(),
-            pin: None,
-            name: None,
-            stall: Duration::from_secs(10),
-            alone: Duration::from_secs(1),
-            order: Order::Any,
-            range: None,
-        };
+        let patience = (Duration::from_secs(10), Duration::from_secs(1));
+        let request = Request { stall: patience.0, alone: patience.1, order: Order::Any, ..request(id) };
         let begun = std::time::Instant::now();
         let error = collect(node.fetcher.fetch(request).events, Order::Any).await.unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "{error}");

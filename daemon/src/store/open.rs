@@ -26,7 +26,10 @@ pub(super) fn prepare(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, Error> {
             _ => {}
         }
     }
-    disk.sync_dir(Path::new("")).map_err(folder)?;
+    // What a process that was killed did with names may not be durable, and is built on from here.
+    for name in [segment::FOLDER, journal::FOLDER, ""] {
+        disk.sync_dir(Path::new(name)).map_err(folder)?;
+    }
     Ok(lock)
 }
 

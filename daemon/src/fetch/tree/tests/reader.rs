@@ -109,7 +109,8 @@ async fn a_giver_that_falls_silent_is_told_in_time_and_one_that_comes_back_goes_
     let folder = many(300, 20_000);
     let root = giver.add_folder(&folder, TreeOptions::default()).await;
     let tap = web.tap(&giver);
-    let mut events = taker.begin(root, &[&giver]);
+    let request = TreeRequest { stall: Duration::from_secs(3), ..request(root, &[&giver]) };
+    let mut events = taker.fetcher.fetch_tree(request).events;
     assert!(matches!(next(&mut events).await, Ok(TreeEvent::Started(_))));
     tap.set_open(false);
     let began = Instant::now();

@@ -262,13 +262,11 @@ impl Recovery {
             return Ok(false);
         }
         if self.closed.is_none() {
+            spots.extend(self.gone.iter().map(|entry| entry.spot));
             spots.sort_unstable();
             let holes = self.holes(&spots)?;
             self.drop_stale(|_, entry| holes.contains(&entry.spot), true)?;
             // The same of those that another has taken the place of.
-            let mut gone: Vec<Spot> = self.gone.iter().map(|entry| entry.spot).collect();
-            gone.sort_unstable();
-            let holes = self.holes(&gone)?;
             let rests = self.gone.iter().filter(|entry| holes.contains(&entry.spot)).copied().collect();
             self.catalog.punch_again(rests)?;
         } else {

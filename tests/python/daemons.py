@@ -53,17 +53,16 @@ reserve = "0"
 """)
         self.log = open(self.folder / "log", "w+")
         command = [binaries / "casd", "--config", config]
+        self.begun = time.monotonic()
         self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def __enter__(self):
-        """Waits for an answer, and notes how long that took."""
-        begun = time.monotonic()
-        end = time.monotonic() + 30
+        """Waits for an answer."""
+        end = self.begun + 30
         while subprocess.run([self.ctl, "--socket", self.socket, "-q", "status"], capture_output=True).returncode:
             if self.child.poll() is not None or time.monotonic() > end:
                 sys.exit(f"casd did not start:\n{(self.folder / 'log').read_text()}")
             time.sleep(0.01)
-        self.answered = time.monotonic() - begun
         return self
 
     def __exit__(self, *_):

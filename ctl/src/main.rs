@@ -24,6 +24,7 @@ use crate::error::{Exit, Failure};
 use crate::output::Output;
 
 fn main() -> ExitCode {
+    casd_proto::memory::keep();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return commands::usage(&error),

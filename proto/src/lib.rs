@@ -6,6 +6,7 @@
 //! rule, the table of errors and how to connect from other languages.
 
 pub mod client;
+pub mod memory;
 mod reason;
 
 pub use prost::bytes::{Bytes, BytesMut};

@@ -411,9 +411,7 @@ impl Writer {
     fn enter(&self, records: &[(Key, Entry)], checkpoint: Spot) -> Result<(), Error> {
         let replaced = self.catalog.replaced(records)?;
         drop(self.catalog.punch(replaced.clone(), checkpoint.segment, &self.health));
-        // Whose hole failed stays named, and is looked for by the next start; what replaces it is found in memory.
-        let left = self.catalog.left(&replaced)?;
-        let free: Vec<_> = records.iter().filter(|(key, _)| !left.contains(key)).copied().collect();
-        self.catalog.enter(&free, checkpoint)
+        self.catalog.look_again_for(&replaced)?;
+        self.catalog.enter(records, checkpoint)
     }
 }

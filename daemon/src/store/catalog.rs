@@ -378,16 +378,15 @@ impl Catalog {
         Ok(old)
     }
 
-    /// The keys of those that the index names, though they were to be punched. Some may be stuck.
-    pub(super) fn left(&self, records: &[(Key, Entry)]) -> Result<HashSet<Key>, Error> {
-        let mut left = HashSet::new();
+    /// Has the next start look for those that the index still names though they were to be punched, before another takes
+    /// their name: it drops the checkpoint, and an index that loses just that does not have its sum.
+    pub(super) fn look_again_for(&self, records: &[(Key, Entry)]) -> Result<(), Error> {
         for (key, entry) in records {
             if self.index.get(key)? == Some(*entry) {
                 self.miss();
-                left.extend((!self.is_stuck(key, entry)).then_some(*key));
             }
         }
-        Ok(left)
+        Ok(())
     }
 
     /// Enters synced records in the index, those that are hidden as well: what is on disk is known, until it is

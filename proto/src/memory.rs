@@ -4,10 +4,13 @@
 //! together: every message then has its pages made and zeroed again. Adding 1 GiB costs a seventh less with [`keep`]
 //! (decision 7).
 
-/// Bytes that an arena keeps for what comes next, and up to which memory comes out of an arena at all: the most that
-/// glibc takes for the second (`HEAP_MAX_SIZE / 2`).
+/// Bytes that lie together at an arena's end and are kept for what comes next: a stripe's chunks, and those on their way.
 #[cfg(target_env = "gnu")]
 const KEPT: i32 = 32 << 20;
+
+/// What is longer does not come out of an arena, and goes back at once: twice the longest message.
+#[cfg(target_env = "gnu")]
+const LONG: i32 = 4 << 20;
 
 /// Has the allocator keep what it was given back, up to a bound, instead of asking for it again and again. To be called
 /// before there are other threads; does nothing when there are any, or where the allocator is not glibc's.
@@ -16,10 +19,10 @@ const KEPT: i32 = 32 << 20;
 pub fn keep() {
     let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
     if is_alone {
-        for option in [libc::M_TRIM_THRESHOLD, libc::M_MMAP_THRESHOLD] {
+        for (option, bytes) in [(libc::M_TRIM_THRESHOLD, KEPT), (libc::M_MMAP_THRESHOLD, LONG)] {
             // SAFETY: takes two numbers and no memory of ours. It must not run beside other calls of the allocator; this
             // is the process's only thread.
-            unsafe { libc::mallopt(option, KEPT) };
+            unsafe { libc::mallopt(option, bytes) };
         }
     }
 }

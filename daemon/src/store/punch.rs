@@ -90,11 +90,11 @@ impl Catalog {
     }
 
     /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
-    /// begins otherwise may be a record whose header rotted; it is left for whoever can tell.
+    /// begins otherwise may be a record whose header rotted; it is left for whoever can tell. Then the segment is synced:
+    /// a killed process may have punched what is not known any more, and not have made that durable.
     pub(super) fn punch_rests(&self, number: u32, found: &Found) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
-        let mut punched = false;
         for (start, end) in &found.gaps {
             let data = file.next_data(*start).map_err(Error::io("look for holes"))?;
             let is_rest = data.is_some_and(|data| data >= start + BLOCK && data < *end);
@@ -103,10 +103,9 @@ impl Catalog {
                     Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                     done => done.map_err(Error::io("punch a hole"))?,
                 }
-                punched = true;
             }
         }
-        if punched { file.sync().map_err(Error::io("sync a segment")) } else { Ok(()) }
+        file.sync().map_err(Error::io("sync a segment"))
     }
 
     fn unlink(&self, number: u32) -> Result<(), Failed> {

@@ -72,6 +72,9 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
         match checkpoint {
             Some(spot) if number >= spot.segment => {
                 let from = if number == spot.segment { spot.offset.into() } else { 0 };
+                if closed.is_none() {
+                    sync(catalog, number)?;
+                }
                 let found = Scanner::new(catalog, number).run(from)?;
                 catalog.space.add_unknown(found.unknown);
                 all.twice.extend(found.twice);
@@ -99,6 +102,13 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
     all.gone.extend(found.gone);
     let spot = spot(last, end);
     Ok(((segment, file, end), recovery(spot, checkpoint.is_some(), all)))
+}
+
+/// Makes durable what a killed process punched of a segment: it will not be looked for again.
+fn sync(catalog: &Catalog, number: u32) -> Result<(), Error> {
+    let segment = catalog.segments.get(number).ok_or(Error::Closed)?;
+    let file = catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
+    file.sync().map_err(Error::io("sync a segment"))
 }
 
 /// Gives the room back that torn records take, and makes durable what is left. Gives where the next record goes.

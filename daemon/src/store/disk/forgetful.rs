@@ -204,6 +204,12 @@ impl Forgetful {
         }
     }
 
+    /// Whether a sync of a file failed, so that memory shows what the disk may not have for good.
+    pub(crate) fn is_doomed(&self, path: &Path) -> bool {
+        let content = self.inside().seen.get(path).cloned();
+        content.is_some_and(|content| content.lock().unwrap().is_doomed())
+    }
+
     /// What a file holds, whether it can be read or not; empty when it is not there.
     pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
         let content = self.inside().seen.get(path).cloned();

@@ -87,6 +87,12 @@ impl Image {
         touched.any(|block| !(start.div_ceil(BLOCK)..end / BLOCK).contains(block))
     }
 
+    /// Blocks that cannot be read there cannot be read here.
+    fn fail_blocks_of(&mut self, other: &Self) {
+        let blocks = self.bytes.len().div_ceil(BLOCK);
+        self.bad.extend(other.bad.range(..blocks));
+    }
+
     /// Blocks that cannot be read.
     pub(super) fn bad(&self) -> Vec<usize> {
         self.bad.iter().copied().collect()
@@ -142,10 +148,15 @@ impl Content {
         for op in self.pending.drain(..) {
             self.durable.apply(&op);
         }
+        self.durable.fail_blocks_of(&self.seen);
     }
 
-    /// Bits of a byte rot, or the block that it is in.
+    /// Bits of a byte rot, or the block that it is in; what is still to be written there as well, so that writing it
+    /// brings nothing back.
     pub(super) fn rot(&mut self, at: usize, rot: Rot) {
+        for op in self.pending.iter_mut().chain(&mut self.doomed) {
+            op.rot(at, rot);
+        }
         for image in [&mut self.seen, &mut self.durable] {
             let Some(byte) = image.bytes.get_mut(at) else { continue };
             match rot {
@@ -164,6 +175,11 @@ impl Content {
 
     pub(super) fn fail_sync(&mut self) {
         self.doomed.append(&mut self.pending);
+    }
+
+    /// Whether memory shows what the disk may not have for good.
+    pub(super) fn is_doomed(&self) -> bool {
+        !self.doomed.is_empty()
     }
 
     /// What was written and could not be synced is read as the disk has it. The file is as long as it was, and what was
@@ -211,7 +227,28 @@ impl Content {
             let at = image.bytes.len();
             image.apply(&if rng.random() { Op::Write(at, zeros) } else { Op::Truncate(length) });
         }
+        image.fail_blocks_of(&self.seen);
         image
+    }
+}
+
+impl Op {
+    fn rot(&mut self, at: usize, rot: Rot) {
+        let Self::Write(start, bytes) = self else { return };
+        match rot {
+            Rot::Flip(bits) => {
+                if let Some(byte) = at.checked_sub(*start).and_then(|at| bytes.get_mut(at)) {
+                    *byte ^= bits;
+                }
+            }
+            Rot::Lost => {
+                let block = at / BLOCK * BLOCK;
+                let (from, to) = (block.saturating_sub(*start), (block + BLOCK).saturating_sub(*start));
+                let length = bytes.len();
+                bytes[from.min(length)..to.min(length)].fill(0);
+            }
+            Rot::Unreadable | Rot::Heal => {}
+        }
     }
 }
 

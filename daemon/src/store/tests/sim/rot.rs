@@ -164,7 +164,8 @@ impl World {
         let bytes = self.disk.bytes(Path::new(JOURNAL));
         let mut frames = journal::frames_of(&bytes, &self.key());
         let has_format = self.disk.bytes(Path::new("FORMAT")) == self.format && !self.is_bad("FORMAT");
-        if bytes.is_empty() {
+        // What a failed sync left in memory is not what the next start reads: which frames that has is not known here.
+        if bytes.is_empty() || self.disk.is_doomed(Path::new(JOURNAL)) {
             return;
         }
         let (at, how) = (self.rng.random_range(0..bytes.len()), self.how());

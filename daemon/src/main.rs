@@ -10,7 +10,7 @@ use casd::support::systemd::{self, Notifier};
 use casd::support::telemetry;
 
 fn main() -> ExitCode {
-    casd_proto::memory::keep();
+    casd::api::memory::keep();
     let args = match Args::of_process() {
         Ok(args) => args,
         Err(code) => return code,

@@ -4,7 +4,8 @@
 //! together: every message then has its pages made and zeroed again. Adding 1 GiB costs a seventh less with [`keep`]
 //! (decision 7).
 
-/// Bytes that lie together at an arena's end and are kept for what comes next: a stripe's chunks, and those on their way.
+/// Bytes that lie together at an arena's end and are kept for what comes next: a stripe's chunks, and those on their
+/// way.
 #[cfg(target_env = "gnu")]
 const KEPT: i32 = 32 << 20;
 
@@ -20,8 +21,8 @@ pub fn keep() {
     let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
     if is_alone {
         for (option, bytes) in [(libc::M_TRIM_THRESHOLD, KEPT), (libc::M_MMAP_THRESHOLD, LONG)] {
-            // SAFETY: takes two numbers and no memory of ours. It must not run beside other calls of the allocator; this
-            // is the process's only thread.
+            // SAFETY: takes two numbers and no memory of ours. It must not run beside other calls of the allocator;
+            // this is the process's only thread.
             unsafe { libc::mallopt(option, bytes) };
         }
     }

@@ -43,6 +43,7 @@ use tonic::Status;
 use tonic::transport::Server;
 
 pub use access::{Access, Role};
+pub use casd_proto::memory;
 pub use error::Error;
 
 use crate::node::Node;

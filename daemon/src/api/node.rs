@@ -21,7 +21,7 @@ impl Node for Service {
         self.0.access.admit(&request, Role::Read)?;
         let status = self.0.node.status().await?;
         let mut answer = convert::status(self.0.node.about(), &status);
-        answer.scrub = Some(convert::scrub(&self.0.node.scrubbing()));
+        answer.scrub = Some(convert::scrub(&self.0.node.scrubbing().await));
         Ok(Response::new(answer))
     }
 
@@ -43,7 +43,7 @@ impl Node for Service {
         request: Request<v1::SetScrubRequest>,
     ) -> Result<Response<v1::SetScrubResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Admin)?;
-        let status = self.0.node.pause_scrub(caller, request.into_inner().paused)?;
+        let status = self.0.node.pause_scrub(caller, request.into_inner().paused).await?;
         Ok(Response::new(v1::SetScrubResponse { scrub: Some(convert::scrub(&status)) }))
     }
 

@@ -82,7 +82,7 @@ impl Fresh {
 }
 
 /// Records up to this length, with their header, are read before they are built on.
-const SHORT: u64 = 64 << 10;
+pub(super) const SHORT: u64 = 64 << 10;
 
 /// Why a record is found by nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,6 +368,10 @@ impl Catalog {
             old.extend(named.map(|named| (*key, named)));
         }
         let mut fresh = self.fresh();
+        let is_stuck = |(key, entry): &(Key, Entry)| {
+            fresh.stuck.get(&entry.spot.segment).is_some_and(|stuck| stuck.contains(&(*key, *entry)))
+        };
+        let loses_stuck = old.iter().any(is_stuck);
         old.retain(|(key, entry)| {
             // One that is retired is punched by whoever did.
             fresh.is_there(&(*key, last[key])) && fresh.hidden.get(&entry.spot) != Some(&Hidden::Retired)
@@ -375,11 +379,16 @@ impl Catalog {
         for (_, entry) in &old {
             fresh.hidden.insert(entry.spot, Hidden::Retired);
         }
+        drop(fresh);
+        if loses_stuck {
+            // It takes room, and the index will not name it any more.
+            self.miss();
+        }
         Ok(old)
     }
 
-    /// Has the next start look for those that the index still names though they were to be punched, before another takes
-    /// their name: it drops the checkpoint, and an index that loses just that does not have its sum.
+    /// Has the next start look for those that the index still names though they were to be punched, before another
+    /// takes their name: it drops the checkpoint, and an index that loses just that does not have its sum.
     pub(super) fn look_again_for(&self, records: &[(Key, Entry)]) -> Result<(), Error> {
         for (key, entry) in records {
             if self.index.get(key)? == Some(*entry) {

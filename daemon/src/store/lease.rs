@@ -79,7 +79,7 @@ impl Item<'_> {
 pub struct Lease {
     pub(super) store: Arc<Inner>,
     /// Its name in the catalog.
-    id: u64,
+    pub(super) id: u64,
     /// Room that is left of what was reserved.
     pub(super) room: Mutex<Promise>,
     /// The last ticket of what was put or held.

@@ -47,6 +47,9 @@ pub enum Found {
 /// Ids named at most when a name stands for several.
 const SEVERAL: usize = 8;
 
+/// Digits of a whole id.
+const ID_DIGITS: usize = 64;
+
 /// See the module.
 pub(super) struct Ledger {
     changes: mpsc::Sender<Change>,
@@ -218,27 +221,23 @@ impl Ledger {
         (whole, objects.len() as u64 - whole)
     }
 
-    /// The object of this name, or of this id or beginning of one (8 digits and more). A name goes first.
+    /// The object of this id or beginning of one (8 digits and more), or of this name. Anyone may name a file like
+    /// another's id: a whole id is never a name, and what is the one's name and another's beginning is several.
     pub(super) fn find(&self, text: &str) -> Found {
         let objects = self.objects();
-        let whole = || objects.values().filter(|info| info.state == State::Whole);
-        let named = found(whole().filter(|info| info.name.as_deref() == Some(text)));
-        if named != Found::None {
-            return named;
-        }
-        let is_prefix = (8..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !is_prefix {
-            return Found::None;
-        }
+        let is_hex = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_beginning = is_hex && (8..=ID_DIGITS).contains(&text.len());
         let mut first = [0; 32];
-        let padded = format!("{text:0<64}");
-        if hex::decode_to_slice(padded, &mut first).is_err() {
+        if is_beginning && hex::decode_to_slice(format!("{text:0<64}"), &mut first).is_err() {
             return Found::None;
         }
+        let begins = |info: &ObjectInfo| is_beginning && info.id.to_string().starts_with(text);
         let from = objects.range(ObjectId::from_bytes(first)..).map(|(_, info)| info);
-        let matching = from.take_while(|info| info.id.to_string().starts_with(text));
-        found(matching.filter(|info| info.state == State::Whole))
+        let meant = from.take_while(|info| begins(info));
+        let is_name = !is_beginning || text.len() < ID_DIGITS;
+        let is_named = |info: &&ObjectInfo| is_name && info.name.as_deref() == Some(text) && !begins(info);
+        let named = objects.values().filter(is_named);
+        found(meant.chain(named).filter(|info| info.state == State::Whole))
     }
 }
 

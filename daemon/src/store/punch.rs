@@ -90,8 +90,7 @@ impl Catalog {
     }
 
     /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
-    /// begins otherwise may be a record whose header rotted; it is left for whoever can tell. Then the segment is synced:
-    /// a killed process may have punched what is not known any more, and not have made that durable.
+    /// begins otherwise may be a record whose header rotted; it is left for whoever can tell.
     pub(super) fn punch_rests(&self, number: u32, found: &Found) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
@@ -105,7 +104,20 @@ impl Catalog {
                 }
             }
         }
-        file.sync().map_err(Error::io("sync a segment"))
+        drop(file);
+        self.keep_holes(number)
+    }
+
+    /// Makes durable what a killed process punched of a segment, since nothing that comes after looks for it again.
+    /// Where that fails the next start looks once more; nothing is lost by it but room.
+    pub(super) fn keep_holes(&self, number: u32) -> Result<(), Error> {
+        let Some(segment) = self.segments.get(number) else { return Ok(()) };
+        let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
+        if let Err(error) = file.sync() {
+            tracing::warn!(segment = number, %error, "a segment cannot be synced; all of them are looked at again at the next start");
+            self.miss();
+        }
+        Ok(())
     }
 
     fn unlink(&self, number: u32) -> Result<(), Failed> {

@@ -73,7 +73,7 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
             Some(spot) if number >= spot.segment => {
                 let from = if number == spot.segment { spot.offset.into() } else { 0 };
                 if closed.is_none() {
-                    sync(catalog, number)?;
+                    catalog.keep_holes(number)?;
                 }
                 let found = Scanner::new(catalog, number).run(from)?;
                 catalog.space.add_unknown(found.unknown);
@@ -85,18 +85,25 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
     }
     let segment = catalog.segments.get(last).ok_or(Error::Closed)?;
     let file = catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
-    let synced = checkpoint.filter(|spot| spot.segment == last).map_or(0, |spot| u64::from(spot.offset));
+    // Without a checkpoint nothing is written again up to where the segment goes: one that could not be read now may be
+    // there at the next start, and what stood before it would not be looked for.
+    let length = file.length().map_err(Error::io("measure a segment"))?;
+    let (from, least) = match checkpoint {
+        Some(spot) if spot.segment == last => (spot.offset.into(), spot.offset.into()),
+        Some(_) => (0, 0),
+        None => (0, length.next_multiple_of(BLOCK)),
+    };
     let mut scanner = Scanner::new(catalog, last);
     if closed.is_none() {
         // A page whose write failed may look written in memory.
         file.drop_cache().map_err(Error::io("drop cached pages"))?;
         scanner = scanner.proving();
     }
-    let found = scanner.run(synced)?;
+    let found = scanner.run(from)?;
     catalog.space.add_unknown(found.unknown);
     let end = match closed {
-        Some(_) => found.end.max(synced),
-        None => mend(file.as_ref(), &found, synced)?,
+        Some(_) => found.end.max(least),
+        None => mend(file.as_ref(), &found, least)?,
     };
     all.twice.extend(found.twice);
     all.gone.extend(found.gone);
@@ -104,16 +111,10 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
     Ok(((segment, file, end), recovery(spot, checkpoint.is_some(), all)))
 }
 
-/// Makes durable what a killed process punched of a segment: it will not be looked for again.
-fn sync(catalog: &Catalog, number: u32) -> Result<(), Error> {
-    let segment = catalog.segments.get(number).ok_or(Error::Closed)?;
-    let file = catalog.segments.file(&segment).map_err(Error::io("open a segment"))?;
-    file.sync().map_err(Error::io("sync a segment"))
-}
-
-/// Gives the room back that torn records take, and makes durable what is left. Gives where the next record goes.
-fn mend(file: &dyn File, found: &Found, synced: u64) -> Result<u64, Error> {
-    let end = found.end.max(synced);
+/// Gives the room back that torn records take, and makes durable what is left. Gives where the next record goes, at
+/// `least` there.
+fn mend(file: &dyn File, found: &Found, least: u64) -> Result<u64, Error> {
+    let end = found.end.max(least);
     for (start, stop) in &found.gaps {
         let is_here = |at: &&u64| (start..stop).contains(at);
         // Where a block cannot be read there may be a record that was acknowledged.

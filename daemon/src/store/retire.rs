@@ -29,6 +29,18 @@ impl Catalog {
         let _ = self.damage.try_send(damage);
     }
 
+    /// Reads what is here under these keys, since what takes its place is at hand: of what is bad nobody finds anything
+    /// any more, and it is not passed over.
+    pub(super) fn give_up_bad(&self, keys: &[Key]) -> Result<(), Error> {
+        for key in keys {
+            let Some(entry) = self.find(key)?.filter(|_| !self.is_fresh(key)) else { continue };
+            if self.is_good(key, &entry)? != Some(true) {
+                self.damaged(key, &entry);
+            }
+        }
+        Ok(())
+    }
+
     /// The records of a segment that are not hidden.
     pub(super) fn live_in(&self, segment: u32) -> Result<Vec<(Key, Entry)>, Error> {
         let mut live = Vec::new();

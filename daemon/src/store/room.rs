@@ -6,11 +6,12 @@
 use std::sync::{Arc, PoisonError};
 
 use super::append::Put;
+use super::catalog::SHORT;
 use super::lease::{Item, Lease};
-use super::record::Key;
+use super::record::{BLOCK, Key};
 use super::space::{self, Promise};
 use super::{Error, Store};
-use crate::content::CHUNK_LEN;
+use crate::content::{CHUNK_LEN, Chunk};
 
 /// New records that are still written under a lease whose room was refused: a stripe.
 const SPARE: u64 = 16 << 20;
@@ -95,11 +96,25 @@ impl Lease {
     }
 
     /// As [`Lease::put_all`], also where what takes the place of damaged records is all that has no room; see
-    /// [`Lease::reserve_new`].
+    /// [`Lease::reserve_new`]. What is here already is read: whoever is answered may delete what he has.
     ///
     /// # Errors
     /// As [`Lease::put_all`].
     pub async fn put_new(&self, items: Vec<Item<'_>>) -> Result<Vec<Put>, Error> {
+        // Of shorter ones every look-up reads all.
+        let is_long = |chunk: &Chunk| chunk.bytes().len() as u64 + BLOCK > SHORT;
+        let long = items.iter().filter_map(|item| match item {
+            Item::Chunk(chunk) => is_long(chunk).then(|| Key::data(&chunk.id())),
+            Item::Parity(chunk) => is_long(chunk).then(|| Key::parity(&chunk.id())),
+            _ => None,
+        });
+        let long: Vec<_> = long.collect();
+        if !long.is_empty() {
+            self.store.catalog.keep(self.id, &long);
+            self.store.whole().await?;
+            let catalog = Arc::clone(&self.store.catalog);
+            self.store.pool.run(move || catalog.give_up_bad(&long)).await?;
+        }
         match self.put_all(items.clone()).await {
             Err(why) if why.is_no_space() => {
                 self.refuse(why);

@@ -319,6 +319,18 @@ async fn objects_are_found_by_name_and_by_the_beginning_of_their_id() {
     for nothing in ["", "c", &text[..7], "ffffffffff"] {
         assert_eq!(store.find(nothing), Found::None);
     }
+    // Somebody gives a file a name that is another's id, or its beginning.
+    for (seed, name) in [(4, &text[..]), (5, &text[..9]), (6, &"0".repeat(64)), (7, "feedbeef")] {
+        let (chunk, object) = single(seed, 100);
+        lease.put(Item::Chunk(chunk)).await.unwrap();
+        ids.push(object.id);
+        lease.commit(NewObject { name: Some(name.to_owned()), ..object }).await.unwrap();
+    }
+    assert!(matches!(store.find(&text), Found::One(info) if info.id == ids[1]), "a whole id is no name");
+    assert!(matches!(store.find(&text[..8]), Found::One(info) if info.id == ids[1]));
+    assert!(matches!(store.find(&text[..9]), Found::Several(two) if two == [ids[1], ids[4]]));
+    assert_eq!(store.find(&"0".repeat(64)), Found::None);
+    assert!(matches!(store.find("feedbeef"), Found::One(info) if info.id == ids[6]));
     let mut sorted = ids.clone();
     sorted.sort();
     let page = store.objects(Some(sorted[0]), 1);

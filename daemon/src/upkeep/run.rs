@@ -18,7 +18,7 @@ pub(super) const STEP: u64 = 8 << 20;
 const PAGE: usize = 256;
 
 /// Damaged objects that are named; more are counted.
-const MOST_BROKEN: usize = 1024;
+pub(super) const MOST_BROKEN: usize = 1024;
 
 /// Bad records that wait for mending in one go: what is known of them takes 33 bytes each.
 const MOST_PENDING: usize = 1 << 16;

@@ -1,12 +1,14 @@
 //! The scrub: every record is proved once in a while, spread over the time there is, and what rotted is mended.
 //!
 //! Owns: when what is proved. Refuses: more than a twentieth of the time on the disk, and to run while an
-//! administrator has paused it. Survives a crash: how far it is, in `cache/scrub`, to the minute; what could not be
-//! mended is found again.
+//! administrator has paused it. Survives a crash: how far it is, in `cache/scrub`, to the minute, and in
+//! `cache/damaged` which objects could not be mended; these are proved first at the next start.
 
+mod damaged;
 mod saved;
 mod work;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::mend::Mender;
-use super::run::{Broken, Run, Tally};
+use super::run::{Broken, MOST_BROKEN, Run, Tally};
 use crate::content::ObjectId;
 use crate::store::{Cursor, Damage, Error, RecordName};
 use crate::support::task::Tasks;
@@ -53,7 +55,7 @@ pub struct Status {
     pub now: Option<(u64, Tally)>,
     /// Bytes of records in the store.
     pub total: u64,
-    /// Objects that lack what could not be brought back, as far as this run of the daemon has found them.
+    /// Objects that lack what could not be brought back, as far as they have been found.
     pub broken: Vec<Broken>,
     /// How many more there are than those.
     pub unnamed: u64,
@@ -161,12 +163,21 @@ impl Scrubber {
             let state = self.shared.state();
             (state.broken.clone(), state.unnamed)
         };
+        if broken.is_empty() {
+            return (broken, unnamed);
+        }
         let store = self.shared.mender.store();
         let infos = broken.iter().filter_map(|broken| store.object(&broken.id)).collect();
         match store.lacking(infos).await {
             Ok(lacking) => {
                 let lacks = |id| lacking.iter().any(|(info, missing)| info.id == id && !missing.is_empty());
-                (broken.into_iter().filter(|broken| lacks(broken.id)).collect(), unnamed)
+                let (still, whole): (Vec<_>, Vec<_>) =
+                    broken.into_iter().partition(|broken| lacks(broken.id));
+                if !whole.is_empty() {
+                    let whole = whole.into_iter().map(|broken| broken.id).collect();
+                    self.shared.note(Vec::new(), unnamed, Some(&whole));
+                }
+                (still, unnamed)
             }
             // What is not known to be whole again is told of.
             Err(_) => (broken, unnamed),
@@ -231,9 +242,12 @@ async fn verify(
     }
     let _ = out.try_send(Ok(Event::Progress(run.tally(), total)));
     run.heal(only.as_ref()).await?;
-    if only.is_none() {
-        shared.passed(&run, unix_now());
-        shared.save();
+    match &only {
+        None => {
+            shared.passed(&run, unix_now());
+            shared.save();
+        }
+        Some(_) => shared.note(run.broken.clone(), run.unnamed, only.as_ref()),
     }
     for broken in std::mem::take(&mut run.broken) {
         let _ = out.send(Ok(Event::Broken(broken))).await;
@@ -255,6 +269,31 @@ impl Shared {
         }
     }
 
+    /// What is broken of all objects, or of `only` these; written down.
+    fn note(&self, broken: Vec<Broken>, unnamed: u64, only: Option<&BTreeSet<ObjectId>>) {
+        let mut state = self.state();
+        let before: Vec<ObjectId> = state.broken.iter().map(|broken| broken.id).collect();
+        match only {
+            Some(ids) => state.broken.retain(|known| !ids.contains(&known.id)),
+            None => state.broken.clear(),
+        }
+        state.broken.extend(broken);
+        state.broken.truncate(MOST_BROKEN);
+        state.unnamed = unnamed;
+        let after: Vec<ObjectId> = state.broken.iter().map(|broken| broken.id).collect();
+        drop(state);
+        let file = self.damaged();
+        if before != after
+            && let Err(error) = damaged::save(&file, after.iter())
+        {
+            tracing::warn!(%error, file = %file.display(), "it cannot be written down which objects are damaged");
+        }
+    }
+
+    fn damaged(&self) -> PathBuf {
+        self.options.file.with_file_name("damaged")
+    }
+
     /// Everything has been proved, from `begun` on.
     fn passed(&self, run: &Run, begun: u64) {
         let every = self.options.every.as_secs().max(1);
@@ -265,9 +304,8 @@ impl Shared {
         let next = (begun + every - every / 6 + jitter).max(now);
         let paused = state.saved.paused;
         state.saved = Saved { paused, ended: now, last: tally, next, ..Saved::default() };
-        state.broken.clone_from(&run.broken);
-        state.unnamed = run.unnamed;
         drop(state);
+        self.note(run.broken.clone(), run.unnamed, None);
         let Tally { bytes, records, bad, repaired, unrepairable } = tally;
         if unrepairable > 0 {
             tracing::error!(

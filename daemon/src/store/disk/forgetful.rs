@@ -204,10 +204,10 @@ impl Forgetful {
         }
     }
 
-    /// Whether a sync of a file failed, so that memory shows what the disk may not have for good.
-    pub(crate) fn is_doomed(&self, path: &Path) -> bool {
+    /// Whether memory shows of a file what is not synced, and what could not be.
+    pub(crate) fn is_dirty(&self, path: &Path) -> (bool, bool) {
         let content = self.inside().seen.get(path).cloned();
-        content.is_some_and(|content| content.lock().unwrap().is_doomed())
+        content.map_or((false, false), |content| content.lock().unwrap().is_dirty())
     }
 
     /// What a file holds, whether it can be read or not; empty when it is not there.

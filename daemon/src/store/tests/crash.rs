@@ -289,6 +289,58 @@ async fn an_index_that_takes_nothing_more_costs_nothing() {
     }
 }
 
+/// The index fails, so that nobody knows its checkpoint, and comes back at the next start with it.
+#[tokio::test]
+async fn what_is_stored_while_the_index_fails_is_there_when_it_comes_back() {
+    for (closes, calls) in
+        [false, true].into_iter().flat_map(|closes| (0..30).map(move |calls| (closes, calls)))
+    {
+        let disk = Forgetful::default();
+        let store = open_forgetful(&disk);
+        store.recovered().await.unwrap();
+        add_single(&store, 1, 5000).await;
+        let (_, gone) = add_single(&store, 2, 20_000).await;
+        store.remove(&gone, 1000, false).await.unwrap();
+        let disk = if closes {
+            store.close().await.unwrap();
+            drop(store);
+            disk
+        } else {
+            disk.kill(calls)
+        };
+        disk.fail_table_after(calls);
+        let store = open_forgetful(&disk);
+        let (late, _) = add_single(&store, 3, 100).await;
+        for seed in 0..8 {
+            let store = open_forgetful(&disk.kill(seed));
+            assert!(
+                store.chunk(&late).await.unwrap().is_some(),
+                "closed {closes}, after {calls} calls, {seed}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_there_are_no_holes_what_was_removed_and_came_again_is_counted_over_restarts() {
+    let disk = Forgetful::default();
+    disk.refuse_holes();
+    let store = open_forgetful(&disk);
+    add_single(&store, 1, 5000).await;
+    let (_, id) = add_single(&store, 2, 20_000).await;
+    store.remove(&id, 1000, false).await.unwrap();
+    add_single(&store, 2, 20_000).await;
+    let taken = disk.allocated("segments");
+    let mut store = store;
+    for _ in 0..3 {
+        store.recovered().await.unwrap();
+        assert_eq!(store.usage().await.unwrap().stored_bytes, taken);
+        store.close().await.unwrap();
+        drop(store);
+        store = open_forgetful(&disk);
+    }
+}
+
 #[tokio::test]
 async fn calls_that_are_interrupted_or_do_a_part_only_have_no_effect() {
     use crate::store::disk::forgetful::{Fault, Plan};

@@ -224,3 +224,26 @@ async fn objects_whose_segments_are_gone_are_counted_until_they_are_back() {
     lease.put_manifest(&manifest).await.unwrap();
     counted(0).await;
 }
+
+#[tokio::test]
+async fn what_is_added_again_is_stored_again_when_what_is_here_has_rotted() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (chunk, object) = single(1, 300_000);
+    let lease = store.lease();
+    lease.put_new(vec![Item::Chunk(chunk.clone())]).await.unwrap();
+    lease.commit(object.clone()).await.unwrap();
+    assert_eq!(lease.put_new(vec![Item::Chunk(chunk.clone())]).await.unwrap(), [Put::Already]);
+    store.close().await.unwrap();
+    drop((lease, store));
+    disk.edit(SEGMENT, |bytes| bytes[200_000] ^= 1);
+    // Nobody has read it since.
+    let store = open_forgetful(&disk);
+    let lease = store.lease();
+    assert_eq!(lease.put_new(vec![Item::Chunk(chunk.clone())]).await.unwrap(), [Put::New]);
+    assert_eq!(lease.commit(object).await.unwrap(), Committed::Present);
+    let store = open_forgetful(&disk.crash());
+    assert_eq!(store.chunk(&chunk.reference()).await.unwrap().as_ref(), Some(&chunk));
+    store.recovered().await.unwrap();
+    assert_eq!(store.usage().await.unwrap().stored_bytes, disk.crash().allocated("segments"));
+}

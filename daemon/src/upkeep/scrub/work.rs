@@ -1,11 +1,12 @@
 //! The background's part of the scrub: a step, a rest, and mending what was found.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{Shared, damaged};
 use crate::store::{Error, Scrub, Store};
 use crate::support::unix_now;
 use crate::upkeep::run::{Run, Tally};
@@ -21,6 +22,9 @@ pub(super) async fn work(shared: &Shared) {
     let store: Store = shared.mender.store().clone();
     if store.recovered().await.is_err() {
         return;
+    }
+    if let Err(error) = look_again(shared, &store).await {
+        tracing::warn!(%error, "what was damaged before could not be looked at again");
     }
     let mut pass: Option<(Scrub, Run)> = None;
     let (mut saved, mut healed) = (Instant::now(), None);
@@ -48,6 +52,19 @@ pub(super) async fn work(shared: &Shared) {
         let wait = shared.due(unix_now()).map_or(MINUTE, |wait| wait.min(MINUTE));
         let _ = tokio::time::timeout(wait, shared.bell.notified()).await;
     }
+}
+
+/// Proves what the last run of the daemon knew to be damaged: reads and adds are to know it as well.
+async fn look_again(shared: &Shared, store: &Store) -> Result<(), Error> {
+    let known: BTreeSet<_> = damaged::load(&shared.damaged());
+    let _turn = shared.turn.lock().await;
+    let ids: BTreeSet<_> = known.into_iter().filter(|id| store.object(id).is_some()).collect();
+    let Some(mut scrub) = store.scrub_objects(&ids).await? else { return Ok(()) };
+    let mut run = Run::new(Arc::clone(&shared.mender), Tally::default());
+    while run.step(&mut scrub).await? {}
+    run.heal(Some(&ids)).await?;
+    shared.note(run.broken, run.unnamed, Some(&ids));
+    Ok(())
 }
 
 /// Proves a little, and at the end of a pass mends.
@@ -102,8 +119,6 @@ async fn mend_found(
     run.found(found);
     let done = run.heal(None).await;
     *healed = Some(Instant::now());
-    let (broken, unnamed) = (run.broken.clone(), run.unnamed);
-    let mut state = shared.state();
-    (state.broken, state.unnamed) = (broken, unnamed);
+    shared.note(run.broken.clone(), run.unnamed, None);
     done
 }

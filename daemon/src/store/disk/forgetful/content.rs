@@ -177,9 +177,9 @@ impl Content {
         self.doomed.append(&mut self.pending);
     }
 
-    /// Whether memory shows what the disk may not have for good.
-    pub(super) fn is_doomed(&self) -> bool {
-        !self.doomed.is_empty()
+    /// Whether memory shows what a power cut may take: what is not synced, and what could not be.
+    pub(super) fn is_dirty(&self) -> (bool, bool) {
+        (!self.pending.is_empty(), !self.doomed.is_empty())
     }
 
     /// What was written and could not be synced is read as the disk has it. The file is as long as it was, and what was

@@ -165,7 +165,8 @@ impl World {
         let mut frames = journal::frames_of(&bytes, &self.key());
         let has_format = self.disk.bytes(Path::new("FORMAT")) == self.format && !self.is_bad("FORMAT");
         // What a failed sync left in memory is not what the next start reads: which frames that has is not known here.
-        if bytes.is_empty() || self.disk.is_doomed(Path::new(JOURNAL)) {
+        let (unsynced, failed) = self.disk.is_dirty(Path::new(JOURNAL));
+        if bytes.is_empty() || failed {
             return;
         }
         let (at, how) = (self.rng.random_range(0..bytes.len()), self.how());
@@ -175,7 +176,7 @@ impl World {
             // The same bit once more would bring back what has rotted.
             return;
         }
-        if is_open {
+        if is_open || unsynced {
             // The others may not be durable yet.
             frames.retain(|(range, _)| range.start == 0);
         }

@@ -247,3 +247,37 @@ fn the_scrub_mends_by_itself_unless_it_is_paused() {
     assert_eq!(figures(&verify(ctl, &[], 0).1), [0; 3]);
     assert!(ctl.cat(&id) == bytes);
 }
+
+#[test]
+fn damage_that_is_known_is_known_after_a_restart_and_an_add_heals_what_nobody_knows_of() {
+    let home = quiet("none");
+    let daemon = home.start();
+    let bytes = mib(91, 3);
+    let id = daemon.ctl().add_bytes(&bytes);
+    let chunks: Vec<String> = daemon.ctl().data_chunks(&id).into_iter().take(2).collect();
+    let rot = || assert_eq!(segments::rot(&home.state(), |record| chunks.contains(&record.id)), 2);
+    rot();
+    assert_eq!(figures(&verify(daemon.ctl(), &[&id], 8).1), [2, 0, 2]);
+    let told = |ctl: &Ctl| {
+        let damaged = ctl.status()["scrub"]["damaged"].clone();
+        (damaged[0]["id"] == id.as_str()).then_some(())
+    };
+    assert!(told(daemon.ctl()).is_some(), "of one object as well");
+    assert_eq!(daemon.stop(LONG).code(), Some(0));
+    let daemon = home.start();
+    wait::until("what is damaged to be told", LONG, || told(daemon.ctl()));
+    let stat = daemon.ctl().json(&["stat", &id]).pop().unwrap();
+    assert_eq!(stat["local_chunks"].as_u64().unwrap() + 2, stat["chunks"].as_u64().unwrap(), "{stat}");
+    let heals = |ctl: &Ctl| {
+        assert_eq!(ctl.add_bytes(&bytes), id);
+        assert_eq!(ctl.status()["scrub"]["damaged"], Value::Array(Vec::new()));
+        assert!(ctl.cat(&id) == bytes);
+    };
+    heals(daemon.ctl());
+    // What has rotted while nobody looked is not passed over.
+    assert_eq!(daemon.stop(LONG).code(), Some(0));
+    rot();
+    let daemon = home.start();
+    heals(daemon.ctl());
+    assert_eq!(figures(&verify(daemon.ctl(), &[], 0).1), [0; 3]);
+}

@@ -142,7 +142,7 @@ pub trait File: Send + Sync {
     /// Makes all that was written durable (fdatasync). After an error nothing may be assumed, ever.
     fn sync(&self) -> io::Result<()>;
 
-    /// Cuts the file.
+    /// Cuts the file, or lengthens it by a hole.
     fn truncate(&self, length: u64) -> io::Result<()>;
 
     /// Gives the blocks of a range back: it reads as zeros from now on. [`io::ErrorKind::Unsupported`] where the file

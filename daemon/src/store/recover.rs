@@ -131,7 +131,8 @@ fn mend(file: &dyn File, found: &Found, least: u64) -> Result<u64, Error> {
             file.write_at(*at, &mut zeros).map_err(Error::io("clear a torn record"))?;
         }
     }
-    if file.length().map_err(Error::io("measure a segment"))? > end {
+    // Also where it is shorter: what lies between is to be a hole, and not whatever a crash leaves there.
+    if file.length().map_err(Error::io("measure a segment"))? != end {
         file.truncate(end).map_err(Error::io("cut a segment"))?;
     }
     file.sync().map_err(Error::io("sync a segment"))?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::content::ObjectId;
@@ -30,6 +30,9 @@ pub(super) fn save<'a>(file: &Path, objects: impl Iterator<Item = &'a ObjectId>)
             _ => Ok(()),
         };
     }
+    if let Some(folder) = file.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
     let new = file.with_extension("tmp");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(text.as_bytes())?;
@@ -43,7 +46,7 @@ mod tests {
     #[test]
     fn what_is_saved_is_read_and_what_is_nonsense_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("damaged");
+        let file = folder.path().join("cache/damaged");
         assert!(load(&file).is_empty());
         let ids: BTreeSet<_> = (1..4).map(|seed| ObjectId::from_bytes([seed; 32])).collect();
         save(&file, ids.iter()).unwrap();

@@ -91,7 +91,7 @@ impl Catalog {
 
     /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
     /// begins otherwise may be a record whose header rotted; it is left for whoever can tell.
-    pub(super) fn punch_rests(&self, number: u32, found: &Found) -> Result<(), Error> {
+    pub(super) fn punch_rests(&self, number: u32, found: &mut Found) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
         for (start, end) in &found.gaps {
@@ -104,6 +104,7 @@ impl Catalog {
                 }
             }
         }
+        found.count(file.as_ref()).map_err(Error::io("look for holes"))?;
         drop(file);
         self.keep_holes(number)
     }

@@ -76,7 +76,7 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
                     catalog.keep_holes(number)?;
                 }
                 let found = Scanner::new(catalog, number).run(from)?;
-                catalog.space.add_unknown(found.unknown);
+                catalog.space.add_unknown(found.unknown + found.garbage);
                 all.twice.extend(found.twice);
                 all.gone.extend(found.gone);
             }
@@ -334,11 +334,11 @@ impl Recovery {
             // What is counted and hidden stays so.
             return scanner.later().run(0).map(|_| ());
         }
-        let found = scanner.until(self.end).run(0)?;
-        self.catalog.space.add_unknown(found.unknown);
+        let mut found = scanner.until(self.end).run(0)?;
         if self.closed.is_none() {
-            self.catalog.punch_rests(number, &found)?;
+            self.catalog.punch_rests(number, &mut found)?;
         }
+        self.catalog.space.add_unknown(found.unknown + found.garbage);
         self.twice.extend(found.twice);
         seen.extend(found.seen);
         Ok(())

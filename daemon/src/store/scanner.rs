@@ -31,11 +31,25 @@ pub(super) struct Found {
     pub(super) gaps: Vec<(u64, u64)>,
     /// Bytes on disk in such ranges where a block could not be read: there may be records, which take room.
     pub(super) unknown: u64,
+    /// Bytes on disk in the others: records whose headers rotted.
+    pub(super) garbage: u64,
     /// Blocks that could not be read.
     pub(super) unread: Vec<u64>,
     /// Where the last good record ends; where a block could not be read that may have been a header, beyond the end of
     /// the file and of the longest record that may stand there. 0 when there is none.
     pub(super) end: u64,
+}
+
+impl Found {
+    /// Counts what there is where no record is.
+    pub(super) fn count(&mut self, file: &dyn File) -> std::io::Result<()> {
+        (self.unknown, self.garbage) = (0, 0);
+        for (start, end) in &self.gaps {
+            let is_unknown = self.unread.iter().any(|at| (start..end).contains(&at));
+            *(if is_unknown { &mut self.unknown } else { &mut self.garbage }) += taken(file, *start, *end)?;
+        }
+        Ok(())
+    }
 }
 
 /// Scans one segment.
@@ -114,7 +128,7 @@ impl<'a> Scanner<'a> {
             self.found.gaps.push((next, self.until.min(length)));
         }
         self.found.unread = unread;
-        self.found.unknown = self.unknown(file.as_ref()).map_err(Error::io("look for holes"))?;
+        self.found.count(file.as_ref()).map_err(Error::io("look for holes"))?;
         if let Some(last) = self.found.unread.last() {
             // If that was a header, what is appended must not stand in its payload's place.
             let longest = last + (BLOCK_SIZE + CHUNK) as u64;
@@ -122,12 +136,6 @@ impl<'a> Scanner<'a> {
             self.catalog.miss();
         }
         Ok(self.found)
-    }
-
-    fn unknown(&self, file: &dyn File) -> std::io::Result<u64> {
-        let Found { gaps, unread, .. } = &self.found;
-        let is_unknown = |(start, end): &&(u64, u64)| unread.iter().any(|at| (start..end).contains(&at));
-        gaps.iter().filter(is_unknown).map(|(start, end)| taken(file, *start, *end)).sum()
     }
 
     /// `next`: where the record before ended.

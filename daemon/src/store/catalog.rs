@@ -367,11 +367,8 @@ impl Catalog {
             let named = self.index.get(key)?.filter(|named| named.spot != entry.spot);
             old.extend(named.map(|named| (*key, named)));
         }
+        let loses_stuck = old.iter().any(|(key, entry)| self.is_stuck(key, entry));
         let mut fresh = self.fresh();
-        let is_stuck = |(key, entry): &(Key, Entry)| {
-            fresh.stuck.get(&entry.spot.segment).is_some_and(|stuck| stuck.contains(&(*key, *entry)))
-        };
-        let loses_stuck = old.iter().any(is_stuck);
         old.retain(|(key, entry)| {
             // One that is retired is punched by whoever did.
             fresh.is_there(&(*key, last[key])) && fresh.hidden.get(&entry.spot) != Some(&Hidden::Retired)

@@ -269,17 +269,16 @@ impl Shared {
         }
     }
 
-    /// What is broken of all objects, or of `only` these; written down.
+    /// What is broken of all objects, or of `only` these, which says nothing of how many more there are; written down.
     fn note(&self, broken: Vec<Broken>, unnamed: u64, only: Option<&BTreeSet<ObjectId>>) {
         let mut state = self.state();
         let before: Vec<ObjectId> = state.broken.iter().map(|broken| broken.id).collect();
         match only {
             Some(ids) => state.broken.retain(|known| !ids.contains(&known.id)),
-            None => state.broken.clear(),
+            None => (state.broken, state.unnamed) = (Vec::new(), unnamed),
         }
         state.broken.extend(broken);
         state.broken.truncate(MOST_BROKEN);
-        state.unnamed = unnamed;
         let after: Vec<ObjectId> = state.broken.iter().map(|broken| broken.id).collect();
         drop(state);
         let file = self.damaged();

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::Path;
 
+use super::saved;
 use crate::content::ObjectId;
 
 /// What is longer is not this file.
@@ -30,13 +30,7 @@ pub(super) fn save<'a>(file: &Path, objects: impl Iterator<Item = &'a ObjectId>)
             _ => Ok(()),
         };
     }
-    if let Some(folder) = file.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    let new = file.with_extension("tmp");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(text.as_bytes())?;
-    fs::rename(&new, file)
+    saved::replace(file, text.as_bytes())
 }
 
 #[cfg(test)]

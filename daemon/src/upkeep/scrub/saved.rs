@@ -42,6 +42,11 @@ pub(super) fn load(file: &Path) -> Saved {
 
 /// Replaces the file.
 pub(super) fn save(file: &Path, saved: &Saved) -> io::Result<()> {
+    replace(file, &encode(saved))
+}
+
+/// Replaces a small file by a rename, and does not sync it.
+pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
@@ -49,7 +54,7 @@ pub(super) fn save(file: &Path, saved: &Saved) -> io::Result<()> {
     // For its owner only, as all of the state folder.
     let mut options = fs::OpenOptions::new();
     let mut opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    opened.write_all(&encode(saved))?;
+    opened.write_all(bytes)?;
     fs::rename(&new, file)
 }
 

@@ -1,6 +1,14 @@
 //! What is left after a power cut, a failing disk, and files that were lost or changed.
 
 use super::*;
+use crate::store::disk::forgetful::{Fault, Plan};
+
+/// With segments of 128 KiB.
+fn open_short(disk: &Forgetful) -> Store {
+    let sizes = Sizes { segment: 128 << 10, ..Sizes::default() };
+    let options = Options { quota: 0, reserve: 0, index_cache: 0, sizes };
+    Store::open(&options, Arc::new(disk.clone()), Pool::inline()).unwrap()
+}
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_power_cut_and_nothing_else_is_seen() {
@@ -341,9 +349,41 @@ async fn where_there_are_no_holes_what_was_removed_and_came_again_is_counted_ove
     }
 }
 
+async fn stored_in(disk: &Forgetful) -> u64 {
+    let store = open_short(disk);
+    store.recovered().await.unwrap();
+    store.usage().await.unwrap().stored_bytes
+}
+
+/// The process is killed while it removes, at each step and with whatever the index kept; the next start goes on from
+/// holes that only memory has, and then the power goes.
+#[tokio::test]
+async fn holes_that_a_killed_process_left_do_not_come_back_unknown() {
+    for (seed, step) in (0..30).flat_map(|seed| [3, 4].map(|step| (seed, step))) {
+        let disk = Forgetful::default();
+        let store = open_short(&disk);
+        let mut added = Vec::new();
+        // The last does not fit into the first segment.
+        for length in [30_000, 34_000, 20_000, 38_000] {
+            added.push(add_single(&store, length, length as usize).await.1);
+        }
+        assert_eq!(disk.list(Path::new("segments")).unwrap().len(), 2);
+        disk.plan(Plan { cut_at: Some(step), kills: true, seed, ..Plan::default() });
+        // Its frame is written and synced, then its record is punched (3), and that is synced (4).
+        let _ = store.remove(&added[2], 1000, false).await;
+        let killed = disk.after_cut().unwrap();
+        stored_in(&killed).await;
+        for again in 0..3 {
+            let left = killed.cut_power(again);
+            let known = stored_in(&left).await;
+            // Without the index all is known that the segments hold.
+            assert_eq!(known, stored_in(&left.crash()).await, "seed {seed}, step {step}, then {again}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn calls_that_are_interrupted_or_do_a_part_only_have_no_effect() {
-    use crate::store::disk::forgetful::{Fault, Plan};
     for fault in [Fault::Short, Fault::Errno(rustix::io::Errno::INTR.raw_os_error())] {
         for at in 0.. {
             let disk = Forgetful::default();

@@ -53,10 +53,12 @@ impl Image {
         match op {
             Op::Write(at, bytes) => {
                 let end = at + bytes.len();
-                if self.bytes.len() < end {
-                    self.resize(end);
+                if self.bytes.len() < *at {
+                    self.resize(*at);
                 }
-                self.bytes[*at..end].copy_from_slice(bytes);
+                let (over, beyond) = bytes.split_at(bytes.len().min(self.bytes.len() - at));
+                self.bytes[*at..at + over.len()].copy_from_slice(over);
+                self.bytes.extend_from_slice(beyond);
                 for block in at / BLOCK..end.div_ceil(BLOCK) {
                     self.holes.remove(&block);
                 }

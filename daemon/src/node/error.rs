@@ -7,7 +7,7 @@ use crate::{fetch, ingest, store};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Text that is neither an id nor a name or prefix of what is stored.
-    #[error("there is no object {0:?} in this node's store; `casctl ls` lists what there is")]
+    #[error("there is no object {0:?} in this node's store{more}; `casctl ls` lists what there is", more = too_short(.0))]
     NotFound(String),
     /// A name or prefix of several objects.
     #[error("{text:?} could be any of {}; give more of the id", list(.ids))]
@@ -92,6 +92,12 @@ pub enum Error {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+/// Whoever gives a few digits means an id.
+fn too_short(text: &str) -> &'static str {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex && text.len() < 8 { ", and a beginning of an id has 8 digits at least" } else { "" }
 }
 
 fn list(ids: &[ObjectId]) -> String {

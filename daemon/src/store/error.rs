@@ -41,7 +41,7 @@ pub enum Error {
         why: &'static str,
     },
     /// The quota does not allow it.
-    #[error("the store's quota is used up: {}; remove or unpin some, or raise store.quota", .0.of_quota())]
+    #[error("{}", .0.of_quota())]
     Quota(Box<Shortage>),
     /// The file system has no room, or what it has is kept in reserve.
     #[error("not enough space on the file system: {}; remove or unpin some, or free some space", .0.of_disk())]

@@ -68,10 +68,19 @@ fn cut(name: &str) -> String {
 }
 
 impl Shortage {
-    /// As the message about a quota says it.
+    /// The message about a quota.
     pub(super) fn of_quota(&self) -> String {
         let (needed, used, quota) = (size(self.needed), size(self.used), size(self.quota));
-        format!("{needed} more, {used} of {quota} in use{}", self.pins())
+        if self.needed > self.quota {
+            return format!(
+                "it needs {needed}, which is more than the store's whole quota of {quota}; raise store.quota"
+            );
+        }
+        let pins = self.pins();
+        format!(
+            "the store's quota is used up: {needed} more, {used} of {quota} in use{pins}; remove or unpin some, or raise \
+             store.quota"
+        )
     }
 
     /// As the message about a full disk says it.
@@ -157,6 +166,11 @@ mod tests {
                 "the store's quota is used up: 5.0 MiB more, 10.0 MiB of 12.0 MiB in use{pins}; remove or unpin some, or \
                  raise store.quota"
             )
+        );
+        let large = Shortage { needed: 13 << 20, ..short.clone() };
+        assert_eq!(
+            Error::Quota(Box::new(large)).to_string(),
+            "it needs 13.0 MiB, which is more than the store's whole quota of 12.0 MiB; raise store.quota"
         );
         assert_eq!(
             Error::DiskFull(Box::new(short)).to_string(),

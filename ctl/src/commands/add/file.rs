@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::super::Session;
-use super::{announced_json, note, options};
+use super::{announced_json, note, options, stays};
 use crate::args::Add;
 use crate::error::{Exit, Failure};
 use crate::output::Line;
@@ -46,7 +46,8 @@ pub(super) async fn add(
     let object = answer.map_err(|status| Failure::from(status).about(&shown))?.into_inner().object;
     let object =
         object.ok_or_else(|| Failure::local(Exit::Failed, Reason::Internal.as_str(), "an empty answer"))?;
-    let words = note(object.created, object.announced.as_ref(), &shown);
+    let stays = if object.created { Vec::new() } else { stays(session, args, &object.id).await? };
+    let words = note(object.created, stays, object.announced.as_ref(), &shown);
     Ok((line(&object, &shown, name.as_deref()), words))
 }
 
@@ -103,12 +104,12 @@ mod tests {
         let plain = line(&object, "dir/a\nb", Some("a\nb"));
         assert_eq!((plain.human.as_str(), plain.bare.as_str()), ("ab12  dir/a\\nb", "ab12"));
         assert_eq!(plain.json, json!({ "id": "ab12", "name": "a\nb", "size": 7, "created": true }));
-        assert_eq!(note(true, None, "x"), None);
+        assert_eq!(note(true, Vec::new(), None, "x"), None);
 
         object.created = false;
         object.announced = Some(Announced { keys: 3, receivers: 1, messages: 2, refused: 0 });
-        let words = note(object.created, object.announced.as_ref(), "x");
-        assert_eq!(words.as_deref(), Some("x: already stored; announced at 1 node"));
+        let words = note(object.created, vec!["its name stays \"y\"".into()], object.announced.as_ref(), "x");
+        assert_eq!(words.as_deref(), Some("x: already stored; its name stays \"y\"; announced at 1 node"));
         assert_eq!(line(&object, "-", None).json["announced"]["keys"], 3);
         assert!(line(&object, "-", None).json["name"].is_null());
     }

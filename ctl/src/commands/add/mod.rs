@@ -5,7 +5,7 @@ mod tree;
 
 use std::path::Path;
 
-use casd_proto::v1::{AddOptions, Announced};
+use casd_proto::v1::{AddOptions, Announced, StatRequest, StatResponse};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
@@ -84,14 +84,51 @@ fn announced_json(announced: &Announced) -> Value {
     })
 }
 
-/// What is worth a word beside the id.
-fn note(created: bool, announced: Option<&Announced>, shown: &str) -> Option<String> {
+/// What was asked for of an object that was stored already, and is otherwise with it and stays so.
+async fn stays(session: &Session, args: &Add, id: &str) -> Result<Vec<String>, Failure> {
+    if args.name.is_none() && args.parity.is_none() {
+        return Ok(Vec::new());
+    }
+    let stored = session.objects().stat(StatRequest { object: id.to_owned() }).await?.into_inner();
+    Ok(differs(args.name.as_deref(), args.parity.as_deref(), &stored))
+}
+
+fn differs(name: Option<&str>, parity: Option<&str>, stored: &StatResponse) -> Vec<String> {
     let mut words = Vec::new();
+    if name.is_some_and(|name| *name != stored.name) {
+        words.push(format!("its name stays {:?}", stored.name));
+    }
+    // Nothing of one chunk has parity.
+    if stored.chunks > 1 && parity.is_some_and(|parity| *parity != stored.parity) {
+        words.push(format!("its parity stays {}", stored.parity));
+    }
+    words
+}
+
+/// What is worth a word beside the id. `stays`: of an object that is not new.
+fn note(created: bool, stays: Vec<String>, announced: Option<&Announced>, shown: &str) -> Option<String> {
+    let mut words = stays;
     if !created {
-        words.push("already stored".to_owned());
+        words.insert(0, "already stored".to_owned());
     }
     if let Some(announced) = announced {
         words.push(format!("announced at {}", count(announced.receivers, "node")));
     }
     (!words.is_empty()).then(|| format!("{shown}: {}", words.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_add_did_not_change_is_told() {
+        let stored =
+            StatResponse { name: "y".into(), parity: "16+4".into(), chunks: 2, ..StatResponse::default() };
+        assert_eq!(differs(Some("y"), Some("16+4"), &stored), Vec::<String>::new());
+        let both = ["its name stays \"y\"", "its parity stays 16+4"];
+        assert_eq!(differs(Some("x"), Some("none"), &stored), both);
+        let short = StatResponse { chunks: 1, parity: "none".into(), ..stored };
+        assert_eq!(differs(None, Some("16+4"), &short), Vec::<String>::new());
+    }
 }

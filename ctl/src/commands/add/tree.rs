@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::super::{Session, broken};
-use super::{announced_json, note, options};
+use super::{announced_json, note, options, stays};
 use crate::args::Add;
 use crate::error::{Exit, Failure};
 use crate::object::directory;
@@ -60,7 +60,8 @@ pub(super) async fn add(
         return Err(last);
     }
     let tree = added.map_err(|failure| failure.about(&shown))?;
-    let words = note(tree.created, tree.announced.as_ref(), &shown);
+    let stays = if tree.created { Vec::new() } else { stays(session, args, &tree.id).await? };
+    let words = note(tree.created, stays, tree.announced.as_ref(), &shown);
     Ok((line(&tree, &shown, &name), words))
 }
 

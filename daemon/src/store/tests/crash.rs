@@ -349,6 +349,48 @@ async fn where_there_are_no_holes_what_was_removed_and_came_again_is_counted_ove
     }
 }
 
+/// What is put together with the record that begins the next segment is not synced when the segment is sealed.
+#[tokio::test]
+async fn a_footer_is_on_disk_only_with_all_that_it_lists() {
+    let mut sealed = 0;
+    for (seed, step) in (0..30).flat_map(|seed| (1..=6).map(move |step| (seed, step))) {
+        let disk = Forgetful::default();
+        let store = open_short(&disk);
+        disk.plan(Plan { cut_at: Some(step), seed, ..Plan::default() });
+        let items =
+            [30_000, 34_000, 20_000, 38_000].map(|length| Item::Chunk(single(length as u64, length).0));
+        let _ = store.lease().put_all(items.into()).await;
+        let left = disk.after_cut().unwrap();
+        let (written, bytes) = (disk.bytes(Path::new(SEGMENT)), left.bytes(Path::new(SEGMENT)));
+        let footer = |bytes: &[u8]| bytes.starts_with(b"casd-rec") && bytes[9] == Kind::Footer as u8;
+        if written.len() == bytes.len() && bytes.last_chunk::<4096>().is_some_and(|block| footer(block)) {
+            sealed += 1;
+            assert!(bytes == written, "seed {seed}, step {step}");
+        }
+    }
+    assert!(sealed > 10, "{sealed}");
+}
+
+/// Nothing is written or synced after it but the marker of a close, whose next start proves nothing.
+#[tokio::test]
+async fn what_did_not_fit_does_not_come_back_after_a_close() {
+    for seed in 0..20 {
+        let disk = Forgetful::default();
+        let store = open_forgetful(&disk);
+        add_single(&store, 1, 5000).await;
+        let stored = store.usage().await.unwrap().stored_bytes;
+        // Half of it is written.
+        let full = Fault::Errno(rustix::io::Errno::NOSPC.raw_os_error());
+        disk.plan(Plan { fault: Some((0, 1, full)), ..Plan::default() });
+        let put = store.lease().put(Item::Chunk(single(2, 20_000).0)).await;
+        assert!(matches!(put, Err(Error::DiskFull(_))), "{put:?}");
+        store.close().await.unwrap();
+        let store = open_forgetful(&disk.cut_power(seed));
+        store.recovered().await.unwrap();
+        assert_eq!(store.usage().await.unwrap().stored_bytes, stored, "seed {seed}");
+    }
+}
+
 async fn stored_in(disk: &Forgetful) -> u64 {
     let store = open_short(disk);
     store.recovered().await.unwrap();

@@ -5,6 +5,7 @@ mod generated;
 mod groups;
 mod keeping;
 mod public;
+mod rare;
 mod scrub;
 mod sim;
 mod trees;
@@ -38,6 +39,13 @@ fn open_on(disk: Arc<dyn Disk>, quota: u64) -> Result<Store, Error> {
 
 fn open_forgetful(disk: &Forgetful) -> Store {
     open_on(Arc::new(disk.clone()), 0).unwrap()
+}
+
+/// With segments of 128 KiB.
+fn open_short(disk: &Forgetful) -> Store {
+    let sizes = Sizes { segment: 128 << 10, ..Sizes::default() };
+    let options = Options { quota: 0, reserve: 0, index_cache: 0, sizes };
+    Store::open(&options, Arc::new(disk.clone()), Pool::inline()).unwrap()
 }
 
 fn open_real(folder: &Path) -> Store {

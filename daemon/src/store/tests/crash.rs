@@ -3,13 +3,6 @@
 use super::*;
 use crate::store::disk::forgetful::{Fault, Plan};
 
-/// With segments of 128 KiB.
-fn open_short(disk: &Forgetful) -> Store {
-    let sizes = Sizes { segment: 128 << 10, ..Sizes::default() };
-    let options = Options { quota: 0, reserve: 0, index_cache: 0, sizes };
-    Store::open(&options, Arc::new(disk.clone()), Pool::inline()).unwrap()
-}
-
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_power_cut_and_nothing_else_is_seen() {
     let disk = Forgetful::default();
@@ -247,9 +240,12 @@ async fn the_journal_is_shortened_and_loses_nothing() {
     // 1.5 MiB were written in all, and it is shortened at 1 MiB.
     assert!((1_000_000..=1 << 20).contains(&length), "{length}");
     assert!(disk.open(Path::new("journal/journal")).unwrap().length().unwrap() < length);
+    // It goes on in the new one.
+    store.pin(&object.id, 5700).await.unwrap();
     let store = open_forgetful(&disk.crash());
     assert!(store.object(&id).is_some());
-    assert_eq!(store.object(&object.id).unwrap().name, Some(name));
+    let object = store.object(&object.id).unwrap();
+    assert!(object.name == Some(name) && object.pins.iter().any(|pin| pin.uid == 5700));
 }
 
 #[tokio::test]

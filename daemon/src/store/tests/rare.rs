@@ -1,6 +1,6 @@
 //! Turns of events that the simulation meets once in many thousand lives: refused journal entries, blocks that cannot
 //! be read while the store starts and come back later, torn records where holes cannot be punched, records with a hole,
-//! an index that breaks while it is asked.
+//! an index that breaks while it is asked, names that a killed process left.
 
 use super::*;
 use crate::store::disk::forgetful::{Fault, Plan, Rot};
@@ -156,6 +156,31 @@ async fn a_segment_is_cut_where_its_last_record_ends() {
         }
     }
     assert!(cut >= 5, "{cut}");
+}
+
+/// The process is killed while it begins a segment, and the power goes after the next start has written into it.
+#[tokio::test]
+async fn a_segment_whose_name_a_killed_process_left_is_there_after_a_power_cut() {
+    for step in 1..12 {
+        let disk = Forgetful::default();
+        let store = open_short(&disk);
+        disk.plan(Plan { cut_at: Some(step), kills: true, ..Plan::default() });
+        let items =
+            [30_000, 34_000, 20_000, 38_000].map(|length| Item::Chunk(single(length as u64, length).0));
+        let lease = store.lease();
+        let _ = lease.put_all(items.into()).await;
+        let _ = lease.sync().await;
+        let Some(killed) = disk.after_cut() else {
+            assert!(step > 6, "{step}");
+            return;
+        };
+        let (late, _) = add_single(&open_short(&killed), 9, 5000).await;
+        for seed in 0..10 {
+            let store = open_short(&killed.cut_power(seed));
+            assert!(is_there(&store, &late).await, "step {step}, seed {seed}");
+        }
+    }
+    panic!("more calls than a segment takes to begin");
 }
 
 /// What a crash leaves of a removal: a header, and a hole behind it.

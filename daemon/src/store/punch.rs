@@ -91,7 +91,7 @@ impl Catalog {
 
     /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
     /// begins otherwise may be a record whose header rotted; it is left for whoever can tell.
-    pub(super) fn punch_rests(&self, number: u32, found: &mut Found) -> Result<(), Error> {
+    pub(super) fn punch_rests(&self, number: u32, found: &mut Found, health: &Health) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
         for (start, end) in &found.gaps {
@@ -106,16 +106,19 @@ impl Catalog {
         }
         found.count(file.as_ref()).map_err(Error::io("look for holes"))?;
         drop(file);
-        self.keep_holes(number)
+        self.keep_holes(number, health)
     }
 
     /// Makes durable what a killed process punched of a segment, since nothing that comes after looks for it again.
-    /// Where that fails the next start looks once more; nothing is lost by it but room.
-    pub(super) fn keep_holes(&self, number: u32) -> Result<(), Error> {
+    ///
+    /// Where that fails the store is read-only: what failed may be what is just being appended, and whoever appends
+    /// would not be told again.
+    pub(super) fn keep_holes(&self, number: u32, health: &Health) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
         if let Err(error) = file.sync() {
-            tracing::warn!(segment = number, %error, "a segment cannot be synced; all of them are looked at again at the next start");
+            // What is known is served; the next start looks at all of it once more.
+            let _ = health.fail("sync a segment", &error);
             self.miss();
         }
         Ok(())

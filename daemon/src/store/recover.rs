@@ -73,7 +73,7 @@ pub(super) fn tail(catalog: &Arc<Catalog>, health: &Arc<Health>) -> Result<(Tail
             Some(spot) if number >= spot.segment => {
                 let from = if number == spot.segment { spot.offset.into() } else { 0 };
                 if closed.is_none() {
-                    catalog.keep_holes(number)?;
+                    catalog.keep_holes(number, health)?;
                 }
                 let found = Scanner::new(catalog, number).run(from)?;
                 catalog.space.add_unknown(found.unknown + found.garbage);
@@ -336,7 +336,7 @@ impl Recovery {
         }
         let mut found = scanner.until(self.end).run(0)?;
         if self.closed.is_none() {
-            self.catalog.punch_rests(number, &mut found)?;
+            self.catalog.punch_rests(number, &mut found, &self.health)?;
         }
         self.catalog.space.add_unknown(found.unknown + found.garbage);
         self.twice.extend(found.twice);

@@ -183,6 +183,24 @@ async fn a_segment_whose_name_a_killed_process_left_is_there_after_a_power_cut()
     panic!("more calls than a segment takes to begin");
 }
 
+/// What is being appended meanwhile is in the same file, and the disk tells of what it could not write only once.
+#[tokio::test]
+async fn a_sync_that_fails_while_the_index_is_made_anew_is_not_passed_over() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (kept, _) = add_single(&store, 1, 30_000).await;
+    let (calm, failing) = (disk.crash(), disk.crash());
+    assert!(is_there(&open_forgetful(&calm), &kept).await);
+    // That sync is the last call of a start.
+    let last = calm.changes() - 1;
+    let fault = Some((last, last + 1, Fault::Errno(rustix::io::Errno::IO.raw_os_error())));
+    failing.plan(Plan { fault, ..Plan::default() });
+    let store = open_forgetful(&failing);
+    assert!(is_there(&store, &kept).await && store.read_only().is_some());
+    let put = store.lease().put(Item::Chunk(single(2, 100).0)).await;
+    assert!(matches!(put, Err(Error::ReadOnly { .. })), "{put:?}");
+}
+
 /// What a crash leaves of a removal: a header, and a hole behind it.
 #[tokio::test]
 async fn nobody_builds_on_a_record_with_a_hole() {

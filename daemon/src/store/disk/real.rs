@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
@@ -68,7 +68,26 @@ impl Real {
 }
 
 /// An open file of it.
-struct RealFile(fs::File);
+struct RealFile {
+    file: fs::File,
+    syncs: Syncs,
+}
+
+/// The syncs of one open file. The kernel tells a descriptor of a write that failed behind its back once, so whoever
+/// shares the file and syncs next would take what is lost for durable: after one has failed, all do.
+#[derive(Default)]
+struct Syncs(Mutex<Option<io::ErrorKind>>);
+
+impl Syncs {
+    /// One at a time: none answers while another learns of a failure.
+    fn run(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *failed {
+            Some(kind) => Err(io::Error::new(kind, "an earlier sync of this file has failed")),
+            None => sync().inspect_err(|error| *failed = Some(error.kind())),
+        }
+    }
+}
 
 impl Disk for Real {
     fn name(&self) -> String {
@@ -84,13 +103,13 @@ impl Disk for Real {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = OpenOptions::new().read(true).write(true).open(self.root.join(path))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile { file, syncs: Syncs::default() }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(MODE).open(self.root.join(path))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile { file, syncs: Syncs::default() }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -150,36 +169,36 @@ impl Disk for Real {
 
 impl File for RealFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_once(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
-        Ok(rustix::io::pread(&self.0, spare_capacity(into), offset)?)
+        Ok(rustix::io::pread(&self.file, spare_capacity(into), offset)?)
     }
 
     fn write_once(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         // rustix leaves parts for the next call where there are more than the system takes at once.
-        Ok(rustix::io::pwritev(&self.0, parts, offset)?)
+        Ok(rustix::io::pwritev(&self.file, parts, offset)?)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.syncs.run(|| self.file.sync_data())
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, offset, length)) {
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, offset, length)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
             done => Ok(done?),
         }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(at) => Ok(Some(at)),
             Err(Errno::NXIO) => Ok(None),
             // A file system that knows no holes: all is data.
@@ -189,7 +208,7 @@ impl File for RealFile {
     }
 
     fn next_hole(&self, offset: u64) -> io::Result<u64> {
-        match rustix::fs::seek(&self.0, SeekFrom::Hole(offset)) {
+        match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
             Ok(at) => Ok(at),
             Err(Errno::NXIO) => Ok(offset),
             // A file system that knows no holes has none.
@@ -199,6 +218,21 @@ impl File for RealFile {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
+        Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_sync_that_failed_none_of_the_file_succeeds() {
+        let syncs = Syncs::default();
+        assert!(syncs.run(|| Ok(())).is_ok());
+        let failed = syncs.run(|| Err(Errno::IO.into())).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(Errno::IO.raw_os_error()));
+        let again = syncs.run(|| unreachable!("what is lost is not tried again")).unwrap_err();
+        assert_eq!(again.kind(), failed.kind());
     }
 }

@@ -116,7 +116,8 @@ impl Catalog {
     pub(super) fn keep_holes(&self, number: u32, health: &Health) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
-        if let Err(error) = file.sync() {
+        // A hole whose sync failed in another process may be one in memory only.
+        if let Err(error) = file.drop_cache().and_then(|()| file.sync()) {
             // What is known is served; the next start looks at all of it once more.
             let _ = health.fail("sync a segment", &error);
             self.miss();

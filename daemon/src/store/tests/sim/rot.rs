@@ -286,7 +286,11 @@ impl World {
 
     /// A record has been stored anew.
     pub(super) fn renew(&mut self, key: &Key) {
-        self.rotten.remove(key);
         self.unreadable.remove(key);
+        // It may be collected again, and an object come back whose removal the journal has lost.
+        let mut forgotten = self.truth.iter().zip(THINGS.iter()).filter(|(truth, _)| truth.forgotten);
+        if !forgotten.any(|(_, thing)| thing.needs(true).any(|needed| needed == key)) {
+            self.rotten.remove(key);
+        }
     }
 }

@@ -13,6 +13,9 @@ use super::index::Entry;
 use super::record::{BLOCK, Key};
 use super::scanner::Found;
 
+/// What cannot be done when it is not known where holes are.
+const LOOK: &str = "look for holes";
+
 /// What failed.
 enum Failed {
     /// Nothing is lost; the room is not free.
@@ -89,22 +92,28 @@ impl Catalog {
         Ok(())
     }
 
-    /// As [`Catalog::punch_again`], where the index is lost: what begins with a hole and belongs to no record. What
-    /// begins otherwise may be a record whose header rotted; it is left for whoever can tell.
+    /// As [`Catalog::punch_again`], where the index is lost: what stands behind a hole and belongs to no record. What
+    /// stands before one may be a record whose header rotted; it is left for whoever can tell.
     pub(super) fn punch_rests(&self, number: u32, found: &mut Found, health: &Health) -> Result<(), Error> {
         let Some(segment) = self.segments.get(number) else { return Ok(()) };
         let file = self.segments.file(&segment).map_err(Error::io("open a segment"))?;
-        for (start, end) in &found.gaps {
-            let data = file.next_data(*start).map_err(Error::io("look for holes"))?;
-            let is_rest = data.is_some_and(|data| data >= start + BLOCK && data < *end);
-            if is_rest && !found.unread.iter().any(|at| (start..end).contains(&at)) {
-                match file.punch(*start, end - start) {
+        let is_unread = |start, end: u64| found.unread.iter().any(|at| (start..end).contains(at));
+        for (start, end) in found.gaps.iter().filter(|(start, end)| !is_unread(*start, *end)) {
+            // `u64::MAX` where there are no holes.
+            let hole = file
+                .next_hole(*start)
+                .map_err(Error::io(LOOK))?
+                .checked_next_multiple_of(BLOCK)
+                .unwrap_or(*end);
+            let data = if hole < *end { file.next_data(hole).map_err(Error::io(LOOK))? } else { None };
+            if data.is_some_and(|data| data >= hole + BLOCK && data < *end) {
+                match file.punch(hole, end - hole) {
                     Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                     done => done.map_err(Error::io("punch a hole"))?,
                 }
             }
         }
-        found.count(file.as_ref()).map_err(Error::io("look for holes"))?;
+        found.count(file.as_ref()).map_err(Error::io(LOOK))?;
         drop(file);
         self.keep_holes(number, health)
     }

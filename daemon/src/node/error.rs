@@ -97,7 +97,11 @@ pub enum Error {
 /// Whoever gives a few digits means an id.
 fn too_short(text: &str) -> &'static str {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex && text.len() < 8 { ", and a beginning of an id has 8 digits at least" } else { "" }
+    if is_hex && (1..8).contains(&text.len()) {
+        ", and a beginning of an id has 8 digits at least"
+    } else {
+        ""
+    }
 }
 
 fn list(ids: &[ObjectId]) -> String {

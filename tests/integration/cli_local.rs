@@ -108,7 +108,7 @@ fn holes_take_no_space() {
     corpus::sparse(&dense, 256 * MIB, &[(0, &corpus::bytes(3, 100 << 20))]);
     let sent = ctl.run(&["add"]).arg(&dense).within(SLOW).done();
     sent.refused(&[6], "quota");
-    assert!(sent.stderr.contains("126.0 MiB more"), "{}", sent.stderr);
+    assert!(sent.stderr.contains("it needs 126.0 MiB, which is more than"), "{}", sent.stderr);
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(super) async fn add(
     let object = answer.map_err(|status| Failure::from(status).about(&shown))?.into_inner().object;
     let object =
         object.ok_or_else(|| Failure::local(Exit::Failed, Reason::Internal.as_str(), "an empty answer"))?;
-    let stays = if object.created { Vec::new() } else { stays(session, args, &object.id).await? };
+    let stays = if object.created { Vec::new() } else { stays(session, args, &object.id).await };
     let words = note(object.created, stays, object.announced.as_ref(), &shown);
     Ok((line(&object, &shown, name.as_deref()), words))
 }

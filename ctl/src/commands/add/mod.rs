@@ -84,13 +84,17 @@ fn announced_json(announced: &Announced) -> Value {
     })
 }
 
-/// What was asked for of an object that was stored already, and is otherwise with it and stays so.
-async fn stays(session: &Session, args: &Add, id: &str) -> Result<Vec<String>, Failure> {
+/// What was asked for of an object that was stored already, and is otherwise with it and stays so. Where that cannot be
+/// learnt nothing is told: the add is done.
+async fn stays(session: &Session, args: &Add, id: &str) -> Vec<String> {
     if args.name.is_none() && args.parity.is_none() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let stored = session.objects().stat(StatRequest { object: id.to_owned() }).await?.into_inner();
-    Ok(differs(args.name.as_deref(), args.parity.as_deref(), &stored))
+    let stored = session.objects().stat(StatRequest { object: id.to_owned() }).await;
+    stored.map_or_else(
+        |_| Vec::new(),
+        |stored| differs(args.name.as_deref(), args.parity.as_deref(), stored.get_ref()),
+    )
 }
 
 fn differs(name: Option<&str>, parity: Option<&str>, stored: &StatResponse) -> Vec<String> {

@@ -60,7 +60,7 @@ pub(super) async fn add(
         return Err(last);
     }
     let tree = added.map_err(|failure| failure.about(&shown))?;
-    let stays = if tree.created { Vec::new() } else { stays(session, args, &tree.id).await? };
+    let stays = if tree.created { Vec::new() } else { stays(session, args, &tree.id).await };
     let words = note(tree.created, stays, tree.announced.as_ref(), &shown);
     Ok((line(&tree, &shown, &name), words))
 }

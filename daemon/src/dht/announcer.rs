@@ -4,23 +4,25 @@
 //! Refuses: one query a key. Survives a crash: nothing; the schedule above announces again.
 //!
 //! Keys are taken in the order of the key space, so that neighbours share a look-up (see
-//! [`regions`](super::regions)). Then each node gets its keys in batches, one batch at a time and several
+//! [`regions`](super::regions)), and what was learnt serves the announcements that follow (see
+//! [`atlas`](super::atlas)). Then each node gets its keys in batches, one batch at a time and several
 //! nodes at once. What a node did not take goes to the key's next nearest node, at most [`ROUNDS`] times.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::PeerId;
 
+use super::atlas::Atlas;
 use super::batch::{Answer, Draft, MAX_KEYS, Refusal, peer_record};
 use super::command::{Closest, Command, Node};
 use super::options::Mode;
 use super::position::{BITS, Position};
 use super::records::MAX_LIFETIME;
-use super::regions::Regions;
 use super::{Inner, Key};
 use crate::peer::Announced;
 
@@ -50,9 +52,7 @@ pub(super) struct Announcer {
     /// The keys, in the order of the key space.
     keys: Vec<(Position, Key)>,
     /// What is known of the network.
-    regions: Regions,
-    /// Where its nodes are.
-    addresses: HashMap<PeerId, Vec<Multiaddr>>,
+    atlas: Atlas,
     /// Look-ups so far.
     look_ups: usize,
     /// Nodes that failed: they are not tried again.
@@ -86,13 +86,10 @@ impl Announcer {
         let mut keys: Vec<_> = keys.iter().map(|key| (Position::of_key(key), *key)).collect();
         keys.sort_unstable();
         keys.dedup();
-        let mut regions = Regions::default();
-        if dht.mode == Mode::Server {
-            // This node may be one of the nearest; its own keys are in its store already.
-            regions.add(dht.local);
-        }
-        let (addresses, dead) = (HashMap::new(), HashSet::new());
-        Self { dht, purpose, keys, regions, addresses, look_ups: 0, dead }
+        // A server may be one of the nearest; its own keys are in its store already.
+        let own = (dht.mode == Mode::Server).then_some(dht.local);
+        let atlas = dht.shelf.take(own, *dht.routed.borrow(), Instant::now());
+        Self { dht, purpose, keys, atlas, look_ups: 0, dead: HashSet::new() }
     }
 
     /// Places every key at its `copies` nearest nodes.
@@ -126,8 +123,13 @@ impl Announcer {
             }
         }
         result.keys = placed.iter().filter(|placed| **placed).count();
-        result.receivers = receivers.len();
-        tracing::debug!(?result, look_ups = self.look_ups, nodes = self.regions.len(), "announced");
+        (result.receivers, result.look_ups) = (receivers.len(), self.look_ups);
+        tracing::debug!(?result, nodes = self.atlas.regions.len(), "announced");
+        for peer in &self.dead {
+            self.atlas.regions.remove(peer);
+            self.atlas.addresses.remove(peer);
+        }
+        self.dht.shelf.put(self.atlas);
         result
     }
 
@@ -150,13 +152,13 @@ impl Announcer {
     /// The nearest nodes of one key, looked up as far as that is needed.
     async fn nearest_to(&mut self, index: usize, copies: usize) -> Vec<PeerId> {
         let (at, key) = self.keys[index];
-        while let Err(missing) = self.regions.nearest(at, copies) {
+        while let Err(missing) = self.atlas.regions.nearest(at, copies) {
             if self.look_ups >= MAX_LOOK_UPS {
                 break;
             }
             let target = if missing.length() == BITS { Some(key) } else { missing.some_key() };
             let Some(target) = target else {
-                self.regions.settle(missing);
+                self.atlas.regions.settle(missing);
                 continue;
             };
             self.look_ups += 1;
@@ -167,22 +169,22 @@ impl Announcer {
                 return Vec::new();
             };
             let found: Vec<_> = nodes.iter().map(|node| node.peer).collect();
-            self.addresses.extend(nodes.into_iter().map(|node| (node.peer, node.addresses)));
+            self.atlas.addresses.extend(nodes.into_iter().map(|node| (node.peer, node.addresses)));
             if whole {
-                self.regions.learn(Position::of_key(&target), &found);
+                self.atlas.regions.learn(Position::of_key(&target), &found);
             } else {
-                found.into_iter().for_each(|peer| self.regions.add(peer));
-                self.regions.settle(missing);
+                found.into_iter().for_each(|peer| self.atlas.regions.add(peer));
+                self.atlas.regions.settle(missing);
             }
         }
-        self.regions.nearest_known(at, copies)
+        self.atlas.regions.nearest_known(at, copies)
     }
 
     /// The next node on a key's list, after those that have been tried.
     fn next_nearest(&self, index: usize, rank: &mut usize) -> Option<PeerId> {
         let (at, _) = self.keys[index];
         loop {
-            let peer = self.regions.nearest_known(at, *rank + 1).get(*rank).copied()?;
+            let peer = self.atlas.regions.nearest_known(at, *rank + 1).get(*rank).copied()?;
             *rank += 1;
             if peer != self.dht.local && !self.dead.contains(&peer) {
                 return Some(peer);
@@ -250,7 +252,7 @@ impl Announcer {
             Purpose::TakeBack => (Vec::new(), keys),
         };
         let mut draft = Draft { receiver: peer, sequence: 0, lifetime: MAX_LIFETIME, keys, removals };
-        let addresses = self.addresses.get(&peer).cloned().unwrap_or_default();
+        let addresses = self.atlas.addresses.get(&peer).cloned().unwrap_or_default();
         let mut answer = Err("the DHT has been stopped".to_owned());
         for _ in 0..2 {
             draft.sequence = self.dht.sequence.fetch_add(1, Ordering::Relaxed);

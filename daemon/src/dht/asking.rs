@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use libp2p::kad::{self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, RecordKey};
+use libp2p::kad::{
+    self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
+};
 use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId};
@@ -48,7 +50,8 @@ impl EventLoop {
 
     pub(super) fn on_kad(&mut self, event: kad::Event) {
         match event {
-            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+            kad::Event::OutboundQueryProgressed { id, result, step, stats } => {
+                self.count_questions(id, &result, &stats);
                 self.on_query(id, result, step.last);
             }
             kad::Event::RoutingUpdated { .. } => self.on_routing_changed(),
@@ -61,14 +64,19 @@ impl EventLoop {
         }
     }
 
+    fn count_questions(&mut self, query: QueryId, result: &QueryResult, stats: &QueryStats) {
+        let has_found =
+            matches!(result, QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { .. })));
+        if has_found && self.look_ups.has_found_nobody(query) {
+            self.questions_until_found += u64::from(stats.num_requests());
+        }
+    }
+
     fn on_query(&mut self, query: QueryId, result: QueryResult, last: bool) {
         match result {
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
-                let local = *self.swarm.local_peer_id();
-                let (number, new) = self.look_ups.found(query, providers, local);
-                for peer in new {
-                    self.want_hello(peer, Waiter::LookUp(number));
-                }
+                self.look_ups.found(query, providers, *self.swarm.local_peer_id());
+                self.ask_providers();
             }
             QueryResult::GetProviders(Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) | Err(_)) => {
             }
@@ -126,6 +134,18 @@ impl EventLoop {
         self.look_ups.queried(number, query);
     }
 
+    /// Asks as many of the providers found as may be asked.
+    fn ask_providers(&mut self) {
+        // One that cannot even be dialled frees its place at once and leads here again: the loop below goes on then.
+        if std::mem::replace(&mut self.is_asking_providers, true) {
+            return;
+        }
+        while let Some((number, peer)) = self.look_ups.next_to_ask() {
+            self.want_hello(peer, Waiter::LookUp(number));
+        }
+        self.is_asking_providers = false;
+    }
+
     fn want_hello(&mut self, peer: PeerId, waiter: Waiter) {
         match self.peers.want(peer, waiter, Instant::now()) {
             Next::Known(waiter, chunk) => self.answer(peer, waiter, Some(chunk)),
@@ -158,6 +178,7 @@ impl EventLoop {
         for waiter in self.peers.resolve(peer, chunk, Instant::now()) {
             self.answer(peer, waiter, chunk.map(<[_]>::to_vec));
         }
+        self.ask_providers();
         self.start_look_ups();
     }
 

@@ -28,6 +28,9 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// Time for a hello, and for a batch of 200 KiB at 10 KiB/s.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(8);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a connection is tried, and how long an answer may take: a dead one is closed after both.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Batches at once on one connection: 8 × 200 KiB.
 const BATCHES_AT_ONCE: usize = 8;
 /// Connections with one peer: both may dial both transports at once.
@@ -55,7 +58,7 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     /// …and by memory.
     memory: memory_connection_limits::Behaviour,
-    /// Notices dead connections.
+    /// Notices dead connections, which are closed then.
     ping: ping::Behaviour,
     /// Tells who speaks what, and where.
     pub(super) identify: identify::Behaviour,
@@ -99,6 +102,7 @@ impl Behaviour {
             .with_agent_version(AGENT.into())
             .with_push_listen_addr_updates(true)
             .with_hide_listen_addrs(true);
+        let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         let exchange = |timeout, streams| {
             request_response::Config::default()
                 .with_request_timeout(timeout)
@@ -108,7 +112,7 @@ impl Behaviour {
         Self {
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
-            ping: ping::Behaviour::default(),
+            ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
             kad: kademlia(options, protocols, local),
             hello: request_response::Behaviour::with_codec(

@@ -13,7 +13,7 @@ use libp2p::kad::QueryId;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::swarm::{Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, identify};
+use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::batch::Answer;
@@ -49,12 +49,14 @@ pub(super) struct EventLoop {
     commands: mpsc::Receiver<Command>,
     /// Where the handles see our addresses.
     addresses: watch::Sender<Addresses>,
-    /// Whether some node is in the routing table.
-    pub(super) routed: watch::Sender<bool>,
+    /// Nodes in the routing table.
+    pub(super) routed: watch::Sender<usize>,
     /// Who is connected.
     pub(super) peers: Peers,
     /// Provider look-ups.
     pub(super) look_ups: LookUps,
+    /// Whether providers are being asked right now, further up the stack.
+    pub(super) is_asking_providers: bool,
     /// Queries for nearest nodes, by who asked.
     pub(super) closest: HashMap<QueryId, oneshot::Sender<Closest>>,
     /// Hellos under way.
@@ -67,6 +69,8 @@ pub(super) struct EventLoop {
     pub(super) bootstrap: Bootstrap,
     /// Batches taken from others.
     pub(super) batches_taken: u64,
+    /// Questions that look-ups asked before somebody was found.
+    pub(super) questions_until_found: u64,
 }
 
 // === impl EventLoop ===
@@ -78,7 +82,7 @@ impl EventLoop {
         protocols: Protocols,
         reach: Arc<Reach>,
         commands: mpsc::Receiver<Command>,
-        (addresses, routed): (watch::Sender<Addresses>, watch::Sender<bool>),
+        (addresses, routed): (watch::Sender<Addresses>, watch::Sender<usize>),
     ) -> Self {
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let bootstrap = Bootstrap::new(nodes.collect(), Instant::now());
@@ -92,12 +96,14 @@ impl EventLoop {
             routed,
             peers: Peers::default(),
             look_ups: LookUps::default(),
+            is_asking_providers: false,
             closest: HashMap::new(),
             hellos: HashMap::new(),
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,
             batches_taken: 0,
+            questions_until_found: 0,
         }
     }
 
@@ -199,9 +205,14 @@ impl EventLoop {
                 tracing::debug!(peer = %peer_id, %error, "a peer did not say what it is");
             }
             BehaviourEvent::Identify(identify::Event::Sent { .. } | identify::Event::Pushed { .. }) => {}
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(ping::Failure::Timeout) }) => {
+                // Questions would go into it and wait until they are given up, one after the other.
+                tracing::debug!(%peer, "closing a connection that is dead");
+                self.swarm.close_connection(connection);
+            }
             BehaviourEvent::Ping(event) => {
                 if let Err(error) = event.result {
-                    tracing::debug!(peer = %event.peer, %error, "a peer does not answer pings");
+                    tracing::debug!(peer = %event.peer, %error, "a peer is not pinged");
                 }
             }
             BehaviourEvent::Hello(event) => self.on_hello(event),
@@ -276,6 +287,7 @@ impl EventLoop {
             other_records: records.len(),
             sources: records.sources_len(),
             batches_taken: self.batches_taken,
+            questions_until_found: self.questions_until_found,
         }
     }
 }

@@ -104,7 +104,7 @@ impl EventLoop {
             .flat_map(|bucket| bucket.iter().map(|e| *e.node.key.preimage()).collect::<Vec<_>>())
             .map(|peer| Position::of_peer(&peer))
             .collect::<Vec<_>>();
-        self.routed.send_replace(!known.is_empty());
+        self.routed.send_replace(known.len());
         kad.store_mut().know(known.into_iter());
     }
 

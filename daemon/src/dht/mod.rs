@@ -8,7 +8,8 @@
 //! # Where things are
 //!
 //! - `event_loop`: the one task that owns the swarm; its parts `joining`, `asking` and `answering`.
-//! - `announcer`: many keys to their nearest nodes, by `regions` of the key space (`position`).
+//! - `announcer`: many keys to their nearest nodes, by `regions` of the key space (`position`), which the
+//!   `atlas` keeps.
 //! - `records`: who announced what to this node.
 //! - `look_ups`, `peers`, `bootstrap`: state machines of the loop, pure.
 //! - `batch`, `hello`: our two protocols, over `codec`.
@@ -17,6 +18,7 @@
 mod announcer;
 mod answering;
 mod asking;
+mod atlas;
 mod batch;
 mod behaviour;
 mod bootstrap;
@@ -51,8 +53,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
 pub use self::options::{Limits, Mode, Options};
+pub use self::transport::Transport;
 
 use self::announcer::{Announcer, Purpose};
+use self::atlas::Shelf;
 use self::behaviour::{Behaviour, Protocols};
 use self::command::Command;
 use self::event_loop::EventLoop;
@@ -80,8 +84,8 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     /// Where this node is.
     addresses: watch::Receiver<Addresses>,
-    /// Whether some node is in the routing table.
-    routed: watch::Receiver<bool>,
+    /// Nodes in the routing table.
+    routed: watch::Receiver<usize>,
     /// Whether there are configured nodes to join by.
     has_bootstrap: bool,
     /// What may be dialled.
@@ -94,6 +98,8 @@ struct Inner {
     network: Arc<str>,
     /// Whether this node is itself one that keeps records.
     mode: Mode,
+    /// What announcing has learnt of the network.
+    shelf: Shelf,
     /// The number of the next batch. Starts at the microseconds since 1970, so that it grows over restarts.
     sequence: AtomicU64,
     /// Where waiting is done for callers that cannot wait.
@@ -143,6 +149,8 @@ pub struct Status {
     pub sources: usize,
     /// Announcing messages taken from others since the start.
     pub batches_taken: u64,
+    /// Questions that look-ups of providers asked before somebody was found, since the start.
+    pub questions_until_found: u64,
 }
 
 // === impl Dht ===
@@ -153,6 +161,24 @@ impl Dht {
     /// # Errors
     /// The network's name or an address is unusable, or a port is in use.
     pub async fn start(mut options: Options, keypair: Keypair, tasks: &Tasks) -> Result<Self, Error> {
+        options.listen = listen::free_ports(&options.listen, options.replace_busy_port)?;
+        let carriers = transport::sockets(&keypair)?;
+        let dht = Self::start_over(carriers, options, keypair, tasks).await?;
+        Arc::clone(&dht.0.reach).watch(tasks);
+        Ok(dht)
+    }
+
+    /// As [`Dht::start`], over other carriers than this host's sockets: so that a whole network fits in one
+    /// process. This host's ports and interfaces are not looked at.
+    ///
+    /// # Errors
+    /// The network's name or an address is unusable, or the carriers refuse to listen there.
+    pub async fn start_over(
+        carriers: Transport,
+        mut options: Options,
+        keypair: Keypair,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
         let protocols = Protocols::new(&options.network)?;
         if let Some(anonymous) = options.bootstrap.iter().find(|at| peer_of(at).is_none()) {
             return Err(Error::NoPeerId(anonymous.clone()));
@@ -162,18 +188,18 @@ impl Dht {
         let reach = Arc::new(Reach::new(&options.listen, &options.bootstrap));
         let behaviour = Behaviour::new(&options, &protocols, &keypair);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-        let mut swarm = Swarm::new(transport::build(&keypair, Arc::clone(&reach))?, behaviour, local, config);
-        bind(&mut swarm, &options).await?;
+        let guarded = transport::guarded(carriers, Arc::clone(&reach));
+        let mut swarm = Swarm::new(guarded, behaviour, local, config);
+        bind(&mut swarm, &options.listen).await?;
 
         let (commands, requests) = mpsc::channel(COMMANDS);
         let (here, addresses) = watch::channel(Addresses::default());
-        let (routing, routed) = watch::channel(false);
+        let (routing, routed) = watch::channel(0);
         let has_bootstrap = !options.bootstrap.is_empty();
         let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
         let mut event_loop =
             EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, (here, routing));
         event_loop.publish_addresses();
-        Arc::clone(&reach).watch(tasks);
         let stopping = tasks.clone();
         tasks.spawn("dht", event_loop.run(stopping));
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -189,6 +215,7 @@ impl Dht {
             keypair,
             network,
             mode,
+            shelf: Shelf::default(),
             sequence,
             tasks,
         })))
@@ -227,8 +254,8 @@ impl Dht {
     /// configured to join by; bounded in time by the caller.
     pub async fn joined(&self) -> bool {
         let mut routed = self.0.routed.clone();
-        let now = *routed.borrow_and_update();
-        now || self.0.has_bootstrap && routed.wait_for(|routed| *routed).await.is_ok()
+        let now = *routed.borrow_and_update() > 0;
+        now || self.0.has_bootstrap && routed.wait_for(|routed| *routed > 0).await.is_ok()
     }
 
     /// The nodes that are connected or in the routing table. Empty once the room has stopped.
@@ -345,13 +372,13 @@ fn named(address: &Multiaddr, peer: PeerId) -> Multiaddr {
 }
 
 /// Starts all listeners and waits until each has said where it is bound.
-async fn bind(swarm: &mut Swarm<Behaviour>, options: &Options) -> Result<(), Error> {
+async fn bind(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -> Result<(), Error> {
     let mut waiting = Vec::new();
-    for address in listen::free_ports(&options.listen, options.replace_busy_port)? {
+    for address in wanted {
         let listener = swarm.listen_on(address.clone());
         let listener = listener
             .map_err(|error| Error::Listen { address: address.clone(), reason: error.to_string() })?;
-        waiting.push((listener, address));
+        waiting.push((listener, address.clone()));
     }
     let bound = async {
         while !waiting.is_empty() {

@@ -18,7 +18,7 @@ use super::position::{BITS, Position, Prefix};
 pub(super) const K: usize = libp2p::kad::K_VALUE.get();
 
 /// What is known of the nodes of the network.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Regions {
     /// Every node found, by position.
     nodes: Vec<(Position, PeerId)>,
@@ -91,6 +91,13 @@ impl Regions {
         near.sort_unstable_by_key(|(distance, _)| *distance);
         near.truncate(copies);
         near.into_iter().map(|(_, peer)| peer).collect()
+    }
+
+    /// Forgets a node that is not there: all are still known where it was.
+    pub(super) fn remove(&mut self, peer: &PeerId) {
+        if let Ok(place) = self.nodes.binary_search(&(Position::of_peer(peer), *peer)) {
+            self.nodes.remove(place);
+        }
     }
 
     /// How many nodes have been found.

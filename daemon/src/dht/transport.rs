@@ -33,16 +33,17 @@ const QUIC_IDLE: Duration = Duration::from_secs(15);
 /// From the first byte to a proved peer id.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// An authenticated, multiplexed connection a peer.
-pub(super) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
+/// What carries connections: each is multiplexed, and who is at its other end has been proved.
+pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// Builds the stack. Names are resolved by the system's resolver; where there is none (no resolv.conf) only
-/// addresses can be dialled.
-pub(super) fn build(keypair: &Keypair, reach: Arc<Reach>) -> Result<Transport, Error> {
-    Ok(Guarded { inner: resolving(keypair)?, reach }.boxed())
+/// `carriers`, of which only what `reach` allows is dialled.
+pub(super) fn guarded(carriers: Transport, reach: Arc<Reach>) -> Transport {
+    Guarded { inner: carriers, reach }.boxed()
 }
 
-fn resolving(keypair: &Keypair) -> Result<Transport, Error> {
+/// This host's sockets. Names are resolved by the system's resolver; where there is none (no resolv.conf) only
+/// addresses can be dialled.
+pub(super) fn sockets(keypair: &Keypair) -> Result<Transport, Error> {
     match dns::tokio::Transport::system(carriers(keypair)?) {
         Ok(transport) => Ok(transport.boxed()),
         Err(error) => {

@@ -148,4 +148,6 @@ pub struct Announced {
     pub messages: usize,
     /// Placements that a node refused.
     pub refused: usize,
+    /// Look-ups for the nodes to place them at.
+    pub look_ups: usize,
 }

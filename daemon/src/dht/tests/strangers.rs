@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use futures::StreamExt;
 use libp2p::kad::Event::OutboundQueryProgressed as Progress;
@@ -13,7 +12,6 @@ use libp2p::{StreamProtocol, identify, request_response};
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::codec::Whole;
 use crate::dht::hello::Greeting;
-use crate::dht::reach::Reach;
 use crate::dht::transport;
 use crate::dht::{Error, Options};
 use crate::peer::{Announce, Discovery, Keypair, Multiaddr, PeerId};
@@ -72,9 +70,8 @@ fn stock(node: &Node, hello: &'static str) -> Swarm<Stock> {
     let protocols = [(StreamProtocol::new(hello), request_response::ProtocolSupport::Full)];
     let hello = request_response::Behaviour::with_codec(Whole(Greeting), protocols, Default::default());
     let config = libp2p::swarm::Config::with_tokio_executor();
-    let reach = Reach::new(&[], &[node.address()]);
     let behaviour = Stock { kad, identify, hello };
-    Swarm::new(transport::build(&keypair, Arc::new(reach)).unwrap(), behaviour, local, config)
+    Swarm::new(transport::sockets(&keypair).unwrap(), behaviour, local, config)
 }
 
 /// Drives `swarm` until `holds`.

@@ -1,0 +1,155 @@
+//! Networks of many nodes in one process: what look-ups come to as a network grows, while nodes come and go, after it
+//! was cut in two, and among liars.
+//!
+//! `scale [--seed N] [--look-ups N] [--minutes N] [--keys N] NODES...`: one network of each size after the other, each
+//! from the seed. Prints a table; exit 1 when a bound is missed. The nodes are real `dht` rooms; only what carries
+//! their bytes is in memory (see `hosts`).
+
+mod hosts;
+mod liar;
+mod node;
+mod table;
+mod world;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use table::Table;
+use world::World;
+
+/// Keys that each node announces.
+const KEYS: usize = 10;
+/// Of the nodes, so many leave in ten minutes while look-ups go on.
+const LEAVING: f64 = 0.2;
+/// Look-ups between two looks at the clock.
+const LOOK_UPS_AT_A_TIME: usize = 40;
+
+#[derive(Parser)]
+#[command(about = "Networks of many nodes in one process", long_about = None)]
+struct Args {
+    /// Fixes topology, load and faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Look-ups of each row.
+    #[arg(long, default_value_t = 1_000)]
+    look_ups: usize,
+    /// How long nodes come and go.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Keys that one node announces besides, of which each is kept by four others.
+    #[arg(long, default_value_t = 0)]
+    keys: usize,
+    /// Sizes of the networks.
+    #[arg(required = true)]
+    nodes: Vec<usize>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.to_string()),
+    };
+    println!("seed {}", args.seed);
+    let mut table = Table::new();
+    for size in &args.nodes {
+        if let Err(error) = runtime.block_on(network(&args, *size, &mut table)) {
+            return failed(&error);
+        }
+    }
+    if table.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn failed(error: &str) -> ExitCode {
+    eprintln!("scale: {error}");
+    ExitCode::from(2)
+}
+
+/// The life of one network.
+async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), String> {
+    let mut world = World::new(args.seed);
+    world.grow(size).await?;
+    let placed = world.announce(KEYS).await;
+    if placed < size * KEYS {
+        return Err(format!("of {} keys only {placed} were placed", size * KEYS));
+    }
+    let found = world.look_up(args.look_ups).await;
+    table.row(&world, "grown", &found, 99.9).await;
+    if args.keys > 0 {
+        many_keys(args, &mut world, table).await;
+    }
+    churn(args, &mut world, table).await?;
+    parted(args, &mut world, table).await;
+    lied_to(args, &mut world, table).await?;
+    world.end().await;
+    Ok(())
+}
+
+/// One node announces many keys, as the schedule does, and some are looked up from everywhere.
+async fn many_keys(args: &Args, world: &mut World, table: &mut Table) {
+    let begun = Instant::now();
+    let sum = world.announce_many(args.keys).await;
+    println!(
+        "{:>6}  {} keys placed in {:.1} s by {} look-ups and {} messages; {} placements refused",
+        world.nodes.len(),
+        sum.keys,
+        begun.elapsed().as_secs_f64(),
+        sum.look_ups,
+        sum.messages,
+        sum.refused
+    );
+    let found = world.look_up_last(args.look_ups, args.keys).await;
+    table.row(world, "audited of these", &found, 95.0).await;
+}
+
+/// Nodes come and go while others look up.
+async fn churn(args: &Args, world: &mut World, table: &mut Table) -> Result<(), String> {
+    let (begun, length) = (Instant::now(), Duration::from_secs_f64(60.0 * args.minutes));
+    let each = Duration::from_secs_f64(600.0 / (LEAVING * world.nodes.len() as f64));
+    let (mut next, mut found) = (begun, Vec::new());
+    while begun.elapsed() < length {
+        if next <= Instant::now() {
+            world.replace(1).await?;
+            next += each;
+        }
+        found.extend(world.look_up(LOOK_UPS_AT_A_TIME).await);
+    }
+    table.row(world, "20 % leave in ten minutes", &found, 99.0).await;
+    Ok(())
+}
+
+/// Half the network is cut off, and joined again.
+async fn parted(args: &Args, world: &mut World, table: &mut Table) {
+    world.cut(true);
+    let found = world.look_up(args.look_ups / 10).await;
+    table.row(world, "cut in two halves", &found, 0.0).await;
+    world.cut(false);
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        let found = world.look_up(args.look_ups).await;
+        let is_whole =
+            found.iter().filter(|one| one.after.is_some()).count() as f64 >= 0.999 * found.len() as f64;
+        let bound = if is_whole || rounds == 5 { 99.9 } else { 0.0 };
+        table.row(world, &format!("joined again, round {rounds}"), &found, bound).await;
+        if is_whole || rounds == 5 {
+            break;
+        }
+    }
+}
+
+/// One node in ten lies.
+async fn lied_to(args: &Args, world: &mut World, table: &mut Table) -> Result<(), String> {
+    world.corrupt(world.nodes.len().div_ceil(10))?;
+    let found = world.look_up(args.look_ups).await;
+    table.row(world, "one more in ten lies", &found, 99.0).await;
+    let size = world.nodes.len();
+    world.grow(size + size.div_ceil(5)).await?;
+    world.announce(KEYS).await;
+    let found = world.look_up(args.look_ups).await;
+    table.row(world, "announced among liars", &found, 99.0).await;
+    Ok(())
+}

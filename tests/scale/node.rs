@@ -1,0 +1,94 @@
+//! One node: a real `dht` room on a host that is in memory only.
+//!
+//! Owns: its room and its tasks. Refuses: nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use casd::dht::{Dht, Mode, Options, Status};
+use casd::peer::{Announce, Announced, Discovery, Key, Keypair, Multiaddr, PeerId};
+use casd::support::task::Tasks;
+
+use crate::hosts::{Line, Net, multiaddr};
+
+/// Longer than any look-up takes.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The network's name.
+pub(crate) const NETWORK: &str = "scale";
+/// Where each node says that its chunk port is.
+const CHUNK_PORT: u16 = 9000;
+
+/// A node that is up.
+pub(crate) struct Node {
+    pub(crate) dht: Dht,
+    pub(crate) peer: PeerId,
+    pub(crate) at: SocketAddr,
+    tasks: Tasks,
+    line: Arc<Line>,
+}
+
+/// What a look-up gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// Until the holder was told, when it was.
+    pub(crate) after: Option<Duration>,
+    /// Questions to other nodes until somebody was told who holds the key, right or wrong.
+    pub(crate) questions: u64,
+}
+
+impl Node {
+    pub(crate) async fn start(net: &Net, at: SocketAddr, bootstrap: Vec<Multiaddr>) -> Result<Self, String> {
+        let (keypair, tasks) = (Keypair::generate_ed25519(), Tasks::new());
+        let peer = keypair.public().to_peer_id();
+        let (carriers, line) = net.host(at, peer);
+        let options = Options {
+            network: NETWORK.into(),
+            listen: vec![multiaddr(at)],
+            bootstrap,
+            chunk: vec![SocketAddr::new(at.ip(), CHUNK_PORT)],
+            mode: Mode::Server,
+            ..Options::default()
+        };
+        let dht = Dht::start_over(carriers, options, keypair, &tasks).await;
+        Ok(Self { dht: dht.map_err(|error| error.to_string())?, peer, at, tasks, line })
+    }
+
+    /// Where others join by it.
+    pub(crate) fn address(&self) -> Multiaddr {
+        self.dht.listen_addresses().into_iter().next().unwrap_or_else(|| multiaddr(self.at))
+    }
+
+    pub(crate) async fn status(&self) -> Status {
+        self.dht.status().await
+    }
+
+    pub(crate) async fn announce(&self, keys: Vec<Key>, copies: usize) -> Announced {
+        self.dht.announce(keys, copies).await
+    }
+
+    /// Looks a key up until `holder` is told, or to the end.
+    pub(crate) async fn find(&self, key: Key, holder: PeerId) -> Found {
+        let (before, begun) = (self.status().await, Instant::now());
+        let mut providers = self.dht.providers(key);
+        let told = async {
+            while let Some(provider) = providers.recv().await {
+                if provider.peer == holder {
+                    return Some(begun.elapsed());
+                }
+            }
+            None
+        };
+        let after = tokio::time::timeout(PATIENCE, told).await.unwrap_or(None);
+        let questions = self.status().await.questions_until_found - before.questions_until_found;
+        Found { after, questions }
+    }
+
+    /// Leaves. `silently`: without closing a connection.
+    pub(crate) async fn leave(self, silently: bool) {
+        if silently {
+            self.line.vanish();
+        }
+        self.tasks.drain(PATIENCE).await;
+    }
+}

@@ -1,0 +1,207 @@
+//! A network of nodes: it grows, nodes come and go, it is cut and mended, all from a seed.
+//!
+//! Owns: the nodes that are up, and who holds which key. The seed fixes addresses, who joins by whom, who holds what,
+//! who leaves and who looks for what; it does not fix the order in which tasks run.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use casd::peer::{Announced, Key, Keypair, PeerId};
+use futures::stream::{self, StreamExt};
+use rand::rngs::SmallRng;
+use rand::seq::{IndexedRandom, IteratorRandom};
+use rand::{Rng, SeedableRng};
+
+use crate::hosts::Net;
+use crate::liar::Liar;
+use crate::node::{Found, Node};
+
+/// Nodes that a new one is told to join by.
+const BOOTSTRAP: usize = 3;
+/// Nodes that start at once.
+const WAVE: usize = 20;
+/// Nodes that keep a key.
+const COPIES: usize = 20;
+/// Nodes that keep a chunk's key, and keys announced in one go.
+const CHUNK_COPIES: usize = 4;
+const ROUND: usize = 16_384;
+/// Look-ups, and announcements, at once.
+const AT_ONCE: usize = 32;
+/// Keys drawn until one is of another node than who looks for it.
+const DRAWS: usize = 20;
+/// Until all nodes know somebody.
+const JOINING: Duration = Duration::from_secs(120);
+/// Ports of the DHT.
+const PORT: u16 = 8468;
+
+/// See the module.
+pub(crate) struct World {
+    net: Net,
+    rng: SmallRng,
+    pub(crate) nodes: Vec<Node>,
+    liars: Vec<Liar>,
+    /// Keys and who holds them.
+    held: Vec<(Key, PeerId)>,
+    /// Addresses that are taken, or were.
+    taken: HashSet<IpAddr>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let (net, rng) = (Net::default(), SmallRng::seed_from_u64(seed));
+        Self { net, rng, nodes: Vec::new(), liars: Vec::new(), held: Vec::new(), taken: HashSet::new() }
+    }
+
+    /// Lets the network grow to `count` nodes and waits until each knows somebody.
+    pub(crate) async fn grow(&mut self, count: usize) -> Result<(), String> {
+        while self.nodes.len() < count {
+            let more = WAVE.min(count - self.nodes.len()).min(self.nodes.len().max(1));
+            let places: Vec<_> = (0..more).map(|_| (self.address(), self.entrances())).collect();
+            let net = &self.net;
+            let started = places.into_iter().map(|(at, by)| Node::start(net, at, by));
+            for node in futures::future::join_all(started).await {
+                self.nodes.push(node?);
+            }
+            self.joined().await?;
+        }
+        Ok(())
+    }
+
+    async fn joined(&self) -> Result<(), String> {
+        let wanted = (self.nodes.len() - 1).min(BOOTSTRAP);
+        let mut poll = tokio::time::interval(Duration::from_millis(20));
+        let begun = Instant::now();
+        for node in &self.nodes {
+            while node.status().await.routed < wanted {
+                if begun.elapsed() > JOINING {
+                    return Err(format!("{} knows too few others", node.at));
+                }
+                poll.tick().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// An address that nobody has had: global, and each in a /16 of its own as long as there are any.
+    fn address(&mut self) -> SocketAddr {
+        loop {
+            let [a, b, c, d] = self.rng.random::<[u8; 4]>();
+            let is_plain = (1..100).contains(&a) && a != 10 && (1..255).contains(&d);
+            let ip = IpAddr::from(Ipv4Addr::new(a, b, c, d));
+            if is_plain && self.taken.insert(ip) {
+                return SocketAddr::new(ip, PORT);
+            }
+        }
+    }
+
+    fn entrances(&mut self) -> Vec<casd::peer::Multiaddr> {
+        self.nodes.iter().choose_multiple(&mut self.rng, BOOTSTRAP).into_iter().map(Node::address).collect()
+    }
+
+    /// Every node announces `each` keys of its own.
+    pub(crate) async fn announce(&mut self, each: usize) -> usize {
+        let Self { rng, nodes, held, .. } = self;
+        let lots: Vec<_> =
+            nodes.iter().map(|node| (node, (0..each).map(|_| rng.random()).collect::<Vec<Key>>())).collect();
+        for (node, keys) in &lots {
+            held.extend(keys.iter().map(|key| (*key, node.peer)));
+        }
+        let placed =
+            stream::iter(lots).map(|(node, keys)| node.announce(keys, COPIES)).buffer_unordered(AT_ONCE);
+        placed.map(|announced| announced.keys).collect::<Vec<_>>().await.into_iter().sum()
+    }
+
+    /// One node announces `count` keys, round by round as the schedule does.
+    pub(crate) async fn announce_many(&mut self, count: usize) -> Announced {
+        let Self { rng, nodes, held, .. } = self;
+        let mut sum = Announced::default();
+        let Some(node) = nodes.first() else { return sum };
+        for begin in (0..count).step_by(ROUND) {
+            let keys: Vec<Key> = (begin..count.min(begin + ROUND)).map(|_| rng.random()).collect();
+            held.extend(keys.iter().map(|key| (*key, node.peer)));
+            let placed = node.announce(keys, CHUNK_COPIES).await;
+            sum.keys += placed.keys;
+            sum.messages += placed.messages;
+            sum.refused += placed.refused;
+            sum.look_ups += placed.look_ups;
+        }
+        sum
+    }
+
+    /// `count` look-ups among the last `of` keys that were announced; those are forgotten then.
+    pub(crate) async fn look_up_last(&mut self, count: usize, of: usize) -> Vec<Found> {
+        let last = self.held.split_off(self.held.len().saturating_sub(of));
+        let others = std::mem::replace(&mut self.held, last);
+        let found = self.look_up(count).await;
+        self.held = others;
+        found
+    }
+
+    /// `count` look-ups of keys whose holders are up, each from another node, a few at a time.
+    pub(crate) async fn look_up(&mut self, count: usize) -> Vec<Found> {
+        let Self { rng, nodes, held, .. } = self;
+        let up: HashSet<_> = nodes.iter().map(|node| node.peer).collect();
+        held.retain(|(_, holder)| up.contains(holder));
+        // No node makes two at once, or their questions could not be told apart.
+        let mut found = Vec::new();
+        while found.len() < count {
+            let seekers = nodes
+                .iter()
+                .choose_multiple(rng, AT_ONCE.min(count - found.len()).min(nodes.len().div_ceil(2)));
+            let looks = seekers.into_iter().filter_map(|node| {
+                let mut drawn = (0..DRAWS).map_while(|_| held.choose(rng));
+                let (key, holder) = drawn.find(|(_, holder)| *holder != node.peer)?;
+                Some(node.find(*key, *holder))
+            });
+            let round = futures::future::join_all(looks.collect::<Vec<_>>()).await;
+            if round.is_empty() {
+                break;
+            }
+            found.extend(round);
+        }
+        found
+    }
+
+    /// `count` nodes leave, every second one without a word, and as many new ones join.
+    pub(crate) async fn replace(&mut self, count: usize) -> Result<(), String> {
+        let size = self.nodes.len();
+        let leaving = count.min(size.saturating_sub(1));
+        for number in 0..leaving {
+            let place = self.rng.random_range(0..self.nodes.len());
+            self.nodes.swap_remove(place).leave(number % 2 == 0).await;
+        }
+        self.grow(size).await
+    }
+
+    /// `count` liars join, who all know each other.
+    pub(crate) fn corrupt(&mut self, count: usize) -> Result<(), String> {
+        let liars: Vec<_> = (0..count).map(|_| (Keypair::generate_ed25519(), self.address())).collect();
+        for liar in &liars {
+            let entrances = self.entrances();
+            self.liars.push(Liar::start(&self.net, liar, entrances, &liars)?);
+        }
+        Ok(())
+    }
+
+    /// Cuts the network in two halves; false joins them again.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        for (number, node) in self.nodes.iter().enumerate() {
+            self.net.put(node.at, u8::from(is_cut && number % 2 == 0));
+        }
+    }
+
+    /// Connections and routing table entries a node, on average.
+    pub(crate) async fn density(&self) -> (f64, f64) {
+        let all = futures::future::join_all(self.nodes.iter().map(Node::status)).await;
+        let mean = |of: &dyn Fn(&casd::dht::Status) -> usize| {
+            all.iter().map(|status| of(status) as f64).sum::<f64>() / all.len().max(1) as f64
+        };
+        (mean(&|status| status.connected), mean(&|status| status.routed))
+    }
+
+    pub(crate) async fn end(self) {
+        futures::future::join_all(self.nodes.into_iter().map(|node| node.leave(false))).await;
+        futures::future::join_all(self.liars.into_iter().map(Liar::leave)).await;
+    }
+}

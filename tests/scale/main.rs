@@ -1,9 +1,9 @@
 //! Networks of many nodes in one process: what look-ups come to as a network grows, while nodes come and go, after it
 //! was cut in two, and among liars.
 //!
-//! `scale [--seed N] [--look-ups N] [--minutes N] [--keys N] NODES...`: one network of each size after the other, each
-//! from the seed. Prints a table; exit 1 when a bound is missed. The nodes are real `dht` rooms; only what carries
-//! their bytes is in memory (see `hosts`).
+//! `scale [--seed N] [--look-ups N] [--minutes N] [--keys N] [--cut] NODES...`: one network of each size after the
+//! other, each from the seed. Prints a table; exit 1 when a bound is missed. The nodes are real `dht` rooms; only what
+//! carries their bytes is in memory (see `hosts`).
 
 mod hosts;
 mod liar;
@@ -40,6 +40,9 @@ struct Args {
     /// Keys that one node announces besides, of which each is kept by four others.
     #[arg(long, default_value_t = 0)]
     keys: usize,
+    /// Cut the network in two halves and join them again.
+    #[arg(long)]
+    cut: bool,
     /// Sizes of the networks.
     #[arg(required = true)]
     nodes: Vec<usize>,
@@ -82,7 +85,9 @@ async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), Stri
         many_keys(args, &mut world, table).await;
     }
     churn(args, &mut world, table).await?;
-    parted(args, &mut world, table).await;
+    if args.cut {
+        parted(args, &mut world, table).await;
+    }
     lied_to(args, &mut world, table).await?;
     world.end().await;
     Ok(())

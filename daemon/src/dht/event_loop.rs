@@ -205,18 +205,24 @@ impl EventLoop {
                 tracing::debug!(peer = %peer_id, %error, "a peer did not say what it is");
             }
             BehaviourEvent::Identify(identify::Event::Sent { .. } | identify::Event::Pushed { .. }) => {}
-            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(ping::Failure::Timeout) }) => {
-                // Questions would go into it and wait until they are given up, one after the other.
-                tracing::debug!(%peer, "closing a connection that is dead");
-                self.swarm.close_connection(connection);
-            }
-            BehaviourEvent::Ping(event) => {
-                if let Err(error) = event.result {
-                    tracing::debug!(peer = %event.peer, %error, "a peer is not pinged");
-                }
-            }
+            BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::Hello(event) => self.on_hello(event),
             BehaviourEvent::Announce(event) => self.on_announce(event),
+        }
+    }
+
+    /// A connection that does not answer is closed: questions would go into it and wait until they are given up, one
+    /// after the other. It fails as a time-out or, where the stream of pings has to be opened anew, as another trouble.
+    fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
+        match result {
+            Ok(_) => {}
+            Err(ping::Failure::Unsupported) => {
+                tracing::debug!(%peer, "a peer is not pinged: it does not speak of it")
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "closing a connection that is dead");
+                self.swarm.close_connection(connection);
+            }
         }
     }
 

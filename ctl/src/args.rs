@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Peers,
     /// Connect to a peer
     Connect(Connect),
+    /// Say how far others have been told of what is held here
+    Announce,
     /// Say who and how the daemon is
     Status,
     /// Prove that what is stored is what it was, and mend what is not

@@ -124,7 +124,7 @@ impl Lying {
         // A batch of 4,096 keys, all of them taken for two days.
         let mut taken = vec![1, 0];
         taken.extend(172_800u32.to_le_bytes());
-        taken.extend([0; 12]);
+        taken.extend([0; 16]);
         taken.extend(4_096u16.to_le_bytes());
         taken.extend([u8::MAX; 512]);
         Ok(Self {

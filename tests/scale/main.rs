@@ -75,9 +75,9 @@ fn failed(error: &str) -> ExitCode {
 async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), String> {
     let mut world = World::new(args.seed);
     world.grow(size).await?;
-    let placed = world.announce(KEYS).await;
-    if placed < size * KEYS {
-        return Err(format!("of {} keys only {placed} were placed", size * KEYS));
+    let (keys, placed) = world.announce(KEYS).await;
+    if placed < keys {
+        return Err(format!("of {keys} keys only {placed} were placed"));
     }
     let found = world.look_up(args.look_ups).await;
     table.row(&world, "grown", &found, 99.9).await;
@@ -95,17 +95,24 @@ async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), Stri
 
 /// One node announces many keys, as the schedule does, and some are looked up from everywhere.
 async fn many_keys(args: &Args, world: &mut World, table: &mut Table) {
-    let begun = Instant::now();
-    let sum = world.announce_many(args.keys).await;
+    let many = world.announce_many(args.keys).await;
+    let size = world.nodes.len();
+    let (audited, found) = many.audited;
     println!(
-        "{:>6}  {} keys placed in {:.1} s by {} look-ups and {} messages; {} placements refused",
-        world.nodes.len(),
-        sum.keys,
-        begun.elapsed().as_secs_f64(),
-        sum.look_ups,
-        sum.messages,
-        sum.refused
+        "{size:>6}  {} keys placed in {:.1} s by {} look-ups and {} messages, {} left; {} placements refused; {found} of \
+         {audited} found when looked up again; {} MiB for the keys",
+        many.placed,
+        many.seconds,
+        many.look_ups,
+        many.messages,
+        many.queued,
+        many.refused,
+        many.own >> 20,
     );
+    let object = many.object.map_or(f64::INFINITY, |after| after.as_secs_f64());
+    println!("{size:>6}  an object added meanwhile was found by all after {object:.2} s");
+    table.bound(many.queued == 0, "not all keys were announced");
+    table.bound(found as f64 >= 0.95 * audited as f64, "too few keys are found when looked up again");
     let found = world.look_up_last(args.look_ups, args.keys).await;
     table.row(world, "audited of these", &found, 95.0).await;
 }

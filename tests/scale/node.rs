@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casd::dht::{Dht, Mode, Options, Status};
-use casd::peer::{Announce, Announced, Discovery, Key, Keypair, Multiaddr, PeerId};
+use casd::peer::{Announce, Announced, Announcing, Discovery, Key, Keypair, Kind, Multiaddr, PeerId};
 use casd::support::task::Tasks;
 
 use crate::hosts::{Line, Net, multiaddr};
@@ -63,8 +63,26 @@ impl Node {
         self.dht.status().await
     }
 
-    pub(crate) async fn announce(&self, keys: Vec<Key>, copies: usize) -> Announced {
-        self.dht.announce(keys, copies).await
+    pub(crate) fn hold(&self, keys: &[Key], kind: Kind) -> usize {
+        self.dht.hold(keys, kind)
+    }
+
+    /// Announces an object now.
+    pub(crate) async fn place(&self, key: Key) -> Announced {
+        self.dht.place(key).await
+    }
+
+    /// Waits until all that is held has been announced, at most `patience`; how that stands then.
+    pub(crate) async fn announced(&self, patience: Duration) -> Announcing {
+        let mut poll = tokio::time::interval(Duration::from_millis(20));
+        let begun = Instant::now();
+        loop {
+            let announcing = self.dht.announcing();
+            if announcing.queued == 0 || begun.elapsed() > patience {
+                return announcing;
+            }
+            poll.tick().await;
+        }
     }
 
     /// Looks a key up until `holder` is told, or to the end.

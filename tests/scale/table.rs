@@ -52,6 +52,14 @@ impl Table {
         );
     }
 
+    /// Something that must hold.
+    pub(crate) fn bound(&mut self, is_held: bool, otherwise: &str) {
+        self.held &= is_held;
+        if !is_held {
+            println!("        MISSED: {otherwise}");
+        }
+    }
+
     /// Whether every bound has held.
     pub(crate) fn held(&self) -> bool {
         self.held

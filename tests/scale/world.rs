@@ -7,8 +7,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use casd::peer::{Announced, Key, Keypair, PeerId};
-use futures::stream::{self, StreamExt};
+use casd::peer::{Key, Keypair, Kind, PeerId};
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
@@ -21,12 +20,9 @@ use crate::node::{Found, Node};
 const BOOTSTRAP: usize = 3;
 /// Nodes that start at once.
 const WAVE: usize = 20;
-/// Nodes that keep a key.
-const COPIES: usize = 20;
-/// Nodes that keep a chunk's key, and keys announced in one go.
-const CHUNK_COPIES: usize = 4;
-const ROUND: usize = 16_384;
-/// Look-ups, and announcements, at once.
+/// Longer than many keys take.
+const MANY: Duration = Duration::from_secs(600);
+/// Look-ups at once.
 const AT_ONCE: usize = 32;
 /// Keys drawn until one is of another node than who looks for it.
 const DRAWS: usize = 20;
@@ -34,6 +30,23 @@ const DRAWS: usize = 20;
 const JOINING: Duration = Duration::from_secs(120);
 /// Ports of the DHT.
 const PORT: u16 = 8468;
+
+/// What announcing many keys came to.
+#[derive(Debug, Default)]
+pub(crate) struct Many {
+    pub(crate) placed: u64,
+    pub(crate) queued: usize,
+    pub(crate) seconds: f64,
+    pub(crate) messages: u64,
+    pub(crate) look_ups: u64,
+    pub(crate) refused: u64,
+    /// Keys that the node looked up again, and those of them that could be found.
+    pub(crate) audited: (u64, u64),
+    /// Until all others found an object that was added meanwhile, when all did.
+    pub(crate) object: Option<Duration>,
+    /// Bytes that the process grew by when the keys were held.
+    pub(crate) own: u64,
+}
 
 /// See the module.
 pub(crate) struct World {
@@ -99,34 +112,52 @@ impl World {
         self.nodes.iter().choose_multiple(&mut self.rng, BOOTSTRAP).into_iter().map(Node::address).collect()
     }
 
-    /// Every node announces `each` keys of its own.
-    pub(crate) async fn announce(&mut self, each: usize) -> usize {
+    /// Every node announces `each` keys of its own; how many there are, and how many were announced in time.
+    pub(crate) async fn announce(&mut self, each: usize) -> (usize, usize) {
         let Self { rng, nodes, held, .. } = self;
-        let lots: Vec<_> =
-            nodes.iter().map(|node| (node, (0..each).map(|_| rng.random()).collect::<Vec<Key>>())).collect();
-        for (node, keys) in &lots {
+        for node in nodes.iter() {
+            let keys: Vec<Key> = (0..each).map(|_| rng.random()).collect();
+            node.hold(&keys, Kind::Object);
             held.extend(keys.iter().map(|key| (*key, node.peer)));
         }
-        let placed =
-            stream::iter(lots).map(|(node, keys)| node.announce(keys, COPIES)).buffer_unordered(AT_ONCE);
-        placed.map(|announced| announced.keys).collect::<Vec<_>>().await.into_iter().sum()
+        let all = futures::future::join_all(nodes.iter().map(|node| node.announced(JOINING))).await;
+        let keys = all.iter().map(|one| one.keys).sum();
+        (keys, keys - all.iter().map(|one| one.queued).sum::<usize>())
     }
 
-    /// One node announces `count` keys, round by round as the schedule does.
-    pub(crate) async fn announce_many(&mut self, count: usize) -> Announced {
+    /// One node announces `count` chunks. What that came to, and meanwhile: how long after an object's add each of the
+    /// others finds it.
+    pub(crate) async fn announce_many(&mut self, count: usize) -> Many {
         let Self { rng, nodes, held, .. } = self;
-        let mut sum = Announced::default();
-        let Some(node) = nodes.first() else { return sum };
-        for begin in (0..count).step_by(ROUND) {
-            let keys: Vec<Key> = (begin..count.min(begin + ROUND)).map(|_| rng.random()).collect();
-            held.extend(keys.iter().map(|key| (*key, node.peer)));
-            let placed = node.announce(keys, CHUNK_COPIES).await;
-            sum.keys += placed.keys;
-            sum.messages += placed.messages;
-            sum.refused += placed.refused;
-            sum.look_ups += placed.look_ups;
+        let Some((node, others)) = nodes.split_first() else { return Many::default() };
+        let (before, begun) = (node.announced(Duration::ZERO).await, Instant::now());
+        let resident = resident();
+        let keys: Vec<Key> = (0..count).map(|_| rng.random()).collect();
+        node.hold(&keys, Kind::Chunk);
+        let own = self::resident().saturating_sub(resident);
+        held.extend(keys.into_iter().map(|key| (key, node.peer)));
+        let beside = async {
+            let key: Key = rng.random();
+            let added = Instant::now();
+            node.place(key).await;
+            let placed = added.elapsed();
+            let looks = others.iter().map(|other| other.find(key, node.peer));
+            let found = futures::future::join_all(looks).await;
+            let last = found.iter().map(|one| one.after).max().flatten();
+            last.filter(|_| found.iter().all(|one| one.after.is_some())).map(|last| placed + last)
+        };
+        let (after, object) = tokio::join!(node.announced(MANY), beside);
+        Many {
+            placed: after.placed - before.placed,
+            queued: after.queued,
+            seconds: begun.elapsed().as_secs_f64(),
+            messages: after.messages - before.messages,
+            look_ups: after.look_ups - before.look_ups,
+            refused: after.refused - before.refused,
+            audited: (after.audited, after.found),
+            object,
+            own,
         }
-        sum
     }
 
     /// `count` look-ups among the last `of` keys that were announced; those are forgotten then.
@@ -204,4 +235,11 @@ impl World {
         futures::future::join_all(self.nodes.into_iter().map(|node| node.leave(false))).await;
         futures::future::join_all(self.liars.into_iter().map(Liar::leave)).await;
     }
+}
+
+/// Bytes that the process has resident.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = status.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * 4096
 }

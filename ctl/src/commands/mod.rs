@@ -1,6 +1,7 @@
 //! The verbs, one a file.
 
 mod add;
+mod announce;
 mod cat;
 mod completions;
 mod connect;
@@ -111,6 +112,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Providers(args) => providers::run(&session, args).await,
         Verb::Peers => peers::run(&session).await,
         Verb::Connect(args) => connect::run(&session, args).await,
+        Verb::Announce => announce::run(&session).await,
         Verb::Status => status::run(&session).await,
         Verb::Verify(args) => verify::run(&session, args).await,
         Verb::Gc(args) => gc::run(&session, args).await,

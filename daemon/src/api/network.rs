@@ -64,14 +64,19 @@ impl Network for Service {
     ) -> Result<Response<v1::AnnounceStatusResponse>, Status> {
         self.0.access.admit(&request, Role::Read)?;
         let status = self.0.node.announcing();
-        let (queued, done) = (status.queued as u64, status.placed);
+        let (keys, queued) = (status.keys as u64, status.queued as u64);
         Ok(Response::new(v1::AnnounceStatusResponse {
-            keys: queued + done,
+            keys,
             queued,
-            done,
-            overdue: if status.overdue { queued } else { 0 },
+            done: keys.saturating_sub(queued),
+            overdue: status.overdue as u64,
             messages: status.messages,
             receivers: status.receivers as u64,
+            rate: status.rate,
+            look_ups: status.look_ups,
+            refused: status.refused,
+            audited: status.audited,
+            found: status.found,
         }))
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
         mode: if client { dht::Mode::Client } else { dht::Mode::Server },
         serves: config.network.mode == config::Mode::Full,
         chunk,
+        journal: Some(config.node.state_dir.join("cache/keys")),
         ..dht::Options::default()
     }
 }

@@ -22,7 +22,6 @@ use super::batch::{Answer, Draft, MAX_KEYS, Refusal, peer_record};
 use super::command::{Closest, Command, Node};
 use super::options::Mode;
 use super::position::{BITS, Position};
-use super::records::MAX_LIFETIME;
 use super::{Inner, Key};
 use crate::peer::Announced;
 
@@ -92,8 +91,8 @@ impl Announcer {
         Self { dht, purpose, keys, atlas, look_ups: 0, dead: HashSet::new() }
     }
 
-    /// Places every key at its `copies` nearest nodes.
-    pub(super) async fn run(mut self, copies: usize) -> Announced {
+    /// Places every key at its `copies` nearest nodes. What became of it, and the keys that nobody took.
+    pub(super) async fn run(mut self, copies: usize) -> (Announced, Vec<Key>) {
         let mut result = Announced::default();
         let mut placed = vec![false; self.keys.len()];
         let mut receivers = HashSet::new();
@@ -122,7 +121,9 @@ impl Announcer {
                 }
             }
         }
-        result.keys = placed.iter().filter(|placed| **placed).count();
+        let missed: Vec<_> =
+            placed.iter().zip(&self.keys).filter(|(placed, _)| !**placed).map(|(_, key)| key.1).collect();
+        result.keys = self.keys.len() - missed.len();
         (result.receivers, result.look_ups) = (receivers.len(), self.look_ups);
         tracing::debug!(?result, nodes = self.atlas.regions.len(), "announced");
         for peer in &self.dead {
@@ -130,7 +131,7 @@ impl Announcer {
             self.atlas.addresses.remove(peer);
         }
         self.dht.shelf.put(self.atlas);
-        result
+        (result, missed)
     }
 
     /// The nearest nodes of every key.
@@ -193,7 +194,7 @@ impl Announcer {
     }
 
     async fn deliver(&self, plan: Plan) -> Vec<Delivery> {
-        let record = peer_record(&self.dht.keypair, self.dht.addresses().external);
+        let record = self.dht.record();
         let record = record.as_slice();
         stream::iter(plan)
             .map(|(peer, indexes)| self.deliver_to(peer, indexes, record))
@@ -237,8 +238,6 @@ impl Announcer {
         delivery
     }
 
-    /// Sends one batch. A node that remembers higher numbers of ours than we do (our clock went back) gets it
-    /// once more with a number beyond them.
     async fn send(
         &self,
         peer: PeerId,
@@ -251,21 +250,44 @@ impl Announcer {
             Purpose::Put => (keys, Vec::new()),
             Purpose::TakeBack => (Vec::new(), keys),
         };
-        let mut draft = Draft { receiver: peer, sequence: 0, lifetime: MAX_LIFETIME, keys, removals };
         let addresses = self.atlas.addresses.get(&peer).cloned().unwrap_or_default();
-        let mut answer = Err("the DHT has been stopped".to_owned());
-        for _ in 0..2 {
-            draft.sequence = self.dht.sequence.fetch_add(1, Ordering::Relaxed);
-            let bytes = draft.sign(&self.dht.network, &self.dht.keypair, record)?;
-            let to = Node { peer, addresses: addresses.clone() };
-            let Some(answered) = self.dht.ask(|done| Command::Send { to, batch: bytes, done }).await else {
-                return answer;
-            };
-            *messages += 1;
-            answer = answered;
-            let Ok(Answer::Refused(Refusal::Sequence, highest)) = answer else { break };
-            self.dht.sequence.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
-        }
+        let (answer, sent) = self.dht.send(Node { peer, addresses }, keys, removals, record).await;
+        *messages += sent;
         answer
+    }
+}
+
+impl Inner {
+    /// Sends one batch; with how many messages that took. A node that remembers higher numbers of ours than we do (our
+    /// clock went back) gets it once more with a number beyond them.
+    pub(super) async fn send(
+        &self,
+        to: Node,
+        keys: Vec<Key>,
+        removals: Vec<Key>,
+        record: &[u8],
+    ) -> (Result<Answer, String>, usize) {
+        let mut draft = Draft { receiver: to.peer, sequence: 0, lifetime: self.lifetime, keys, removals };
+        let mut answer = Err("the DHT has been stopped".to_owned());
+        for messages in 1..=2 {
+            draft.sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+            let batch = match draft.sign(&self.network, &self.keypair, record) {
+                Ok(batch) => batch,
+                Err(error) => return (Err(error), messages - 1),
+            };
+            let to = to.clone();
+            let Some(answered) = self.ask(|done| Command::Send { to, batch, done }).await else {
+                return (answer, messages - 1);
+            };
+            answer = answered;
+            let Ok(Answer::Refused(Refusal::Sequence, highest)) = answer else { return (answer, messages) };
+            self.sequence.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
+        }
+        (answer, 2)
+    }
+
+    /// Where this node is, signed, as batches carry it.
+    pub(super) fn record(&self) -> Vec<u8> {
+        peer_record(&self.keypair, self.addresses().external)
     }
 }

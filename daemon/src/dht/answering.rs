@@ -93,11 +93,9 @@ impl EventLoop {
         }
         let lifetime = batch.lifetime.min(MAX_LIFETIME);
         let mut taken = Taken { lifetime, ..Taken::default() };
-        taken.removed =
-            batch.removals.iter().fold(0, |n, key| n + u32::from(records.take_back(key, &sender)));
-        let now = Instant::now();
-        for key in batch.keys {
-            let verdict = records.put(key, sender, lifetime, now);
+        taken.removed = u32::try_from(records.take_back(batch.removals, &sender)).unwrap_or(u32::MAX);
+        taken.known = u32::try_from(records.known(&batch.keys, &sender)).unwrap_or(u32::MAX);
+        for verdict in records.put_all(batch.keys, sender, lifetime, Instant::now()) {
             taken.far += u32::from(verdict == Verdict::Far);
             taken.full += u32::from(verdict == Verdict::Full);
             taken.taken.push(verdict == Verdict::Taken);

@@ -74,6 +74,11 @@ impl Shelf {
         }
     }
 
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        *self.kept() = None;
+    }
+
     fn kept(&self) -> MutexGuard<'_, Option<Atlas>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@
 //! swarm, and nodes in the routing table that this room has not looked at. Survives a crash: nothing.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libp2p::identity::Keypair;
@@ -16,6 +16,8 @@ use super::batch::Announcing;
 use super::codec::Whole;
 use super::error::Error;
 use super::hello::Greeting;
+use super::holdings::Holdings;
+use super::journal::Journal;
 use super::options::{Mode, Options};
 use super::records::{self, Records};
 
@@ -89,7 +91,12 @@ impl Protocols {
 // === impl Behaviour ===
 
 impl Behaviour {
-    pub(super) fn new(options: &Options, protocols: &Protocols, keypair: &Keypair) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        protocols: &Protocols,
+        keypair: &Keypair,
+        kept: (Arc<Mutex<Holdings>>, Journal),
+    ) -> Self {
         let local = keypair.public().to_peer_id();
         let limits = &options.limits;
         let limits = connection_limits::ConnectionLimits::default()
@@ -114,7 +121,7 @@ impl Behaviour {
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
-            kad: kademlia(options, protocols, local),
+            kad: kademlia(options, protocols, local, kept),
             hello: request_response::Behaviour::with_codec(
                 Whole(Greeting),
                 [(protocols.hello.clone(), ProtocolSupport::Full)],
@@ -129,7 +136,12 @@ impl Behaviour {
     }
 }
 
-fn kademlia(options: &Options, protocols: &Protocols, local: libp2p::PeerId) -> kad::Behaviour<Records> {
+fn kademlia(
+    options: &Options,
+    protocols: &Protocols,
+    local: libp2p::PeerId,
+    (own, journal): (Arc<Mutex<Holdings>>, Journal),
+) -> kad::Behaviour<Records> {
     let mut config = kad::Config::new(protocols.kad.clone());
     config
         .set_max_packet_size(MAX_KAD_MESSAGE)
@@ -145,9 +157,7 @@ fn kademlia(options: &Options, protocols: &Protocols, local: libp2p::PeerId) -> 
         .set_provider_publication_interval(None)
         .set_publication_interval(None)
         .set_replication_interval(None);
-    let limits =
-        records::Limits { own_keys: options.limits.own_keys, other_bytes: options.limits.other_bytes };
-    let records = Records::new(local, limits, Instant::now());
+    let records = Records::new(local, options.limits.other_bytes, own, journal, Instant::now());
     let mut kad = kad::Behaviour::with_config(local, records, config);
     kad.set_mode(Some(match options.mode {
         Mode::Server => kad::Mode::Server,

@@ -130,6 +130,11 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// All that is left.
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
     /// Ends the message: nothing may follow.
     pub(super) fn end(self) -> io::Result<()> {
         if self.0.is_empty() { Ok(()) } else { Err(malformed("followed by more than belongs to it")) }

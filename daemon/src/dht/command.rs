@@ -7,6 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Answer;
 use super::error::Error;
+use super::journal::Entry;
+use super::records::From;
 use super::{Key, PeerView, Provider, Status};
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
@@ -27,10 +29,10 @@ pub(super) enum Command {
     Closest { key: Key, done: oneshot::Sender<Closest> },
     /// Send a batch.
     Send { to: Node, batch: Vec<u8>, done: oneshot::Sender<Result<Answer, String>> },
-    /// Keep own keys; answers how many did not fit.
-    Keep { keys: Vec<Key>, done: oneshot::Sender<usize> },
-    /// Forget own keys.
-    Forget { keys: Vec<Key>, done: oneshot::Sender<()> },
+    /// Take in again what the journal remembers of others.
+    Restore { entries: Vec<Entry>, done: oneshot::Sender<()> },
+    /// Tell what is kept of others, about so many records of it, and where to go on.
+    Page { from: Option<From>, most: usize, done: oneshot::Sender<(Vec<Entry>, Option<From>)> },
 }
 
 /// A node and where it is.

@@ -139,12 +139,13 @@ impl EventLoop {
             Command::ChunkAddresses { peer, done } => self.learn_chunk_addresses(peer, done),
             Command::Closest { key, done } => self.find_closest(key, done),
             Command::Send { to, batch, done } => self.send_batch(to, batch, done),
-            Command::Keep { keys, done } => {
-                let _ = done.send(self.swarm.behaviour_mut().kad.store_mut().keep(&keys));
-            }
-            Command::Forget { keys, done } => {
-                self.swarm.behaviour_mut().kad.store_mut().forget(&keys);
+            Command::Restore { entries, done } => {
+                self.swarm.behaviour_mut().kad.store_mut().restore(entries, Instant::now());
                 let _ = done.send(());
+            }
+            Command::Page { from, most, done } => {
+                let page = self.swarm.behaviour_mut().kad.store_mut().page(from, most, Instant::now());
+                let _ = done.send(page);
             }
         }
     }
@@ -217,7 +218,7 @@ impl EventLoop {
         match result {
             Ok(_) => {}
             Err(ping::Failure::Unsupported) => {
-                tracing::debug!(%peer, "a peer is not pinged: it does not speak of it")
+                tracing::debug!(%peer, "a peer is not pinged: it does not speak of it");
             }
             Err(error) => {
                 tracing::debug!(%peer, %error, "closing a connection that is dead");
@@ -289,7 +290,6 @@ impl EventLoop {
             server,
             connected,
             routed,
-            own_keys: records.own_len(),
             other_records: records.len(),
             sources: records.sources_len(),
             batches_taken: self.batches_taken,

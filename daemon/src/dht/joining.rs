@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use super::error::Error;
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
-use super::peers::Standing;
+use super::peers::{Connected, Standing};
 use super::position::Position;
-use super::records::MAX_ADDRESSES;
+use super::records::{Group, MAX_ADDRESSES};
 
 impl EventLoop {
     pub(super) fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
@@ -75,15 +75,16 @@ impl EventLoop {
         for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));
         }
-        let near = self.peers.get(&peer).is_some_and(|connected| {
-            connected.remotes().any(|remote| ip_of(remote).is_some_and(|ip| ip.is_loopback()))
-        });
+        let remotes = self.peers.get(&peer).into_iter().flat_map(Connected::remotes);
+        let seen: Vec<_> = remotes.filter_map(ip_of).collect();
+        let near = seen.iter().any(std::net::IpAddr::is_loopback);
+        let group = seen.first().and_then(|ip| Group::of(*ip));
         let told =
             info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
         let addresses: Vec<_> = told.take(MAX_ADDRESSES).collect();
         let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
         let kad = &mut self.swarm.behaviour_mut().kad;
-        kad.store_mut().met(peer, addresses.clone());
+        kad.store_mut().met(peer, addresses.clone(), group);
         if info.protocols.contains(&self.protocols.kad) {
             for address in addresses {
                 kad.add_address(&peer, address);

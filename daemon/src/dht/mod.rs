@@ -2,15 +2,17 @@
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
 //! [`Discovery`] and [`Announce`], and this room's [`Dht`]. Refuses: carrying chunks,
-//! values in the DHT, and nodes of other networks. Survives a crash: nothing yet; records and peers are
-//! caches that the network fills again.
+//! values in the DHT, and nodes of other networks. Survives a crash: what was announced, here and by this node,
+//! but for the last seconds (`journal`).
 //!
 //! # Where things are
 //!
 //! - `event_loop`: the one task that owns the swarm; its parts `joining`, `asking` and `answering`.
 //! - `announcer`: many keys to their nearest nodes, by `regions` of the key space (`position`), which the
 //!   `atlas` keeps.
+//! - `schedule`: which keys, and when; `holdings` are this node's own.
 //! - `records`: who announced what to this node.
+//! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`: state machines of the loop, pure.
 //! - `batch`, `hello`: our two protocols, over `codec`.
 //! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial.
@@ -27,7 +29,9 @@ mod command;
 mod error;
 mod event_loop;
 mod hello;
+mod holdings;
 mod joining;
+mod journal;
 mod listen;
 mod look_ups;
 mod options;
@@ -36,13 +40,14 @@ mod position;
 mod reach;
 mod records;
 mod regions;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod transport;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
@@ -55,13 +60,15 @@ pub use self::error::Error;
 pub use self::options::{Limits, Mode, Options};
 pub use self::transport::Transport;
 
-use self::announcer::{Announcer, Purpose};
 use self::atlas::Shelf;
 use self::behaviour::{Behaviour, Protocols};
 use self::command::Command;
 use self::event_loop::EventLoop;
+use self::holdings::Holdings;
+use self::journal::Journal;
 use self::reach::Reach;
-use crate::peer::{Announce, Announced, Discovery, Key, Keypair, Multiaddr, PeerId, Provider};
+use self::schedule::Schedule;
+use crate::peer::{Discovery, Key, Keypair, Multiaddr, PeerId, Provider};
 use crate::support::task::Tasks;
 
 /// Commands that may wait for the event loop.
@@ -73,8 +80,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// How long listeners may take to say where they are bound.
 const BIND: Duration = Duration::from_secs(10);
 
-/// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop or all clones
-/// are dropped.
+/// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop.
 #[derive(Clone)]
 pub struct Dht(Arc<Inner>);
 
@@ -100,6 +106,14 @@ struct Inner {
     mode: Mode,
     /// What announcing has learnt of the network.
     shelf: Shelf,
+    /// This node's own keys.
+    holdings: Arc<Mutex<Holdings>>,
+    /// When they are announced.
+    schedule: Schedule,
+    /// What outlives the process.
+    journal: Journal,
+    /// How long others are asked to keep them.
+    lifetime: Duration,
     /// The number of the next batch. Starts at the microseconds since 1970, so that it grows over restarts.
     sequence: AtomicU64,
     /// Where waiting is done for callers that cannot wait.
@@ -141,8 +155,6 @@ pub struct Status {
     pub connected: usize,
     /// Nodes in the routing table.
     pub routed: usize,
-    /// Own keys announced.
-    pub own_keys: usize,
     /// Records of others kept.
     pub other_records: usize,
     /// Nodes that those are of.
@@ -186,7 +198,10 @@ impl Dht {
         let local = keypair.public().to_peer_id();
         options.bootstrap.retain(|at| peer_of(at) != Some(local));
         let reach = Arc::new(Reach::new(&options.listen, &options.bootstrap));
-        let behaviour = Behaviour::new(&options, &protocols, &keypair);
+        let holdings = Arc::new(Mutex::new(Holdings::new(options.limits.own_keys)));
+        let journal = Journal::new(options.journal.is_some());
+        let kept = (Arc::clone(&holdings), journal.clone());
+        let behaviour = Behaviour::new(&options, &protocols, &keypair, kept);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
         let guarded = transport::guarded(carriers, Arc::clone(&reach));
         let mut swarm = Swarm::new(guarded, behaviour, local, config);
@@ -197,6 +212,7 @@ impl Dht {
         let (routing, routed) = watch::channel(0);
         let has_bootstrap = !options.bootstrap.is_empty();
         let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
+        let (lifetime, file) = (options.lifetime, options.journal.clone());
         let mut event_loop =
             EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, (here, routing));
         event_loop.publish_addresses();
@@ -204,8 +220,7 @@ impl Dht {
         tasks.spawn("dht", event_loop.run(stopping));
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
-        let tasks = tasks.clone();
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             commands,
             addresses,
             routed,
@@ -216,9 +231,19 @@ impl Dht {
             network,
             mode,
             shelf: Shelf::default(),
+            holdings,
+            schedule: Schedule::new(&local, lifetime),
+            journal: journal.clone(),
+            lifetime,
             sequence,
-            tasks,
-        })))
+            tasks: tasks.clone(),
+        });
+        if let Some(file) = file {
+            let writer = journal::Writer::new(Arc::downgrade(&inner), journal, file);
+            tasks.spawn("what the DHT keeps", writer.run(tasks.clone()));
+        }
+        Schedule::start(&inner, tasks);
+        Ok(Self(inner))
     }
 
     /// Where this node listens, as bound, each ending in `/p2p/` and its id: good as another node's
@@ -308,30 +333,6 @@ impl Discovery for Dht {
     }
 }
 
-impl Announce for Dht {
-    /// `keys` counts those that another node took: with no other node known it is 0.
-    fn announce(&self, keys: Vec<Key>, copies: usize) -> BoxFuture<'static, Announced> {
-        let dht = Arc::clone(&self.0);
-        Box::pin(async move {
-            let own = keys.clone();
-            let over = dht.ask(|done| Command::Keep { keys: own, done }).await.unwrap_or_default();
-            let mut announced = Announcer::new(dht, Purpose::Put, &keys).run(copies).await;
-            announced.refused += over;
-            announced
-        })
-    }
-
-    fn withdraw(&self, keys: Vec<Key>) -> BoxFuture<'static, ()> {
-        let dht = Arc::clone(&self.0);
-        Box::pin(async move {
-            let own = keys.clone();
-            dht.ask(|done| Command::Forget { keys: own, done }).await;
-            // As far as any key may have been placed.
-            Announcer::new(dht, Purpose::TakeBack, &keys).run(regions::K).await;
-        })
-    }
-}
-
 // === impl PeerView ===
 
 impl PeerView {
@@ -353,6 +354,10 @@ impl Inner {
 
     fn addresses(&self) -> Addresses {
         self.addresses.borrow().clone()
+    }
+
+    fn holdings(&self) -> MutexGuard<'_, Holdings> {
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

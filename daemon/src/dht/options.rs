@@ -1,6 +1,8 @@
 //! Settings of the room.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use multiaddr::Multiaddr;
 
@@ -22,6 +24,10 @@ pub struct Options {
     pub chunk: Vec<SocketAddr>,
     /// Whether this node gives chunks.
     pub serves: bool,
+    /// How long others are asked to keep this node's keys; announced again at half of it.
+    pub lifetime: Duration,
+    /// Where it is remembered what was announced, here and by this node; `None`: in memory only.
+    pub journal: Option<PathBuf>,
     /// Limits.
     pub limits: Limits,
 }
@@ -38,7 +44,7 @@ pub enum Mode {
 /// How much this room may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Own keys kept (about 50 bytes each).
+    /// Own keys held (66 bytes each).
     pub own_keys: usize,
     /// Bytes for keys that other nodes place here.
     pub other_bytes: usize,
@@ -60,6 +66,8 @@ impl Default for Options {
             mode: Mode::Server,
             chunk: Vec::new(),
             serves: true,
+            lifetime: Duration::from_hours(48),
+            journal: None,
             limits: Limits::default(),
         }
     }
@@ -68,8 +76,8 @@ impl Default for Options {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // All objects of a large node and its budget of 256 k chunk keys: 50 MiB.
-            own_keys: 1_000_000,
+            // All chunks of 4 TiB, where all are announced: 264 MiB.
+            own_keys: 4_000_000,
             // Half a million records.
             other_bytes: 64 << 20,
             // A connection costs about 100 KiB with its buffers: 50 MiB for both.

@@ -40,6 +40,11 @@ impl Position {
         Self::from_hash(KBucketKey::from(*peer).hashed_bytes())
     }
 
+    /// The first 64 bits, which order most keys.
+    pub(super) fn top(self) -> u64 {
+        u64::try_from(self.0 >> 64).unwrap_or(u64::MAX)
+    }
+
     /// The XOR metric.
     pub(super) fn distance(self, other: Self) -> Self {
         Self(self.0 ^ other.0, self.1 ^ other.1)

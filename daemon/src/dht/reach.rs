@@ -116,6 +116,11 @@ impl Reach {
     }
 }
 
+/// Whether an address is one of the whole Internet's.
+pub(super) fn is_global(ip: IpAddr) -> bool {
+    scope(ip) == Scope::Global
+}
+
 fn scope(ip: IpAddr) -> Scope {
     if ip.is_loopback() {
         return Scope::Loopback;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Check, Error, Node};
-use crate::peer::{Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, Unconnected};
+use crate::peer::{Announcing, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, Unconnected};
 use crate::store::Level;
-use crate::upkeep::{self, Broken};
+use crate::upkeep::Broken;
 
 /// How long connecting to a chunk port may take before it counts as unreachable.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -143,7 +143,7 @@ impl Node {
 
     /// Where announcing stands.
     #[must_use]
-    pub fn announcing(&self) -> upkeep::Status {
+    pub fn announcing(&self) -> Announcing {
         self.parts.announcer.status()
     }
 }

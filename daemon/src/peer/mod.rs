@@ -18,6 +18,7 @@ pub use addr::{Host, PeerAddr, Reach};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};
 pub use network::{
-    Announce, Announced, ByteStream, Conn, Dial, DialError, Discovery, Key, Provider, Unconnected,
+    Announce, Announced, Announcing, ByteStream, Conn, Dial, DialError, Discovery, Key, Kind, Provider,
+    Unconnected,
 };
 pub use scores::{Score, Scores, Verdict};

@@ -128,13 +128,64 @@ pub trait Discovery: Send + Sync {
     fn vouch(&self, address: &Multiaddr);
 }
 
-/// Tells the network what this node holds.
-pub trait Announce: Send + Sync {
-    /// Places each key at its `copies` nearest nodes.
-    fn announce(&self, keys: Vec<Key>, copies: usize) -> BoxFuture<'static, Announced>;
+/// What a key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An object, whole or in part: kept by as many nodes as look-ups ask.
+    Object,
+    /// A chunk: kept by a few.
+    Chunk,
+}
 
-    /// Takes keys back from where they were placed, as far as those nodes are reached.
-    fn withdraw(&self, keys: Vec<Key>) -> BoxFuture<'static, ()>;
+/// Tells the network what this node holds, for as long as it does.
+pub trait Announce: Send + Sync {
+    /// These keys are held here from now on: announced soon, objects before chunks, and again in time. Returns at
+    /// once; how many do not fit.
+    fn hold(&self, keys: &[Key], kind: Kind) -> usize;
+
+    /// As [`Announce::hold`] of an object's key, and waits until it has been placed; with nobody, when no other node is
+    /// known.
+    fn place(&self, key: Key) -> BoxFuture<'static, Announced>;
+
+    /// These are no longer held: they are taken back from where they were placed, as far as those nodes are reached.
+    /// Returns at once.
+    fn release(&self, keys: &[Key]);
+
+    /// From now on everything that is held is said again…
+    fn begin_count(&self);
+
+    /// …and what has not been, is released.
+    fn end_count(&self);
+
+    /// Where it stands.
+    fn announcing(&self) -> Announcing;
+}
+
+/// Where announcing stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Announcing {
+    /// Keys held, which are to be known to others.
+    pub keys: usize,
+    /// Of these, keys that have not been announced yet.
+    pub queued: usize,
+    /// Keys whose turn is long past: others may have dropped their records, or soon will.
+    pub overdue: usize,
+    /// Keys placed at one node at least, since the start.
+    pub placed: u64,
+    /// Keys placed a second, over the last minute.
+    pub rate: f64,
+    /// Messages sent since the start.
+    pub messages: u64,
+    /// Look-ups for the nodes to place keys at, since the start.
+    pub look_ups: u64,
+    /// Placements that a node refused, since the start.
+    pub refused: u64,
+    /// Nodes that the last round reached.
+    pub receivers: usize,
+    /// Of the keys placed some were looked up again since the start; so many…
+    pub audited: u64,
+    /// …and so many of them were found.
+    pub found: u64,
 }
 
 /// What became of an announcement.

@@ -1,35 +1,26 @@
-//! The announcing schedule: objects first and at once, chunk keys after them, everything again at half the lifetime
-//! of a record.
+//! What is announced: all objects that are not private, and chunks by policy and budget.
+//!
+//! Owns: which keys of the store's others are told. Refuses: when they are told; that is the network's schedule
+//! ([`Announce`]). Survives a crash: nothing; all is told again at a start, and once a day, so that nothing is
+//! missing and what is gone is taken back, however it went.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::content::ObjectId;
-use crate::peer::{Announce, Announced, Key};
+use crate::peer::{Announce, Announced, Announcing, Key, Kind};
 use crate::store::{ObjectInfo, State, Store};
 use crate::support::task::Tasks;
 
-/// Nodes that keep an object's key.
-const OBJECT_COPIES: usize = 20;
-
-/// Nodes that keep a chunk's key.
-const CHUNK_COPIES: usize = 4;
-
-/// Objects announced in one go: 32 bytes each here and at the receivers.
+/// Objects told in one go.
 const ROUND: usize = 16_384;
 
-/// Chunk keys announced in one go: 512 KiB of them.
-const CHUNK_ROUND: usize = 16_384;
-
-/// Rounds begin this far apart at least: what is added meanwhile goes together.
-const PACE: Duration = Duration::from_millis(100);
-
-/// How long a round that reached nobody waits before it is tried again, and the longest such wait.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
+/// How often all is told again.
+const CYCLE: Duration = Duration::from_hours(24);
 
 /// Which keys are announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -45,260 +36,157 @@ pub enum Policy {
     None,
 }
 
-/// How announcing is to be done.
+/// What is to be announced.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Which keys.
     pub policy: Policy,
-    /// How long others keep a record; refreshed at half of it.
-    pub lifetime: Duration,
     /// Chunk keys of whole objects that [`Policy::Auto`] announces.
     pub budget: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { policy: Policy::Auto, lifetime: Duration::from_hours(48), budget: 256 << 10 }
+        Self { policy: Policy::Auto, budget: 256 << 10 }
     }
 }
 
-/// Where announcing stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Objects that wait to be announced.
-    pub queued: usize,
-    /// Whether what waits is so late that others may have dropped its records.
-    pub overdue: bool,
-    /// Keys placed with at least one node in this cycle: half the lifetime of a record.
-    pub placed: u64,
-    /// Messages sent since the start.
-    pub messages: u64,
-    /// Nodes that the last round reached.
-    pub receivers: usize,
-}
-
-/// Tells the schedule what is new and what is gone. Cheap to clone.
+/// Tells the network what is new and what is gone. Cheap to clone.
 #[derive(Clone)]
 pub struct Announcer {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Asked for by callers, done by the schedule's task.
-    pending: Mutex<Pending>,
-    /// Rung when something is pending.
+    policy: Policy,
+    network: Arc<dyn Announce>,
+    /// Objects whose chunks have to be told; at most as many as the store has.
+    pending: Mutex<BTreeSet<ObjectId>>,
+    /// Rung when there are some.
     bell: Notify,
 }
 
-#[derive(Default)]
-struct Pending {
-    /// At most as many as the store has objects.
-    objects: BTreeSet<ObjectId>,
-    /// Those that were tried when no other node was known. They wait until one is, or for the next try.
-    stranded: BTreeSet<ObjectId>,
-    /// Keys of what has been removed.
-    withdrawn: Vec<Key>,
-    /// Who waits for which object.
-    waiting: Vec<(ObjectId, oneshot::Sender<Announced>)>,
-    /// When others begin to drop what this cycle has not refreshed; `None` in the first, which follows no other.
-    late_at: Option<Instant>,
-    status: Status,
-}
-
-impl Pending {
-    fn queued(&self) -> usize {
-        self.objects.len() + self.stranded.len()
-    }
-
-    /// Those that nobody could be told of are tried again.
-    fn try_stranded(&mut self) {
-        self.objects.append(&mut self.stranded);
-    }
-}
-
 impl Announcer {
-    /// Starts the schedule over what `store` holds. Runs until `tasks` stop.
+    /// Tells of what `store` holds. Runs until `tasks` stop.
     #[must_use]
     pub fn start(options: Options, store: Store, network: Arc<dyn Announce>, tasks: &Tasks) -> Self {
-        let shared = Arc::new(Shared { pending: Mutex::default(), bell: Notify::new() });
+        let policy = options.policy;
+        let shared = Arc::new(Shared { policy, network, pending: Mutex::default(), bell: Notify::new() });
         let announcer = Self { shared: Arc::clone(&shared) };
-        if options.policy != Policy::None {
-            let stop = tasks.token();
-            let schedule = Schedule { options, store, network, shared, spent: 0 };
-            tasks.spawn("announce", async move {
-                tokio::select! {
-                    () = schedule.run() => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
+        // With nothing to tell, what an earlier policy told is taken back.
+        let stop = tasks.token();
+        let teller = Teller { options, store, shared, spent: 0 };
+        tasks.spawn("tell what is held", async move {
+            stop.run_until_cancelled(teller.run()).await;
+        });
         announcer
     }
 
     /// Objects are held here now, wholly or in part. Returns at once.
     pub fn hold(&self, ids: impl IntoIterator<Item = ObjectId>) {
-        self.pending().objects.extend(ids);
-        self.shared.bell.notify_one();
+        let ids: Vec<ObjectId> = ids.into_iter().collect();
+        self.shared.tell(&ids);
+        self.shared.later(ids);
     }
 
     /// As [`Announcer::hold`], and waits until the object's key has been placed (with nobody, when no other node is
     /// known). `None` when nothing is announced by policy.
     pub async fn hold_and_wait(&self, id: ObjectId) -> Option<Announced> {
-        let (done, waited) = oneshot::channel();
-        self.pending().waiting.push((id, done));
-        self.hold([id]);
-        waited.await.ok()
+        if self.shared.policy == Policy::None {
+            return None;
+        }
+        let announced = self.shared.network.place(*id.as_bytes()).await;
+        self.shared.later([id]);
+        Some(announced)
     }
 
     /// Keys that are no longer held here.
     pub fn drop_keys(&self, keys: impl IntoIterator<Item = Key>) {
-        self.pending().withdrawn.extend(keys);
-        self.shared.bell.notify_one();
+        self.shared.network.release(&keys.into_iter().collect::<Vec<_>>());
     }
 
     /// Where it stands.
     #[must_use]
-    pub fn status(&self) -> Status {
-        let pending = self.pending();
-        let is_late = pending.late_at.is_some_and(|at| Instant::now() >= at);
-        let queued = pending.queued();
-        Status { queued, overdue: is_late && queued > 0, ..pending.status.clone() }
+    pub fn status(&self) -> Announcing {
+        self.shared.network.announcing()
+    }
+}
+
+impl Shared {
+    fn tell(&self, ids: &[ObjectId]) {
+        if self.policy != Policy::None {
+            let keys: Vec<Key> = ids.iter().map(|id| *id.as_bytes()).collect();
+            self.hold(&keys, Kind::Object);
+        }
     }
 
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Their chunks are told soon.
+    fn later(&self, ids: impl IntoIterator<Item = ObjectId>) {
+        self.pending().extend(ids);
+        self.bell.notify_one();
+    }
+
+    fn hold(&self, keys: &[Key], kind: Kind) {
+        let over = self.network.hold(keys, kind);
+        if over > 0 {
+            tracing::warn!(over, "more keys than can be announced; others cannot find these");
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The task behind an [`Announcer`].
-struct Schedule {
+struct Teller {
     options: Options,
     store: Store,
-    network: Arc<dyn Announce>,
     shared: Arc<Shared>,
-    /// Chunk keys of whole objects announced in this cycle, against the budget.
+    /// Chunk keys of whole objects told since all was told, against the budget.
     spent: usize,
 }
 
-impl Schedule {
+impl Teller {
     async fn run(mut self) {
-        let cycle = self.options.lifetime / 2;
-        let mut refresh = Instant::now();
-        let mut is_first = true;
-        let (mut retry, mut retry_at) = (RETRY.0, None::<Instant>);
         loop {
-            let begun = Instant::now();
-            if begun >= refresh {
-                self.requeue_all();
-                self.pending().late_at = (!is_first).then(|| Instant::now() + cycle);
-                is_first = false;
-                refresh = Instant::now() + cycle;
+            self.tell_all().await;
+            let again = Instant::now() + CYCLE;
+            while tokio::time::timeout_at(again, self.shared.bell.notified()).await.is_ok() {
+                self.tell_chunks().await;
             }
-            if retry_at.take_if(|at| begun >= *at).is_some() {
-                self.pending().try_stranded();
-            }
-            match self.round().await {
-                Round::Idle => {
-                    let until = retry_at.map_or(refresh, |at| at.min(refresh));
-                    let _ = tokio::time::timeout_at(until, self.shared.bell.notified()).await;
-                    continue;
-                }
-                Round::Placed => {
-                    self.pending().try_stranded();
-                    (retry, retry_at) = (RETRY.0, None);
-                }
-                Round::Alone if retry_at.is_none() => {
-                    retry_at = Some(Instant::now() + retry);
-                    retry = (retry * 2).min(RETRY.1);
-                }
-                Round::Alone => {}
-            }
-            tokio::time::sleep_until(begun + PACE).await;
         }
     }
 
-    /// Everything that the store holds is due.
-    fn requeue_all(&mut self) {
+    /// Tells of everything; what is not told of again, is taken back.
+    async fn tell_all(&mut self) {
         self.spent = 0;
-        {
-            let mut pending = self.pending();
-            let left = pending.queued();
-            if left > 0 {
-                tracing::warn!(
-                    left,
-                    "announcing is overdue: other nodes may no longer know what this one holds"
-                );
-            }
-            pending.try_stranded();
-            pending.status.placed = 0;
-        }
+        self.shared.network.begin_count();
         let mut after = None;
         loop {
             let page = self.store.objects(after, ROUND);
-            let Some(last) = page.last() else { return };
+            let Some(last) = page.last() else { break };
             after = Some(last.id);
-            let public = page.iter().filter(|object| !object.private).map(|object| object.id);
-            self.pending().objects.extend(public);
+            let public: Vec<ObjectId> =
+                page.iter().filter(|object| !object.private).map(|object| object.id).collect();
+            self.shared.tell(&public);
+            self.shared.pending().extend(public);
         }
+        self.tell_chunks().await;
+        self.shared.network.end_count();
     }
 
-    /// Withdraws what is gone, then announces a round of objects and their chunks.
-    async fn round(&mut self) -> Round {
-        let (objects, withdrawn) = self.take();
-        if !withdrawn.is_empty() {
-            self.network.withdraw(withdrawn).await;
-        }
-        if objects.is_empty() {
-            return Round::Idle;
-        }
-        let held: Vec<ObjectInfo> =
-            objects.iter().filter_map(|id| self.store.object(id)).filter(|o| !o.private).collect();
-        let keys: Vec<Key> = held.iter().map(|object| *object.id.as_bytes()).collect();
-        let announced = self.network.announce(keys, OBJECT_COPIES).await;
-        let alone = announced.receivers == 0 && !held.is_empty();
-        self.tell(&objects, &announced);
-        if alone {
-            self.pending().stranded.extend(held.iter().map(|object| object.id));
-            return Round::Alone;
-        }
-        for object in held {
-            self.chunks(&object).await;
-        }
-        Round::Placed
-    }
-
-    /// What is pending now.
-    fn take(&self) -> (BTreeSet<ObjectId>, Vec<Key>) {
-        let mut pending = self.pending();
-        let withdrawn = std::mem::take(&mut pending.withdrawn);
-        let mut objects = std::mem::take(&mut pending.objects);
-        // Those that someone waits for go first; the rest in order, as many as a round takes.
-        let awaited: Vec<ObjectId> =
-            pending.waiting.iter().map(|(id, _)| *id).filter(|id| objects.remove(id)).collect();
-        if let Some(beyond) = objects.iter().nth(ROUND).copied() {
-            pending.objects = objects.split_off(&beyond);
-        }
-        objects.extend(awaited);
-        (objects, withdrawn)
-    }
-
-    /// Notes a round and answers those who wait for one of its objects.
-    fn tell(&self, objects: &BTreeSet<ObjectId>, announced: &Announced) {
-        let mut pending = self.pending();
-        pending.status.placed += announced.keys as u64;
-        pending.status.messages += announced.messages as u64;
-        pending.status.receivers = announced.receivers;
-        let waiting = std::mem::take(&mut pending.waiting);
-        for (id, done) in waiting {
-            if objects.contains(&id) {
-                let _ = done.send(*announced);
-            } else {
-                pending.waiting.push((id, done));
+    /// Tells of the chunks of what is pending.
+    async fn tell_chunks(&mut self) {
+        let pending = std::mem::take(&mut *self.shared.pending());
+        for id in pending {
+            if let Some(object) = self.store.object(&id).filter(|object| !object.private) {
+                self.chunks(&object).await;
             }
         }
     }
 
-    /// Announces the chunks of one object, as far as the policy wants them.
+    /// Tells of the chunks of one object, as far as the policy wants them.
     async fn chunks(&mut self, object: &ObjectInfo) {
         let whole = object.state == State::Whole;
         let wanted = match self.options.policy {
@@ -319,30 +207,13 @@ impl Schedule {
         if whole && self.options.policy == Policy::Auto {
             self.spent += keys.len();
         }
-        for part in keys.chunks(CHUNK_ROUND) {
-            let announced = self.network.announce(part.to_vec(), CHUNK_COPIES).await;
-            self.tell(&BTreeSet::new(), &announced);
-        }
+        self.shared.hold(&keys, Kind::Chunk);
     }
-
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How a round went.
-enum Round {
-    /// Nothing was pending.
-    Idle,
-    /// At least one other node took keys.
-    Placed,
-    /// No other node is known: again later.
-    Alone,
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::collections::BTreeMap;
 
     use futures::future::BoxFuture;
     use tokio::time::sleep;
@@ -352,38 +223,56 @@ mod tests {
     use crate::store::{Item, NewObject, Real};
     use crate::support::pool::Pool;
 
-    /// Notes what it is told, call by call.
+    /// Remembers what it is told.
     #[derive(Default)]
     struct Network {
-        told: Mutex<Vec<Vec<Key>>>,
-        receivers: AtomicUsize,
+        /// Key → kind, and whether it was said in the present count.
+        held: Mutex<BTreeMap<Key, (bool, bool)>>,
+        counts: Mutex<usize>,
     }
 
     impl Network {
-        fn rounds(&self) -> Vec<usize> {
-            self.told.lock().unwrap().iter().map(Vec::len).collect()
+        fn keys(&self) -> Vec<Key> {
+            self.held.lock().unwrap().keys().copied().collect()
         }
     }
 
     impl Announce for Network {
-        fn announce(&self, keys: Vec<Key>, _: usize) -> BoxFuture<'static, Announced> {
-            let receivers = self.receivers.load(Ordering::SeqCst);
-            let placed = if receivers > 0 { keys.len() } else { 0 };
-            self.told.lock().unwrap().push(keys);
-            Box::pin(async move { Announced { keys: placed, receivers, ..Announced::default() } })
+        fn hold(&self, keys: &[Key], kind: Kind) -> usize {
+            let mut held = self.held.lock().unwrap();
+            held.extend(keys.iter().map(|key| (*key, (kind == Kind::Object, true))));
+            0
         }
 
-        fn withdraw(&self, _: Vec<Key>) -> BoxFuture<'static, ()> {
-            Box::pin(async {})
+        fn place(&self, key: Key) -> BoxFuture<'static, Announced> {
+            self.hold(&[key], Kind::Object);
+            Box::pin(async { Announced { keys: 1, ..Announced::default() } })
+        }
+
+        fn release(&self, keys: &[Key]) {
+            self.held.lock().unwrap().retain(|key, _| !keys.contains(key));
+        }
+
+        fn begin_count(&self) {
+            self.held.lock().unwrap().values_mut().for_each(|(_, said)| *said = false);
+        }
+
+        fn end_count(&self) {
+            self.held.lock().unwrap().retain(|_, (_, said)| *said);
+            *self.counts.lock().unwrap() += 1;
+        }
+
+        fn announcing(&self) -> Announcing {
+            Announcing::default()
         }
     }
 
-    async fn add(store: &Store, number: u64) -> ObjectId {
+    async fn add(store: &Store, number: u64, private: bool) -> ObjectId {
         let chunk = Chunk::compute(Place::Root, number.to_le_bytes().to_vec().into()).unwrap();
         let id = chunk.id().whole_object(Place::Root).unwrap();
         let lease = store.lease();
         lease.put(Item::Chunk(chunk)).await.unwrap();
-        lease.commit(NewObject::new(id, 8, 0)).await.unwrap();
+        lease.commit(NewObject { private, ..NewObject::new(id, 8, 0) }).await.unwrap();
         id
     }
 
@@ -396,29 +285,43 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
     }
 
-    #[tokio::test]
-    async fn a_new_object_does_not_bring_the_others_along_while_alone_and_all_go_when_somebody_is_there() {
+    async fn started(policy: Policy) -> (tempfile::TempDir, Store, Arc<Network>, Announcer, ObjectId) {
         let folder = tempfile::tempdir().unwrap();
         let options = crate::store::Options { reserve: 0, ..crate::store::Options::default() };
         let store = Store::open(&options, Arc::new(Real::new(folder.path())), Pool::inline()).unwrap();
+        let first = add(&store, 0, false).await;
+        add(&store, 1, true).await;
         let (network, tasks) = (Arc::new(Network::default()), Tasks::new());
+        // What an earlier life announced, and has gone meanwhile.
+        network.hold(&[[9; 32]], Kind::Chunk);
         let announce = Arc::clone(&network) as Arc<dyn Announce>;
-        let announcer = Announcer::start(Options::default(), store.clone(), announce, &tasks);
-        let begun = std::time::Instant::now();
-        for number in 0..10 {
-            let id = add(&store, number).await;
-            announcer.hold([id]);
-            until(|| network.told.lock().unwrap().iter().flatten().any(|key| key == id.as_bytes())).await;
-        }
-        assert_eq!(announcer.status().queued, 10);
-        // All are tried again, but only when it is time.
-        let tries = network.rounds().into_iter().filter(|round| *round > 1).count() as u64;
-        assert!(tries <= begun.elapsed().as_secs() / RETRY.0.as_secs(), "{:?}", network.rounds());
-        until(|| network.rounds().last() == Some(&10)).await;
-        network.receivers.store(1, Ordering::SeqCst);
-        announcer.hold([add(&store, 10).await]);
-        until(|| announcer.status().queued == 0).await;
-        assert_eq!(announcer.status().placed, 11);
-        tasks.drain(Duration::from_secs(1)).await;
+        let options = Options { policy, ..Options::default() };
+        let announcer = Announcer::start(options, store.clone(), announce, &tasks);
+        until(|| *network.counts.lock().unwrap() == 1).await;
+        (folder, store, network, announcer, first)
+    }
+
+    #[tokio::test]
+    async fn a_start_tells_all_that_is_public_and_takes_back_what_is_gone() {
+        let (_folder, store, network, announcer, first) = started(Policy::Auto).await;
+        assert_eq!(network.keys(), [*first.as_bytes()]);
+        let second = add(&store, 2, false).await;
+        announcer.hold([second]);
+        assert!(network.keys().contains(second.as_bytes()), "it is told at once");
+        let third = add(&store, 3, false).await;
+        assert_eq!(announcer.hold_and_wait(third).await.map(|announced| announced.keys), Some(1));
+        announcer.drop_keys([*first.as_bytes()]);
+        let mut left = vec![*second.as_bytes(), *third.as_bytes()];
+        left.sort_unstable();
+        assert_eq!(network.keys(), left);
+    }
+
+    #[tokio::test]
+    async fn with_nothing_to_tell_all_is_taken_back() {
+        let (_folder, store, network, announcer, _) = started(Policy::None).await;
+        let id = add(&store, 2, false).await;
+        announcer.hold([id]);
+        assert_eq!(announcer.hold_and_wait(id).await, None);
+        assert!(network.keys().is_empty());
     }
 }

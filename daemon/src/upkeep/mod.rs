@@ -1,6 +1,6 @@
 //! Background work that nobody waits for: telling the DHT what is held here, and proving what is on disk.
 //!
-//! Owns: the announcing schedule; the scrub, and mending what it finds. Refuses: sockets (it speaks to the network
+//! Owns: what is announced; the scrub, and mending what it finds. Refuses: sockets (it speaks to the network
 //! through [`crate::peer::Announce`] and [`crate::fetch`]) and sweeping the store by itself (collection is a verb
 //! that someone asks for). Survives a crash: how far the scrub is. Every start announces what the store holds.
 
@@ -11,7 +11,7 @@ mod run;
 mod scrub;
 mod used;
 
-pub use announce::{Announcer, Options, Policy, Status};
+pub use announce::{Announcer, Options, Policy};
 pub use mend::Mender;
 pub use rebuild::Rebuilder;
 pub use run::{Broken, Tally};

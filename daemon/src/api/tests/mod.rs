@@ -29,8 +29,8 @@ use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
-    Announce, Announced, Conn, Dial, DialError, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Scores,
-    Unconnected,
+    Announce, Announced, Announcing, Conn, Dial, DialError, Discovery, Key, Keypair, Kind, Multiaddr, PeerId,
+    Provider, Scores, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -61,12 +61,22 @@ impl Dial for Nobody {
 }
 
 impl Announce for Nobody {
-    fn announce(&self, _: Vec<Key>, _: usize) -> BoxFuture<'static, Announced> {
+    fn hold(&self, _: &[Key], _: Kind) -> usize {
+        0
+    }
+
+    fn place(&self, _: Key) -> BoxFuture<'static, Announced> {
         Box::pin(async { Announced::default() })
     }
 
-    fn withdraw(&self, _: Vec<Key>) -> BoxFuture<'static, ()> {
-        Box::pin(async {})
+    fn release(&self, _: &[Key]) {}
+
+    fn begin_count(&self) {}
+
+    fn end_count(&self) {}
+
+    fn announcing(&self) -> Announcing {
+        Announcing::default()
     }
 }
 

@@ -41,6 +41,8 @@ pub(in crate::dht) struct Taken {
     pub(in crate::dht) full: u32,
     /// Keys removed.
     pub(in crate::dht) removed: u32,
+    /// Keys taken that had been here before.
+    pub(in crate::dht) known: u32,
     /// For each key, in order, whether it was taken.
     pub(in crate::dht) taken: Vec<bool>,
 }
@@ -57,7 +59,7 @@ impl Answer {
             }
             Self::Taken(taken) => {
                 bytes.push(0);
-                for count in [seconds(taken.lifetime), taken.far, taken.full, taken.removed] {
+                for count in [seconds(taken.lifetime), taken.far, taken.full, taken.removed, taken.known] {
                     bytes.extend(count.to_le_bytes());
                 }
                 bytes.extend(u16::try_from(taken.taken.len()).unwrap_or(0).to_le_bytes());
@@ -90,7 +92,7 @@ impl Answer {
             return Ok(answer);
         }
         let lifetime = Duration::from_secs(u64::from(reader.u32()?));
-        let (far, full, removed) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let (far, full, removed, known) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
         let count = usize::from(reader.u16()?);
         if count > MAX_KEYS {
             return Err(malformed("an answer for more than 4,096 keys"));
@@ -98,7 +100,7 @@ impl Answer {
         let bits = reader.bytes(count.div_ceil(8))?;
         let taken: Vec<_> = (0..count).map(|n| bits[n / 8] >> (n % 8) & 1 == 1).collect();
         reader.end()?;
-        let answer = Self::Taken(Taken { lifetime, far, full, removed, taken });
+        let answer = Self::Taken(Taken { lifetime, far, full, removed, known, taken });
         if answer.encode() == bytes { Ok(answer) } else { Err(malformed("an answer with bits to spare")) }
     }
 }
@@ -114,7 +116,7 @@ mod tests {
             if let Ok(answer) = Answer::decode(&bytes) {
                 prop_assert_eq!(answer.encode(), bytes);
             }
-            let answer = Answer::Taken(Taken { far: 1, full: 2, taken: bits, ..Taken::default() });
+            let answer = Answer::Taken(Taken { far: 1, full: 2, known: 3, taken: bits, ..Taken::default() });
             prop_assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
             let refused = Answer::Refused(Refusal::Sequence, 9);
             prop_assert_eq!(Answer::decode(&refused.encode()).unwrap(), refused);

@@ -26,8 +26,8 @@
 //! ```
 //!
 //! The answer: version 1; outcome (0 = taken, else a [`Refusal`]); then, taken: expiry granted (4), keys far
-//! (4), keys full (4), removed (4), number of keys (2), a bit for each key in order, set when it was taken,
-//! in whole bytes, lowest bit first; refused: the highest sequence seen, or 0 (8).
+//! (4), keys full (4), removed (4), taken that were known (4), number of keys (2), a bit for each key in order, set
+//! when it was taken, in whole bytes, lowest bit first; refused: the highest sequence seen, or 0 (8).
 
 mod answer;
 
@@ -193,7 +193,7 @@ impl Exchange for Announcing {
     type Response = Answer;
     /// Keys, the peer record and 64 KiB for metadata to come.
     const MAX_REQUEST: usize = 1_024 + MAX_RECORD + 32 * MAX_KEYS + (64 << 10);
-    const MAX_RESPONSE: usize = 2 + 4 * 4 + 2 + MAX_KEYS / 8;
+    const MAX_RESPONSE: usize = 2 + 5 * 4 + 2 + MAX_KEYS / 8;
 
     fn decode_request(&self, bytes: &[u8]) -> io::Result<Request> {
         self.read(bytes).map(Request::Incoming)

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::iter::{Empty, empty};
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use libp2p::PeerId;
@@ -38,9 +39,9 @@ impl RecordStore for Records {
         if record.provider == self.local {
             return Err(Error::MaxProvidedKeys);
         }
-        match self.put(key, record.provider, MAX_LIFETIME, Instant::now()) {
-            Verdict::Taken => Ok(()),
-            Verdict::Far | Verdict::Full => Err(Error::MaxProvidedKeys),
+        match self.put_all(vec![key], record.provider, MAX_LIFETIME, Instant::now()).as_slice() {
+            [Verdict::Taken] => Ok(()),
+            _ => Err(Error::MaxProvidedKeys),
         }
     }
 
@@ -48,7 +49,7 @@ impl RecordStore for Records {
         let Ok(bytes) = Key::try_from(key.as_ref()) else { return Vec::new() };
         let record =
             |provider, addresses, expires| ProviderRecord { key: key.clone(), provider, expires, addresses };
-        let own = self.own.contains(&bytes);
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).holds(&bytes);
         let own = own.then(|| record(self.local, self.own_addresses.clone(), None));
         let others = self.holders(&bytes, Instant::now()).into_iter();
         own.into_iter().chain(others.map(|(peer, at, until)| record(peer, at, Some(until)))).collect()
@@ -61,7 +62,7 @@ impl RecordStore for Records {
 
     fn remove_provider(&mut self, key: &RecordKey, provider: &PeerId) {
         if let Ok(key) = Key::try_from(key.as_ref()) {
-            self.take_back(&key, provider);
+            self.take_back(vec![key], provider);
         }
     }
 }

@@ -1,26 +1,36 @@
 //! The record store: who announced which key to this node.
 //!
-//! Owns: this node's own keys, and the keys that others placed here, within a budget of bytes that the
-//! sources share fairly. Refuses: values of any kind, keys of other lengths than 32 bytes, keys that many
-//! known nodes are nearer to, and more than its budgets. Survives a crash: nothing yet; announcers refresh,
-//! and [`Records::put`] is the one way in, so that a cache on disk can be replayed through it.
+//! Owns: the keys that others placed here, within a budget of bytes that the sources share fairly. Refuses: values of
+//! any kind, keys of other lengths than 32 bytes, keys that many known nodes are nearer to, more than its budgets, and
+//! more a second than [`RATE`] from one source. Survives a crash: what the [journal](super::journal) has of it;
+//! [`Records::put`] is the one way in, so that what is read there is judged again.
+//!
+//! What gives way when it is full: what has expired; then of whoever has the most, what is farthest from this node,
+//! for others look for that elsewhere.
 //!
 //! Layout: two ordered trees of 40-byte entries, (key, source) → until for asking and (source, until, key)
 //! for expiry and eviction, with sources (peer, addresses) kept once. No message ever scans the store.
 
 mod adapter;
+mod kept;
 mod replay;
+mod source;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 use rand::Rng;
 
-use self::replay::Window;
+pub(super) use self::kept::From;
+pub(super) use self::source::Group;
+use self::source::{Contact, Source};
 use super::Key;
+use super::holdings::Holdings;
+use super::journal::Journal;
 use super::position::Position;
 use super::regions::K;
 
@@ -29,6 +39,8 @@ use super::regions::K;
 pub(super) const RECORD_BYTES: usize = 136;
 /// Providers kept of one key; the next one replaces the stalest.
 pub(super) const MAX_PROVIDERS: usize = 64;
+/// Of these, in one address group: so many hosts of one owner cannot crowd out the others.
+const MAX_PER_GROUP: usize = 4;
 /// Addresses kept of one source.
 pub(super) const MAX_ADDRESSES: usize = 16;
 /// A record lives at most this long without being announced again (Kademlia's customary two days).
@@ -41,17 +53,13 @@ const MAX_NEARER: usize = 2 * K;
 const MAX_SOURCES: usize = 16_384;
 /// How many sources are drawn for that.
 const DRAWN: usize = 8;
+/// Records of the source with the most that are looked at, to find one that is far.
+const FAR_DRAWN: usize = 16;
+/// Keys a second that one source may announce, and how many it may save up: four times what casd sends to all.
+const RATE: u32 = 20_000;
+const BURST: u32 = 100_000;
 /// Expired records removed at a time, so that no message waits for a large clean-up (about 5 ms).
 const EXPIRED_AT_ONCE: usize = 8_192;
-
-/// Limits of the store.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Own keys kept.
-    pub(super) own_keys: usize,
-    /// Bytes for others' keys, at [`RECORD_BYTES`] each.
-    pub(super) other_bytes: usize,
-}
 
 /// What became of a record that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,19 +72,6 @@ pub(super) enum Verdict {
     Full,
 }
 
-/// One who announces.
-#[derive(Debug)]
-struct Source {
-    /// Who.
-    peer: PeerId,
-    /// Where it can be reached, told in answers.
-    addresses: Vec<Multiaddr>,
-    /// Records it has here.
-    count: u32,
-    /// Which batches of it have been taken.
-    window: Window,
-}
-
 /// The store. Times are passed in, so that tests need not wait.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -86,10 +81,12 @@ pub(super) struct Records {
     place: Position,
     /// Seconds are counted from here.
     epoch: Instant,
-    /// How much may be kept.
-    limits: Limits,
-    /// Keys that this node itself announced.
-    own: BTreeSet<Key>,
+    /// Bytes that may be kept, at [`RECORD_BYTES`] a record.
+    budget: usize,
+    /// Keys that this node itself holds.
+    own: Arc<Mutex<Holdings>>,
+    /// Remembers on disk what is taken.
+    journal: Journal,
     /// Where this node can be reached, told in answers.
     own_addresses: Vec<Multiaddr>,
     /// (key, source) → the second it expires.
@@ -104,8 +101,8 @@ pub(super) struct Records {
     vacant: Vec<u32>,
     /// Numbers by peer.
     numbers: HashMap<PeerId, u32>,
-    /// Addresses of connected peers, for those that announce without telling any.
-    contacts: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Where connected peers are, for those that announce without telling.
+    contacts: HashMap<PeerId, Contact>,
     /// Places of the nodes in the routing table.
     known: Vec<Position>,
     /// The second of the last clean-up.
@@ -115,13 +112,21 @@ pub(super) struct Records {
 // === impl Records ===
 
 impl Records {
-    pub(super) fn new(local: PeerId, limits: Limits, now: Instant) -> Self {
+    /// A store of `budget` bytes beside this node's `own` keys.
+    pub(super) fn new(
+        local: PeerId,
+        budget: usize,
+        own: Arc<Mutex<Holdings>>,
+        journal: Journal,
+        now: Instant,
+    ) -> Self {
         Self {
             local,
             place: Position::of_peer(&local),
             epoch: now,
-            limits,
-            own: BTreeSet::new(),
+            budget,
+            own,
+            journal,
             own_addresses: Vec::new(),
             by_key: BTreeMap::new(),
             by_source: BTreeSet::new(),
@@ -135,31 +140,19 @@ impl Records {
         }
     }
 
-    /// Keeps keys of this node; says how many did not fit.
-    pub(super) fn keep(&mut self, keys: &[Key]) -> usize {
-        let mut over = 0;
-        for key in keys {
-            if self.own.contains(key) {
-                continue;
-            }
-            if self.own.len() < self.limits.own_keys {
-                self.own.insert(*key);
-            } else {
-                over += 1;
-            }
-        }
-        over
-    }
-
-    /// Forgets keys of this node.
-    pub(super) fn forget(&mut self, keys: &[Key]) {
-        for key in keys {
-            self.own.remove(key);
-        }
-    }
-
     /// Offers a record of another node, to live for `lifetime` (at most [`MAX_LIFETIME`]) from `now`.
     pub(super) fn put(&mut self, key: Key, peer: PeerId, lifetime: Duration, now: Instant) -> Verdict {
+        let (number, second) = (self.number(peer), self.second(now));
+        let source = self.sources.get_mut(number as usize).and_then(Option::as_mut);
+        if source.is_some_and(|source| source.may_announce(second, RATE, BURST)) {
+            self.keep(key, peer, lifetime, now)
+        } else {
+            Verdict::Full
+        }
+    }
+
+    /// As [`Records::put`], however fast.
+    fn keep(&mut self, key: Key, peer: PeerId, lifetime: Duration, now: Instant) -> Verdict {
         self.clean(now);
         let until = self.second(now + lifetime.min(MAX_LIFETIME));
         if let Some(&source) = self.numbers.get(&peer)
@@ -181,11 +174,6 @@ impl Records {
         self.by_source.insert((source, until, key));
         self.recount(source, 1);
         Verdict::Taken
-    }
-
-    /// Takes back a record of another node; says whether there was one.
-    pub(super) fn take_back(&mut self, key: &Key, peer: &PeerId) -> bool {
-        self.numbers.get(peer).copied().is_some_and(|source| self.drop_record(key, source))
     }
 
     /// Who announced `key`, in an order that is drawn anew for each call and favours fresh records.
@@ -213,34 +201,6 @@ impl Records {
         let number = self.number(peer);
         let source = self.sources.get_mut(number as usize).and_then(Option::as_mut);
         source.map_or(Ok(()), |source| source.window.admit(sequence))
-    }
-
-    /// Replaces what is told of where a source is.
-    pub(super) fn locate(&mut self, peer: &PeerId, mut addresses: Vec<Multiaddr>) {
-        addresses.truncate(MAX_ADDRESSES);
-        let number = self.numbers.get(peer).copied();
-        if let Some(source) = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut()) {
-            source.addresses = addresses;
-        }
-    }
-
-    /// Remembers where a connected peer is, for when it announces without telling.
-    pub(super) fn met(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>) {
-        addresses.truncate(MAX_ADDRESSES);
-        self.locate(&peer, addresses.clone());
-        self.contacts.insert(peer, addresses);
-    }
-
-    /// Forgets where a peer is that is no longer connected; its records stay.
-    pub(super) fn parted(&mut self, peer: &PeerId) {
-        self.contacts.remove(peer);
-    }
-
-    /// Where a peer is, as far as it has told; empty when it has not.
-    pub(super) fn whereabouts(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let source = self.numbers.get(peer).and_then(|number| self.source(*number));
-        let told = source.map(|source| &source.addresses).filter(|told| !told.is_empty());
-        told.or_else(|| self.contacts.get(peer)).cloned().unwrap_or_default()
     }
 
     /// Replaces what is told of where this node is.
@@ -276,11 +236,6 @@ impl Records {
         self.by_key.len()
     }
 
-    /// Keys of this node.
-    pub(super) fn own_len(&self) -> usize {
-        self.own.len()
-    }
-
     /// Nodes with records here.
     pub(super) fn sources_len(&self) -> usize {
         self.numbers.len()
@@ -295,26 +250,56 @@ impl Records {
         self.known.iter().filter(|node| node.distance(at) < ours).count() >= MAX_NEARER
     }
 
-    /// Makes room for one more record of `source`: within its key, then within the budget. A full store
-    /// takes from whoever has the most, and only for one who has less than a fair share.
+    /// Makes room for one more record of `source`: within its key, then within the budget.
     fn make_room(&mut self, key: &Key, source: u32) -> bool {
         let mut providers: Vec<_> = self.of_key(key).map(|(source, until)| (until, source)).collect();
-        if providers.len() >= MAX_PROVIDERS {
-            providers.sort_unstable();
-            let stalest = providers[0].1;
-            return self.drop_record(key, stalest);
+        providers.sort_unstable();
+        let group = self.source(source).and_then(|source| source.group);
+        let is_alike =
+            |of: u32| group.is_some() && self.source(of).is_some_and(|source| source.group == group);
+        let alike: Vec<u32> = providers.iter().map(|(_, of)| *of).filter(|of| is_alike(*of)).collect();
+        let gives_way = if alike.len() >= MAX_PER_GROUP {
+            alike.first().copied()
+        } else {
+            providers.first().filter(|_| providers.len() >= MAX_PROVIDERS).map(|(_, of)| *of)
+        };
+        match gives_way {
+            Some(stalest) => self.drop_record(key, stalest),
+            None => self.by_key.len() < self.room() || self.push_out(key, source),
         }
-        let room = self.limits.other_bytes / RECORD_BYTES;
-        if self.by_key.len() < room {
-            return true;
-        }
-        let share = room / self.numbers.len().max(1);
+    }
+
+    /// Records that fit.
+    fn room(&self) -> usize {
+        self.budget / RECORD_BYTES
+    }
+
+    /// Drops a record to make room for `key`: one of whoever has the most, for one who has less than a fair share; else
+    /// one of the source's own that is farther from this node.
+    fn push_out(&mut self, key: &Key, source: u32) -> bool {
+        let share = self.room() / self.numbers.len().max(1);
         let count = self.source(source).map_or(0, |source| source.count as usize);
         let Some((most, largest)) = self.by_count.last().copied() else { return false };
-        if count >= share || most as usize <= count + 1 {
-            return false;
+        if count < share && most as usize > count + 1 {
+            return self.farthest(largest).is_some_and(|(_, key)| self.drop_record(&key, largest));
         }
-        self.stalest(largest).is_some_and(|(_, key)| self.drop_record(&key, largest))
+        let distance = Position::of_key(key).distance(self.place);
+        let farther = self.farthest(source).filter(|(farthest, _)| *farthest > distance);
+        farther.is_some_and(|(_, key)| self.drop_record(&key, source))
+    }
+
+    /// The farthest of some records of `source`, and how far it is.
+    fn farthest(&self, source: u32) -> Option<(Position, Key)> {
+        let all = (source, 0, [0; 32])..=(source, u32::MAX, [u8::MAX; 32]);
+        let (_, first, _) = self.by_source.range(all.clone()).next()?;
+        let (_, last, _) = self.by_source.range(all.clone()).next_back()?;
+        let mut rng = rand::rng();
+        let drawn = (0..FAR_DRAWN).filter_map(|_| {
+            let from = (source, rng.random_range(*first..=*last), rng.random::<Key>());
+            self.by_source.range(from..=*all.end()).next()
+        });
+        let some = drawn.chain(self.by_source.range(all.clone()).take(FAR_DRAWN));
+        some.map(|(_, _, key)| (Position::of_key(key).distance(self.place), *key)).max()
     }
 
     /// The number of `peer`, given to it now if it has none.
@@ -329,8 +314,8 @@ impl Records {
             self.sources.push(None);
             u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
         });
-        let addresses = self.contacts.get(&peer).cloned().unwrap_or_default();
-        let source = Source { peer, addresses, count: 0, window: Window::default() };
+        let contact = self.contacts.get(&peer).cloned().unwrap_or_default();
+        let source = Source::new(peer, contact, BURST);
         if let Some(slot) = self.sources.get_mut(number as usize) {
             *slot = Some(source);
         }

@@ -3,6 +3,8 @@
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
+use crate::dht::holdings::Holdings;
+use crate::dht::journal::{Entry, Journal};
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
 
@@ -10,8 +12,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn store(records: usize) -> (Records, Instant) {
     let now = Instant::now();
-    let limits = Limits { own_keys: 4, other_bytes: records * RECORD_BYTES };
-    (Records::new(PeerId::random(), limits, now), now)
+    let own = Arc::new(Mutex::new(Holdings::new(4)));
+    (Records::new(PeerId::random(), records * RECORD_BYTES, own, Journal::new(false), now), now)
 }
 
 fn key(number: u32) -> Key {
@@ -33,19 +35,107 @@ fn check(records: &Records) {
     let counted: usize = records.sources.iter().flatten().map(|source| source.count as usize).sum();
     assert_eq!(counted, records.by_key.len());
     assert_eq!(records.by_count.len(), records.numbers.len());
-    assert!(records.by_key.len() * RECORD_BYTES <= records.limits.other_bytes);
+    assert!(records.by_key.len() * RECORD_BYTES <= records.budget);
 }
 
 #[test]
-fn own_keys_have_their_own_budget() {
-    let (mut records, now) = store(2);
-    let keys: Vec<_> = (0..6).map(key).collect();
-    assert_eq!(records.keep(&keys), 2);
-    assert_eq!(records.keep(&keys[..4]), 0);
-    assert_eq!(records.put(key(9), PeerId::random(), HOUR, now), Verdict::Taken);
-    records.forget(&keys[..1]);
-    assert_eq!(records.keep(&keys[4..5]), 0);
-    assert_eq!(records.own_len(), 4);
+fn own_keys_are_told_with_where_this_node_is() {
+    let (mut records, _) = store(2);
+    let at: Multiaddr = "/ip4/8.8.4.4/udp/8468/quic-v1".parse().unwrap();
+    records.locate_self(vec![at.clone()]);
+    assert!(records.own.lock().unwrap().hold(&key(1), crate::peer::Kind::Object));
+    let found = records.providers(&RecordKey::new(&key(1)));
+    assert_eq!((found.len(), found[0].provider, &found[0].addresses), (1, records.local, &vec![at]));
+    assert!(records.providers(&RecordKey::new(&key(2))).is_empty());
+}
+
+#[test]
+fn one_address_group_has_few_of_a_keys_places() {
+    let (mut records, now) = store(1_000);
+    let meet = |records: &mut Records, ip: &str| {
+        let peer = PeerId::random();
+        records.met(peer, Vec::new(), Group::of(ip.parse().unwrap()));
+        peer
+    };
+    let honest = meet(&mut records, "9.9.9.9");
+    assert_eq!(records.put(key(1), honest, HOUR, now), Verdict::Taken);
+    for number in 0..200 {
+        let sybil = meet(&mut records, &format!("8.8.{number}.1"));
+        assert_eq!(records.put(key(1), sybil, 2 * HOUR, now), Verdict::Taken);
+    }
+    assert_eq!(holders(&records, 1, now).len(), 1 + MAX_PER_GROUP);
+    assert!(holders(&records, 1, now).contains(&honest));
+    // Neighbours are not so many that they have to be held back.
+    for number in 0..20 {
+        let near = meet(&mut records, &format!("192.168.1.{number}"));
+        assert_eq!(records.put(key(1), near, HOUR, now), Verdict::Taken);
+    }
+    assert_eq!(holders(&records, 1, now).len(), 21 + MAX_PER_GROUP);
+    check(&records);
+}
+
+#[test]
+fn a_full_store_keeps_what_is_near() {
+    let (mut records, now) = store(400);
+    let peer = PeerId::random();
+    for number in 0..4_000 {
+        records.put(key(number), peer, HOUR, now);
+    }
+    let distance = |key: &Key| Position::of_key(key).distance(records.place);
+    let mut all: Vec<_> = (0..4_000).map(|number| distance(&key(number))).collect();
+    all.sort_unstable();
+    // Chosen by samples, so that it is near and not the nearest.
+    let kept = records.by_key.keys().filter(|(key, _)| distance(key) < all[800]).count();
+    assert_eq!(records.len(), 400);
+    assert!(kept > 350, "{kept} of 400 are of the nearest fifth");
+    check(&records);
+}
+
+#[test]
+fn a_source_may_not_announce_without_end() {
+    let (mut records, now) = store(1_000_000);
+    let peer = PeerId::random();
+    let mut taken = |from: u32, at| {
+        let all = from..from + 2 * BURST;
+        all.filter(|number| records.put(key(*number), peer, HOUR, at) == Verdict::Taken).count()
+    };
+    assert_eq!(taken(0, now), BURST as usize);
+    assert_eq!(taken(1_000_000, now + Duration::from_secs(2)), 2 * RATE as usize);
+}
+
+#[test]
+fn what_is_told_page_by_page_is_taken_in_again() {
+    let (mut records, now) = store(1_000);
+    let peers: Vec<_> = (0..7).map(|_| PeerId::random()).collect();
+    let at: Multiaddr = "/ip4/8.8.4.4/udp/8468/quic-v1".parse().unwrap();
+    for (number, peer) in (0..700).zip(peers.iter().cycle()) {
+        records.met(*peer, vec![at.clone()], None);
+        let lifetime = HOUR * (1 + number % 3);
+        assert_eq!(records.put(key(number), *peer, lifetime, now), Verdict::Taken);
+    }
+    let (mut again, _) = store(1_000);
+    let mut from = None;
+    loop {
+        let (entries, next) = records.page(from, 64, now);
+        again.restore(entries, now);
+        from = next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(again.len(), 700);
+    for number in 0..700 {
+        let told = |records: &Records, at| holders(records, number, at);
+        assert_eq!(told(&again, now), told(&records, now));
+        let lifetime = HOUR * (1 + number % 3);
+        assert!(told(&again, now + lifetime + Duration::from_secs(120)).is_empty());
+        assert_eq!(told(&again, now + lifetime - Duration::from_secs(1)).len(), 1);
+    }
+    assert_eq!(again.whereabouts(&peers[3]), [at]);
+    let taken = Entry::TakenBack { peer: peers[0], keys: vec![key(0), key(1)] };
+    again.restore(vec![taken, Entry::Taken { peer: peers[1], until: 0, keys: vec![key(900)] }], now);
+    assert_eq!(again.len(), 699);
+    check(&again);
 }
 
 #[test]
@@ -56,11 +146,16 @@ fn a_flood_cannot_push_others_below_their_share() {
         assert_eq!(records.put(key(n), modest, HOUR, now), Verdict::Taken);
     }
     // Free room may be used beyond the share of 50.
-    let taken = (1000..2000).filter(|n| records.put(key(*n), flooder, HOUR, now) == Verdict::Taken).count();
-    assert_eq!(taken, 80);
+    for n in 1000..2000 {
+        records.put(key(n), flooder, HOUR, now);
+    }
+    let count = |records: &Records, of: &PeerId| records.source(records.numbers[of]).unwrap().count;
+    assert_eq!(count(&records, &flooder), 80);
     // A third source gets its share of 33, and takes it from the one with the most.
-    let taken = (3000..4000).filter(|n| records.put(key(*n), late, HOUR, now) == Verdict::Taken).count();
-    assert_eq!(taken, 33);
+    for n in 3000..4000 {
+        records.put(key(n), late, HOUR, now);
+    }
+    assert_eq!(count(&records, &late), 33);
     assert!((0..20).all(|n| holders(&records, n, now) == [modest]));
     check(&records);
 }
@@ -140,7 +235,7 @@ fn the_swarm_gets_providers_with_addresses_and_no_values() {
     let peer = PeerId::random();
     let at: Multiaddr = "/ip4/192.0.2.7/udp/8468/quic-v1".parse().unwrap();
     let claimed: Multiaddr = "/ip4/198.51.100.1/tcp/25".parse().unwrap();
-    records.met(peer, vec![at.clone(); 500]);
+    records.met(peer, vec![at.clone(); 500], None);
     let wanted = RecordKey::new(&key(1));
     records.add_provider(ProviderRecord::new(wanted.clone(), peer, vec![claimed])).unwrap();
     let found = records.providers(&wanted);
@@ -186,7 +281,7 @@ proptest! {
                     prop_assert!(!before || verdict == Verdict::Taken, "refreshing works at capacity");
                 }
                 Step::TakeBack { number, peer } => {
-                    records.take_back(&key(number), &peers[peer]);
+                    records.take_back(vec![key(number)], &peers[peer]);
                     prop_assert!(!holders(&records, number, now).contains(&peers[peer]));
                 }
                 Step::Pass { minutes } => {

@@ -6,14 +6,15 @@ use std::time::Duration;
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::batch::{Answer, Draft, Refusal};
 use crate::dht::command::{self, Command};
+use crate::dht::journal::Entry;
 use crate::dht::{Mode, Options};
-use crate::peer::{Announce, Key, Keypair};
+use crate::peer::{Announce, Key, Keypair, Kind};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_holders_of_six_are_found_and_withdrawn() {
     let nodes = network(QUIC, 6).await;
     for holder in &nodes[..4] {
-        let announced = within("the key is placed", holder.dht.announce(vec![key(7)], 20)).await;
+        let announced = within("the key is placed", holder.announce(vec![key(7)], 20)).await;
         assert_eq!((announced.keys, announced.receivers), (1, 5));
     }
     let holders: HashSet<_> = nodes[..4].iter().map(|node| node.dht.0.local).collect();
@@ -21,17 +22,20 @@ async fn four_holders_of_six_are_found_and_withdrawn() {
         let found: HashSet<_> = seeker.find(key(7)).await.into_iter().map(|p| p.peer).collect();
         assert_eq!(found, holders);
     }
-    within("keys are taken back", nodes[0].dht.withdraw(vec![key(7)])).await;
-    let found: HashSet<_> = nodes[5].find(key(7)).await.into_iter().map(|p| p.peer).collect();
-    assert_eq!(found.len(), 3);
-    assert!(!found.contains(&nodes[0].dht.0.local));
+    nodes[0].dht.release(&[key(7)]);
+    let gone = nodes[0].dht.0.local;
+    until("the key is taken back", || async {
+        let found: HashSet<_> = nodes[5].find(key(7)).await.into_iter().map(|p| p.peer).collect();
+        !found.contains(&gone) && found.len() == 3
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_keys_reach_ten_nodes_in_few_messages() {
     let nodes = network(QUIC, 10).await;
     let keys: Vec<Key> = (0..20_000).map(key).collect();
-    let announced = within("all keys are placed", nodes[3].dht.announce(keys.clone(), 20)).await;
+    let announced = within("all keys are placed", nodes[3].announce(keys.clone(), 20)).await;
     assert_eq!((announced.keys, announced.receivers, announced.refused), (20_000, 9, 0));
     assert!(announced.messages <= 9 * 5, "{announced:?}");
     for (number, node) in nodes.iter().enumerate() {
@@ -50,7 +54,7 @@ async fn twenty_thousand_keys_reach_ten_nodes_in_few_messages() {
 async fn few_copies_go_to_the_nearest_and_are_found_by_all() {
     let nodes = network(TCP, 8).await;
     let keys: Vec<Key> = (0..400).map(key).collect();
-    let announced = within("all keys are placed", nodes[0].dht.announce(keys.clone(), 2)).await;
+    let announced = within("all keys are placed", nodes[0].announce(keys.clone(), 2)).await;
     assert!(announced.keys > 300, "own placements are not counted: {announced:?}");
     let mut records = 0;
     for node in &nodes[1..] {
@@ -67,7 +71,7 @@ async fn a_dead_node_is_replaced_by_the_next_nearest() {
     let mut nodes = network(TCP, 5).await;
     nodes.pop().unwrap().stop().await;
     let keys: Vec<Key> = (0..200).map(key).collect();
-    let announced = within("all keys are placed", nodes[0].dht.announce(keys, 2)).await;
+    let announced = within("all keys are placed", nodes[0].announce(keys, 2)).await;
     assert_eq!(announced.keys, 200, "{announced:?}");
     until("the dead are noticed", || async { nodes[0].dht.status().await.connected == 3 }).await;
 }
@@ -75,7 +79,7 @@ async fn a_dead_node_is_replaced_by_the_next_nearest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn look_ups_in_crowds_all_end() {
     let nodes = network(QUIC, 3).await;
-    within("keys are placed", nodes[0].dht.announce((0..300).map(key).collect(), 20)).await;
+    within("keys are placed", nodes[0].announce((0..300).map(key).collect(), 20)).await;
     let looks = (0..600).map(|number| nodes[1].find(key(number)));
     let found = within("all look-ups end", futures::future::join_all(looks)).await;
     assert!(found[..300].iter().all(|found| found.len() == 1));
@@ -85,12 +89,87 @@ async fn look_ups_in_crowds_all_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_isolated_node_places_nothing_and_says_so() {
     let node = Node::server(TCP, &[]).await;
-    let announced = within("it ends", node.dht.announce(vec![key(1)], 20)).await;
+    let announced = within("it ends", node.announce(vec![key(1)], 20)).await;
     assert_eq!((announced.keys, announced.receivers, announced.messages), (0, 0, 0));
-    assert_eq!(node.dht.status().await.own_keys, 1);
+    assert_eq!(node.dht.announcing().keys, 1);
     assert!(node.find(key(1)).await.is_empty());
-    within("it ends", node.dht.withdraw(vec![key(1)])).await;
-    assert_eq!(node.dht.status().await.own_keys, 0);
+    let placed = within("it is told that there is nobody", node.dht.place(key(2))).await;
+    assert_eq!((placed.keys, placed.receivers), (0, 0));
+    assert_eq!((node.dht.announcing().keys, node.dht.announcing().queued), (2, 1));
+    node.dht.release(&[key(1), key(2)]);
+    assert_eq!(node.dht.announcing().keys, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_is_announced_and_what_is_not_said_again_is_taken_back() {
+    let nodes = network(TCP, 3).await;
+    let (holder, seeker) = (&nodes[1], &nodes[2]);
+    let chunks: Vec<Key> = (100..3_000).map(key).collect();
+    assert_eq!(holder.dht.hold(&chunks, Kind::Chunk), 0);
+    let placed = within("an object is placed beside them", holder.dht.place(key(1))).await;
+    assert_eq!((placed.keys, placed.receivers), (1, 2));
+    assert_eq!(holder.dht.hold(&[key(2)], Kind::Object), 0);
+    until("all are announced", || async { holder.dht.announcing().queued == 0 }).await;
+    let told = holder.dht.announcing();
+    assert_eq!((told.keys, told.placed, told.overdue, told.receivers), (2_902, 2_902, 0, 2));
+    for sample in [key(1), key(2), key(100), key(2_999)] {
+        assert_eq!(seeker.find(sample).await.len(), 1);
+    }
+    holder.dht.begin_count();
+    holder.dht.hold(&[key(2), key(100)], Kind::Object);
+    holder.dht.end_count();
+    until("others have dropped the rest", || async { nodes[0].dht.status().await.other_records == 2 }).await;
+    assert!(seeker.find(key(1)).await.is_empty());
+    // What was a chunk's key is an object's now, and was announced as one.
+    assert_eq!(seeker.find(key(100)).await.len(), 1);
+    until("both are announced", || async { holder.dht.announcing().queued == 0 }).await;
+    assert_eq!(holder.dht.announcing().keys, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_alone_is_announced_when_somebody_comes() {
+    let holder = Node::server(QUIC, &[]).await;
+    holder.dht.hold(&(0..500).map(key).collect::<Vec<_>>(), Kind::Object);
+    holder.dht.hold(&(500..1_000).map(key).collect::<Vec<_>>(), Kind::Chunk);
+    let seeker = Node::server(QUIC, &[&holder]).await;
+    until("all are announced", || async { holder.dht.announcing().queued == 0 }).await;
+    assert_eq!(seeker.dht.status().await.other_records, 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_announced_is_known_after_a_restart_and_not_announced_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = |name: &str| Some(folder.path().join(name).join("keys"));
+    let first = Node::with(Options { journal: journal("first"), ..options(TCP, &[]) }).await;
+    let with_journal = Options { journal: journal("second"), ..options(TCP, &[&first]) };
+    let keypair = Keypair::generate_ed25519();
+    let second = Node::of(with_journal.clone(), keypair.clone()).await;
+    second.dht.hold(&(0..3_000).map(key).collect::<Vec<_>>(), Kind::Chunk);
+    until("all are announced", || async { second.dht.announcing().queued == 0 }).await;
+    assert_eq!(first.dht.status().await.other_records, 3_000);
+    let peer = second.dht.0.local;
+    second.stop().await;
+    let second = Node::of(with_journal, keypair).await;
+    second.knows(1).await;
+    until("its keys are known again", || async { second.dht.announcing().keys == 3_000 }).await;
+    assert_eq!(second.dht.announcing().queued, 0);
+    // One is new, one is gone, and the others keep their turn.
+    second.dht.begin_count();
+    second.dht.hold(&(1..3_001).map(key).collect::<Vec<_>>(), Kind::Chunk);
+    second.dht.end_count();
+    until("the one that is gone is taken back", || async { second.dht.announcing().keys == 3_000 }).await;
+    until("the new one is announced", || async { second.dht.announcing().queued == 0 }).await;
+    assert_eq!(second.dht.announcing().placed, 1);
+    until("others know it", || async { first.dht.status().await.other_records == 3_000 }).await;
+
+    // Whom others told keeps it as well.
+    first.stop().await;
+    let first = Node::with(Options { journal: journal("first"), ..options(TCP, &[]) }).await;
+    until("its records are known again", || async { first.dht.status().await.other_records == 3_000 }).await;
+    let records = first.dht.0.ask(|done| Command::Page { from: None, most: 10, done }).await.unwrap().0;
+    assert!(
+        matches!(&records[0], Entry::Located { peer: whose, addresses } if *whose == peer && !addresses.is_empty())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,14 +4,14 @@ use std::net::{TcpListener, UdpSocket};
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::{Dht, Error, Mode, Options};
-use crate::peer::{Announce, Discovery, Keypair};
+use crate::peer::{Discovery, Keypair};
 use crate::support::task::Tasks;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_find_each_other_over_quic_and_tcp() {
     for listen in [QUIC, TCP] {
         let nodes = network(listen, 2).await;
-        let announced = within("the key is placed", nodes[0].dht.announce(vec![key(1)], 20)).await;
+        let announced = within("the key is placed", nodes[0].announce(vec![key(1)], 20)).await;
         assert_eq!((announced.keys, announced.receivers, announced.messages), (1, 1, 1));
         let found = nodes[1].find(key(1)).await;
         assert_eq!(found.len(), 1, "{listen}");
@@ -95,7 +95,7 @@ async fn a_node_that_starts_first_joins_when_the_other_comes() {
     let listen: crate::peer::Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().unwrap();
     let address = super::super::named(&listen, keypair.public().to_peer_id());
     let early = Node::with(Options { bootstrap: vec![address], ..options(TCP, &[]) }).await;
-    assert_eq!(early.dht.announce(vec![key(1)], 4).await.keys, 0);
+    assert_eq!(early.announce(vec![key(1)], 4).await.keys, 0);
     let tasks = Tasks::new();
     let late = Options { listen: vec![listen], ..options(QUIC, &[]) };
     let late = Dht::start(late, keypair, &tasks).await.unwrap();
@@ -111,12 +111,12 @@ async fn clients_announce_and_find_without_being_asked() {
     let client =
         Node::with(Options { listen: vec![QUIC.parse().unwrap(), TCP.parse().unwrap()], ..client }).await;
     client.knows(2).await;
-    let announced = within("keys are placed", client.dht.announce(vec![key(1), key(2)], 20)).await;
+    let announced = within("keys are placed", client.announce(vec![key(1), key(2)], 20)).await;
     assert_eq!((announced.keys, announced.receivers, announced.refused), (2, 2, 0));
     let found = servers[1].find(key(2)).await;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].peer, client.dht.0.local);
-    within("keys are placed", servers[0].dht.announce(vec![key(3)], 20)).await;
+    within("keys are placed", servers[0].announce(vec![key(3)], 20)).await;
     assert_eq!(client.find(key(3)).await.len(), 1);
     assert_eq!(servers[0].dht.status().await.routed, 1, "a client is in nobody's table");
     assert_eq!(client.dht.status().await.other_records, 0);
@@ -139,7 +139,7 @@ async fn wildcard_listeners_tell_where_they_are() {
     for node in [&first, &second, &third] {
         node.knows(2).await;
     }
-    within("the key is placed", third.dht.announce(vec![key(1)], 20)).await;
+    within("the key is placed", third.announce(vec![key(1)], 20)).await;
     let found = first.find(key(1)).await;
     assert_eq!(found.len(), 1);
     assert!(!found[0].chunk.is_empty() && found[0].chunk.iter().all(|at| at.port() == 9));

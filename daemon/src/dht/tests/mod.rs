@@ -7,11 +7,15 @@ mod joining;
 mod strangers;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::announcer::{Announcer, Purpose};
+use super::holdings::Minute;
 use super::{Dht, Mode, Options};
-use crate::peer::{Discovery, Key, Keypair, Multiaddr, Provider};
+use crate::peer::{Announced, Discovery, Key, Keypair, Kind, Multiaddr, Provider};
 use crate::support::task::Tasks;
+use crate::support::unix_now;
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,8 +38,13 @@ impl Drop for Node {
 impl Node {
     /// Starts a node with options of its own.
     pub(super) async fn with(options: Options) -> Self {
+        Self::of(options, Keypair::generate_ed25519()).await
+    }
+
+    /// As [`Node::with`], of a node that was there before.
+    pub(super) async fn of(options: Options, keypair: Keypair) -> Self {
         let tasks = Tasks::new();
-        let dht = Dht::start(options, Keypair::generate_ed25519(), &tasks).await.unwrap();
+        let dht = Dht::start(options, keypair, &tasks).await.unwrap();
         Self { dht, tasks }
     }
 
@@ -56,6 +65,19 @@ impl Node {
     /// Waits until this node knows `count` servers.
     pub(super) async fn knows(&self, count: usize) {
         until("the routing table fills", || async { self.dht.status().await.routed >= count }).await;
+    }
+
+    /// Announces once, past the schedule.
+    pub(super) async fn announce(&self, keys: Vec<Key>, copies: usize) -> Announced {
+        let dht = &self.dht.0;
+        {
+            let mut holdings = dht.holdings();
+            for key in &keys {
+                assert!(holdings.hold(key, Kind::Object));
+                holdings.placed(key, Minute::try_from(unix_now() / 60).unwrap());
+            }
+        }
+        Announcer::new(Arc::clone(dht), Purpose::Put, &keys).run(copies).await.0
     }
 
     /// All providers of `key`.

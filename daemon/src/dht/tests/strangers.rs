@@ -14,7 +14,7 @@ use crate::dht::codec::Whole;
 use crate::dht::hello::Greeting;
 use crate::dht::transport;
 use crate::dht::{Error, Options};
-use crate::peer::{Announce, Discovery, Keypair, Multiaddr, PeerId};
+use crate::peer::{Discovery, Keypair, Multiaddr, PeerId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_network_is_not_joined() {
@@ -26,7 +26,7 @@ async fn another_network_is_not_joined() {
     until("it is let go", || async { theirs.dht.status().await.connected == 0 }).await;
     assert_eq!(theirs.dht.status().await.routed, 0);
     assert_eq!(ours[0].dht.status().await.routed, 1);
-    assert_eq!(theirs.dht.announce(vec![key(1)], 20).await.messages, 0);
+    assert_eq!(theirs.announce(vec![key(1)], 20).await.messages, 0);
 }
 
 #[tokio::test]

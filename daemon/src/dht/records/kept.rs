@@ -1,0 +1,150 @@
+//! What outlives the process: noting it, telling it page by page, and taking it back in.
+//!
+//! Owns: what of the records the journal is told. Refuses: nothing by itself; what is taken back in is judged like what
+//! a node announces, but for its rate. Survives a crash: see [`journal`](crate::dht::journal).
+
+use std::time::{Duration, Instant};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::source::Contact;
+use super::{Group, MAX_ADDRESSES, MAX_LIFETIME, Records, Verdict};
+use crate::dht::Key;
+use crate::dht::holdings::Minute;
+use crate::dht::journal::Entry;
+use crate::support::unix_now;
+
+/// Where a page of records begins: source, second, key.
+pub(in crate::dht) type From = (u32, u32, Key);
+
+impl Records {
+    /// Offers the keys of one announcement; says which were taken.
+    pub(in crate::dht) fn put_all(
+        &mut self,
+        keys: Vec<Key>,
+        peer: PeerId,
+        lifetime: Duration,
+        now: Instant,
+    ) -> Vec<Verdict> {
+        let verdicts: Vec<_> = keys.iter().map(|key| self.put(*key, peer, lifetime, now)).collect();
+        let taken = keys.into_iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Taken);
+        let (keys, until) = (taken.map(|(key, _)| key).collect(), minute_after(lifetime));
+        self.journal.note(&Entry::Taken { peer, until, keys });
+        verdicts
+    }
+
+    /// How many of `keys` are kept of `peer`.
+    pub(in crate::dht) fn known(&self, keys: &[Key], peer: &PeerId) -> usize {
+        let Some(source) = self.numbers.get(peer) else { return 0 };
+        keys.iter().filter(|key| self.by_key.contains_key(&(**key, *source))).count()
+    }
+
+    /// Takes back records of another node; says how many there were.
+    pub(in crate::dht) fn take_back(&mut self, mut keys: Vec<Key>, peer: &PeerId) -> usize {
+        let Some(source) = self.numbers.get(peer).copied() else { return 0 };
+        keys.retain(|key| self.drop_record(key, source));
+        let count = keys.len();
+        self.journal.note(&Entry::TakenBack { peer: *peer, keys });
+        count
+    }
+
+    /// Replaces what is told of where a source is.
+    pub(in crate::dht) fn locate(&mut self, peer: &PeerId, mut addresses: Vec<Multiaddr>) {
+        addresses.truncate(MAX_ADDRESSES);
+        let number = self.numbers.get(peer).copied();
+        let source = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut());
+        if let Some(source) = source.filter(|source| source.addresses != addresses) {
+            source.addresses.clone_from(&addresses);
+            self.journal.note(&Entry::Located { peer: *peer, addresses });
+        }
+    }
+
+    /// Remembers where a connected peer is, for when it announces without telling.
+    pub(in crate::dht) fn met(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>, group: Option<Group>) {
+        addresses.truncate(MAX_ADDRESSES);
+        self.locate(&peer, addresses.clone());
+        let number = self.numbers.get(&peer).copied();
+        if let Some(source) = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut()) {
+            source.group = group;
+        }
+        self.contacts.insert(peer, Contact { addresses, group });
+    }
+
+    /// Forgets where a peer is that is no longer connected; its records stay.
+    pub(in crate::dht) fn parted(&mut self, peer: &PeerId) {
+        self.contacts.remove(peer);
+    }
+
+    /// Where a peer is, as far as it has told; empty when it has not.
+    pub(in crate::dht) fn whereabouts(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let source = self.numbers.get(peer).and_then(|number| self.source(*number));
+        let told = source.map(|source| &source.addresses).filter(|told| !told.is_empty());
+        told.or_else(|| Some(&self.contacts.get(peer)?.addresses)).cloned().unwrap_or_default()
+    }
+
+    /// Takes in again what the journal remembers of others.
+    pub(in crate::dht) fn restore(&mut self, entries: Vec<Entry>, now: Instant) {
+        for entry in entries {
+            match entry {
+                Entry::Located { peer, addresses } => {
+                    let number = self.number(peer);
+                    if let Some(source) = self.sources.get_mut(number as usize).and_then(Option::as_mut) {
+                        source.addresses = addresses;
+                    }
+                }
+                Entry::Taken { peer, until, keys } => {
+                    let left = (u64::from(until) * 60).saturating_sub(unix_now());
+                    let lifetime = Duration::from_secs(left).min(MAX_LIFETIME);
+                    if !lifetime.is_zero() && peer != self.local {
+                        for key in keys {
+                            self.keep(key, peer, lifetime, now);
+                        }
+                    }
+                }
+                Entry::TakenBack { peer, keys } => {
+                    if let Some(source) = self.numbers.get(&peer).copied() {
+                        for key in keys {
+                            self.drop_record(&key, source);
+                        }
+                    }
+                }
+                Entry::Announced { .. } | Entry::Released { .. } => {}
+            }
+        }
+    }
+
+    /// What is kept, from `from` on, about `most` records of it; and where to go on.
+    pub(in crate::dht) fn page(
+        &self,
+        from: Option<From>,
+        most: usize,
+        now: Instant,
+    ) -> (Vec<Entry>, Option<From>) {
+        let begin = from.unwrap_or((0, 0, [0; 32]));
+        let mut rest = self.by_source.range(begin..);
+        let page: Vec<From> = rest.by_ref().take(most).copied().collect();
+        let mut entries = Vec::new();
+        for of_source in page.chunk_by(|a, b| a.0 == b.0) {
+            let Some(source) = of_source.first().and_then(|record| self.source(record.0)) else { continue };
+            let peer = source.peer;
+            entries.push(Entry::Located { peer, addresses: source.addresses.clone() });
+            for alike in of_source.chunk_by(|a, b| a.1 == b.1) {
+                let Some((_, until, _)) = alike.first() else { continue };
+                let until = self.epoch + Duration::from_secs(u64::from(*until));
+                let until = minute_after(until.saturating_duration_since(now));
+                entries.push(Entry::Taken {
+                    peer,
+                    until,
+                    keys: alike.iter().map(|(_, _, key)| *key).collect(),
+                });
+            }
+        }
+        (entries, rest.next().copied())
+    }
+}
+
+/// The minute in which something ends that lasts for `lifetime` from now on.
+fn minute_after(lifetime: Duration) -> Minute {
+    let end = unix_now().saturating_add(lifetime.min(MAX_LIFETIME).as_secs());
+    Minute::try_from(end.div_ceil(60)).unwrap_or(Minute::MAX)
+}

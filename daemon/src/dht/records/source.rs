@@ -1,0 +1,102 @@
+//! One who announces: where it is, how much it has here, and how fast it may announce.
+//!
+//! Owns: the shape of a source. Pure. Refuses: more keys a second than [`RATE`](super::RATE). Survives a crash:
+//! nothing.
+
+use std::net::IpAddr;
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::replay::Window;
+use crate::dht::reach;
+
+/// Hosts that probably have one owner: a /16 of IPv4 or a /32 of IPv6. Of globally routable addresses only; those of
+/// one's own network are not many to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::dht) struct Group(u32, bool);
+
+/// Where a peer is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Contact {
+    /// What it told.
+    pub(super) addresses: Vec<Multiaddr>,
+    /// Where it was seen.
+    pub(super) group: Option<Group>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Who.
+    pub(super) peer: PeerId,
+    /// Where it can be reached, told in answers.
+    pub(super) addresses: Vec<Multiaddr>,
+    /// Where it was last seen.
+    pub(super) group: Option<Group>,
+    /// Records it has here.
+    pub(super) count: u32,
+    /// Which batches of it have been taken.
+    pub(super) window: Window,
+    /// Keys that it may announce now, and the second in which that was reckoned.
+    allowance: (u32, u32),
+}
+
+// === impl Group ===
+
+impl Group {
+    /// The group of a global address.
+    pub(in crate::dht) fn of(ip: IpAddr) -> Option<Self> {
+        let ip = ip.to_canonical();
+        reach::is_global(ip).then(|| match ip {
+            IpAddr::V4(ip) => Self(ip.to_bits() >> 16, false),
+            IpAddr::V6(ip) => Self(u32::try_from(ip.to_bits() >> 96).unwrap_or(0), true),
+        })
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    pub(super) fn new(peer: PeerId, contact: Contact, allowed: u32) -> Self {
+        let Contact { addresses, group } = contact;
+        Self { peer, addresses, group, count: 0, window: Window::default(), allowance: (allowed, 0) }
+    }
+
+    /// Whether it may announce one more key in this second.
+    pub(super) fn may_announce(&mut self, second: u32, rate: u32, burst: u32) -> bool {
+        let (left, since) = self.allowance;
+        let earned = second.saturating_sub(since).saturating_mul(rate);
+        let left = left.saturating_add(earned).min(burst);
+        self.allowance = (left.saturating_sub(1), second.max(since));
+        left > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_of_global_addresses() {
+        let group = |text: &str| Group::of(text.parse().unwrap());
+        assert_eq!(group("8.8.4.4"), group("8.8.255.1"));
+        assert_eq!(group("8.8.4.4"), group("::ffff:8.8.1.1"));
+        assert_ne!(group("8.8.4.4"), group("8.9.4.4"));
+        assert_eq!(group("2a00:1450:4001::1"), group("2a00:1450:9::2"));
+        assert_ne!(group("2a00:1450::1"), group("2a00:1451::1"));
+        for near in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "fe80::1", "fd00::1", "::1"] {
+            assert_eq!(group(near), None, "{near}");
+        }
+    }
+
+    #[test]
+    fn a_source_may_save_up_and_no_more() {
+        let mut source = Source::new(PeerId::random(), Contact::default(), 10);
+        let mut announced =
+            |second, wanted: usize| (0..wanted).filter(|_| source.may_announce(second, 4, 10)).count();
+        assert_eq!(announced(0, 100), 10);
+        assert_eq!(announced(1, 100), 4);
+        assert_eq!(announced(1, 100), 0);
+        assert_eq!(announced(100, 100), 10);
+    }
+}

@@ -1,0 +1,229 @@
+//! The two lanes that announce.
+//!
+//! Owns: their rounds. Refuses: nothing of its own. Survives a crash: nothing of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::minute;
+use crate::dht::Inner;
+use crate::dht::announcer::{Announcer, Purpose};
+use crate::dht::holdings::{Due, Place};
+use crate::dht::regions::K;
+use crate::peer::{Announced, Key, Kind};
+
+/// Nodes that keep a chunk's key; those of an object are as many as a look-up asks.
+const CHUNK_COPIES: usize = 4;
+/// Keys announced in one go: what one message carries.
+const ROUND: usize = 4_096;
+/// New objects in one go: 32 bytes each here and at the receivers.
+const FRESH_ROUND: usize = 16_384;
+/// Keys that the bulk lane announces a second: 640 KB/s, with four copies of 32 bytes each.
+pub(super) const RATE: u32 = 5_000;
+/// Rounds of new objects begin this far apart at least: what is added meanwhile goes together.
+const PACE: Duration = Duration::from_millis(100);
+/// Rounds of new objects at once: one may wait for a node that does not answer.
+const ROUNDS_AT_ONCE: usize = 4;
+/// How long the bulk lane waits when nobody took anything, and the longest such wait.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
+/// Keys looked at with the holdings locked: 1 ms.
+const LOOK: usize = 16_384;
+
+/// A round of new objects.
+struct Fresh {
+    keys: Vec<Key>,
+    /// Who waits for some of them.
+    waiting: Vec<oneshot::Sender<Announced>>,
+    /// Keys to be taken back first.
+    released: Vec<Key>,
+}
+
+/// What is new of objects; and what is no longer held is taken back.
+pub(super) async fn fresh(dht: Arc<Inner>) {
+    dht.journal.read().await;
+    let mut rounds = FuturesUnordered::new();
+    loop {
+        if dht.take_counted() {
+            dht.release_uncounted().await;
+        }
+        let begun = Instant::now();
+        let round = dht.take_fresh();
+        if round.keys.is_empty() && round.released.is_empty() {
+            tokio::select! {
+                () = dht.schedule.fresh.notified() => {}
+                Some(()) = rounds.next() => {}
+            }
+            continue;
+        }
+        rounds.push(fresh_round(&dht, round));
+        tokio::select! {
+            () = tokio::time::sleep_until(begun + PACE) => {}
+            () = async { while rounds.next().await.is_some() {}; std::future::pending().await } => {}
+        }
+        while rounds.len() >= ROUNDS_AT_ONCE {
+            rounds.next().await;
+        }
+    }
+}
+
+async fn fresh_round(dht: &Arc<Inner>, round: Fresh) {
+    let Fresh { keys, waiting, released } = round;
+    if !released.is_empty() {
+        // As far as any key may have been placed.
+        Announcer::new(Arc::clone(dht), Purpose::TakeBack, &released).run(K).await;
+    }
+    let is_tried = !keys.is_empty() && dht.is_in_company();
+    let announced = if is_tried { dht.announce(&keys, Kind::Object).await } else { Announced::default() };
+    for told in waiting {
+        let _ = told.send(announced);
+    }
+    if announced.keys < keys.len() {
+        dht.schedule.bulk.notify_one();
+    }
+}
+
+/// Everything that is due, in the order of the key space, at a pace.
+pub(super) async fn bulk(dht: Arc<Inner>) {
+    dht.journal.read().await;
+    let mut retry = RETRY.0;
+    loop {
+        dht.has_company().await;
+        dht.note_overdue();
+        let due = dht.schedule.sweep.due(minute());
+        // First what others cannot find at all, objects before chunks.
+        let mut taken = 0;
+        if dht.holdings().counts().new_objects > 0 {
+            taken += go_through(&dht, &Due { objects_only: true, ..due }).await;
+        }
+        taken += go_through(&dht, &due).await;
+        let left = dht.holdings().counts();
+        let is_done = left.new_objects + left.new_chunks == 0;
+        if is_done || taken > 0 {
+            retry = RETRY.0;
+        }
+        let wait = match (is_done, taken) {
+            (true, 0) => dht.schedule.sweep.left(minute()),
+            // More may have come meanwhile.
+            (_, 1..) => continue,
+            (false, 0) => {
+                let wait = retry;
+                retry = (retry * 2).min(RETRY.1);
+                wait
+            }
+        };
+        let _ = tokio::time::timeout(wait, dht.schedule.bulk.notified()).await;
+    }
+}
+
+/// Announces all that is due; gives how many keys were placed.
+async fn go_through(dht: &Arc<Inner>, due: &Due) -> usize {
+    let (mut from, mut placed): (Option<Place>, usize) = (None, 0);
+    loop {
+        let mut keys: [Vec<Key>; 2] = Default::default();
+        loop {
+            let room = ROUND - keys.iter().map(Vec::len).sum::<usize>();
+            let walked = dht.holdings().due(from, LOOK, room, due);
+            from = walked.next;
+            for (key, kind) in walked.keys {
+                keys[usize::from(kind == Kind::Chunk)].push(key);
+            }
+            if from.is_none() || keys.iter().map(Vec::len).sum::<usize>() >= ROUND {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let begun = Instant::now();
+        let [objects, chunks] = keys;
+        let count = u32::try_from(objects.len() + chunks.len()).unwrap_or(u32::MAX);
+        for (keys, kind) in [(objects, Kind::Object), (chunks, Kind::Chunk)] {
+            if !keys.is_empty() {
+                placed += dht.announce(&keys, kind).await.keys;
+            }
+        }
+        if from.is_none() || !dht.is_in_company() {
+            return placed;
+        }
+        tokio::time::sleep_until(begun + Duration::from_secs(1) * count / RATE).await;
+    }
+}
+
+impl Inner {
+    /// Announces keys now and notes what came of it.
+    async fn announce(self: &Arc<Self>, keys: &[Key], kind: Kind) -> Announced {
+        let copies = if kind == Kind::Object { K } else { CHUNK_COPIES };
+        let (announced, missed) = Announcer::new(Arc::clone(self), Purpose::Put, keys).run(copies).await;
+        self.announced(keys, kind, &missed, &announced);
+        announced
+    }
+
+    /// What is fresh and what is to be taken back, as much as goes together.
+    fn take_fresh(&self) -> Fresh {
+        let mut desk = self.schedule.desk();
+        let released = std::mem::take(&mut desk.released);
+        let over = desk.fresh.len().min(FRESH_ROUND);
+        let mut keys: Vec<Key> = desk.fresh.drain(..over).collect();
+        // Those that somebody waits for go with the first round, wherever they are in the queue.
+        let (awaited, waiting): (Vec<_>, _) = std::mem::take(&mut desk.waiting).into_iter().unzip();
+        drop(desk);
+        keys.extend(awaited);
+        keys.sort_unstable();
+        keys.dedup();
+        let holdings = self.holdings();
+        keys.retain(|key| holdings.holds(key));
+        Fresh { keys, waiting, released }
+    }
+
+    fn take_counted(&self) -> bool {
+        std::mem::take(&mut self.schedule.desk().is_counted)
+    }
+
+    /// Releases what was not counted.
+    async fn release_uncounted(&self) {
+        let mut from = None;
+        loop {
+            let walked = self.holdings().uncounted(from, LOOK);
+            let keys: Vec<Key> = walked.keys.into_iter().map(|(key, _)| key).collect();
+            self.release(&keys);
+            from = walked.next;
+            if from.is_none() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_in_company(&self) -> bool {
+        *self.routed.borrow() > 0
+    }
+
+    /// Waits until another node is known.
+    async fn has_company(&self) {
+        let mut routed = self.routed.clone();
+        // It ends only with the room.
+        if routed.wait_for(|routed| *routed > 0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Counts what is overdue; the log hears of it when it begins.
+    fn note_overdue(&self) {
+        let due = self.schedule.sweep.overdue(minute());
+        let (mut late, mut from) = (0, None);
+        loop {
+            let (older, next) = self.holdings().older(from, LOOK, due);
+            late += older;
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
+        let before = std::mem::replace(&mut self.schedule.desk().figures.overdue, late);
+        if late > 0 && before == 0 {
+            tracing::warn!(late, "announcing is overdue: other nodes may no longer know what this one holds");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The announcing schedule: what is new at once, objects before chunks, and everything again in time.
+//!
+//! Owns: the order and the pace in which this node's keys are announced, and finding out whether that works. Refuses:
+//! to be hurried: chunks and what is repeated go at [`lanes::RATE`]. Survives a crash: when each key was announced, by
+//! the [journal](super::journal); so a restart announces what is new, and nothing else before its turn.
+//!
+//! Three lanes, each a task, so that none waits for another: what is new of objects ([`lanes::fresh`]), everything else
+//! ([`lanes::bulk`]), and the audit ([`audit`]), which looks one key in a thousand up as anybody would.
+
+mod audit;
+mod lanes;
+mod sweep;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use self::sweep::Sweep;
+use super::holdings::Minute;
+use super::journal::Entry;
+use super::{Dht, Inner};
+use crate::peer::{Announce, Announced, Announcing, Key, Kind};
+use crate::support::task::Tasks;
+use crate::support::unix_now;
+
+/// New objects that wait for the next round; those beyond it are found by going through all keys.
+const MAX_FRESH: usize = 65_536;
+/// Keys that wait to be looked up again.
+const MAX_AUDITS: usize = 256;
+/// One of so many keys is looked up again.
+const AUDITED: u32 = 1_000;
+/// Over which time the rate is told.
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// What is asked of the schedule, and how it fares.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    desk: Mutex<Desk>,
+    /// Rung when something is fresh or released…
+    fresh: Notify,
+    /// …or there is something for the bulk lane…
+    bulk: Notify,
+    /// …or for the audit.
+    audit: Notify,
+    sweep: Sweep,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// New objects, in the order in which they came.
+    fresh: VecDeque<Key>,
+    /// Who waits for which of them.
+    waiting: Vec<(Key, oneshot::Sender<Announced>)>,
+    /// Keys that are to be taken back.
+    released: Vec<Key>,
+    /// Whether all that is not counted is to be released.
+    is_counted: bool,
+    /// Keys to look up again.
+    audits: VecDeque<Key>,
+    /// (when, keys placed) of the last minute.
+    placed: VecDeque<(Instant, usize)>,
+    /// Figures since the start; some are reckoned when they are asked for.
+    figures: Announcing,
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    pub(super) fn new(node: &PeerId, lifetime: Duration) -> Self {
+        let sweep = Sweep::new(node, lifetime);
+        Self {
+            desk: Mutex::default(),
+            fresh: Notify::new(),
+            bulk: Notify::new(),
+            audit: Notify::new(),
+            sweep,
+        }
+    }
+
+    /// Starts the lanes of a node.
+    pub(super) fn start(dht: &Arc<Inner>, tasks: &Tasks) {
+        let run = |name: &'static str, lane: BoxFuture<'static, ()>| {
+            let stop = tasks.token();
+            tasks.spawn(name, async move {
+                stop.run_until_cancelled(lane).await;
+            });
+        };
+        run("announce new", Box::pin(lanes::fresh(Arc::clone(dht))));
+        run("announce", Box::pin(lanes::bulk(Arc::clone(dht))));
+        run("audit", Box::pin(audit::audit(Arc::clone(dht))));
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// What came of announcing `keys` of a kind: noted, and some are looked up again later.
+    fn announced(&self, keys: &[Key], kind: Kind, missed: &[Key], announced: &Announced) {
+        let missed: HashSet<_> = missed.iter().collect();
+        let (placed, minute): (Vec<Key>, _) =
+            (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
+        // Noted first: whoever sees that they are announced may stop this node at once.
+        self.journal.note(&Entry::Announced { kind, minute, keys: placed.clone() });
+        {
+            let mut holdings = self.holdings();
+            placed.iter().for_each(|key| holdings.placed(key, minute));
+        }
+        let mut desk = self.schedule.desk();
+        let figures = &mut desk.figures;
+        figures.placed += placed.len() as u64;
+        figures.messages += announced.messages as u64;
+        figures.look_ups += announced.look_ups as u64;
+        figures.refused += announced.refused as u64;
+        figures.receivers = announced.receivers;
+        desk.placed.push_back((Instant::now(), placed.len()));
+        desk.forget_old();
+        let mut drawn = placed.iter().filter(|_| rand::random_ratio(1, AUDITED)).copied().peekable();
+        let has_drawn = drawn.peek().is_some();
+        desk.audits.extend(drawn);
+        let over = desk.audits.len().saturating_sub(MAX_AUDITS);
+        desk.audits.drain(..over);
+        drop(desk);
+        if has_drawn {
+            self.schedule.audit.notify_one();
+        }
+    }
+}
+
+impl Desk {
+    fn forget_old(&mut self) {
+        while self.placed.front().is_some_and(|(at, _)| at.elapsed() > MINUTE) {
+            self.placed.pop_front();
+        }
+    }
+
+    /// Keys a second over the last minute.
+    fn rate(&mut self) -> f64 {
+        self.forget_old();
+        let keys: usize = self.placed.iter().map(|(_, keys)| keys).sum();
+        keys as f64 / MINUTE.as_secs_f64()
+    }
+}
+
+impl Announce for Dht {
+    fn hold(&self, keys: &[Key], kind: Kind) -> usize {
+        let (mut over, mut new) = (0, Vec::new());
+        {
+            let mut holdings = self.0.holdings();
+            for key in keys {
+                if !holdings.hold(key, kind) {
+                    over += 1;
+                } else if !holdings.is_placed(key) {
+                    new.push(*key);
+                }
+            }
+        }
+        let schedule = &self.0.schedule;
+        if kind == Kind::Chunk {
+            schedule.bulk.notify_one();
+            return over;
+        }
+        let mut desk = schedule.desk();
+        let room = MAX_FRESH.saturating_sub(desk.fresh.len());
+        if new.len() > room {
+            schedule.bulk.notify_one();
+        }
+        desk.fresh.extend(new.into_iter().take(room));
+        schedule.fresh.notify_one();
+        over
+    }
+
+    fn place(&self, key: Key) -> BoxFuture<'static, Announced> {
+        let (done, placed) = oneshot::channel();
+        self.0.schedule.desk().waiting.push((key, done));
+        self.hold(&[key], Kind::Object);
+        Box::pin(async move { placed.await.unwrap_or_default() })
+    }
+
+    fn release(&self, keys: &[Key]) {
+        self.0.release(keys);
+    }
+
+    fn begin_count(&self) {
+        self.0.holdings().begin_count();
+    }
+
+    fn end_count(&self) {
+        self.0.schedule.desk().is_counted = true;
+        self.0.schedule.fresh.notify_one();
+    }
+
+    fn announcing(&self) -> Announcing {
+        let counts = self.0.holdings().counts();
+        let mut desk = self.0.schedule.desk();
+        let (keys, queued) = (counts.keys, counts.new_objects + counts.new_chunks);
+        Announcing { keys, queued, rate: desk.rate(), ..desk.figures }
+    }
+}
+
+impl Inner {
+    /// Keys are no longer held: what was announced of them is taken back soon.
+    fn release(&self, keys: &[Key]) {
+        let released: Vec<Key> = {
+            let mut holdings = self.holdings();
+            let mut drop_key = |key: &Key| (holdings.is_placed(key), holdings.drop_key(key)).0;
+            keys.iter().filter(|key| drop_key(key)).copied().collect()
+        };
+        self.journal.note(&Entry::Released { keys: released.clone() });
+        self.schedule.desk().released.extend(released);
+        self.schedule.fresh.notify_one();
+    }
+}
+
+/// Now, in minutes since 1970.
+fn minute() -> Minute {
+    Minute::try_from(unix_now() / 60).unwrap_or(Minute::MAX)
+}

@@ -52,8 +52,8 @@ fn add_tiny(ctl: &Ctl) {
 
 #[test]
 fn a_hundred_thousand_objects_are_announced_in_a_minute_and_found() {
-    let nodes = nodes::network(11, |_, settings| settings.text("network.announce", "chunks"));
-    let (holder, others) = nodes.split_last().unwrap();
+    let mut others = nodes::network(11, |_, settings| settings.text("network.announce", "chunks"));
+    let holder = others.pop().unwrap();
     let big = holder.home.path("big");
     let big_id = corpus::file(&big, 9, 20 * MIB);
     holder.ctl().run(&["-q", "add", "--parity", "none"]).arg(&big).done().ok();
@@ -74,15 +74,14 @@ fn a_hundred_thousand_objects_are_announced_in_a_minute_and_found() {
     eprintln!("announced {COUNT} objects within {time:.1} s: {messages} messages to {receivers} nodes");
 
     let asker = others.last().unwrap();
-    let holder = holder.id();
-    let finds = |id: &str| {
-        let found = asker.ctl().json(&["providers", id]);
-        assert!(found.iter().any(|peer| peer["peer_id"] == holder.as_str()), "{id}: {found:?}");
+    let id = holder.id();
+    let finds = |key: &str| {
+        let found = asker.ctl().json(&["providers", key]);
+        assert!(found.iter().any(|peer| peer["peer_id"] == id.as_str()), "{key}: {found:?}");
     };
     (0..COUNT).step_by(COUNT / 40).for_each(|number| finds(&corpus::id(&tiny(number))));
     finds(&big_id);
-    let last = nodes.last().unwrap();
-    let chunks = last.ctl().json(&["stat", "--chunks", &big_id]);
+    let chunks = holder.ctl().json(&["stat", "--chunks", &big_id]);
     assert_eq!(chunks.len(), 20);
     chunks.iter().for_each(|chunk| finds(chunk["id"].as_str().unwrap()));
     // What is not announced is not found.
@@ -91,6 +90,35 @@ fn a_hundred_thousand_objects_are_announced_in_a_minute_and_found() {
     let one = corpus::id(&tiny(4321));
     let run = asker.ctl().run(&["fetch", &one, "-o", "-"]).within(LONG);
     assert_eq!(run.done().ok().stdout, tiny(4321));
+    keeps_its_turns(holder, asker);
+}
+
+/// Restarted, a node is found at once, and announces nothing before its turn.
+fn keeps_its_turns(holder: casd_tests::Node, asker: &casd_tests::Node) {
+    let id = holder.id();
+    let holder = holder.restart(|_| {});
+    let begun = std::time::Instant::now();
+    wait::until("it to be found again", LONG, || {
+        let found = asker.ctl().run(&["--json", "providers", &corpus::id(&tiny(77_777))]).done();
+        let found = if found.status.success() { found.json() } else { Vec::new() };
+        found.iter().any(|peer| peer["peer_id"] == id.as_str()).then_some(())
+    });
+    let time = begun.elapsed().as_secs_f64();
+    holder.joins();
+    let all = COUNT as u64 + 20;
+    let announce = wait::until("its keys to be known again", LONG, || {
+        let announce = holder.ctl().json(&["announce"]).remove(0);
+        (announce["keys"].as_u64()? >= all).then_some(announce)
+    });
+    eprintln!("found {time:.2} s after a restart; then {announce}");
+    assert_eq!((&announce["queued"], &announce["overdue"]), (&0.into(), &0.into()), "{announce}");
+    // What is added now is told, and nothing else is.
+    holder.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"after the restart").done().ok();
+    let announce = holder.ctl().json(&["announce"]).remove(0);
+    assert!(
+        announce["messages"].as_u64().unwrap() <= 20 && announce["rate"].as_f64().unwrap() < 1.0,
+        "{announce}"
+    );
 }
 
 #[test]

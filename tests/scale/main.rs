@@ -5,6 +5,7 @@
 //! other, each from the seed. Prints a table; exit 1 when a bound is missed. The nodes are real `dht` rooms; only what
 //! carries their bytes is in memory (see `hosts`).
 
+mod hops;
 mod hosts;
 mod liar;
 mod node;
@@ -81,6 +82,8 @@ async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), Stri
     }
     let found = world.look_up(args.look_ups).await;
     table.row(&world, "grown", &found, 99.9).await;
+    let (median, most) = world.hops().await;
+    println!("{size:>6}  {median} hops to a key, at most {most}");
     if args.keys > 0 {
         many_keys(args, &mut world, table).await;
     }

@@ -12,6 +12,7 @@ use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
 
+use crate::hops::Tables;
 use crate::hosts::Net;
 use crate::liar::Liar;
 use crate::node::{Found, Node};
@@ -158,6 +159,15 @@ impl World {
             object,
             own,
         }
+    }
+
+    /// Hops from a node to a key: the median and the most of as many pairs as there are nodes.
+    pub(crate) async fn hops(&mut self) -> (u64, u64) {
+        let tables = Tables::of(&self.nodes).await;
+        let mut hops: Vec<u64> =
+            self.nodes.iter().map(|node| tables.hops(node.peer, self.rng.random())).collect();
+        hops.sort_unstable();
+        (hops.get(hops.len() / 2).copied().unwrap_or(0), hops.last().copied().unwrap_or(0))
     }
 
     /// `count` look-ups among the last `of` keys that were announced; those are forgotten then.

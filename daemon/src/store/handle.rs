@@ -314,6 +314,12 @@ impl Store {
         self.inner.health.failed().map(|(why, _)| why.clone())
     }
 
+    /// Counts what has been let go of, by whomever: as long as it stays the same, all that was held still is.
+    #[must_use]
+    pub fn let_go(&self) -> u64 {
+        self.inner.ledger.let_go()
+    }
+
     /// Where damage is told of. Gives it once.
     #[must_use]
     pub fn take_damage(&self) -> Option<mpsc::Receiver<Damage>> {

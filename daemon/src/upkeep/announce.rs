@@ -19,8 +19,12 @@ use crate::support::task::Tasks;
 /// Objects told in one go.
 const ROUND: usize = 16_384;
 
-/// How often all is told again.
+/// How often all is told again: then it is noticed what is missing, by whatever fault.
 const CYCLE: Duration = Duration::from_hours(24);
+
+/// How often it is looked whether something has been let go of, by whomever: then all is told again, and the keys of
+/// what is gone are taken back. It costs two seconds for a million chunks.
+const LOOK: Duration = Duration::from_mins(10);
 
 /// Which keys are announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -43,11 +47,13 @@ pub struct Options {
     pub policy: Policy,
     /// Chunk keys of whole objects that [`Policy::Auto`] announces.
     pub budget: usize,
+    /// How often it is looked whether something has been let go of.
+    pub look: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { policy: Policy::Auto, budget: 256 << 10 }
+        Self { policy: Policy::Auto, budget: 256 << 10, look: LOOK }
     }
 }
 
@@ -150,10 +156,14 @@ struct Teller {
 impl Teller {
     async fn run(mut self) {
         loop {
+            let let_go = self.store.let_go();
             self.tell_all().await;
-            let again = Instant::now() + CYCLE;
-            while tokio::time::timeout_at(again, self.shared.bell.notified()).await.is_ok() {
-                self.tell_chunks().await;
+            let (told, mut look) = (Instant::now(), Instant::now() + self.options.look);
+            while told.elapsed() < CYCLE && self.store.let_go() == let_go {
+                while tokio::time::timeout_at(look, self.shared.bell.notified()).await.is_ok() {
+                    self.tell_chunks().await;
+                }
+                look += self.options.look;
             }
         }
     }
@@ -295,7 +305,7 @@ mod tests {
         // What an earlier life announced, and has gone meanwhile.
         network.hold(&[[9; 32]], Kind::Chunk);
         let announce = Arc::clone(&network) as Arc<dyn Announce>;
-        let options = Options { policy, ..Options::default() };
+        let options = Options { policy, look: Duration::from_millis(20), ..Options::default() };
         let announcer = Announcer::start(options, store.clone(), announce, &tasks);
         until(|| *network.counts.lock().unwrap() == 1).await;
         (folder, store, network, announcer, first)
@@ -314,6 +324,19 @@ mod tests {
         let mut left = vec![*second.as_bytes(), *third.as_bytes()];
         left.sort_unstable();
         assert_eq!(network.keys(), left);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_lets_go_of_is_taken_back() {
+        let (_folder, store, network, announcer, first) = started(Policy::Auto).await;
+        let second = add(&store, 2, false).await;
+        announcer.hold([second]);
+        assert_eq!(network.keys().len(), 2);
+        assert!(matches!(
+            store.remove(&first, 0, true).await.unwrap(),
+            crate::store::Removed::Removed { .. }
+        ));
+        until(|| network.keys() == [*second.as_bytes()]).await;
     }
 
     #[tokio::test]

@@ -167,13 +167,14 @@ impl Inner {
         let over = desk.fresh.len().min(FRESH_ROUND);
         let mut keys: Vec<Key> = desk.fresh.drain(..over).collect();
         // Those that somebody waits for go with the first round, wherever they are in the queue.
-        let (awaited, waiting): (Vec<_>, _) = std::mem::take(&mut desk.waiting).into_iter().unzip();
+        let (awaited, waiting): (Vec<Key>, _) = std::mem::take(&mut desk.waiting).into_iter().unzip();
         drop(desk);
-        keys.extend(awaited);
+        let holdings = self.holdings();
+        // What the journal knew meanwhile to be announced is not new.
+        keys.retain(|key| holdings.holds(key) && !holdings.is_placed(key));
+        keys.extend(awaited.iter().filter(|key| holdings.holds(key)));
         keys.sort_unstable();
         keys.dedup();
-        let holdings = self.holdings();
-        keys.retain(|key| holdings.holds(key));
         Fresh { keys, waiting, released }
     }
 

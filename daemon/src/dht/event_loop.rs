@@ -156,8 +156,9 @@ impl EventLoop {
                 self.on_opened(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                let said = self.peers.get(&peer_id).is_some_and(|peer| peer.standing != Standing::Unknown);
                 if self.peers.closed(&peer_id, connection_id) {
-                    self.on_parted(peer_id);
+                    self.on_parted(peer_id, said);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -217,7 +218,7 @@ impl EventLoop {
         match result {
             Ok(_) => {}
             Err(ping::Failure::Unsupported) => {
-                tracing::debug!(%peer, "a peer is not pinged: it does not speak of it")
+                tracing::debug!(%peer, "a peer is not pinged: it does not speak of it");
             }
             Err(error) => {
                 tracing::debug!(%peer, %error, "closing a connection that is dead");

@@ -13,7 +13,8 @@
 //! - `records`: who announced what to this node.
 //! - `look_ups`, `peers`, `bootstrap`: state machines of the loop, pure.
 //! - `batch`, `hello`: our two protocols, over `codec`.
-//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial.
+//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
+//!   private network lets in.
 
 mod announcer;
 mod answering;
@@ -33,6 +34,7 @@ mod look_ups;
 mod options;
 mod peers;
 mod position;
+mod proof;
 mod reach;
 mod records;
 mod regions;
@@ -188,6 +190,10 @@ impl Dht {
         let reach = Arc::new(Reach::new(&options.listen, &options.bootstrap));
         let behaviour = Behaviour::new(&options, &protocols, &keypair);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+        let carriers = match &options.key {
+            Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),
+            None => carriers,
+        };
         let guarded = transport::guarded(carriers, Arc::clone(&reach));
         let mut swarm = Swarm::new(guarded, behaviour, local, config);
         bind(&mut swarm, &options.listen).await?;

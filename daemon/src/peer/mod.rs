@@ -9,6 +9,7 @@ mod addr;
 mod error;
 mod identity;
 mod network;
+mod network_key;
 mod scores;
 
 pub use libp2p_identity::{Keypair, PeerId};
@@ -20,4 +21,5 @@ pub use identity::{Identity, create_key, read_key};
 pub use network::{
     Announce, Announced, ByteStream, Conn, Dial, DialError, Discovery, Key, Provider, Unconnected,
 };
+pub use network_key::{NetworkKey, network_id};
 pub use scores::{Score, Scores, Verdict};

@@ -84,6 +84,8 @@ pub struct Announcer {
 }
 
 struct Shared {
+    /// By policy nothing is announced: nothing that callers ask for is kept, since nobody would do it.
+    is_silent: bool,
     /// Asked for by callers, done by the schedule's task.
     pending: Mutex<Pending>,
     /// Rung when something is pending.
@@ -120,9 +122,13 @@ impl Announcer {
     /// Starts the schedule over what `store` holds. Runs until `tasks` stop.
     #[must_use]
     pub fn start(options: Options, store: Store, network: Arc<dyn Announce>, tasks: &Tasks) -> Self {
-        let shared = Arc::new(Shared { pending: Mutex::default(), bell: Notify::new() });
+        let shared = Arc::new(Shared {
+            is_silent: options.policy == Policy::None,
+            pending: Mutex::default(),
+            bell: Notify::new(),
+        });
         let announcer = Self { shared: Arc::clone(&shared) };
-        if options.policy != Policy::None {
+        if !shared.is_silent {
             let stop = tasks.token();
             let schedule = Schedule { options, store, network, shared, spent: 0 };
             tasks.spawn("announce", async move {
@@ -137,6 +143,9 @@ impl Announcer {
 
     /// Objects are held here now, wholly or in part. Returns at once.
     pub fn hold(&self, ids: impl IntoIterator<Item = ObjectId>) {
+        if self.shared.is_silent {
+            return;
+        }
         self.pending().objects.extend(ids);
         self.shared.bell.notify_one();
     }
@@ -144,6 +153,9 @@ impl Announcer {
     /// As [`Announcer::hold`], and waits until the object's key has been placed (with nobody, when no other node is
     /// known). `None` when nothing is announced by policy.
     pub async fn hold_and_wait(&self, id: ObjectId) -> Option<Announced> {
+        if self.shared.is_silent {
+            return None;
+        }
         let (done, waited) = oneshot::channel();
         self.pending().waiting.push((id, done));
         self.hold([id]);
@@ -152,6 +164,9 @@ impl Announcer {
 
     /// Keys that are no longer held here.
     pub fn drop_keys(&self, keys: impl IntoIterator<Item = Key>) {
+        if self.shared.is_silent {
+            return;
+        }
         self.pending().withdrawn.extend(keys);
         self.shared.bell.notify_one();
     }

@@ -124,7 +124,7 @@ fn key_files_that_are_none_end_with_78_and_say_what_is_wrong() {
         (&[digits.as_bytes(), b"0\n"].concat(), 0o600, "64 hexadecimal digits"),
         (&[&digits.as_bytes()[1..], b"g\n"].concat(), 0o600, "64 hexadecimal digits"),
         (&[digits.as_bytes(), b"\n\n"].concat(), 0o600, "64 hexadecimal digits"),
-        (&[0; 1 << 20], 0o600, "64 hexadecimal digits"),
+        (&vec![0; 1 << 20], 0o600, "64 hexadecimal digits"),
     ];
     let config = home.path("private.toml");
     std::fs::write(&config, format!("[network]\nkey_file = \"{named}\"\n")).unwrap();

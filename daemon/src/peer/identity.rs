@@ -2,7 +2,8 @@
 //!
 //! # Format of a key file
 //!
-//! 64 hexadecimal digits (32 bytes) and a newline, which may be missing; mode 0600 or less. In `node.key` they are the Ed25519 secret key (RFC 8032).
+//! 64 hexadecimal digits (32 bytes) and a newline, which may be missing; mode 0600 or less. In `node.key` they are the
+//! Ed25519 secret key (RFC 8032).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

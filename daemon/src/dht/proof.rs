@@ -33,7 +33,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use libp2p::core::upgrade::{NegotiationError, Version};
-use libp2p::core::{Endpoint, Transport as Transporting};
+use libp2p::core::{Endpoint, Negotiated, Transport as Transporting};
 use libp2p::swarm::DialError;
 use multistream_select::{dialer_select_proto, listener_select_proto};
 
@@ -43,7 +43,7 @@ use crate::peer::{NetworkKey, network_id};
 /// What the stream is for.
 pub(super) const PROTOCOL: &str = "/casd/proof/1";
 /// For all of it, on top of the handshake.
-const WITHIN: Duration = Duration::from_secs(5);
+pub(super) const WITHIN: Duration = Duration::from_secs(5);
 /// Keeps these proofs apart from those of other protocols.
 const CONTEXT: &[u8] = b"casd dht proof 1\n";
 const NONCE: usize = 32;
@@ -96,6 +96,22 @@ pub(super) struct Between {
     pub(super) listener_nonce: [u8; NONCE],
 }
 
+/// What a listener has heard of a dialer.
+struct Heard {
+    stream: Negotiated<SubstreamBox>,
+    proof: [u8; PROOF],
+    between: Between,
+}
+
+/// What becomes of streams that the other end opens beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// They wait in the connection, within its limits: who listens is the first to know that the proof is over.
+    Wait,
+    /// The connection ends: who dials has to wait, and could fill each with as much as a stream may hold.
+    Refused,
+}
+
 /// `carriers`, of which the swarm sees only connections whose other end has proved the key.
 pub(super) fn proved(carriers: Transport, prover: Prover) -> Transport {
     let prover = Arc::new(prover);
@@ -139,11 +155,12 @@ impl Prover {
             match end {
                 Endpoint::Dialer => {
                     let stream = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await?;
-                    driven(&mut connection, self.dial(peer, stream)).await
+                    driven(&mut connection, Others::Wait, self.dial(peer, stream)).await
                 }
                 Endpoint::Listener => {
                     let stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await?;
-                    let answered = driven(&mut connection, self.listen(peer, stream)).await;
+                    let heard = driven(&mut connection, Others::Refused, self.hear(peer, stream)).await?;
+                    let answered = driven(&mut connection, Others::Wait, self.answer(heard)).await;
                     if matches!(answered, Err(Refusal::OtherKey)) {
                         closed(&mut connection).await;
                     }
@@ -171,8 +188,8 @@ impl Prover {
         self.check(array(&mut stream).await?, Role::Listener, &between)
     }
 
-    /// The listener's half.
-    async fn listen(&self, dialer: PeerId, stream: SubstreamBox) -> Result<(), Refusal> {
+    /// The listener's half, up to the dialer's proof.
+    async fn hear(&self, dialer: PeerId, stream: SubstreamBox) -> Result<Heard, Refusal> {
         let (_, mut stream) = listener_select_proto(stream, [PROTOCOL]).await?;
         let listener_nonce: [u8; NONCE] = rand::random();
         stream.write_all(&listener_nonce).await?;
@@ -180,6 +197,11 @@ impl Prover {
         let dialer_nonce = array(&mut stream).await?;
         let proof = array(&mut stream).await?;
         let between = Between { dialer, listener: self.local, dialer_nonce, listener_nonce };
+        Ok(Heard { stream, proof, between })
+    }
+
+    /// The listener's half, from there on.
+    async fn answer(&self, Heard { mut stream, proof, between }: Heard) -> Result<(), Refusal> {
         if let Err(refusal) = self.check(proof, Role::Dialer, &between) {
             say(&mut stream, &[REFUSED]).await?;
             return Err(refusal);
@@ -198,34 +220,45 @@ impl Prover {
     }
 }
 
-/// Lets `connection` move while `work` goes on with one of its streams. What others open meanwhile waits in it, within
-/// its own limits.
-async fn driven(
+/// Lets `connection` move while `work` goes on with its first stream.
+async fn driven<T>(
     connection: &mut StreamMuxerBox,
-    work: impl Future<Output = Result<(), Refusal>>,
-) -> Result<(), Refusal> {
+    others: Others,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(done);
         }
-        while let Poll::Ready(event) = connection.poll_unpin(cx) {
-            if let Err(error) = event {
-                // The last words may have come just before the end.
-                return match work.as_mut().poll(cx) {
-                    Poll::Pending => Poll::Ready(Err(error.into())),
-                    done => done,
-                };
+        let mut moved = Ok(());
+        while let (Ok(()), Poll::Ready(event)) = (&moved, connection.poll_unpin(cx)) {
+            moved = event.map(drop);
+        }
+        if moved.is_ok()
+            && others == Others::Refused
+            && let Poll::Ready(opened) = connection.poll_inbound_unpin(cx)
+        {
+            match opened {
+                Ok(_) => return Poll::Ready(Err(Refusal::Garbled)),
+                Err(error) => moved = Err(error),
             }
         }
-        Poll::Pending
+        match moved {
+            Ok(()) => Poll::Pending,
+            // The last words may have come just before the end.
+            Err(error) => match work.as_mut().poll(cx) {
+                Poll::Pending => Poll::Ready(Err(error.into())),
+                done => done,
+            },
+        }
     })
     .await
 }
 
-/// Waits until the other end has closed the connection: it has heard the refusal then. What it opens is dropped.
+/// Waits until the other end has closed the connection, having heard the refusal, or opens another stream.
 async fn closed(connection: &mut StreamMuxerBox) {
-    while poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.is_ok() {}
+    let _ = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await;
 }
 
 async fn array<const N: usize>(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; N], Refusal> {

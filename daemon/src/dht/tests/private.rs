@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Instant;
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::core::Transport as _;
@@ -14,7 +15,7 @@ use multistream_select::{dialer_select_proto, listener_select_proto};
 use tokio::task::JoinHandle;
 
 use super::{Node, QUIC, TCP, key, options, until, within};
-use crate::dht::proof::{Between, PROTOCOL, Prover, Role};
+use crate::dht::proof::{Between, PROTOCOL, Prover, Role, WITHIN};
 use crate::dht::{Error, Options, transport};
 use crate::peer::{Announce, Discovery, Keypair, Multiaddr, NetworkKey, PeerId};
 use crate::support::task::Tasks;
@@ -70,11 +71,16 @@ async fn those_who_have_it_not_are_refused_in_both_directions() {
     }
 }
 
+/// What every stream begins with.
+const HEADER: &[u8] = b"\x13/multistream/1.0.0\n";
+
 /// A peer that says what a test makes it say, on the first stream.
 struct Stranger {
     me: PeerId,
     other: PeerId,
     stream: SubstreamBox,
+    /// Others that it has opened at once.
+    beside: Vec<SubstreamBox>,
     /// How many streams the other end had opened when it closed the connection.
     opened: JoinHandle<Option<usize>>,
 }
@@ -93,11 +99,16 @@ impl Stranger {
             }
             opened.len()
         });
-        Self { me, other, stream, opened }
+        Self { me, other, stream, beside: Vec::new(), opened }
     }
 
     /// One that dials `node`.
     async fn dials(node: &Node) -> Self {
+        Self::dials_with(node, 0).await
+    }
+
+    /// One that dials `node` and opens `more` streams at once, beside the first.
+    async fn dials_with(node: &Node, more: usize) -> Self {
         let keypair = Keypair::generate_ed25519();
         let mut transport = transport::sockets(&keypair).unwrap();
         let at: Multiaddr = node.address().iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
@@ -105,8 +116,22 @@ impl Stranger {
         let dialled = within("it is reached", transport.dial(at, how).unwrap()).await;
         let (other, mut connection) = dialled.unwrap();
         assert_eq!(other, node.dht.0.local);
-        let stream = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await.unwrap();
-        Self::new(keypair.public().to_peer_id(), other, connection, stream)
+        let mut stream = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await.unwrap();
+        let mut beside = Vec::new();
+        if more > 0 {
+            // The first has to be the first that is seen.
+            stream.write_all(HEADER).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        for _ in 0..more {
+            let mut stream = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await.unwrap();
+            stream.write_all(HEADER).await.unwrap();
+            stream.flush().await.unwrap();
+            beside.push(stream);
+        }
+        let mut stranger = Self::new(keypair.public().to_peer_id(), other, connection, stream);
+        stranger.beside = beside;
+        stranger
     }
 
     /// One that `node` dials, and what the node says of it.
@@ -138,7 +163,7 @@ impl Stranger {
 
 /// As a dialer: hears the nonce, says what `say` makes of what a proof would be of, and gives what is answered.
 async fn proves(node: &Node, say: impl FnOnce(Between) -> Vec<u8>) -> Vec<u8> {
-    let Stranger { me, other, stream, opened } = Stranger::dials(node).await;
+    let Stranger { me, other, stream, opened, .. } = Stranger::dials(node).await;
     let answer = within("it is answered", async {
         let (_, mut stream) = dialer_select_proto(stream, [PROTOCOL], Version::V1).await.unwrap();
         let mut listener_nonce = [0; 32];
@@ -247,7 +272,7 @@ async fn the_silent_and_those_who_talk_of_something_else_are_let_go() {
         let silent = Stranger::dials(&node).await;
         let half = async {
             let mut half = Stranger::dials(&node).await;
-            half.stream.write_all(b"\x13/multistream/1.0.0\n").await.unwrap();
+            half.stream.write_all(HEADER).await.unwrap();
             half.stream.flush().await.unwrap();
             half
         };
@@ -257,6 +282,12 @@ async fn the_silent_and_those_who_talk_of_something_else_are_let_go() {
             assert!(asks(stranger.stream, protocol).await.is_none(), "{protocol}");
             assert_eq!(within("it is closed", stranger.opened).await.unwrap(), Some(0));
         }
+        // Time enough for a proof, but not for another stream before it.
+        let begun = Instant::now();
+        let greedy = Stranger::dials_with(&node, 1).await;
+        assert_eq!(within("it is closed", greedy.opened).await.unwrap(), Some(0));
+        assert!(begun.elapsed() < WITHIN, "at once, although its streams stay open");
+        drop((greedy.stream, greedy.beside));
         let mut loud = Stranger::dials(&node).await;
         // It may close before it has heard all.
         let _ = within("it is told", loud.stream.write_all(&[0xff; 100_000])).await;

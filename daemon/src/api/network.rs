@@ -72,6 +72,7 @@ impl Network for Service {
             overdue: if status.overdue { queued } else { 0 },
             messages: status.messages,
             receivers: status.receivers as u64,
+            client: self.0.node.about().is_client,
         }))
     }
 }

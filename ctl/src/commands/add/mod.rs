@@ -5,7 +5,7 @@ mod tree;
 
 use std::path::Path;
 
-use casd_proto::v1::{AddOptions, Announced, NodeMode, StatRequest, StatResponse, StatusRequest};
+use casd_proto::v1::{AddOptions, AnnounceStatusRequest, Announced, StatRequest, StatResponse};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
@@ -55,8 +55,9 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
 
 /// Whether the daemon only fetches. Where that cannot be learnt nothing is told: the add is done.
 async fn keeps_to_itself(session: &Session) -> bool {
-    let status = session.node().status(StatusRequest {}).await;
-    status.is_ok_and(|status| status.get_ref().mode() == NodeMode::Client)
+    // Not the node's status: that counts what the store holds.
+    let status = session.network().announce_status(AnnounceStatusRequest {}).await;
+    status.is_ok_and(|status| status.get_ref().client)
 }
 
 /// Refuses what makes no sense together.

@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long)]
     pub check_config: bool,
 
-    /// Print a new key for a private network, and end
+    /// Print a new key for a private network, and end: (umask 077; casd --gen-key >FILE), see network.key_file
     #[arg(long, conflicts_with_all = ["config", "check_config", "rebuild_index"])]
     pub gen_key: bool,
 

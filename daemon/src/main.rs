@@ -1,5 +1,6 @@
 //! The casd daemon: arguments, settings, telemetry, then [`casd::app::run`].
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use casd::app::{self, Process};
@@ -16,8 +17,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     if args.gen_key {
-        println!("{}", hex::encode(rand::random::<[u8; 32]>()));
-        return ExitCode::SUCCESS;
+        return gen_key();
     }
     let config = match read(&args) {
         Ok(config) => config,
@@ -35,6 +35,19 @@ fn main() -> ExitCode {
             tracing::error!("{error}");
             let too_new = matches!(error, app::Error::Store(casd::store::Error::TooNew { .. }));
             ExitCode::from(if too_new { EXIT_STORE_TOO_NEW } else { EXIT_FAILED })
+        }
+    }
+}
+
+/// Prints what a network's key file holds.
+fn gen_key() -> ExitCode {
+    let key = format!("{}\n", hex::encode(rand::random::<[u8; 32]>()));
+    let mut out = std::io::stdout().lock();
+    match out.write_all(key.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("casd: the key cannot be written: {error}");
+            ExitCode::from(EXIT_FAILED)
         }
     }
 }

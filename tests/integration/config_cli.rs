@@ -19,10 +19,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("[store]\nquota = -1\n", ":2:9: key `store.quota`: \"-1\" is no size"),
     ("[store]\nparity = 16\n", ":2:10: key `store.parity`: expected text in quotes, found a whole number"),
-    (
-        "[network]\nkey_file = \"/k\"\n",
-        ":2:12: key `network.key_file`: private networks arrive in a later version",
-    ),
+    ("[network]\nkey_file = \"k\"\n", ":2:12: key `network.key_file`: \"k\" is not an absolute path"),
     ("[store\n", ":1:7: not TOML: "),
 ];
 

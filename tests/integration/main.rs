@@ -22,6 +22,7 @@ mod full_disk;
 mod kills;
 mod made_up;
 mod many_nodes;
+mod modes;
 mod python;
 mod read_only;
 mod scrub;

@@ -10,6 +10,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
         "the index is a cache that can be replaced; one file knows what it is made of",
     ),
     ("libp2p", &["dht/"], "identities and multiaddrs have their own crates; the swarm is dht's alone"),
+    ("multistream_select", &["dht/"], "the swarm is dht's alone"),
     ("libp2p_tls", &["wire/"], "certificates are the transport's business"),
     ("rustls", &["wire/"], "certificates are the transport's business"),
     ("tokio_rustls", &["wire/"], "certificates are the transport's business"),

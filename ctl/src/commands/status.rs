@@ -1,7 +1,8 @@
 //! `casctl status`: says who and how the daemon is.
 
 use casd_proto::v1::{
-    AnnounceStatusRequest, AnnounceStatusResponse, Reachability, StatusRequest, StatusResponse, StoreUsage,
+    AnnounceStatusRequest, AnnounceStatusResponse, NodeMode, Reachability, StatusRequest, StatusResponse,
+    StoreUsage,
 };
 use serde_json::{Value, json};
 
@@ -26,6 +27,15 @@ fn reachable(status: &StatusResponse) -> &'static str {
     }
 }
 
+/// `None`: a daemon of an earlier version.
+fn mode(status: &StatusResponse) -> Option<&'static str> {
+    match status.mode() {
+        NodeMode::Full => Some("full"),
+        NodeMode::Client => Some("client"),
+        NodeMode::Unspecified => None,
+    }
+}
+
 fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
     Line {
         human: human(status, announce),
@@ -35,6 +45,8 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
             "name": (!status.name.is_empty()).then_some(&status.name),
             "version": status.version,
             "network": status.network,
+            "private_network": status.private_network,
+            "mode": mode(status),
             "listen": { "chunk": status.listen_chunk, "dht": status.listen_dht },
             "peers": status.peers,
             "objects": status.objects,
@@ -119,9 +131,10 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
         0 => String::new(),
         quota => format!(" of {}", size(quota)),
     };
+    let private = if status.private_network { "private, " } else { "" };
     let mut rows = vec![
         ("node", node),
-        ("network", format!("{}, {}", status.network, count(status.peers, "peer"))),
+        ("network", format!("{}, {private}{}", status.network, count(status.peers, "peer"))),
         ("store", format!("{}, {}{quota}", count(status.objects, "object"), size(status.stored_bytes))),
         ("free", free(status)),
         ("announced", format!("{} of {}", announce.done, count(announce.keys, "key"))),
@@ -129,9 +142,13 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
         ("ready", if status.ready { "yes" } else { "no" }.to_owned()),
         ("running", format!("{}, casd {}", span(status.uptime_ms), status.version)),
     ];
+    if status.mode() == NodeMode::Client {
+        rows.insert(2, ("mode", "client: it only fetches; it gives and announces nothing".to_owned()));
+    }
     rows.extend(status.scrub.iter().map(|scrub| ("scrub", verify::words(scrub))));
     if let Some(store) = &status.store {
-        rows.splice(3..3, store_rows(store));
+        let below = rows.iter().position(|(key, _)| *key == "store").map_or(rows.len(), |at| at + 1);
+        rows.splice(below..below, store_rows(store));
     }
     rows.extend(status.listen_chunk.iter().map(|address| ("chunks at", address.clone())));
     rows.extend(status.listen_dht.iter().map(|address| ("dht at", address.clone())));

@@ -230,6 +230,8 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         scrub: None,
         store: Some(store(&status.usage, status.read_only.as_deref())),
+        mode: if about.is_client { v1::NodeMode::Client } else { v1::NodeMode::Full }.into(),
+        private_network: about.is_private_network,
     }
 }
 

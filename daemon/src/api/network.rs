@@ -77,6 +77,7 @@ impl Network for Service {
             refused: status.refused,
             audited: status.audited,
             found: status.found,
+            client: self.0.node.about().is_client,
         }))
     }
 }

@@ -36,6 +36,7 @@ impl Neighbours for Around {
 fn unconnected(error: &Error) -> Unconnected {
     match error {
         Error::OtherNetwork { .. } => Unconnected::OtherNetwork,
+        Error::OtherKey { .. } => Unconnected::OtherKey,
         Error::Unreachable { reason, .. } => Unconnected::Unreachable(reason.clone()),
         other => Unconnected::Unreachable(other.to_string()),
     }

@@ -154,9 +154,10 @@ impl House {
         let key = Identity::load_or_create(&config.node.state_dir)?;
         let me = key.public().to_peer_id();
         let (above, below, pool) = (Tasks::new(), Tasks::new(), Pool::per_core());
+        let network = session::Network::new(&config.network.name, config.network.key.clone());
         let session = session::Options {
             idle: config.transfer.idle_timeout,
-            ..session::Options::new(me, session::Network::new(&config.network.name, None), pool.clone())
+            ..session::Options::new(me, network, pool.clone())
         };
         let connections = usize::try_from(config.transfer.connections).unwrap_or(usize::MAX);
         let wire = Wire::new(&key, wire::Options { connections, ..wire::Options::default() })?;

@@ -10,9 +10,12 @@ use crate::{dht, upkeep};
 
 pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
     let client = config.network.mode == config::Mode::Client || config.network.dht == config::DhtMode::Client;
+    // Who only fetches is dialled by nobody, and has no open port unless its owner asks for one.
+    let is_deaf = config.network.mode == config::Mode::Client && !config.listen.dht.configured;
     dht::Options {
         network: config.network.name.clone(),
-        listen: config.listen.dht.list.clone(),
+        key: config.network.key.clone(),
+        listen: if is_deaf { Vec::new() } else { config.listen.dht.list.clone() },
         replace_busy_port: !config.listen.dht.configured,
         bootstrap: config.network.bootstrap.clone(),
         mode: if client { dht::Mode::Client } else { dht::Mode::Server },
@@ -43,6 +46,8 @@ pub(super) fn about(config: &Config, peer: PeerId, chunk: Vec<SocketAddr>) -> Ab
         peer,
         name: config.node.name.clone(),
         network: config.network.name.clone(),
+        is_private_network: config.network.key.is_some(),
+        is_client: config.network.mode == config::Mode::Client,
         chunk,
         parity: config.store.parity,
         private: config.store.private,

@@ -39,7 +39,7 @@ const DHT_PORT: u16 = 8468;
 const IDLE_TIMEOUT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
 
 impl Config {
-    /// Reads `file`. Nothing else is opened, created or bound.
+    /// Reads `file`, and the key file that it names. Nothing else is opened; nothing is created or bound.
     ///
     /// # Errors
     /// [`Error`], the first thing that is wrong.
@@ -143,16 +143,13 @@ fn default_dht() -> Vec<Multiaddr> {
 }
 
 fn network(mut keys: Section<'_>) -> Result<Network, Error> {
-    keys.find("key_file", |value| {
-        // The packaged file shows the key as "", which is the same as leaving it out.
-        value.text(|text| if text.is_empty() { Ok(()) } else { Err(later("private networks arrive")) })
-    })?;
     let lan_discovery = keys.get("lan_discovery", false, |value| match value.boolean()? {
         false => Ok(false),
         true => Err(value.wrong(later("local discovery arrives"))),
     })?;
     let network = Network {
         name: keys.get("name", "casd".to_owned(), |value| value.text(value::network_name))?,
+        key: keys.get("key_file", None, |value| value.text(value::key_file))?,
         bootstrap: keys.get("bootstrap", Vec::new(), |v| v.list(&(0..=MAX_BOOTSTRAP), value::bootstrap))?,
         mode: keys
             .get("mode", Mode::Full, |v| v.choice(&[("full", Mode::Full), ("client", Mode::Client)]))?,

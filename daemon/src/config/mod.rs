@@ -1,9 +1,10 @@
 //! The daemon's settings: one file of TOML read into plain values.
 //!
 //! Owns: every key, its default, its range, and the words that say what is wrong with it and where. Refuses:
-//! to open, bind or create anything (`--check-config` must be safe beside a running daemon), to read the
-//! process environment by itself, and to guess: an unknown key or a value out of range is an error, because a
-//! mistyped limit that is silently ignored is found only when it was needed. Survives a crash: nothing.
+//! to open anything but this file and the key file that it names, to bind or create anything (`--check-config` must be
+//! safe beside a running daemon), to read the process environment by itself, and to guess: an unknown key or a value
+//! out of range is an error, because a mistyped limit that is silently ignored is found only when it was needed.
+//! Survives a crash: nothing.
 //!
 //! The commented defaults are in `packaging/casd.toml`; a test keeps the two equal.
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 use multiaddr::Multiaddr;
 
 use crate::erasure::Geometry;
+use crate::peer::NetworkKey;
 
 pub use environment::Environment;
 pub use error::{Error, Position};
@@ -85,6 +87,8 @@ pub struct Addresses<T> {
 pub struct Network {
     /// Nodes of other names are never spoken to. 1 to 64 of `a-z A-Z 0-9 . _ -`: it is part of protocol names.
     pub name: String,
+    /// The key of a private network, from `key_file`: only nodes that prove it are spoken to. `None`: an open network.
+    pub key: Option<NetworkKey>,
     /// Where to find the first peers, each ending in `/p2p/PEERID`; at most 256.
     pub bootstrap: Vec<Multiaddr>,
     /// Whether it serves and announces.

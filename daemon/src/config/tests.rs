@@ -158,8 +158,16 @@ const BAD: &[(&str, &str)] = &[
         "casd.toml:2:8: key `network.name`: a network's name has 1 to 64 characters of a-z A-Z 0-9 . _ -",
     ),
     (
-        "[network]\nkey_file = \"/etc/casd/key\"",
-        "casd.toml:2:12: key `network.key_file`: private networks arrive in a later version; leave the key out",
+        "[network]\nkey_file = \"network.key\"",
+        "casd.toml:2:12: key `network.key_file`: \"network.key\" is not an absolute path; begin it with /",
+    ),
+    (
+        "[network]\nkey_file = \"/dev/null/key\"",
+        "casd.toml:2:12: key `network.key_file`: cannot read the key file /dev/null/key: Not a directory (os error 20)",
+    ),
+    (
+        "[network]\nkey_file = \"/dev/zero\"",
+        "casd.toml:2:12: key `network.key_file`: /dev/zero is not a plain file, so no key is read from it",
     ),
     (
         "[network]\nlan_discovery = true",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use multiaddr::{Multiaddr, Protocol};
 
 use crate::erasure::Geometry;
+use crate::peer::{self, NetworkKey};
 
 /// The longest path that fits a socket address (`sun_path` is 108 bytes with its closing zero).
 pub(super) const MAX_SOCKET_PATH: usize = 107;
@@ -84,6 +85,19 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
         return Err(format!("{text:?} is not an absolute path; begin it with /"));
     }
     Ok(path)
+}
+
+/// What the key file of a private network holds; empty stands for an open network.
+pub(super) fn key_file(text: &str) -> Result<Option<NetworkKey>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    NetworkKey::read(&path(text)?).map(Some).map_err(|error| match error {
+        peer::Error::Contents { .. } => {
+            format!("{text:?} holds no key, which is 64 hexadecimal digits and a newline; `casd --gen-key` prints one")
+        }
+        other => other.to_string(),
+    })
 }
 
 /// A path that a socket can be bound to.

@@ -56,6 +56,14 @@ pub enum Error {
         /// This node's network.
         network: String,
     },
+    /// A node is there and has not the key of this private network.
+    #[error("{address} is not let into this private network: {reason}")]
+    OtherKey {
+        /// Where.
+        address: Multiaddr,
+        /// What it lacks.
+        reason: String,
+    },
     /// The transport could not be built.
     #[error("cannot set up the network transport: {0}")]
     Transport(String),

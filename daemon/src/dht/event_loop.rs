@@ -157,8 +157,9 @@ impl EventLoop {
                 self.on_opened(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                let said = self.peers.get(&peer_id).is_some_and(|peer| peer.standing != Standing::Unknown);
                 if self.peers.closed(&peer_id, connection_id) {
-                    self.on_parted(peer_id);
+                    self.on_parted(peer_id, said);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {

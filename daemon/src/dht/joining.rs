@@ -16,6 +16,7 @@ use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::peers::{Connected, Standing};
 use super::position::Position;
+use super::proof::{self, Refusal};
 use super::records::{Group, MAX_ADDRESSES};
 
 impl EventLoop {
@@ -29,11 +30,24 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn on_parted(&mut self, peer: PeerId) {
+    /// A peer's last connection is gone; `said`: it had said what it is.
+    pub(super) fn on_parted(&mut self, peer: PeerId, said: bool) {
         self.swarm.behaviour_mut().kad.store_mut().parted(&peer);
+        if said {
+            return;
+        }
+        // A private network ends the connections of those that prove no key.
+        let reason = match self.options.key {
+            Some(_) => "it closed the connection before saying what it is",
+            None => {
+                "it closed the connection without a word: it belongs to a private network, or has no room for more"
+            }
+        };
+        if self.bootstrap.failed(&peer) {
+            tracing::warn!(%peer, reason, "cannot join by a bootstrap node; trying on");
+        }
         for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
-            let reason = "it closed the connection before saying what it is".into();
-            let _ = done.send(Err(Error::Unreachable { address, reason }));
+            let _ = done.send(Err(Error::Unreachable { address, reason: reason.into() }));
         }
     }
 
@@ -43,8 +57,13 @@ impl EventLoop {
             return;
         }
         tracing::debug!(%peer, %error, "a dial failed");
+        let is_refused = matches!(proof::refusal(error), Some(Refusal::Keyless | Refusal::OtherKey));
         for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
-            let _ = done.send(Err(Error::Unreachable { address, reason: innermost(error) }));
+            let reason = innermost(error);
+            let _ = done.send(Err(match is_refused {
+                true => Error::OtherKey { address, reason },
+                false => Error::Unreachable { address, reason },
+            }));
         }
         if self.peers.get(&peer).is_none() {
             if self.bootstrap.failed(&peer) {

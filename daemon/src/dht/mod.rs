@@ -15,7 +15,8 @@
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`: state machines of the loop, pure.
 //! - `batch`, `hello`: our two protocols, over `codec`.
-//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial.
+//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
+//!   private network lets in.
 
 mod announcer;
 mod answering;
@@ -37,6 +38,7 @@ mod look_ups;
 mod options;
 mod peers;
 mod position;
+mod proof;
 mod reach;
 mod records;
 mod regions;
@@ -68,7 +70,7 @@ use self::holdings::Holdings;
 use self::journal::Journal;
 use self::reach::Reach;
 use self::schedule::Schedule;
-use crate::peer::{Discovery, Key, Keypair, Multiaddr, PeerId, Provider};
+use crate::peer::{Discovery, Key, Keypair, Multiaddr, PeerId, Provider, network_id};
 use crate::support::task::Tasks;
 
 /// Commands that may wait for the event loop.
@@ -203,6 +205,10 @@ impl Dht {
         let kept = (Arc::clone(&holdings), journal.clone());
         let behaviour = Behaviour::new(&options, &protocols, &keypair, kept);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+        let carriers = match &options.key {
+            Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),
+            None => carriers,
+        };
         let guarded = transport::guarded(carriers, Arc::clone(&reach));
         let mut swarm = Swarm::new(guarded, behaviour, local, config);
         bind(&mut swarm, &options.listen).await?;
@@ -239,7 +245,8 @@ impl Dht {
             tasks: tasks.clone(),
         });
         if let Some(file) = file {
-            let writer = journal::Writer::new(Arc::downgrade(&inner), journal, file);
+            let writer =
+                journal::Writer::new(Arc::downgrade(&inner), journal, file, network_id(&inner.network));
             tasks.spawn("what the DHT keeps", writer.run(tasks.clone()));
         }
         Schedule::start(&inner, tasks);

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use multiaddr::Multiaddr;
 
+use crate::peer::NetworkKey;
+
 /// Settings of the DHT plane. Nothing here is read from a file by this room.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The network's name: 1 to 63 of `a-z`, `0-9`, `-`, `_`, `.`. Nodes of other names are never spoken to.
     pub network: String,
+    /// The key of a private network: only nodes that prove it are spoken to.
+    pub key: Option<NetworkKey>,
     /// Where to listen: `/ip4|ip6/…/udp/PORT/quic-v1` and `/ip4|ip6/…/tcp/PORT`; port 0 picks one.
     pub listen: Vec<Multiaddr>,
     /// Whether a port in use may be replaced by a free one: for built-in defaults, not for what somebody
@@ -60,6 +64,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             network: "casd".into(),
+            key: None,
             listen: Vec::new(),
             replace_busy_port: false,
             bootstrap: Vec::new(),

@@ -4,8 +4,8 @@
 //! (whoever wants to dial them), and other security (noise is not needed where every node has TLS).
 //! Survives a crash: nothing.
 //!
-//! A network key's proof belongs here, on the first stream of each authenticated connection, before the
-//! swarm sees it.
+//! In a private network the key is proved on top of this, before the swarm sees a connection: see
+//! [`proof`](super::proof).
 
 use std::io;
 use std::pin::Pin;

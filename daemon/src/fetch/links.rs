@@ -114,6 +114,7 @@ impl Links {
         let conn = dialled.map_err(|error| Unconnected::Unreachable(error.to_string()))?;
         Asker::open(conn, &self.shared.options, &self.shared.tasks).await.map_err(|error| match error {
             Error::Network | Error::Goodbye { reason: Reason::Network, .. } => Unconnected::OtherNetwork,
+            Error::Proof | Error::Goodbye { reason: Reason::Proof, .. } => Unconnected::OtherKey,
             other => Unconnected::Unreachable(other.to_string()),
         })
     }

@@ -61,6 +61,14 @@ pub enum Error {
     /// A node that is not to be spoken to.
     #[error("{0} is a node of another network than this one's; compare `network.name` of both")]
     OtherNetwork(String),
+    /// A node that is not to be spoken to, or does not speak to this one, for want of a network's key.
+    #[error("{}", other_key(address, *is_private))]
+    OtherKey {
+        /// Where.
+        address: String,
+        /// Whether this node has a key.
+        is_private: bool,
+    },
     /// Someone else's.
     #[error(
         "the user with uid {owner}{} has pinned {id}: only those who pinned it can remove it, or an administrator with \
@@ -106,6 +114,16 @@ fn too_short(text: &str) -> &'static str {
 
 fn list(ids: &[ObjectId]) -> String {
     ids.iter().map(|id| id.to_string()[..16].to_owned()).collect::<Vec<_>>().join(", ")
+}
+
+fn other_key(address: &str, is_private: bool) -> String {
+    if is_private {
+        return format!(
+            "{address} is not of this node's private network: it has another key or name, or none; compare \
+             `network.key_file` and `network.name` of both"
+        );
+    }
+    format!("{address} belongs to a private network; name a file with its key in `network.key_file`")
 }
 
 fn and_others(others: usize) -> String {

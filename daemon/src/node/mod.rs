@@ -98,6 +98,10 @@ pub struct About {
     pub name: String,
     /// The network's name.
     pub network: String,
+    /// Whether the network has a key.
+    pub is_private_network: bool,
+    /// Whether it only fetches: it gives and announces nothing.
+    pub is_client: bool,
     /// Its chunk ports as bound; empty for a client.
     pub chunk: Vec<std::net::SocketAddr>,
     /// Parity of what is added, unless said otherwise.

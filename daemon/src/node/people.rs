@@ -86,7 +86,7 @@ impl Node {
     /// Connects to a node by its address on either plane.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Unreachable`], [`Error::OtherNetwork`].
+    /// [`Error::Address`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].
     pub async fn connect(&self, text: &str) -> Result<PeerId, Error> {
         let address = Self::address(text)?;
         if address.peer == self.about().peer {
@@ -95,6 +95,9 @@ impl Node {
         }
         let failed = |why: Unconnected| match why {
             Unconnected::OtherNetwork => Error::OtherNetwork(text.to_owned()),
+            Unconnected::OtherKey => {
+                Error::OtherKey { address: text.to_owned(), is_private: self.about().is_private_network }
+            }
             Unconnected::Unreachable(why) => Error::Unreachable { address: text.to_owned(), why },
         };
         match &address.reach {

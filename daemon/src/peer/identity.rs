@@ -2,7 +2,8 @@
 //!
 //! # Format of a key file
 //!
-//! 64 hexadecimal digits (32 bytes) and a newline, mode 0600. In `node.key` they are the Ed25519 secret key (RFC 8032).
+//! 64 hexadecimal digits (32 bytes) and a newline, which may be missing; mode 0600 or less. In `node.key` they are the
+//! Ed25519 secret key (RFC 8032).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use libp2p_identity::{Keypair, ed25519};
+use zeroize::Zeroizing;
 
 use super::Error;
 
@@ -37,13 +39,13 @@ impl Identity {
         let mut secret = match read_key(&path) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let made = ed25519::SecretKey::generate();
-                let secret = made.as_ref().try_into().expect("a secret key has 32 bytes");
+                let secret: [u8; 32] = made.as_ref().try_into().expect("a secret key has 32 bytes");
                 create_key(&path, &secret)?;
-                secret
+                Zeroizing::new(secret)
             }
             found => found?,
         };
-        Ok(Keypair::ed25519_from_bytes(&mut secret).expect("32 bytes are a secret key"))
+        Ok(Keypair::ed25519_from_bytes(&mut secret[..]).expect("32 bytes are a secret key"))
     }
 }
 
@@ -51,7 +53,7 @@ impl Identity {
 ///
 /// # Errors
 /// [`Error`]; [`Error::Io`] of kind `NotFound` when there is no such file.
-pub fn read_key(path: &Path) -> Result<[u8; 32], Error> {
+pub fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, Error> {
     let io_error = |source| Error::Io { action: "cannot read", path: path.to_owned(), source };
     // Non-blocking: opening a pipe would otherwise wait for its other end.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
@@ -65,11 +67,11 @@ pub fn read_key(path: &Path) -> Result<[u8; 32], Error> {
         return Err(Error::Open { path: path.to_owned(), mode });
     }
     // One byte more than a key and its newline is enough to see that it is none.
-    let mut text = Vec::with_capacity(DIGITS + 2);
+    let mut text = Zeroizing::new(Vec::with_capacity(DIGITS + 2));
     file.take(DIGITS as u64 + 2).read_to_end(&mut text).map_err(io_error)?;
-    let digits = text.strip_suffix(b"\n").unwrap_or(&text);
-    let mut key = [0; 32];
-    hex::decode_to_slice(digits, &mut key).map_err(|_| Error::Contents { path: path.to_owned() })?;
+    let digits = text.strip_suffix(b"\n").unwrap_or(&text[..]);
+    let mut key = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(digits, &mut key[..]).map_err(|_| Error::Contents { path: path.to_owned() })?;
     Ok(key)
 }
 

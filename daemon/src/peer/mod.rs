@@ -9,6 +9,7 @@ mod addr;
 mod error;
 mod identity;
 mod network;
+mod network_key;
 mod scores;
 
 pub use libp2p_identity::{Keypair, PeerId};
@@ -21,4 +22,5 @@ pub use network::{
     Announce, Announced, Announcing, ByteStream, Conn, Dial, DialError, Discovery, Key, Kind, Provider,
     Unconnected,
 };
+pub use network_key::{NetworkKey, network_id};
 pub use scores::{Score, Scores, Verdict};

@@ -98,6 +98,9 @@ pub enum Unconnected {
     /// It is there, and is of another network.
     #[error("it belongs to another network")]
     OtherNetwork,
+    /// It is there, and one of the two has not proved the other's key, or has none.
+    #[error("it has not the same network key")]
+    OtherKey,
 }
 
 /// What is announced and looked up: the raw bytes of an object's or a chunk's id.

@@ -7,7 +7,7 @@ use super::frames::{Frame, Hello, Kind, Role, VERSION};
 use super::io::{FrameReader, FrameWriter};
 use super::{Error, Network, Options};
 use crate::content::CHUNK;
-use crate::peer::PeerId;
+use crate::peer::{NetworkKey, PeerId};
 
 /// Who is at the ends of which connection.
 pub(super) struct Ends<'a> {
@@ -81,10 +81,8 @@ impl Network {
         if !(hello.least..=hello.most).contains(&VERSION) {
             return Err(Error::Version { least: hello.least, most: hello.most });
         }
-        if hello.network != self.id {
-            return Err(Error::Network);
-        }
-        // Comparing BLAKE3 hashes takes the same time for all of them.
+        // The key first: who has it not does not learn whether the name is right. Comparing hashes takes the same time
+        // for all of them.
         let proved = match (&self.key, hello.proof) {
             (Some(key), Some(proof)) => prove(key, role, ends) == blake3::Hash::from_bytes(proof),
             (None, None) => true,
@@ -93,6 +91,9 @@ impl Network {
         if !proved {
             return Err(Error::Proof);
         }
+        if hello.network != self.id {
+            return Err(Error::Network);
+        }
         if hello.role != role {
             return Err(Error::Protocol("both ends want the same role"));
         }
@@ -100,15 +101,7 @@ impl Network {
     }
 }
 
-/// The proof of a key. The role keeps one end's proof from being sent back as the other's, the ids from being used
-/// between others, the binding on another connection.
-fn prove(key: &[u8; 32], role: Role, ends: &Ends<'_>) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new_keyed(key);
-    hasher.update(b"casd session proof 1\n").update(&[role as u8]);
-    for id in [ends.asker, ends.giver] {
-        let id = id.to_bytes();
-        // Peer ids are at most 64 bytes long; the length keeps two of them apart.
-        hasher.update(&(id.len() as u64).to_le_bytes()).update(&id);
-    }
-    hasher.update(ends.binding).finalize()
+/// The proof of a key, on the connection that its ends name.
+fn prove(key: &NetworkKey, role: Role, ends: &Ends<'_>) -> blake3::Hash {
+    key.prove(b"casd session proof 1\n", role as u8, [ends.asker, ends.giver], &[ends.binding])
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::peer::PeerId;
+use crate::peer::{self, NetworkKey, PeerId};
 use crate::support::pool::Pool;
 
 /// Settings of all sessions of a node.
@@ -54,14 +54,14 @@ pub struct Network {
     /// What goes over the wire instead of the name.
     pub(super) id: [u8; 32],
     /// Proved, never sent.
-    pub(super) key: Option<[u8; 32]>,
+    pub(super) key: Option<NetworkKey>,
 }
 
 impl Network {
     /// The network of this name; with a key, only nodes that prove it.
     #[must_use]
-    pub fn new(name: &str, key: Option<[u8; 32]>) -> Self {
-        Self { id: blake3::derive_key("casd 2026 network name", name.as_bytes()), key }
+    pub fn new(name: &str, key: Option<NetworkKey>) -> Self {
+        Self { id: peer::network_id(name), key }
     }
 }
 

@@ -5,7 +5,7 @@ mod tree;
 
 use std::path::Path;
 
-use casd_proto::v1::{AddOptions, Announced, StatRequest, StatResponse};
+use casd_proto::v1::{AddOptions, AnnounceStatusRequest, Announced, StatRequest, StatResponse};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
@@ -45,7 +45,19 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
         });
         worst = worst.max(session.tell_each(results).await?);
     }
+    if !args.private && keeps_to_itself(session).await {
+        let words = "nobody can fetch what is added here: the daemon is a client, which gives and announces nothing \
+                     (network.mode)";
+        progress.aside(|| session.output.note(words));
+    }
     Ok(worst)
+}
+
+/// Whether the daemon only fetches. Where that cannot be learnt nothing is told: the add is done.
+async fn keeps_to_itself(session: &Session) -> bool {
+    // Not the node's status: that counts what the store holds.
+    let status = session.network().announce_status(AnnounceStatusRequest {}).await;
+    status.is_ok_and(|status| status.get_ref().client)
 }
 
 /// Refuses what makes no sense together.

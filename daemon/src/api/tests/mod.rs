@@ -201,6 +201,8 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
             peer,
             name: "alice".to_owned(),
             network: "test".to_owned(),
+            is_private_network: false,
+            is_client: false,
             chunk: vec!["127.0.0.1:9000".parse().unwrap()],
             parity: None,
             private: false,

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::SMALL;
-use super::format::{Entry, MAGIC};
+use super::format::{Entry, HEAD, MAGIC, Network};
 
 /// The file, open at its end.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub(super) enum Rest {
     Torn,
 }
 
-/// Opens the file at `path` to be read; `None` when there is none.
-pub(super) fn open(path: &Path) -> io::Result<Option<Reading>> {
+/// Opens the file of `network` at `path` to be read; `None` when there is none.
+pub(super) fn open(path: &Path, network: &Network) -> io::Result<Option<Reading>> {
     let opened = fs::OpenOptions::new().read(true).append(true).open(path);
     let mut file = match opened {
         Ok(file) => file,
@@ -51,16 +51,20 @@ pub(super) fn open(path: &Path) -> io::Result<Option<Reading>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
-    let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic)?;
-    if magic != *MAGIC {
+    let mut head = [0; HEAD];
+    file.read_exact(&mut head)?;
+    let (magic, of) = head.split_at(MAGIC.len());
+    if magic != MAGIC {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is of another form"));
     }
-    Ok(Some(Reading { file, rest: Vec::new(), length: MAGIC.len() as u64 }))
+    if of != network {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is of another network"));
+    }
+    Ok(Some(Reading { file, rest: Vec::new(), length: HEAD as u64 }))
 }
 
-/// Begins a new file beside `path`, for its owner only.
-pub(super) fn begin(path: &Path) -> io::Result<File> {
+/// Begins a new file of `network` beside `path`, for its owner only.
+pub(super) fn begin(path: &Path, network: &Network) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
@@ -68,7 +72,8 @@ pub(super) fn begin(path: &Path) -> io::Result<File> {
     let new = path.with_extension("tmp");
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(new)?;
     file.write_all(MAGIC)?;
-    Ok(File { file, length: MAGIC.len() as u64, compact: 0 })
+    file.write_all(network)?;
+    Ok(File { file, length: HEAD as u64, compact: 0 })
 }
 
 // === impl File ===
@@ -126,12 +131,14 @@ mod tests {
     use super::*;
     use crate::dht::Key;
 
+    const NETWORK: Network = [7; 32];
+
     fn entry(number: u8) -> Entry {
         Entry::Released { keys: vec![[number; 32]; 3] }
     }
 
     fn read(path: &Path) -> (Vec<Entry>, bool) {
-        let (mut all, mut reading) = (Vec::new(), open(path).unwrap().unwrap());
+        let (mut all, mut reading) = (Vec::new(), open(path, &NETWORK).unwrap().unwrap());
         loop {
             let (entries, rest) = reading.next(50);
             all.extend(entries);
@@ -144,7 +151,7 @@ mod tests {
     }
 
     fn written(path: &Path, entries: impl Iterator<Item = Entry>) -> File {
-        let mut file = begin(path).unwrap();
+        let mut file = begin(path, &NETWORK).unwrap();
         for entry in entries {
             let mut bytes = Vec::new();
             entry.write(&mut bytes);
@@ -157,9 +164,10 @@ mod tests {
     fn what_was_written_is_read_and_what_is_torn_ends_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache/keys");
-        assert!(open(&path).unwrap().is_none());
+        assert!(open(&path, &NETWORK).unwrap().is_none());
         drop(written(&path, (0..9).map(entry)));
         assert_eq!(read(&path), ((0..9).map(entry).collect(), true));
+        assert!(open(&path, &[8; 32]).is_err(), "what is of another network is not read");
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(read(&path), ((0..8).map(entry).collect(), false));
@@ -169,10 +177,10 @@ mod tests {
         let (entries, is_whole) = read(&path);
         assert!(!is_whole && entries == (0..entries.len() as u8).map(entry).collect::<Vec<_>>());
         fs::write(&path, b"something else").unwrap();
-        assert!(open(&path).is_err());
+        assert!(open(&path, &NETWORK).is_err());
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(open(&path).is_err());
+        assert!(open(&path, &NETWORK).is_err());
     }
 
     #[test]

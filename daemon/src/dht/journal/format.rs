@@ -2,7 +2,8 @@
 //!
 //! Owns: the format. Refuses: entries longer than [`MAX_ENTRY`], sums that do not hold, and what is not canonical.
 //!
-//! The file begins with "casdkey1". Then entries, little-endian:
+//! The file begins with "casdkey1" and 32 bytes that stand for the network's name ([`network_id`]). Then entries,
+//! little-endian:
 //!
 //! ```text
 //! size  field
@@ -30,9 +31,15 @@ use crate::dht::codec::Reader;
 use crate::dht::holdings::Minute;
 use crate::dht::records::MAX_ADDRESSES;
 use crate::peer::Kind;
+#[cfg(doc)]
+use crate::peer::network_id;
 
 /// How the file begins.
 pub(super) const MAGIC: &[u8; 8] = b"casdkey1";
+/// What stands for the network's name: what was kept in one network is of no use in another.
+pub(super) type Network = [u8; 32];
+/// Bytes before the first entry.
+pub(super) const HEAD: usize = MAGIC.len() + 32;
 /// Bytes of an entry's payload.
 pub(super) const MAX_ENTRY: usize = 256 << 10;
 /// Keys of one entry: more are written as several.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 pub(super) use self::format::Entry;
 
 use self::file::File;
+use self::format::Network;
 use super::Inner;
 use super::command::Command;
 use crate::peer::Key;
@@ -96,6 +97,7 @@ pub(super) struct Writer {
     dht: Weak<Inner>,
     journal: Journal,
     path: PathBuf,
+    network: Network,
     /// Disk calls, one at a time.
     pool: Pool,
     /// Whether the log has heard that the file cannot be written.
@@ -103,8 +105,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(dht: Weak<Inner>, journal: Journal, path: PathBuf) -> Self {
-        Self { dht, journal, path, pool: Pool::new(1), said: false }
+    pub(super) fn new(dht: Weak<Inner>, journal: Journal, path: PathBuf, network: Network) -> Self {
+        Self { dht, journal, path, network, pool: Pool::new(1), said: false }
     }
 
     /// Reads what was remembered, then writes until the room stops.
@@ -135,8 +137,8 @@ impl Writer {
 
     /// Tells the room what the file says. The file, unless there is none or it has to be written anew.
     async fn read(&mut self) -> Option<File> {
-        let path = self.path.clone();
-        let mut reading = match self.pool.run(move || file::open(&path)).await {
+        let (path, network) = (self.path.clone(), self.network);
+        let mut reading = match self.pool.run(move || file::open(&path, &network)).await {
             Ok(Some(reading)) => reading,
             Ok(None) => return self.begin().await,
             Err(error) => {
@@ -175,8 +177,8 @@ impl Writer {
 
     /// A file that says nothing yet.
     async fn begin(&mut self) -> Option<File> {
-        let path = self.path.clone();
-        let begun = self.pool.run(move || file::begin(&path)?.put_in_place(&path)).await;
+        let (path, network) = (self.path.clone(), self.network);
+        let begun = self.pool.run(move || file::begin(&path, &network)?.put_in_place(&path)).await;
         self.judge(begun)
     }
 
@@ -191,8 +193,8 @@ impl Writer {
 
     /// Writes all that is known to a new file, page by page, and puts it in the old one's place.
     async fn write_anew(&mut self) -> Option<File> {
-        let path = self.path.clone();
-        let begun = self.pool.run(move || file::begin(&path)).await;
+        let (path, network) = (self.path.clone(), self.network);
+        let begun = self.pool.run(move || file::begin(&path, &network)).await;
         let mut file = self.judge(begun)?;
         let (mut own, mut others) = (Some(None), Some(None));
         while own.is_some() || others.is_some() {

@@ -205,7 +205,7 @@ async fn shutdown_finishes_the_slice_and_says_goodbye() {
 
 #[tokio::test]
 async fn only_nodes_of_one_network_and_key_talk() {
-    let key = |key: u8| Network::new("casd", Some([key; 32]));
+    let key = |key: u8| Network::new("casd", Some([key; 32].into()));
     let shelf = Shelf::new(&[true, true], 10);
     let meet = |ask: Network, give: Network, binding: [u8; 32]| {
         let mut ends = Ends::new(&open());

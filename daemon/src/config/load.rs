@@ -147,10 +147,6 @@ fn network(mut keys: Section<'_>) -> Result<Network, Error> {
         // The packaged file shows the key as "", which is the same as leaving it out.
         value.text(|text| if text.is_empty() { Ok(()) } else { Err(later("private networks arrive")) })
     })?;
-    let lan_discovery = keys.get("lan_discovery", false, |value| match value.boolean()? {
-        false => Ok(false),
-        true => Err(value.wrong(later("local discovery arrives"))),
-    })?;
     let network = Network {
         name: keys.get("name", "casd".to_owned(), |value| value.text(value::network_name))?,
         bootstrap: keys.get("bootstrap", Vec::new(), |v| v.list(&(0..=MAX_BOOTSTRAP), value::bootstrap))?,
@@ -159,7 +155,7 @@ fn network(mut keys: Section<'_>) -> Result<Network, Error> {
         dht: keys.get("dht", DhtMode::Auto, |value| {
             value.choice(&[("auto", DhtMode::Auto), ("server", DhtMode::Server), ("client", DhtMode::Client)])
         })?,
-        lan_discovery,
+        lan_discovery: keys.get("lan_discovery", true, Value::boolean)?,
         announce: keys.get("announce", Announce::Auto, |value| {
             value.choice(&[
                 ("auto", Announce::Auto),

@@ -4,6 +4,7 @@
 
 mod announcing;
 mod joining;
+mod rejoining;
 mod strangers;
 
 use std::future::Future;

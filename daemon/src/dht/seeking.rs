@@ -5,6 +5,7 @@
 //! [`remembered`](super::remembered) has written.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use libp2p::multiaddr::Protocol;
@@ -78,12 +79,11 @@ impl EventLoop {
 
     /// A server of this network said where it is.
     pub(super) fn remember(&mut self, peer: PeerId, told: Vec<Multiaddr>) {
-        // Where it answered comes first, but for names, which only the owner may have dialled.
-        let dialled = self.peers.get(&peer).and_then(|connected| connected.dialled.clone());
-        let dialled = dialled.filter(|at| ip_of(at).is_some());
-        let bare = |at: Multiaddr| at.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
-        let addresses = dialled.into_iter().chain(told).map(bare).collect();
-        self.remembered.met(peer, addresses, Instant::now(), unix_now());
+        let Some(connected) = self.peers.get(&peer) else { return };
+        let seen: HashSet<IpAddr> = connected.remotes().filter_map(ip_of).collect();
+        if let Some(addresses) = proved(connected.dialled.clone(), &seen, told) {
+            self.remembered.met(peer, addresses, Instant::now(), unix_now());
+        }
     }
 
     /// A peer could not be reached.
@@ -120,5 +120,46 @@ impl EventLoop {
     fn members(&self) -> impl Iterator<Item = &PeerId> {
         let connected = self.peers.connected();
         connected.filter(|(_, one)| one.standing == Standing::Member).map(|(peer, _)| peer)
+    }
+}
+
+/// The addresses to remember of a peer, where it has been seen first: where it answered, then what it told of hosts that
+/// its connections come from, then the others. None when it has been seen at no address that could be dialled: whoever
+/// only says where it is could fill the memory with addresses of others.
+fn proved(
+    answered: Option<Multiaddr>,
+    seen: &HashSet<IpAddr>,
+    told: Vec<Multiaddr>,
+) -> Option<Vec<Multiaddr>> {
+    // Names are for the owner alone to dial.
+    let answered = answered.filter(|at| ip_of(at).is_some()).map(|mut at| {
+        if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
+            at.pop();
+        }
+        at
+    });
+    let is_seen = |at: &Multiaddr| ip_of(at).is_some_and(|ip| seen.contains(&ip));
+    let (near, far): (Vec<_>, Vec<_>) = told.into_iter().partition(is_seen);
+    let addresses: Vec<_> = answered.into_iter().chain(near).collect();
+    (!addresses.is_empty()).then(|| [addresses, far].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_has_been_seen() {
+        let all = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Multiaddr>>();
+        let at = |text: &str| text.parse::<Multiaddr>().ok();
+        let seen = HashSet::from(["192.0.2.1".parse().unwrap()]);
+        let told = all(&["/ip4/203.0.113.9/tcp/8", "/ip4/192.0.2.1/tcp/8"]);
+        let turned = all(&["/ip4/192.0.2.1/tcp/8", "/ip4/203.0.113.9/tcp/8"]);
+        assert_eq!(proved(None, &seen, told.clone()), Some(turned));
+        assert_eq!(proved(None, &seen, told[..1].to_vec()), None, "it may be anybody's address");
+        assert_eq!(proved(at("/dns4/example.org/tcp/1"), &seen, told[..1].to_vec()), None);
+        let named = at(&format!("/ip4/198.51.100.1/tcp/7/p2p/{}", PeerId::random()));
+        let answered = proved(named, &seen, told[..1].to_vec());
+        assert_eq!(answered, Some(all(&["/ip4/198.51.100.1/tcp/7", "/ip4/203.0.113.9/tcp/8"])));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns: when configured nodes, remembered peers and those on the local network are dialled, and when peers are
 //! written down. Refuses: addresses on the local network that are on none of our subnets. Survives a crash: what
-//! [`remembered`](super::remembered) has written.
+//! [`remembered`] has written.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -123,9 +123,9 @@ impl EventLoop {
     }
 }
 
-/// The addresses to remember of a peer, where it has been seen first: where it answered, then what it told of hosts that
-/// its connections come from, then the others. None when it has been seen at no address that could be dialled: whoever
-/// only says where it is could fill the memory with addresses of others.
+/// The addresses to remember of a peer, where it has been seen first: where it answered, then what it told of hosts
+/// that its connections come from, then the others. None when it has been seen at no address that could be dialled:
+/// whoever only says where it is could fill the memory with addresses of others.
 fn proved(
     answered: Option<Multiaddr>,
     seen: &HashSet<IpAddr>,

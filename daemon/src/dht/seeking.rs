@@ -21,7 +21,9 @@ use crate::support::unix_now;
 
 impl EventLoop {
     /// The room listens, and these peers are known from earlier runs.
-    pub(super) fn begin(&mut self, peers: Vec<Peer>) {
+    pub(super) fn begin(&mut self, mut peers: Vec<Peer>) {
+        // A state folder that was copied may name this node.
+        peers.retain(|known| known.peer != *self.swarm.local_peer_id());
         self.remembered = Remembered::new(peers, self.options.reunion, Instant::now(), unix_now());
         if let Some(lan) = self.swarm.behaviour_mut().lan.as_mut() {
             lan.open();

@@ -1,4 +1,4 @@
-//! casd and casctl as their users meet them: real programs, one machine, loopback only.
+//! casd and casctl as their users meet them: real programs, one machine, loopback or network namespaces only.
 //!
 //! Each test has daemons of its own in a folder of its own and a network of its own name, so all run side by side.
 
@@ -20,6 +20,7 @@ mod damage;
 mod directories;
 mod full_disk;
 mod kills;
+mod lan;
 mod made_up;
 mod many_nodes;
 mod modes;

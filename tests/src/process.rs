@@ -1,5 +1,6 @@
 //! Real daemons in temporary folders.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct Home {
     settings: Settings,
     /// What is handed to the daemon besides `PATH`.
     environment: Vec<(String, String)>,
+    /// What the daemon's command begins with, to run it elsewhere.
+    runs_on: Vec<String>,
 }
 
 /// A running daemon that has said it is ready. Dropped, it is killed.
@@ -48,7 +51,7 @@ impl Home {
         let keeps = std::env::var_os("CASD_KEEP").is_some();
         let folder = tempfile::Builder::new().prefix("casd-").disable_cleanup(keeps).tempdir().unwrap();
         let settings = change(Settings::alone(folder.path()));
-        Self { folder, settings, environment: Vec::new() }
+        Self { folder, settings, environment: Vec::new(), runs_on: Vec::new() }
     }
 
     /// Changes the settings for the next start.
@@ -59,6 +62,11 @@ impl Home {
     /// Sets a variable for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Where the next start is to be: what the command begins with there, which must become the daemon.
+    pub fn runs_on(&mut self, machine: Vec<String>) {
+        self.runs_on = machine;
     }
 
     /// Somewhere for a test's own files.
@@ -118,7 +126,10 @@ impl Home {
     pub fn launch(&self) -> Daemon {
         let log = self.path("casd.log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let child = Command::new(program("casd"))
+        let words = self.runs_on.iter().map(OsString::from).chain([program("casd").into_os_string()]);
+        let words: Vec<_> = words.collect();
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .arg("--config")
             .arg(self.config())
             .env_clear()

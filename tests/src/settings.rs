@@ -21,6 +21,7 @@ impl Settings {
             .texts("listen.chunk", &["127.0.0.1:0"])
             .texts("listen.dht", &["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"])
             .text("network.name", &format!("test-{:016x}", rand::random::<u64>()))
+            .raw("network.lan_discovery", "false")
             .text("store.reserve", "0")
     }
 

@@ -18,6 +18,8 @@ pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
         listen: if is_deaf { Vec::new() } else { config.listen.dht.list.clone() },
         replace_busy_port: !config.listen.dht.configured,
         bootstrap: config.network.bootstrap.clone(),
+        lan_discovery: config.network.lan_discovery,
+        peers: Some(config.node.state_dir.join("cache/peers")),
         mode: if client { dht::Mode::Client } else { dht::Mode::Server },
         serves: config.network.mode == config::Mode::Full,
         chunk,

@@ -143,10 +143,6 @@ fn default_dht() -> Vec<Multiaddr> {
 }
 
 fn network(mut keys: Section<'_>) -> Result<Network, Error> {
-    let lan_discovery = keys.get("lan_discovery", false, |value| match value.boolean()? {
-        false => Ok(false),
-        true => Err(value.wrong(later("local discovery arrives"))),
-    })?;
     let network = Network {
         name: keys.get("name", "casd".to_owned(), |value| value.text(value::network_name))?,
         key: keys.get("key_file", None, |value| value.text(value::key_file))?,
@@ -156,7 +152,7 @@ fn network(mut keys: Section<'_>) -> Result<Network, Error> {
         dht: keys.get("dht", DhtMode::Auto, |value| {
             value.choice(&[("auto", DhtMode::Auto), ("server", DhtMode::Server), ("client", DhtMode::Client)])
         })?,
-        lan_discovery,
+        lan_discovery: keys.get("lan_discovery", true, Value::boolean)?,
         announce: keys.get("announce", Announce::Auto, |value| {
             value.choice(&[
                 ("auto", Announce::Auto),
@@ -168,11 +164,6 @@ fn network(mut keys: Section<'_>) -> Result<Network, Error> {
     };
     keys.finish()?;
     Ok(network)
-}
-
-/// Why a value that is right is refused: it would be ignored, and whoever set it relies on it.
-fn later(what: &str) -> String {
-    format!("{what} in a later version; leave the key out")
 }
 
 fn store(mut keys: Section<'_>) -> Result<Store, Error> {

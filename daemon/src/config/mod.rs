@@ -95,7 +95,7 @@ pub struct Network {
     pub mode: Mode,
     /// Whether it answers other nodes' DHT queries.
     pub dht: DhtMode,
-    /// Whether it looks for peers on the local network. Always false in this version.
+    /// Whether it looks for peers on the local network, by multicast DNS.
     pub lan_discovery: bool,
     /// Which keys it announces.
     pub announce: Announce,

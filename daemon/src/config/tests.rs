@@ -100,7 +100,7 @@ fn every_key_is_taken() {
     assert_eq!(config.listen.dht.list.len(), 2);
     assert_eq!((config.network.name.as_str(), config.network.bootstrap.len()), ("test-1", 2));
     assert_eq!((config.network.mode, config.network.dht), (Mode::Client, DhtMode::Server));
-    assert_eq!(config.network.announce, Announce::Chunks);
+    assert_eq!((config.network.announce, config.network.lan_discovery), (Announce::Chunks, false));
     assert_eq!((config.store.quota, config.store.reserve), (500 << 30, 0));
     assert_eq!((config.store.parity, config.store.private), (Some(Geometry::new(4, 2).unwrap()), true));
     assert_eq!(config.store.scrub, Duration::from_secs(12 * 3600));
@@ -168,10 +168,6 @@ const BAD: &[(&str, &str)] = &[
     (
         "[network]\nkey_file = \"/dev/zero\"",
         "casd.toml:2:12: key `network.key_file`: /dev/zero is not a plain file, so no key is read from it",
-    ),
-    (
-        "[network]\nlan_discovery = true",
-        "casd.toml:2:17: key `network.lan_discovery`: local discovery arrives in a later version; leave the key out",
     ),
     (
         "[network]\nlan_discovery = \"yes\"",

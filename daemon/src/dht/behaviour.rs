@@ -1,4 +1,4 @@
-//! What the swarm does by itself: Kademlia, identify, ping, limits, and our two protocols.
+//! What the swarm does by itself: Kademlia, identify, ping, limits, the local network, and our two protocols.
 //!
 //! Owns: the composition and its settings. Refuses: values in the DHT, republishing and caching by the
 //! swarm, and nodes in the routing table that this room has not looked at. Survives a crash: nothing.
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, connection_limits, identify, kad, memory_connection_limits, ping};
 
 use super::batch::Announcing;
@@ -18,6 +19,7 @@ use super::error::Error;
 use super::hello::Greeting;
 use super::holdings::Holdings;
 use super::journal::Journal;
+use super::lan::Lan;
 use super::options::{Mode, Options};
 use super::records::{self, Records};
 
@@ -66,6 +68,8 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     /// Finds nodes and providers.
     pub(super) kad: kad::Behaviour<Records>,
+    /// Finds peers on the local network.
+    pub(super) lan: Toggle<Lan>,
     /// Learns chunk addresses.
     pub(super) hello: request_response::Behaviour<Whole<Greeting>>,
     /// Places keys.
@@ -122,6 +126,7 @@ impl Behaviour {
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
             kad: kademlia(options, protocols, local, kept),
+            lan: Toggle::from(options.lan_discovery.then(|| Lan::new(local))),
             hello: request_response::Behaviour::with_codec(
                 Whole(Greeting),
                 [(protocols.hello.clone(), ProtocolSupport::Full)],

@@ -2,15 +2,16 @@
 //!
 //! Owns: the schedule. Pure: times come in, dials go out. Refuses: nothing. Survives a crash: nothing.
 //!
-//! Each node is dialled until it has been reached once; afterwards only while this node knows nobody at
-//! all. Waits double from one second to five minutes. The log hears of each trouble once.
+//! Each node is dialled until it has been reached once; afterwards while this node knows nobody at all, and
+//! now and then when it does not know that one any more. Waits double from one second to five minutes. The
+//! log hears of each trouble once.
 
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// The configured nodes.
 #[derive(Debug)]
@@ -49,11 +50,27 @@ impl Bootstrap {
     pub(super) fn due(&mut self, now: Instant, alone: bool) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let mut due = Vec::new();
         for entry in self.0.iter_mut().filter(|entry| (alone || !entry.reached) && entry.due <= now) {
-            entry.due = now + entry.wait;
-            entry.wait = (entry.wait * 2).min(LONGEST_WAIT);
-            due.push((entry.peer, entry.addresses.clone()));
+            due.push(entry.dial(now));
         }
         due
+    }
+
+    /// A node that had been reached and is not known any more, the one dialled longest ago.
+    pub(super) fn stray(
+        &mut self,
+        now: Instant,
+        is_known: impl Fn(&PeerId) -> bool,
+    ) -> Option<(PeerId, Vec<Multiaddr>)> {
+        let strays =
+            self.0.iter_mut().filter(|entry| entry.reached && entry.due <= now && !is_known(&entry.peer));
+        strays.min_by_key(|entry| entry.due).map(|entry| entry.dial(now))
+    }
+
+    /// There may be a way now where there was none: waits begin anew.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for entry in &mut self.0 {
+            (entry.due, entry.wait) = (now, FIRST_WAIT);
+        }
     }
 
     /// A node of the network has been reached.
@@ -73,6 +90,14 @@ impl Bootstrap {
 
     fn entry(&mut self, peer: &PeerId) -> Option<&mut Entry> {
         self.0.iter_mut().find(|entry| entry.peer == *peer)
+    }
+}
+
+impl Entry {
+    fn dial(&mut self, now: Instant) -> (PeerId, Vec<Multiaddr>) {
+        self.due = now + self.wait;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        (self.peer, self.addresses.clone())
     }
 }
 
@@ -99,5 +124,13 @@ mod tests {
         assert!(bootstrap.due(at, false).is_empty());
         assert_eq!(bootstrap.due(at, true).len(), 1);
         assert!(bootstrap.failed(&peer));
+        bootstrap.hurry(at);
+        assert_eq!(bootstrap.due(at, true).len(), 1);
+        // Known by others, it is dialled when it is lost.
+        at += LONGEST_WAIT;
+        assert!(bootstrap.stray(at, |_| true).is_none());
+        assert!(bootstrap.stray(at, |_| false).is_some() && bootstrap.stray(at, |_| false).is_none());
+        let mut never = Bootstrap::new(vec![(peer, "/ip4/192.0.2.1/tcp/1".parse().unwrap())], at);
+        assert!(never.stray(at, |_| false).is_none(), "it is dialled anyway");
     }
 }

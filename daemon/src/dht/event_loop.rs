@@ -1,8 +1,9 @@
 //! The one task that owns the swarm.
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
-//! Every event has a named fate here or in [`joining`](super::joining), [`asking`](super::asking) and
-//! [`answering`](super::answering). Refuses: nothing by itself. Survives a crash: nothing.
+//! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
+//! [`asking`](super::asking) and [`answering`](super::answering). Refuses: nothing by itself.
+//! Survives a crash: nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use libp2p::kad::QueryId;
 use libp2p::request_response::OutboundRequestId;
-use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,12 +21,15 @@ use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
 use super::command::{Closest, Command};
 use super::error::Error;
+use super::lan::Found;
 use super::listen;
 use super::look_ups::LookUps;
 use super::options::{Mode, Options};
 use super::peers::{Peers, Standing};
 use super::reach::Reach;
+use super::remembered::Remembered;
 use super::{Addresses, PeerView, Status};
+use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
 /// How often bootstrap nodes, abandoned look-ups and expired records are looked at.
@@ -67,6 +70,12 @@ pub(super) struct EventLoop {
     pub(super) connecting: HashMap<PeerId, Vec<Connecting>>,
     /// The configured nodes.
     pub(super) bootstrap: Bootstrap,
+    /// Peers of earlier runs and of this one.
+    pub(super) remembered: Remembered,
+    /// Peers on the local network that have not been reached yet.
+    pub(super) found: Found,
+    /// Where peers are written down: one call after the other.
+    pub(super) disk: Pool,
     /// Batches taken from others.
     pub(super) batches_taken: u64,
     /// Questions that look-ups asked before somebody was found.
@@ -85,7 +94,8 @@ impl EventLoop {
         (addresses, routed): (watch::Sender<Addresses>, watch::Sender<usize>),
     ) -> Self {
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
-        let bootstrap = Bootstrap::new(nodes.collect(), Instant::now());
+        let (now, reunion) = (Instant::now(), options.reunion);
+        let bootstrap = Bootstrap::new(nodes.collect(), now);
         Self {
             swarm,
             options,
@@ -102,6 +112,9 @@ impl EventLoop {
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,
+            remembered: Remembered::new(Vec::new(), reunion, now, 0),
+            found: Found::default(),
+            disk: Pool::new(1),
             batches_taken: 0,
             questions_until_found: 0,
         }
@@ -114,13 +127,16 @@ impl EventLoop {
         loop {
             tokio::select! {
                 () = tasks.stopping() => break,
-                _ = tick.tick() => self.on_tick(),
+                _ = tick.tick() => self.on_tick(&tasks),
                 command = self.commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
+        }
+        if let Some(saving) = self.saving(Instant::now(), true) {
+            saving.await;
         }
         let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
         for peer in connected {
@@ -173,6 +189,7 @@ impl EventLoop {
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "the DHT listens");
+                self.on_new_address(&address);
                 self.publish_addresses();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
@@ -208,6 +225,7 @@ impl EventLoop {
             }
             BehaviourEvent::Identify(identify::Event::Sent { .. } | identify::Event::Pushed { .. }) => {}
             BehaviourEvent::Ping(event) => self.on_ping(event),
+            BehaviourEvent::Lan(found) => self.on_found(found),
             BehaviourEvent::Hello(event) => self.on_hello(event),
             BehaviourEvent::Announce(event) => self.on_announce(event),
         }
@@ -228,13 +246,11 @@ impl EventLoop {
         }
     }
 
-    fn on_tick(&mut self) {
+    fn on_tick(&mut self, tasks: &Tasks) {
         let now = Instant::now();
         self.swarm.behaviour_mut().kad.store_mut().clean(now);
-        let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
-        for (peer, addresses) in self.bootstrap.due(now, alone) {
-            self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
-        }
+        self.seek(now);
+        self.save_peers(now, tasks);
         self.sweep_look_ups();
         // Not at once when they are recognised: they shall learn first who we are, or they would dial again.
         for stranger in self.peers.strangers(now, TICK) {

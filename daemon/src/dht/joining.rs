@@ -21,12 +21,15 @@ use super::records::{Group, MAX_ADDRESSES};
 
 impl EventLoop {
     pub(super) fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
-        let remote = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => address.clone(),
-            ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr.clone(),
+        let (remote, dialled) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (address, true),
+            ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, false),
         };
-        if self.peers.opened(peer, connection, remote) {
+        if self.peers.opened(peer, connection, remote.clone()) {
             self.say_hello(peer);
+        }
+        if dialled {
+            self.peers.answered(&peer, remote.clone());
         }
     }
 
@@ -69,12 +72,16 @@ impl EventLoop {
             if self.bootstrap.failed(&peer) {
                 tracing::warn!(%peer, reason = %innermost(error), "cannot reach a bootstrap node; trying on");
             }
+            if matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. }) {
+                self.missed(&peer);
+            }
             self.hello_resolved(peer, None);
         }
     }
 
     /// A peer said what it speaks: one of ours is welcomed, another is let go.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        self.found.done(&peer);
         if !info.protocols.contains(&self.protocols.hello) {
             self.peers.identified(&peer, Standing::Stranger, &info.agent_version, Instant::now());
             tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
@@ -87,6 +94,7 @@ impl EventLoop {
                 let _ = done.send(Err(Error::OtherNetwork { address, network }));
             }
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            self.remembered.forget(&peer);
             return;
         }
         self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
@@ -105,27 +113,31 @@ impl EventLoop {
         let kad = &mut self.swarm.behaviour_mut().kad;
         kad.store_mut().met(peer, addresses.clone(), group);
         if info.protocols.contains(&self.protocols.kad) {
-            for address in addresses {
+            for address in addresses.clone() {
                 kad.add_address(&peer, address);
             }
             if alone && kad.bootstrap().is_err() {
                 tracing::debug!(%peer, "the first node told no address to reach it by");
             }
+            self.remember(peer, addresses);
         } else {
             kad.remove_peer(&peer);
+            self.remembered.forget(&peer);
         }
     }
 
     /// The routing table has changed: records are judged by it.
     pub(super) fn on_routing_changed(&mut self) {
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        let known = kad
-            .kbuckets()
-            .flat_map(|bucket| bucket.iter().map(|e| *e.node.key.preimage()).collect::<Vec<_>>())
-            .map(|peer| Position::of_peer(&peer))
-            .collect::<Vec<_>>();
+        let known = self.routed_peers();
         self.routed.send_replace(known.len());
-        kad.store_mut().know(known.into_iter());
+        let places = known.iter().map(Position::of_peer);
+        self.swarm.behaviour_mut().kad.store_mut().know(places);
+    }
+
+    /// All nodes in the routing table.
+    pub(super) fn routed_peers(&mut self) -> Vec<PeerId> {
+        let buckets = self.swarm.behaviour_mut().kad.kbuckets();
+        buckets.flat_map(|bucket| bucket.iter().map(|e| *e.node.key.preimage()).collect::<Vec<_>>()).collect()
     }
 
     pub(super) fn connect(

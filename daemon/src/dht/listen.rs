@@ -1,16 +1,23 @@
 //! Listening: which ports are free, and which of our addresses others are told.
 //!
 //! Owns: the test for a port in use (libp2p's TCP listeners share ports with other processes of the same
-//! user, so that a second daemon would not notice), and the choice of external addresses.
+//! user, so that a second daemon would not notice), starting listeners, and the choice of external addresses.
 //! Refuses: nothing. Survives a crash: nothing.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
+use futures::StreamExt;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{Swarm, SwarmEvent};
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
+use super::behaviour::Behaviour;
 use super::error::Error;
+
+/// How long listeners may take to say where they are bound.
+const BIND: Duration = Duration::from_secs(10);
 
 /// The transport of a listen address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +118,44 @@ fn try_bind(at: SocketAddr, carrier: Carrier) -> rustix::io::Result<()> {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &at)
+}
+
+/// Starts all listeners and waits until each has said where it is bound.
+pub(super) async fn start(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -> Result<(), Error> {
+    let mut waiting = Vec::new();
+    for address in wanted {
+        let listener = swarm.listen_on(address.clone());
+        let listener = listener
+            .map_err(|error| Error::Listen { address: address.clone(), reason: error.to_string() })?;
+        waiting.push((listener, address.clone()));
+    }
+    let bound = async {
+        while !waiting.is_empty() {
+            match swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, .. } => {
+                    waiting.retain(|(listener, _)| *listener != listener_id);
+                }
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
+                | SwarmEvent::ListenerError { listener_id, error } => {
+                    if let Some((_, address)) = waiting.iter().find(|(listener, _)| *listener == listener_id)
+                    {
+                        let (address, reason) = (address.clone(), error.to_string());
+                        return Err(Error::Listen { address, reason });
+                    }
+                }
+                // Somebody connects already: the event loop will learn of it from what follows.
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(BIND, bound).await {
+        Ok(result) => result,
+        Err(_) => Err(match waiting.into_iter().next() {
+            Some((_, address)) => Error::Listen { address, reason: "no answer from the system".into() },
+            None => Error::Stopped,
+        }),
+    }
 }
 
 #[cfg(test)]

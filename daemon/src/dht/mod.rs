@@ -2,18 +2,19 @@
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
 //! [`Discovery`] and [`Announce`], and this room's [`Dht`]. Refuses: carrying chunks,
-//! values in the DHT, and nodes of other networks. Survives a crash: what was announced, here and by this node,
-//! but for the last seconds (`journal`).
+//! values in the DHT, and nodes of other networks. Survives a crash: peers to join by again; what was announced, here
+//! and by this node, but for the last seconds (`journal`).
 //!
 //! # Where things are
 //!
-//! - `event_loop`: the one task that owns the swarm; its parts `joining`, `asking` and `answering`.
+//! - `event_loop`: the one task that owns the swarm; its parts `joining`, `seeking`, `asking` and `answering`.
 //! - `announcer`: many keys to their nearest nodes, by `regions` of the key space (`position`), which the
 //!   `atlas` keeps.
 //! - `schedule`: which keys, and when; `holdings` are this node's own.
 //! - `records`: who announced what to this node.
 //! - `journal`: what outlives the process.
-//! - `look_ups`, `peers`, `bootstrap`: state machines of the loop, pure.
+//! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
+//! - `lan`: who is on the local network.
 //! - `batch`, `hello`: our two protocols, over `codec`.
 //! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
 //!   private network lets in.
@@ -33,6 +34,7 @@ mod hello;
 mod holdings;
 mod joining;
 mod journal;
+mod lan;
 mod listen;
 mod look_ups;
 mod options;
@@ -42,7 +44,9 @@ mod proof;
 mod reach;
 mod records;
 mod regions;
+mod remembered;
 mod schedule;
+mod seeking;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -52,10 +56,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{self, Swarm, SwarmEvent};
+use libp2p::swarm::{self, Swarm};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
@@ -71,6 +74,7 @@ use self::journal::Journal;
 use self::reach::Reach;
 use self::schedule::Schedule;
 use crate::peer::{Discovery, Key, Keypair, Multiaddr, PeerId, Provider, network_id};
+use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
 /// Commands that may wait for the event loop.
@@ -79,8 +83,8 @@ const COMMANDS: usize = 256;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a caller waits for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long listeners may take to say where they are bound.
-const BIND: Duration = Duration::from_secs(10);
+/// How long after the start somebody may still be found on the local network; it is asked after 0, 0.5, 1.5 and 3.5 s.
+const LAN_ANSWERS: Duration = Duration::from_secs(5);
 
 /// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop.
 #[derive(Clone)]
@@ -94,8 +98,10 @@ struct Inner {
     addresses: watch::Receiver<Addresses>,
     /// Nodes in the routing table.
     routed: watch::Receiver<usize>,
-    /// Whether there are configured nodes to join by.
-    has_bootstrap: bool,
+    /// Whether there are configured nodes or remembered peers to join by.
+    has_others: bool,
+    /// Until when somebody may be found on the local network.
+    neighbours_until: tokio::time::Instant,
     /// What may be dialled.
     reach: Arc<Reach>,
     /// Who this node is.
@@ -177,7 +183,9 @@ impl Dht {
     pub async fn start(mut options: Options, keypair: Keypair, tasks: &Tasks) -> Result<Self, Error> {
         options.listen = listen::free_ports(&options.listen, options.replace_busy_port)?;
         let carriers = transport::sockets(&keypair)?;
-        let dht = Self::start_over(carriers, options, keypair, tasks).await?;
+        let near = |at: &Multiaddr| listen::ip_of(at).is_some_and(|ip| ip.is_loopback());
+        options.lan_discovery &= !options.listen.iter().all(near);
+        let dht = Self::begin(carriers, options, keypair, tasks).await?;
         Arc::clone(&dht.0.reach).watch(tasks);
         Ok(dht)
     }
@@ -188,6 +196,15 @@ impl Dht {
     /// # Errors
     /// The network's name or an address is unusable, or the carriers refuse to listen there.
     pub async fn start_over(
+        carriers: Transport,
+        options: Options,
+        keypair: Keypair,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        Self::begin(carriers, Options { lan_discovery: false, ..options }, keypair, tasks).await
+    }
+
+    async fn begin(
         carriers: Transport,
         mut options: Options,
         keypair: Keypair,
@@ -211,17 +228,20 @@ impl Dht {
         };
         let guarded = transport::guarded(carriers, Arc::clone(&reach));
         let mut swarm = Swarm::new(guarded, behaviour, local, config);
-        bind(&mut swarm, &options.listen).await?;
+        listen::start(&mut swarm, &options.listen).await?;
 
         let (commands, requests) = mpsc::channel(COMMANDS);
         let (here, addresses) = watch::channel(Addresses::default());
         let (routing, routed) = watch::channel(0);
-        let has_bootstrap = !options.bootstrap.is_empty();
+        let remembered = known_before(&options).await;
+        let has_others = !options.bootstrap.is_empty() || !remembered.is_empty();
+        let wait = if options.lan_discovery { LAN_ANSWERS } else { Duration::ZERO };
         let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
         let (lifetime, file) = (options.lifetime, options.journal.clone());
         let mut event_loop =
             EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, (here, routing));
         event_loop.publish_addresses();
+        event_loop.begin(remembered);
         let stopping = tasks.clone();
         tasks.spawn("dht", event_loop.run(stopping));
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -230,7 +250,8 @@ impl Dht {
             commands,
             addresses,
             routed,
-            has_bootstrap,
+            has_others,
+            neighbours_until: tokio::time::Instant::now() + wait,
             reach,
             local,
             keypair,
@@ -282,12 +303,16 @@ impl Dht {
         tokio::time::timeout(CONNECT, asked).await.map_err(|_| silent)?.ok_or(Error::Stopped)?
     }
 
-    /// Waits until look-ups can be made: some node is in the routing table. False at once when none is and none is
-    /// configured to join by; bounded in time by the caller.
+    /// Waits until look-ups can be made: some node is in the routing table. False as soon as none is to be
+    /// expected: none is configured or remembered to join by, and none on the local network has answered;
+    /// bounded in time by the caller.
     pub async fn joined(&self) -> bool {
         let mut routed = self.0.routed.clone();
-        let now = *routed.borrow_and_update() > 0;
-        now || self.0.has_bootstrap && routed.wait_for(|routed| *routed > 0).await.is_ok()
+        let come = routed.wait_for(|routed| *routed > 0);
+        if self.0.has_others {
+            return come.await.is_ok();
+        }
+        tokio::time::timeout_at(self.0.neighbours_until, come).await.is_ok_and(|come| come.is_ok())
     }
 
     /// The nodes that are connected or in the routing table. Empty once the room has stopped.
@@ -383,40 +408,9 @@ fn named(address: &Multiaddr, peer: PeerId) -> Multiaddr {
     named.unwrap_or_else(|address| address)
 }
 
-/// Starts all listeners and waits until each has said where it is bound.
-async fn bind(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -> Result<(), Error> {
-    let mut waiting = Vec::new();
-    for address in wanted {
-        let listener = swarm.listen_on(address.clone());
-        let listener = listener
-            .map_err(|error| Error::Listen { address: address.clone(), reason: error.to_string() })?;
-        waiting.push((listener, address.clone()));
-    }
-    let bound = async {
-        while !waiting.is_empty() {
-            match swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { listener_id, .. } => {
-                    waiting.retain(|(listener, _)| *listener != listener_id);
-                }
-                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
-                | SwarmEvent::ListenerError { listener_id, error } => {
-                    if let Some((_, address)) = waiting.iter().find(|(listener, _)| *listener == listener_id)
-                    {
-                        let (address, reason) = (address.clone(), error.to_string());
-                        return Err(Error::Listen { address, reason });
-                    }
-                }
-                // Somebody connects already: the event loop will learn of it from what follows.
-                _ => {}
-            }
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(BIND, bound).await {
-        Ok(result) => result,
-        Err(_) => Err(match waiting.into_iter().next() {
-            Some((_, address)) => Error::Listen { address, reason: "no answer from the system".into() },
-            None => Error::Stopped,
-        }),
-    }
+/// The peers of earlier runs.
+async fn known_before(options: &Options) -> Vec<remembered::Peer> {
+    let Some(file) = options.peers.clone() else { return Vec::new() };
+    let network = options.network.clone();
+    Pool::new(1).run(move || remembered::load(&file, &network)).await
 }

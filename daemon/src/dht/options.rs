@@ -22,6 +22,13 @@ pub struct Options {
     pub replace_busy_port: bool,
     /// Nodes to join the network by, each ending in `/p2p/PEERID`.
     pub bootstrap: Vec<Multiaddr>,
+    /// Whether peers are looked for by multicast on the networks that this host is in. Only where something is
+    /// listened on that others can reach.
+    pub lan_discovery: bool,
+    /// Where peers are kept for the next start. It may be deleted. None: they are forgotten.
+    pub peers: Option<PathBuf>,
+    /// How often peers that are known no more are looked for, give or take a quarter.
+    pub reunion: Duration,
     /// Whether this node answers the network's questions.
     pub mode: Mode,
     /// Where the chunk port is bound, told to others by the hello.
@@ -68,6 +75,9 @@ impl Default for Options {
             listen: Vec::new(),
             replace_busy_port: false,
             bootstrap: Vec::new(),
+            lan_discovery: false,
+            peers: None,
+            reunion: Duration::from_secs(60),
             mode: Mode::Server,
             chunk: Vec::new(),
             serves: true,

@@ -65,6 +65,8 @@ pub(super) struct Connected {
     remotes: HashMap<ConnectionId, Multiaddr>,
     /// Whether it is one of ours.
     pub(super) standing: Standing,
+    /// Where it answered when it was dialled last.
+    pub(super) dialled: Option<Multiaddr>,
     /// What it calls itself, made harmless.
     pub(super) agent: String,
     /// When it said what it is.
@@ -97,6 +99,13 @@ impl Peers {
         self.connected.entry(peer).or_insert_with(Connected::new).remotes.insert(connection, remote);
         self.contacts.remove(&peer);
         self.awaited.contains_key(&peer)
+    }
+
+    /// A connected peer answered at this address.
+    pub(super) fn answered(&mut self, peer: &PeerId, at: Multiaddr) {
+        if let Some(connected) = self.connected.get_mut(peer) {
+            connected.dialled = Some(at);
+        }
     }
 
     /// A connection is gone. True when it was the peer's last.
@@ -192,8 +201,8 @@ impl Peers {
 
 impl Connected {
     fn new() -> Self {
-        let agent = String::new();
-        Self { remotes: HashMap::new(), standing: Standing::Unknown, agent, since: None }
+        let (agent, dialled) = (String::new(), None);
+        Self { remotes: HashMap::new(), standing: Standing::Unknown, dialled, agent, since: None }
     }
 
     /// Where the connections lead.

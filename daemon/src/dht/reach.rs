@@ -85,12 +85,17 @@ impl Reach {
         match scope(ip) {
             Scope::Global => true,
             Scope::Loopback => self.near,
-            Scope::Private => {
-                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.subnets.iter().any(|subnet| subnet.contains(&ip))
-            }
+            Scope::Private => self.is_neighbour(ip),
             Scope::Nowhere => false,
         }
+    }
+
+    /// Whether it is on a subnet of one of our interfaces.
+    pub(super) fn is_neighbour(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(scope(ip), Scope::Private | Scope::Global)
+            && known.subnets.iter().any(|subnet| subnet.contains(&ip))
     }
 
     /// Follows the host's interfaces until the tasks are told to stop.
@@ -116,9 +121,9 @@ impl Reach {
     }
 }
 
-/// Whether an address is one of the whole Internet's.
+/// Whether an address may be dialled from anywhere.
 pub(super) fn is_global(ip: IpAddr) -> bool {
-    scope(ip) == Scope::Global
+    scope(ip.to_canonical()) == Scope::Global
 }
 
 fn scope(ip: IpAddr) -> Scope {
@@ -206,6 +211,18 @@ mod tests {
             ("/ip4/127.0.0.1/tcp/2", true),
         ] {
             assert_eq!(reach.allows(&at(address)), allowed, "{address}");
+        }
+        reach.known.lock().unwrap().subnets.push("203.0.113.9/28".parse().unwrap());
+        for (ip, near) in [
+            ("192.168.7.200", true),
+            ("::ffff:192.168.7.200", true),
+            ("192.168.8.1", false),
+            ("203.0.113.14", true),
+            ("203.0.113.16", false),
+            ("127.0.0.1", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(reach.is_neighbour(ip.parse().unwrap()), near, "{ip}");
         }
     }
 }

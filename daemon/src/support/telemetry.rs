@@ -7,6 +7,8 @@
 //! `journalctl` shows a record's message and keeps its fields aside (`-o verbose`), so a message names what it is
 //! about by itself; fields are there to search by.
 
+mod once;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 
@@ -22,6 +24,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
+
+use self::once::once;
 
 /// What is logged when `CASD_LOG` says nothing: casd's own events, and what libraries warn of, but for those
 /// that warn of strangers' everyday mistakes.
@@ -70,10 +74,14 @@ pub fn start(settings: &Settings) -> Result<(), TryInitError> {
     let registry = tracing_subscriber::registry();
     match Output::choose(settings, &stream, stderr.is_terminal(), std::process::id()) {
         Output::Journal => match tracing_journald::layer() {
-            Ok(journal) => registry.with(to_journal(journal).with_filter(filter)).try_init()?,
-            Err(_) => registry.with(to_text(Line::Prefixed, io::stderr).with_filter(filter)).try_init()?,
+            Ok(journal) => registry.with(to_journal(journal).with_filter(once(filter))).try_init()?,
+            Err(_) => {
+                registry.with(to_text(Line::Prefixed, io::stderr).with_filter(once(filter))).try_init()?;
+            }
         },
-        Output::Text(line) => registry.with(to_text(line, io::stderr).with_filter(filter)).try_init()?,
+        Output::Text(line) => {
+            registry.with(to_text(line, io::stderr).with_filter(once(filter))).try_init()?;
+        }
     }
     if let Some(complaint) = complaint {
         tracing::warn!("CASD_LOG is not understood and the default holds: {complaint}");
@@ -306,7 +314,7 @@ mod tests {
     fn logged(line: Line, directives: Option<&str>, events: impl FnOnce()) -> String {
         let kept = Kept::default();
         let writer = kept.clone();
-        let layer = to_text(line, move || writer.clone()).with_filter(filter(directives).0);
+        let layer = to_text(line, move || writer.clone()).with_filter(once(filter(directives).0));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
         let bytes = kept.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -367,6 +375,24 @@ mod tests {
         assert_eq!(long.len(), 256 + 2 + "…".len());
         let line = logged(Line::Prefixed, None, || tracing::info!(target: "casd", "{}", "x".repeat(99_999)));
         assert_eq!(line.len(), "<6>".len() + MAX_LINE + 1);
+    }
+
+    #[test]
+    fn what_a_library_repeats_is_logged_once() {
+        let lines = logged(Line::Prefixed, None, || {
+            for address in 0..3 {
+                tracing::error!(target: "libp2p_mdns::iface", address, "no network");
+                tracing::info!(target: "libp2p_mdns::iface", "found");
+                tracing::error!(target: "casd", "ours");
+            }
+            tracing::error!(target: "libp2p_mdns::iface", "another trouble");
+        });
+        let said = |words| lines.matches(words).count();
+        assert_eq!(
+            (said("no network"), said("another"), said("found"), said("ours")),
+            (1, 1, 0, 3),
+            "{lines}"
+        );
     }
 
     #[test]

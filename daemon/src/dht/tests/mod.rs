@@ -5,6 +5,7 @@
 mod announcing;
 mod joining;
 mod private;
+mod rejoining;
 mod strangers;
 
 use std::future::Future;

@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::saved;
 use crate::content::ObjectId;
+use crate::support::file::replace;
 
 /// What is longer is not this file.
 const LONGEST: u64 = 1 << 20;
@@ -30,7 +30,7 @@ pub(super) fn save<'a>(file: &Path, objects: impl Iterator<Item = &'a ObjectId>)
             _ => Ok(()),
         };
     }
-    saved::replace(file, text.as_bytes())
+    replace(file, text.as_bytes())
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 //! It is replaced by a rename and not synced: what a power cut tears fails its sum, and then the pass begins anew.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::Path;
 
 use crate::store::Cursor;
+use crate::support::file::replace;
 use crate::upkeep::run::Tally;
 
 const MAGIC: &[u8; 8] = b"casdscr1";
@@ -43,19 +43,6 @@ pub(super) fn load(file: &Path) -> Saved {
 /// Replaces the file.
 pub(super) fn save(file: &Path, saved: &Saved) -> io::Result<()> {
     replace(file, &encode(saved))
-}
-
-/// Replaces a small file by a rename, and does not sync it.
-pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    let new = file.with_extension("tmp");
-    // For its owner only, as all of the state folder.
-    let mut options = fs::OpenOptions::new();
-    let mut opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    opened.write_all(bytes)?;
-    fs::rename(&new, file)
 }
 
 fn numbers(tally: &Tally) -> [u64; 5] {

@@ -1,0 +1,167 @@
+//! The seeking part of the event loop: whom to dial so that this node is, and stays, part of its network.
+//!
+//! Owns: when configured nodes, remembered peers and those on the local network are dialled, and when peers are
+//! written down. Refuses: addresses on the local network that are on none of our subnets. Survives a crash: what
+//! [`remembered`] has written.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::{Multiaddr, PeerId};
+
+use super::event_loop::EventLoop;
+use super::listen::ip_of;
+use super::peers::Standing;
+use super::remembered::{self, Peer, Remembered};
+use crate::support::task::Tasks;
+use crate::support::unix_now;
+
+impl EventLoop {
+    /// The room listens, and these peers are known from earlier runs.
+    pub(super) fn begin(&mut self, mut peers: Vec<Peer>) {
+        // A state folder that was copied may name this node.
+        peers.retain(|known| known.peer != *self.swarm.local_peer_id());
+        self.remembered = Remembered::new(peers, self.options.reunion, Instant::now(), unix_now());
+        if let Some(lan) = self.swarm.behaviour_mut().lan.as_mut() {
+            lan.open();
+        }
+    }
+
+    /// Dials whoever is due.
+    pub(super) fn seek(&mut self, now: Instant) {
+        let routed: HashSet<PeerId> = self.routed_peers().into_iter().collect();
+        let alone = routed.is_empty();
+        let mut dials = self.bootstrap.due(now, alone);
+        if alone {
+            dials.extend(self.remembered.alone(now));
+        } else if self.remembered.is_reunion(now, rand::random()) {
+            let is_known = |peer: &PeerId| routed.contains(peer) || self.peers.get(peer).is_some();
+            dials.extend(self.remembered.strays(now, is_known, &mut rand::rng()));
+            dials.extend(self.bootstrap.stray(now, is_known));
+        }
+        for (peer, addresses) in dials {
+            self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
+        }
+        self.dial_found(now);
+    }
+
+    /// This host has a new address, and with it perhaps a way to others.
+    pub(super) fn on_new_address(&mut self, address: &Multiaddr) {
+        if !ip_of(address).is_some_and(|ip| ip.is_loopback()) {
+            let now = Instant::now();
+            self.bootstrap.hurry(now);
+            self.remembered.hurry(now);
+        }
+    }
+
+    /// Peers say that they are on the local network.
+    pub(super) fn on_found(&mut self, found: Vec<(PeerId, Multiaddr)>) {
+        let now = Instant::now();
+        for (peer, address) in found {
+            if self.peers.get(&peer).is_none() {
+                tracing::debug!(%peer, %address, "said to be on the local network");
+                self.found.add(peer, &address, now);
+            }
+        }
+        self.dial_found(now);
+    }
+
+    fn dial_found(&mut self, now: Instant) {
+        for (peer, mut addresses) in self.found.due(now) {
+            // Looked at now: our subnets may have been learnt after the address.
+            addresses.retain(|at| ip_of(at).is_some_and(|ip| self.reach.is_neighbour(ip)));
+            if !addresses.is_empty() {
+                self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
+            }
+        }
+    }
+
+    /// A server of this network said where it is.
+    pub(super) fn remember(&mut self, peer: PeerId, told: Vec<Multiaddr>) {
+        let Some(connected) = self.peers.get(&peer) else { return };
+        let seen: HashSet<IpAddr> = connected.remotes().filter_map(ip_of).collect();
+        if let Some(addresses) = proved(connected.dialled.clone(), &seen, told) {
+            self.remembered.met(peer, addresses, Instant::now(), unix_now());
+        }
+    }
+
+    /// A peer could not be reached.
+    pub(super) fn missed(&mut self, peer: &PeerId) {
+        let alone = !self.members().any(|member| member != peer);
+        self.remembered.missed(peer, alone, unix_now());
+    }
+
+    /// Writes peers down when that is due.
+    pub(super) fn save_peers(&mut self, now: Instant, tasks: &Tasks) {
+        if self.options.peers.is_none() {
+            return;
+        }
+        let connected: Vec<_> = self.members().copied().collect();
+        self.remembered.still(connected.iter(), unix_now());
+        if let Some(saving) = self.saving(now, false) {
+            tasks.spawn("remembered peers", saving);
+        }
+    }
+
+    /// The work of writing peers down, when there is something new. `stopping`: there will be no other time.
+    pub(super) fn saving(
+        &mut self,
+        now: Instant,
+        stopping: bool,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let file = self.options.peers.clone()?;
+        let peers = self.remembered.take_news(now, stopping)?;
+        let (network, disk) = (self.options.network.clone(), self.disk.clone());
+        Some(async move { disk.run(move || remembered::save(&file, &network, &peers)).await })
+    }
+
+    /// Connected peers that are of this network.
+    fn members(&self) -> impl Iterator<Item = &PeerId> {
+        let connected = self.peers.connected();
+        connected.filter(|(_, one)| one.standing == Standing::Member).map(|(peer, _)| peer)
+    }
+}
+
+/// The addresses to remember of a peer, where it has been seen first: where it answered, then what it told of hosts
+/// that its connections come from, then the others. None when it has been seen at no address that could be dialled:
+/// whoever only says where it is could fill the memory with addresses of others.
+fn proved(
+    answered: Option<Multiaddr>,
+    seen: &HashSet<IpAddr>,
+    told: Vec<Multiaddr>,
+) -> Option<Vec<Multiaddr>> {
+    // Names are for the owner alone to dial.
+    let answered = answered.filter(|at| ip_of(at).is_some()).map(|mut at| {
+        if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
+            at.pop();
+        }
+        at
+    });
+    let is_seen = |at: &Multiaddr| ip_of(at).is_some_and(|ip| seen.contains(&ip));
+    let (near, far): (Vec<_>, Vec<_>) = told.into_iter().partition(is_seen);
+    let addresses: Vec<_> = answered.into_iter().chain(near).collect();
+    (!addresses.is_empty()).then(|| [addresses, far].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_has_been_seen() {
+        let all = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Multiaddr>>();
+        let at = |text: &str| text.parse::<Multiaddr>().ok();
+        let seen = HashSet::from(["192.0.2.1".parse().unwrap()]);
+        let told = all(&["/ip4/203.0.113.9/tcp/8", "/ip4/192.0.2.1/tcp/8"]);
+        let turned = all(&["/ip4/192.0.2.1/tcp/8", "/ip4/203.0.113.9/tcp/8"]);
+        assert_eq!(proved(None, &seen, told.clone()), Some(turned));
+        assert_eq!(proved(None, &seen, told[..1].to_vec()), None, "it may be anybody's address");
+        assert_eq!(proved(at("/dns4/example.org/tcp/1"), &seen, told[..1].to_vec()), None);
+        let named = at(&format!("/ip4/198.51.100.1/tcp/7/p2p/{}", PeerId::random()));
+        let answered = proved(named, &seen, told[..1].to_vec());
+        assert_eq!(answered, Some(all(&["/ip4/198.51.100.1/tcp/7", "/ip4/203.0.113.9/tcp/8"])));
+    }
+}

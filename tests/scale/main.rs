@@ -9,6 +9,7 @@ mod hops;
 mod hosts;
 mod liar;
 mod node;
+mod siege;
 mod table;
 mod world;
 
@@ -23,6 +24,8 @@ use world::World;
 const KEYS: usize = 10;
 /// Of the nodes, so many leave in ten minutes while look-ups go on.
 const LEAVING: f64 = 0.2;
+/// Liars around one key.
+const SYBILS: usize = 60;
 /// Look-ups between two looks at the clock.
 const LOOK_UPS_AT_A_TIME: usize = 40;
 
@@ -44,6 +47,12 @@ struct Args {
     /// Cut the network in two halves and join them again.
     #[arg(long)]
     cut: bool,
+    /// Besiege a key by Sybils of so many networks; several times if need be.
+    #[arg(long)]
+    sybils: Vec<usize>,
+    /// Nodes do not mind how many others are of one address group.
+    #[arg(long)]
+    undefended: bool,
     /// Sizes of the networks.
     #[arg(required = true)]
     nodes: Vec<usize>,
@@ -74,7 +83,7 @@ fn failed(error: &str) -> ExitCode {
 
 /// The life of one network.
 async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), String> {
-    let mut world = World::new(args.seed);
+    let mut world = World::new(args.seed, !args.undefended);
     world.grow(size).await?;
     let (keys, placed) = world.announce(KEYS).await;
     if placed < keys {
@@ -92,6 +101,9 @@ async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), Stri
         parted(args, &mut world, table).await;
     }
     lied_to(args, &mut world, table).await?;
+    for networks in args.sybils.iter().copied() {
+        besieged(args, &mut world, networks, table).await?;
+    }
     world.end().await;
     Ok(())
 }
@@ -154,6 +166,16 @@ async fn parted(args: &Args, world: &mut World, table: &mut Table) {
             break;
         }
     }
+}
+
+/// Liars are the nearest to a key, and hosts of few networks.
+async fn besieged(args: &Args, world: &mut World, networks: usize, table: &mut Table) -> Result<(), String> {
+    let key = world.besiege(SYBILS, networks).await?;
+    let found = world.look_up_besieged(key, args.look_ups).await;
+    // Where each of them is in a network of its own nothing tells them from honest nodes.
+    let bound = if networks < SYBILS && !args.undefended { 95.0 } else { 0.0 };
+    table.row(world, &format!("{SYBILS} Sybils of {networks} networks"), &found, bound).await;
+    Ok(())
 }
 
 /// One node in ten lies.

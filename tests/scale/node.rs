@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use casd::dht::{Dht, Mode, Options, Status};
+use casd::dht::{Dht, Limits, Mode, Options, Status};
 use casd::peer::{Announce, Announced, Announcing, Discovery, Key, Keypair, Kind, Multiaddr, PeerId};
 use casd::support::task::Tasks;
 
@@ -38,11 +38,21 @@ pub(crate) struct Found {
 }
 
 impl Node {
-    pub(crate) async fn start(net: &Net, at: SocketAddr, bootstrap: Vec<Multiaddr>) -> Result<Self, String> {
+    pub(crate) async fn start(
+        net: &Net,
+        at: SocketAddr,
+        bootstrap: Vec<Multiaddr>,
+        is_defended: bool,
+    ) -> Result<Self, String> {
         let (keypair, tasks) = (Keypair::generate_ed25519(), Tasks::new());
         let peer = keypair.public().to_peer_id();
         let (carriers, line) = net.host(at, peer);
+        let mut limits = Limits::default();
+        if !is_defended {
+            limits.of_group = usize::MAX;
+        }
         let options = Options {
+            limits,
             network: NETWORK.into(),
             listen: vec![multiaddr(at)],
             bootstrap,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use casd::peer::{Key, Keypair, Kind, PeerId};
+use futures::stream::{self, StreamExt};
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
@@ -16,6 +17,7 @@ use crate::hops::Tables;
 use crate::hosts::Net;
 use crate::liar::Liar;
 use crate::node::{Found, Node};
+use crate::siege;
 
 /// Nodes that a new one is told to join by.
 const BOOTSTRAP: usize = 3;
@@ -23,6 +25,8 @@ const BOOTSTRAP: usize = 3;
 const WAVE: usize = 20;
 /// Longer than many keys take.
 const MANY: Duration = Duration::from_secs(600);
+/// Honest nodes near a besieged key to which the liars make themselves known.
+const NEIGHBOURS: usize = 20;
 /// Look-ups at once.
 const AT_ONCE: usize = 32;
 /// Keys drawn until one is of another node than who looks for it.
@@ -53,6 +57,8 @@ pub(crate) struct Many {
 pub(crate) struct World {
     net: Net,
     rng: SmallRng,
+    /// Whether nodes mind how many others are of one address group.
+    is_defended: bool,
     pub(crate) nodes: Vec<Node>,
     liars: Vec<Liar>,
     /// Keys and who holds them.
@@ -62,9 +68,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, is_defended: bool) -> Self {
         let (net, rng) = (Net::default(), SmallRng::seed_from_u64(seed));
-        Self { net, rng, nodes: Vec::new(), liars: Vec::new(), held: Vec::new(), taken: HashSet::new() }
+        Self {
+            net,
+            rng,
+            is_defended,
+            nodes: Vec::new(),
+            liars: Vec::new(),
+            held: Vec::new(),
+            taken: HashSet::new(),
+        }
     }
 
     /// Lets the network grow to `count` nodes and waits until each knows somebody.
@@ -72,8 +86,8 @@ impl World {
         while self.nodes.len() < count {
             let more = WAVE.min(count - self.nodes.len()).min(self.nodes.len().max(1));
             let places: Vec<_> = (0..more).map(|_| (self.address(), self.entrances())).collect();
-            let net = &self.net;
-            let started = places.into_iter().map(|(at, by)| Node::start(net, at, by));
+            let (net, is_defended) = (&self.net, self.is_defended);
+            let started = places.into_iter().map(|(at, by)| Node::start(net, at, by, is_defended));
             for node in futures::future::join_all(started).await {
                 self.nodes.push(node?);
             }
@@ -132,8 +146,8 @@ impl World {
         let Self { rng, nodes, held, .. } = self;
         let Some((node, others)) = nodes.split_first() else { return Many::default() };
         let (before, begun) = (node.announced(Duration::ZERO).await, Instant::now());
-        let resident = resident();
         let keys: Vec<Key> = (0..count).map(|_| rng.random()).collect();
+        let resident = resident();
         node.hold(&keys, Kind::Chunk);
         let own = self::resident().saturating_sub(resident);
         held.extend(keys.into_iter().map(|key| (key, node.peer)));
@@ -223,6 +237,54 @@ impl World {
             self.liars.push(Liar::start(&self.net, liar, entrances, &liars)?);
         }
         Ok(())
+    }
+
+    /// `count` liars from `networks` address groups become the nearest to a key, and then a node announces it.
+    pub(crate) async fn besiege(&mut self, count: usize, networks: usize) -> Result<Key, String> {
+        let key: Key = self.rng.random();
+        let hosts = siege::addresses(&mut self.rng, count, networks, PORT);
+        let liars: Vec<_> = siege::identities(key, count, self.nodes.len()).into_iter().zip(hosts).collect();
+        // They make themselves known to whoever is asked on the way to the key.
+        let all: Vec<PeerId> = self.nodes.iter().map(|node| node.peer).collect();
+        let near = siege::nearest(&all, key, NEIGHBOURS);
+        let neighbours = self.nodes.iter().filter(|node| near.contains(&node.peer));
+        let entrances: Vec<_> = neighbours.map(Node::address).collect();
+        for liar in &liars {
+            self.liars.push(Liar::start(&self.net, liar, entrances.clone(), &liars)?);
+        }
+        self.known(&near, &liars).await?;
+        let holder = self.rng.random_range(0..self.nodes.len());
+        self.nodes[holder].place(key).await;
+        self.held.push((key, self.nodes[holder].peer));
+        Ok(key)
+    }
+
+    /// Waits until a neighbour of the key knows twenty of the liars.
+    async fn known(&self, near: &[PeerId], liars: &[(Keypair, SocketAddr)]) -> Result<(), String> {
+        let liars: HashSet<PeerId> = liars.iter().map(|(keypair, _)| keypair.public().to_peer_id()).collect();
+        let mut poll = tokio::time::interval(Duration::from_millis(100));
+        let begun = Instant::now();
+        loop {
+            for node in self.nodes.iter().filter(|node| near.contains(&node.peer)) {
+                let known = node.dht.peers().await.into_iter();
+                if known.filter(|view| view.routed && liars.contains(&view.peer)).count() >= 20 {
+                    return Ok(());
+                }
+            }
+            if begun.elapsed() > JOINING {
+                return Err("nobody near the key knows the liars".into());
+            }
+            poll.tick().await;
+        }
+    }
+
+    /// Look-ups of one key from `count` nodes, a few at a time.
+    pub(crate) async fn look_up_besieged(&mut self, key: Key, count: usize) -> Vec<Found> {
+        let Some((_, holder)) = self.held.iter().rfind(|(held, _)| *held == key).copied() else {
+            return Vec::new();
+        };
+        let others = self.nodes.iter().filter(|node| node.peer != holder).take(count);
+        stream::iter(others).map(|node| node.find(key, holder)).buffer_unordered(AT_ONCE).collect().await
     }
 
     /// Cuts the network in two halves; false joins them again.

@@ -11,17 +11,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
 use libp2p::PeerId;
 
-use super::atlas::Atlas;
 use super::batch::{Answer, Draft, MAX_KEYS, Refusal, peer_record};
-use super::command::{Closest, Command, Node};
-use super::options::Mode;
-use super::position::{BITS, Position};
+use super::command::{Command, Node};
+use super::position::Position;
+use super::survey::Survey;
 use super::{Inner, Key};
 use crate::peer::Announced;
 
@@ -29,11 +27,8 @@ use crate::peer::Announced;
 const RECEIVERS_AT_ONCE: usize = 8;
 /// First the nearest nodes, then twice the next nearest for what was not taken.
 const ROUNDS: usize = 3;
-/// Look-ups for one announcement: enough for a network of twenty thousand nodes, and an end for one that
-/// answers with nonsense.
-const MAX_LOOK_UPS: usize = 2_048;
-/// Keys placed before other tasks get a turn: about 2 ms.
-const TURN: usize = 1_024;
+/// Keys placed before other tasks get a turn: about a millisecond.
+const TURN: usize = 128;
 
 /// Whether keys are put or taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +46,7 @@ pub(super) struct Announcer {
     /// The keys, in the order of the key space.
     keys: Vec<(Position, Key)>,
     /// What is known of the network.
-    atlas: Atlas,
-    /// Look-ups so far.
-    look_ups: usize,
+    survey: Survey,
     /// Nodes that failed: they are not tried again.
     dead: HashSet<PeerId>,
 }
@@ -85,10 +78,8 @@ impl Announcer {
         let mut keys: Vec<_> = keys.iter().map(|key| (Position::of_key(key), *key)).collect();
         keys.sort_unstable();
         keys.dedup();
-        // A server may be one of the nearest; its own keys are in its store already.
-        let own = (dht.mode == Mode::Server).then_some(dht.local);
-        let atlas = dht.shelf.take(own, *dht.routed.borrow(), Instant::now());
-        Self { dht, purpose, keys, atlas, look_ups: 0, dead: HashSet::new() }
+        let survey = Survey::new(Arc::clone(&dht));
+        Self { dht, purpose, keys, survey, dead: HashSet::new() }
     }
 
     /// Places every key at its `copies` nearest nodes. What became of it, and the keys that nobody took.
@@ -124,13 +115,10 @@ impl Announcer {
         let missed: Vec<_> =
             placed.iter().zip(&self.keys).filter(|(placed, _)| !**placed).map(|(_, key)| key.1).collect();
         result.keys = self.keys.len() - missed.len();
-        (result.receivers, result.look_ups) = (receivers.len(), self.look_ups);
-        tracing::debug!(?result, nodes = self.atlas.regions.len(), "announced");
-        for peer in &self.dead {
-            self.atlas.regions.remove(peer);
-            self.atlas.addresses.remove(peer);
-        }
-        self.dht.shelf.put(self.atlas);
+        (result.receivers, result.look_ups) = (receivers.len(), self.survey.look_ups);
+        tracing::debug!(?result, nodes = self.survey.atlas.regions.len(), "announced");
+        let Self { survey, dead, .. } = self;
+        survey.end(&dead);
         (result, missed)
     }
 
@@ -141,7 +129,8 @@ impl Announcer {
             if index % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            for peer in self.nearest_to(index, copies).await {
+            let (at, key) = self.keys[index];
+            for peer in self.survey.nearest(at, key, copies).await {
                 if peer != self.dht.local {
                     plan.entry(peer).or_default().push(index);
                 }
@@ -150,42 +139,11 @@ impl Announcer {
         plan
     }
 
-    /// The nearest nodes of one key, looked up as far as that is needed.
-    async fn nearest_to(&mut self, index: usize, copies: usize) -> Vec<PeerId> {
-        let (at, key) = self.keys[index];
-        while let Err(missing) = self.atlas.regions.nearest(at, copies) {
-            if self.look_ups >= MAX_LOOK_UPS {
-                break;
-            }
-            let target = if missing.length() == BITS { Some(key) } else { missing.some_key() };
-            let Some(target) = target else {
-                self.atlas.regions.settle(missing);
-                continue;
-            };
-            self.look_ups += 1;
-            let Some(Closest { nodes, whole }) =
-                self.dht.ask(|done| Command::Closest { key: target, done }).await
-            else {
-                // The room has stopped.
-                return Vec::new();
-            };
-            let found: Vec<_> = nodes.iter().map(|node| node.peer).collect();
-            self.atlas.addresses.extend(nodes.into_iter().map(|node| (node.peer, node.addresses)));
-            if whole {
-                self.atlas.regions.learn(Position::of_key(&target), &found);
-            } else {
-                found.into_iter().for_each(|peer| self.atlas.regions.add(peer));
-                self.atlas.regions.settle(missing);
-            }
-        }
-        self.atlas.regions.nearest_known(at, copies)
-    }
-
     /// The next node on a key's list, after those that have been tried.
     fn next_nearest(&self, index: usize, rank: &mut usize) -> Option<PeerId> {
         let (at, _) = self.keys[index];
         loop {
-            let peer = self.atlas.regions.nearest_known(at, *rank + 1).get(*rank).copied()?;
+            let peer = self.survey.atlas.regions.nearest_known(at, *rank + 1).get(*rank).copied()?;
             *rank += 1;
             if peer != self.dht.local && !self.dead.contains(&peer) {
                 return Some(peer);
@@ -250,7 +208,7 @@ impl Announcer {
             Purpose::Put => (keys, Vec::new()),
             Purpose::TakeBack => (Vec::new(), keys),
         };
-        let addresses = self.atlas.addresses.get(&peer).cloned().unwrap_or_default();
+        let addresses = self.survey.addresses(&peer);
         let (answer, sent) = self.dht.send(Node { peer, addresses }, keys, removals, record).await;
         *messages += sent;
         answer

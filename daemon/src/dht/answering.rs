@@ -8,8 +8,10 @@ use std::time::Instant;
 use libp2p::PeerId;
 use libp2p::request_response::{Event, Message};
 
+use super::Key;
 use super::batch::{Answer, Batch, Refusal, Request, Taken};
 use super::event_loop::EventLoop;
+use super::find::Holders;
 use super::hello::Hello;
 use super::listen::ip_of;
 use super::options::Mode;
@@ -64,6 +66,27 @@ impl EventLoop {
                 }
             }
             Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "a batch went wrong"),
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn on_find(&mut self, event: Event<Key, Holders>) {
+        match event {
+            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+                let holders = self.swarm.behaviour_mut().kad.store_mut().all_holders(&request);
+                // Fails only when the asker has gone.
+                let _ = self.swarm.behaviour_mut().find.send_response(channel, holders);
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                if let Some(done) = self.finds.remove(&request_id) {
+                    let _ = done.send(response);
+                }
+            }
+            // Whoever waits learns of nobody.
+            Event::OutboundFailure { request_id, .. } => drop(self.finds.remove(&request_id)),
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a question went wrong");
+            }
             Event::ResponseSent { .. } => {}
         }
     }

@@ -3,6 +3,7 @@
 //! Owns: what happens between a command and its answer. Refuses: nothing of its own; limits are kept by
 //! [`look_ups`](super::look_ups) and [`peers`](super::peers). Survives a crash: nothing.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -12,19 +13,22 @@ use libp2p::kad::{
 use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::batch::{Answer, Request};
 use super::command::{Closest, Node};
 use super::event_loop::EventLoop;
+use super::find::Holders;
 use super::hello::Hello;
-use super::look_ups::End;
-use super::peers::{Next, Waiter};
+use super::listen::ip_of;
+use super::look_ups::{End, Wanted};
+use super::peers::{Connected, Next, Waiter};
+use super::records::Group;
 use super::{Key, Provider, named};
 
 impl EventLoop {
-    pub(super) fn look_up(&mut self, key: Key, found: mpsc::Sender<Provider>) {
-        self.look_ups.push(key, found);
+    pub(super) fn look_up(&mut self, wanted: Wanted) {
+        self.look_ups.push(wanted);
         self.start_look_ups();
     }
 
@@ -35,6 +39,12 @@ impl EventLoop {
     pub(super) fn find_closest(&mut self, key: Key, done: oneshot::Sender<Closest>) {
         let query = self.swarm.behaviour_mut().kad.get_closest_peers(key.to_vec());
         self.closest.insert(query, done);
+    }
+
+    pub(super) fn ask_for_holders(&mut self, to: &Node, key: Key, done: oneshot::Sender<Holders>) {
+        let find = &mut self.swarm.behaviour_mut().find;
+        let request = find.send_request_with_addresses(&to.peer, key, to.addresses.clone());
+        self.finds.insert(request, done);
     }
 
     pub(super) fn send_batch(
@@ -78,8 +88,14 @@ impl EventLoop {
                 self.look_ups.found(query, providers, *self.swarm.local_peer_id());
                 self.ask_providers();
             }
-            QueryResult::GetProviders(Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) | Err(_)) => {
+            QueryResult::GetProviders(Ok(GetProvidersOk::FinishedWithNoAdditionalRecord {
+                closest_peers,
+            })) => {
+                if self.is_crowded(&closest_peers) {
+                    self.look_ups.crowded(query);
+                }
             }
+            QueryResult::GetProviders(Err(_)) => {}
             QueryResult::GetClosestPeers(result) => {
                 let (nodes, whole) = match result {
                     Ok(found) => (found.peers, true),
@@ -104,6 +120,17 @@ impl EventLoop {
         if last {
             self.end_query(query);
         }
+    }
+
+    /// Whether many of these nodes are seen in one address group: then they may be of one owner.
+    fn is_crowded(&self, nodes: &[PeerId]) -> bool {
+        let mut of_group = HashMap::<Group, usize>::new();
+        nodes.iter().any(|node| {
+            let remotes = self.peers.get(node).into_iter().flat_map(Connected::remotes);
+            let group = remotes.filter_map(ip_of).find_map(Group::of);
+            let count = group.map(|group| of_group.entry(group).or_default());
+            count.is_some_and(|count| std::mem::replace(count, *count + 1) >= self.options.limits.of_group)
+        })
     }
 
     fn end_query(&mut self, query: QueryId) {
@@ -164,10 +191,7 @@ impl EventLoop {
         if self.hellos.values().any(|asked| *asked == peer) {
             return;
         }
-        let remote = self
-            .peers
-            .get(&peer)
-            .and_then(|connected| connected.remotes().next().and_then(super::listen::ip_of));
+        let remote = self.peers.get(&peer).and_then(|connected| connected.remotes().next().and_then(ip_of));
         let hello = Hello::to(&self.options.chunk, self.options.serves, remote);
         let request = self.swarm.behaviour_mut().hello.send_request(&peer, hello);
         self.hellos.insert(request, peer);

@@ -16,6 +16,7 @@ use libp2p::{StreamProtocol, connection_limits, identify, kad, memory_connection
 use super::batch::Announcing;
 use super::codec::Whole;
 use super::error::Error;
+use super::find::Finding;
 use super::hello::Greeting;
 use super::holdings::Holdings;
 use super::journal::Journal;
@@ -53,6 +54,8 @@ pub(super) struct Protocols {
     pub(super) hello: StreamProtocol,
     /// Batches of keys.
     pub(super) announce: StreamProtocol,
+    /// Questions for the holders of a key.
+    pub(super) find: StreamProtocol,
 }
 
 /// Everything that runs on a connection.
@@ -74,6 +77,8 @@ pub(super) struct Behaviour {
     pub(super) hello: request_response::Behaviour<Whole<Greeting>>,
     /// Places keys.
     pub(super) announce: request_response::Behaviour<Whole<Announcing>>,
+    /// Asks a node of our choice who holds a key.
+    pub(super) find: request_response::Behaviour<Whole<Finding>>,
 }
 
 // === impl Protocols ===
@@ -88,7 +93,12 @@ impl Protocols {
         }
         let name =
             |rest: &str| StreamProtocol::try_from_owned(format!("/casd/{network}/{rest}")).map_err(|_| bad());
-        Ok(Self { kad: name("kad/1.0.0")?, hello: name("hello/1")?, announce: name("announce/1")? })
+        Ok(Self {
+            kad: name("kad/1.0.0")?,
+            hello: name("hello/1")?,
+            announce: name("announce/1")?,
+            find: name("find/1")?,
+        })
     }
 }
 
@@ -131,6 +141,11 @@ impl Behaviour {
                 Whole(Greeting),
                 [(protocols.hello.clone(), ProtocolSupport::Full)],
                 exchange(HELLO_TIMEOUT, BATCHES_AT_ONCE),
+            ),
+            find: request_response::Behaviour::with_codec(
+                Whole(Finding),
+                [(protocols.find.clone(), ProtocolSupport::Full)],
+                exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
             ),
             announce: request_response::Behaviour::with_codec(
                 Whole(announcing),

@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::batch::Answer;
 use super::error::Error;
+use super::find::Holders;
 use super::journal::Entry;
+use super::look_ups::Wanted;
 use super::records::From;
-use super::{Key, PeerView, Provider, Status};
+use super::{Key, PeerView, Status};
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
 /// dropped request means that the loop has stopped.
@@ -22,13 +24,15 @@ pub(super) enum Command {
     /// Count what there is.
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.
-    Providers { key: Key, found: mpsc::Sender<Provider> },
+    Providers { wanted: Wanted },
     /// Learn where a node's chunk port is.
     ChunkAddresses { peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>> },
     /// Find the nodes nearest to a key.
     Closest { key: Key, done: oneshot::Sender<Closest> },
     /// Send a batch.
     Send { to: Node, batch: Vec<u8>, done: oneshot::Sender<Result<Answer, String>> },
+    /// Ask a node who holds a key; the channel is dropped when it does not answer.
+    Find { to: Node, key: Key, done: oneshot::Sender<Holders> },
     /// Take in again what the journal remembers of others.
     Restore { entries: Vec<Entry>, done: oneshot::Sender<()> },
     /// Tell what is kept of others, about so many records of it, and where to go on.

@@ -21,6 +21,7 @@ use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
 use super::command::{Closest, Command};
 use super::error::Error;
+use super::find::Holders;
 use super::lan::Found;
 use super::listen;
 use super::look_ups::LookUps;
@@ -64,6 +65,8 @@ pub(super) struct EventLoop {
     pub(super) closest: HashMap<QueryId, oneshot::Sender<Closest>>,
     /// Hellos under way.
     pub(super) hellos: HashMap<OutboundRequestId, PeerId>,
+    /// Questions for holders under way.
+    pub(super) finds: HashMap<OutboundRequestId, oneshot::Sender<Holders>>,
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
     /// Callers that wait for a connection.
@@ -72,6 +75,8 @@ pub(super) struct EventLoop {
     pub(super) bootstrap: Bootstrap,
     /// Peers of earlier runs and of this one.
     pub(super) remembered: Remembered,
+    /// When neighbours are looked for again while few are known, and the wait after that.
+    pub(super) settling: (Instant, Duration),
     /// Peers on the local network that have not been reached yet.
     pub(super) found: Found,
     /// Where peers are written down: one call after the other.
@@ -109,10 +114,12 @@ impl EventLoop {
             is_asking_providers: false,
             closest: HashMap::new(),
             hellos: HashMap::new(),
+            finds: HashMap::new(),
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,
             remembered: Remembered::new(Vec::new(), reunion, now, 0),
+            settling: (now, Duration::ZERO),
             found: Found::default(),
             disk: Pool::new(1),
             batches_taken: 0,
@@ -151,10 +158,11 @@ impl EventLoop {
             Command::Connect { peer, address, done } => self.connect(peer, address, done),
             Command::Peers { done } => drop(done.send(self.list_peers())),
             Command::Status { done } => drop(done.send(self.status())),
-            Command::Providers { key, found } => self.look_up(key, found),
+            Command::Providers { wanted } => self.look_up(wanted),
             Command::ChunkAddresses { peer, done } => self.learn_chunk_addresses(peer, done),
             Command::Closest { key, done } => self.find_closest(key, done),
             Command::Send { to, batch, done } => self.send_batch(to, batch, done),
+            Command::Find { to, key, done } => self.ask_for_holders(&to, key, done),
             Command::Restore { entries, done } => {
                 self.swarm.behaviour_mut().kad.store_mut().restore(entries, Instant::now());
                 let _ = done.send(());
@@ -228,6 +236,7 @@ impl EventLoop {
             BehaviourEvent::Lan(found) => self.on_found(found),
             BehaviourEvent::Hello(event) => self.on_hello(event),
             BehaviourEvent::Announce(event) => self.on_announce(event),
+            BehaviourEvent::Find(event) => self.on_find(event),
         }
     }
 

@@ -81,7 +81,9 @@ impl Mark {
     const COUNT: u32 = 1 << 30;
     /// Known from the journal only, so in no count.
     const UNSAID: u32 = 1 << 29;
-    const FLAGS: u32 = Self::OBJECT | Self::COUNT | Self::UNSAID;
+    /// Being announced by somebody: not due for others.
+    const TAKEN: u32 = 1 << 28;
+    const FLAGS: u32 = Self::OBJECT | Self::COUNT | Self::UNSAID | Self::TAKEN;
 
     fn new(kind: Kind) -> Self {
         Self(if kind == Kind::Object { Self::OBJECT } else { 0 })
@@ -93,6 +95,14 @@ impl Mark {
 
     fn with_placed(self, minute: Minute) -> Self {
         Self(self.0 & Self::FLAGS | minute & !Self::FLAGS)
+    }
+
+    fn is_taken(self) -> bool {
+        self.0 & Self::TAKEN != 0
+    }
+
+    fn with_taken(self, is_taken: bool) -> Self {
+        Self(self.0 & !Self::TAKEN | if is_taken { Self::TAKEN } else { 0 })
     }
 
     fn kind(self) -> Kind {
@@ -117,7 +127,9 @@ impl Mark {
 impl Due {
     fn takes(&self, place: u64, mark: Mark) -> bool {
         let before = if (self.arc.0..=self.arc.1).contains(&place) { self.within } else { self.anywhere };
-        mark.placed() < before.max(1) && (!self.objects_only || mark.kind() == Kind::Object)
+        mark.placed() < before.max(1)
+            && !mark.is_taken()
+            && (!self.objects_only || mark.kind() == Kind::Object)
     }
 }
 
@@ -171,11 +183,24 @@ impl Holdings {
         self.keys.get(&place(key)).is_some_and(|mark| mark.placed() > 0)
     }
 
+    /// Whether a key was never announced, and nobody is at it.
+    pub(super) fn is_waiting(&self, key: &Key) -> bool {
+        self.keys.get(&place(key)).is_some_and(|mark| mark.placed() == 0 && !mark.is_taken())
+    }
+
     /// A key that is still held was announced at `minute`, or has to be announced anew (0).
     pub(super) fn placed(&mut self, key: &Key, minute: Minute) {
         let place = place(key);
         if let Some(mark) = self.keys.get(&place).copied() {
-            self.set(place, mark.with_placed(minute));
+            self.set(place, mark.with_placed(minute).with_taken(false));
+        }
+    }
+
+    /// Somebody takes it upon itself to announce a key, or gives that up: until then it is not due.
+    pub(super) fn take(&mut self, key: &Key, is_taken: bool) {
+        let place = place(key);
+        if let Some(mark) = self.keys.get(&place).copied() {
+            self.set(place, mark.with_taken(is_taken));
         }
     }
 
@@ -291,6 +316,10 @@ mod tests {
         let all = due(&holdings, &ALL);
         assert_eq!(all.len(), 40);
         assert!(all.is_sorted_by_key(Position::of_key));
+        holdings.take(&all[3], true);
+        assert_eq!(due(&holdings, &ALL).len(), 39, "somebody is at it");
+        assert_eq!(holdings.counts().new_objects + holdings.counts().new_chunks, 40);
+        holdings.take(&all[3], false);
         all.iter().for_each(|key| holdings.placed(key, 1_000));
         assert_eq!(holdings.counts(), Counts { keys: 40, ..Counts::default() });
         assert!(due(&holdings, &ALL).is_empty());

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use libp2p::PeerId;
 use libp2p::kad::QueryId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Key, Provider};
 
@@ -44,7 +44,14 @@ pub(super) struct LookUp {
     query: Option<QueryId>,
     /// Whether it has been tried again.
     again: bool,
+    /// Whether the nodes at which it ended are crowded together in few address groups…
+    is_crowded: bool,
+    /// …which is told when all is done.
+    end: oneshot::Sender<bool>,
 }
+
+/// A look-up as it is asked for: where providers are told, and at the end whether the nodes asked are crowded together.
+pub(super) type Wanted = (Key, mpsc::Sender<Provider>, oneshot::Sender<bool>);
 
 /// What the end of a query leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +70,7 @@ pub(super) struct LookUps {
     /// Numbers by query.
     by_query: HashMap<QueryId, u64>,
     /// Those that wait for a place.
-    queued: VecDeque<(Key, mpsc::Sender<Provider>)>,
+    queued: VecDeque<Wanted>,
     /// The next number.
     next: u64,
 }
@@ -71,9 +78,20 @@ pub(super) struct LookUps {
 // === impl LookUp ===
 
 impl LookUp {
-    fn new(key: Key, out: mpsc::Sender<Provider>) -> Self {
+    fn new((key, out, end): Wanted) -> Self {
         let (seen, waiting) = (HashSet::new(), VecDeque::new());
-        Self { key, out, seen, waiting, asking: 0, told: 0, query: None, again: false }
+        Self {
+            key,
+            out,
+            seen,
+            waiting,
+            asking: 0,
+            told: 0,
+            query: None,
+            again: false,
+            is_crowded: false,
+            end,
+        }
     }
 
     fn next_to_ask(&mut self) -> Option<PeerId> {
@@ -98,9 +116,9 @@ impl LookUp {
 
 impl LookUps {
     /// Takes a look-up in; it is started by [`LookUps::start`].
-    pub(super) fn push(&mut self, key: Key, out: mpsc::Sender<Provider>) {
+    pub(super) fn push(&mut self, wanted: Wanted) {
         if self.queued.len() < MAX_QUEUED {
-            self.queued.push_back((key, out));
+            self.queued.push_back(wanted);
         } else {
             tracing::debug!("too many look-ups wait already; one ends without an answer");
         }
@@ -109,12 +127,13 @@ impl LookUps {
     /// The next look-up to start a query for, if there is a place.
     pub(super) fn start(&mut self) -> Option<(u64, Key)> {
         while self.running.len() < MAX_RUNNING {
-            let (key, out) = self.queued.pop_front()?;
-            if out.is_closed() {
+            let wanted = self.queued.pop_front()?;
+            if wanted.1.is_closed() {
                 continue;
             }
             self.next += 1;
-            self.running.insert(self.next, LookUp::new(key, out));
+            let key = wanted.0;
+            self.running.insert(self.next, LookUp::new(wanted));
             return Some((self.next, key));
         }
         None
@@ -172,6 +191,14 @@ impl LookUps {
         self.drop_if_done(number);
     }
 
+    /// A query ended at nodes that are crowded together.
+    pub(super) fn crowded(&mut self, query: QueryId) {
+        let number = self.by_query.get(&query);
+        if let Some(look_up) = number.and_then(|number| self.running.get_mut(number)) {
+            look_up.is_crowded = true;
+        }
+    }
+
     /// A query ended. `None` when it is none of ours.
     pub(super) fn ended(&mut self, query: QueryId) -> Option<(u64, End)> {
         let number = self.by_query.remove(&query)?;
@@ -200,8 +227,10 @@ impl LookUps {
     }
 
     fn drop_if_done(&mut self, number: u64) {
-        if self.running.get(&number).is_some_and(LookUp::is_done) {
-            self.running.remove(&number);
+        if self.running.get(&number).is_some_and(LookUp::is_done)
+            && let Some(done) = self.running.remove(&number)
+        {
+            let _ = done.end.send(done.is_crowded);
         }
     }
 }
@@ -217,7 +246,7 @@ mod tests {
     /// A look-up under way whose query has not ended, and what it told.
     fn running() -> (LookUp, mpsc::Receiver<Provider>) {
         let (out, told) = mpsc::channel(MAX_FOUND);
-        (LookUp::new([0; 32], out), told)
+        (LookUp::new(([0; 32], out, oneshot::channel().0)), told)
     }
 
     #[test]
@@ -240,7 +269,7 @@ mod tests {
     fn those_that_do_not_answer_cost_no_place_and_all_ends() {
         let mut look_ups = LookUps::default();
         let (out, mut told) = mpsc::channel(MAX_FOUND);
-        look_ups.push([1; 32], out);
+        look_ups.push(([1; 32], out, oneshot::channel().0));
         let (number, _) = look_ups.start().unwrap();
         let look_up = look_ups.running.get_mut(&number).unwrap();
         look_up.waiting.push_back(peers(500).into_iter().collect());

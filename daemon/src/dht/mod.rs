@@ -1,21 +1,22 @@
 //! The DHT plane: libp2p and nothing else.
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
-//! [`Discovery`] and [`Announce`], and this room's [`Dht`]. Refuses: carrying chunks,
+//! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: carrying chunks,
 //! values in the DHT, and nodes of other networks. Survives a crash: peers to join by again; what was announced, here
 //! and by this node, but for the last seconds (`journal`).
 //!
 //! # Where things are
 //!
 //! - `event_loop`: the one task that owns the swarm; its parts `joining`, `seeking`, `asking` and `answering`.
-//! - `announcer`: many keys to their nearest nodes, by `regions` of the key space (`position`), which the
-//!   `atlas` keeps.
+//! - `announcer`: many keys to their nearest nodes, which `survey` finds by `regions` of the key space (`position`)
+//!   and the `atlas` keeps.
+//! - `wider`: look-ups, also among nodes besides the nearest.
 //! - `schedule`: which keys, and when; `holdings` are this node's own.
 //! - `records`: who announced what to this node.
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
 //! - `lan`: who is on the local network.
-//! - `batch`, `hello`: our two protocols, over `codec`.
+//! - `batch`, `hello`, `find`: our three protocols, over `codec`.
 //! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
 //!   private network lets in.
 
@@ -30,6 +31,7 @@ mod codec;
 mod command;
 mod error;
 mod event_loop;
+mod find;
 mod hello;
 mod holdings;
 mod joining;
@@ -47,9 +49,11 @@ mod regions;
 mod remembered;
 mod schedule;
 mod seeking;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod wider;
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -122,6 +126,8 @@ struct Inner {
     journal: Journal,
     /// How long others are asked to keep them.
     lifetime: Duration,
+    /// Nodes of one address group that are trusted with the same object's key.
+    of_group: usize,
     /// The number of the next batch. Starts at the microseconds since 1970, so that it grows over restarts.
     sequence: AtomicU64,
     /// Where waiting is done for callers that cannot wait.
@@ -238,6 +244,7 @@ impl Dht {
         let wait = if options.lan_discovery { LAN_ANSWERS } else { Duration::ZERO };
         let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
         let (lifetime, file) = (options.lifetime, options.journal.clone());
+        let of_group = options.limits.of_group;
         let mut event_loop =
             EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, (here, routing));
         event_loop.publish_addresses();
@@ -262,6 +269,7 @@ impl Dht {
             schedule: Schedule::new(&local, lifetime),
             journal: journal.clone(),
             lifetime,
+            of_group,
             sequence,
             tasks: tasks.clone(),
         });
@@ -329,14 +337,8 @@ impl Dht {
 impl Discovery for Dht {
     fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
         let (found, providers) = mpsc::channel(look_ups::MAX_FOUND);
-        if let Err(mpsc::error::TrySendError::Full(command)) =
-            self.0.commands.try_send(Command::Providers { key, found })
-        {
-            // The loop is behind: wait for it on the caller's behalf. Callers hold as many receivers as
-            // there are such tasks.
-            let commands = self.0.commands.clone();
-            self.0.tasks.spawn("dht look-up", async move { drop(commands.send(command).await) });
-        }
+        // Callers hold as many receivers as there are such tasks.
+        self.0.tasks.spawn("look-up", self.clone().look(key, found));
         providers
     }
 

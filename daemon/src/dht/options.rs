@@ -59,6 +59,9 @@ pub struct Limits {
     pub own_keys: usize,
     /// Bytes for keys that other nodes place here.
     pub other_bytes: usize,
+    /// Nodes of one address group among those at which an object's key is placed besides the nearest; when more are
+    /// among the nearest, a look-up goes on there.
+    pub of_group: usize,
     /// Connections from others.
     pub inbound: u32,
     /// Connections to others.
@@ -95,6 +98,8 @@ impl Default for Limits {
             own_keys: 4_000_000,
             // Half a million records.
             other_bytes: 64 << 20,
+            // Two of ten times as many as a Sybil's networks still leave room for others.
+            of_group: 2,
             // A connection costs about 100 KiB with its buffers: 50 MiB for both.
             inbound: 256,
             outbound: 256,

@@ -12,9 +12,11 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId};
 
+use super::bootstrap::{FIRST_WAIT, LONGEST_WAIT};
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::peers::Standing;
+use super::regions::K;
 use super::remembered::{self, Peer, Remembered};
 use crate::support::task::Tasks;
 use crate::support::unix_now;
@@ -34,6 +36,7 @@ impl EventLoop {
     pub(super) fn seek(&mut self, now: Instant) {
         let routed: HashSet<PeerId> = self.routed_peers().into_iter().collect();
         let alone = routed.is_empty();
+        self.settle(now, routed.len());
         let mut dials = self.bootstrap.due(now, alone);
         if alone {
             dials.extend(self.remembered.alone(now));
@@ -46,6 +49,21 @@ impl EventLoop {
             self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
         }
         self.dial_found(now);
+    }
+
+    /// Of two that join by the same node in the same moment neither may hear of the other: while few are known
+    /// neighbours are looked for again, after waits that double.
+    fn settle(&mut self, now: Instant, routed: usize) {
+        let (again, wait) = self.settling;
+        if routed == 0 {
+            self.settling = (now + FIRST_WAIT, FIRST_WAIT);
+        } else if routed < K && now >= again {
+            let wait = (wait * 2).min(LONGEST_WAIT);
+            self.settling = (now + wait, wait);
+            if let Err(error) = self.swarm.behaviour_mut().kad.bootstrap() {
+                tracing::debug!(%error, "nobody to ask for neighbours");
+            }
+        }
     }
 
     /// This host has a new address, and with it perhaps a way to others.

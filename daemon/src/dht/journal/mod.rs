@@ -6,7 +6,7 @@
 //! crash: all but the last second or two; after a power cut the file may lack what was not on disk yet. It is a
 //! cache: what it lacks is announced again, and it may be deleted.
 //!
-//! The format is in [`format`].
+//! The format is in [`mod@format`].
 
 mod file;
 mod format;

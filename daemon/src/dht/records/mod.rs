@@ -19,7 +19,7 @@ mod source;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
@@ -193,6 +193,14 @@ impl Records {
         found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let when = |until: u32| self.epoch + Duration::from_secs(u64::from(until));
         found.into_iter().map(|(_, s, until)| (s.peer, s.addresses.clone(), when(until))).collect()
+    }
+
+    /// Everybody who holds `key`, this node among them.
+    pub(super) fn all_holders(&self, key: &Key) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let holds = self.own.lock().unwrap_or_else(PoisonError::into_inner).holds(key);
+        let own = holds.then(|| (self.local, self.own_addresses.clone()));
+        let others = self.holders(key, Instant::now()).into_iter().map(|(peer, at, _)| (peer, at));
+        own.into_iter().chain(others).collect()
     }
 
     /// Whether a batch with this number is new; remembers it when it is. The other way about: the highest

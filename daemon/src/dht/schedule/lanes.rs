@@ -77,7 +77,13 @@ async fn fresh_round(dht: &Arc<Inner>, round: Fresh) {
         Announcer::new(Arc::clone(dht), Purpose::TakeBack, &released).run(K).await;
     }
     let is_tried = !keys.is_empty() && dht.is_in_company();
-    let announced = if is_tried { dht.announce(&keys, Kind::Object).await } else { Announced::default() };
+    let announced = if is_tried {
+        dht.announce(&keys, Kind::Object).await
+    } else {
+        let mut holdings = dht.holdings();
+        keys.iter().for_each(|key| holdings.take(key, false));
+        Announced::default()
+    };
     for told in waiting {
         let _ = told.send(announced);
     }

@@ -111,6 +111,7 @@ impl Inner {
         {
             let mut holdings = self.holdings();
             placed.iter().for_each(|key| holdings.placed(key, minute));
+            missed.iter().for_each(|key| holdings.take(key, false));
         }
         let mut desk = self.schedule.desk();
         let figures = &mut desk.figures;
@@ -156,7 +157,7 @@ impl Announce for Dht {
             for key in keys {
                 if !holdings.hold(key, kind) {
                     over += 1;
-                } else if !holdings.is_placed(key) {
+                } else if holdings.is_waiting(key) {
                     new.push(*key);
                 }
             }
@@ -171,7 +172,12 @@ impl Announce for Dht {
         if new.len() > room {
             schedule.bulk.notify_one();
         }
-        desk.fresh.extend(new.into_iter().take(room));
+        new.truncate(room);
+        {
+            let mut holdings = self.0.holdings();
+            new.iter().for_each(|key| holdings.take(key, true));
+        }
+        desk.fresh.extend(new);
         schedule.fresh.notify_one();
         over
     }

@@ -1,0 +1,98 @@
+//! Looking for holders where plain look-ups do not: among nodes near a key that are not of one owner.
+//!
+//! Owns: what follows a look-up that was not enough. Refuses: to ask more nodes, and more of those whom they name, than
+//! its limits. Survives a crash: nothing.
+//!
+//! A plain look-up ends at the twenty nodes nearest to the key. Where it told nobody, or where those twenty are crowded
+//! together in few address groups, the nodes that [`Survey`] chooses besides are asked as well: the same ones at which
+//! an object's key was placed. Whoever has what was looked for drops the receiver, and that ends it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+use libp2p::PeerId;
+use tokio::sync::{mpsc, oneshot};
+
+use super::command::{Command, Node};
+use super::find::Holders;
+use super::look_ups::MAX_FOUND;
+use super::position::Position;
+use super::regions::K;
+use super::survey::Survey;
+use super::{Dht, Key, Provider};
+use crate::peer::Discovery;
+
+/// Nodes that are asked at once, and holders.
+const AT_ONCE: usize = 8;
+/// Holders that are asked where they are, of all that are named.
+const MAX_NAMED: usize = 256;
+
+impl Dht {
+    /// Looks for holders of `key` by a plain look-up, and wider where that is not enough; ends when nobody listens.
+    pub(super) async fn look(self, key: Key, found: mpsc::Sender<Provider>) {
+        let listener = found.clone();
+        tokio::select! {
+            () = listener.closed() => {}
+            () = self.look_everywhere(key, found) => {}
+        }
+    }
+
+    async fn look_everywhere(&self, key: Key, found: mpsc::Sender<Provider>) {
+        let (plain, mut providers) = mpsc::channel(MAX_FOUND);
+        let (end, is_crowded) = oneshot::channel();
+        if self.0.commands.send(Command::Providers { wanted: (key, plain, end) }).await.is_err() {
+            return;
+        }
+        let mut told = HashSet::new();
+        while let Some(provider) = providers.recv().await {
+            told.insert(provider.peer);
+            if found.send(provider).await.is_err() {
+                return;
+            }
+        }
+        if is_crowded.await.unwrap_or(false) || told.is_empty() {
+            self.look_wider(key, told, found).await;
+        }
+    }
+
+    async fn look_wider(&self, key: Key, mut told: HashSet<PeerId>, found: mpsc::Sender<Provider>) {
+        let mut survey = Survey::new(Arc::clone(&self.0));
+        let nodes = survey.nearest(Position::of_key(&key), key, K).await;
+        let nodes: Vec<Node> = nodes
+            .into_iter()
+            .filter(|peer| *peer != self.0.local)
+            .map(|peer| Node { peer, addresses: survey.addresses(&peer) })
+            .collect();
+        survey.end(&HashSet::new());
+        // Those besides the nearest come first: the nearest have been asked.
+        let answers = stream::iter(nodes.into_iter().rev()).map(|to| self.ask_for_holders(to, key));
+        let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
+        let mut named = 0;
+        while let Some(holders) = answers.next().await {
+            let new: Holders = holders
+                .into_iter()
+                .filter(|(peer, _)| *peer != self.0.local && told.insert(*peer))
+                .take(MAX_NAMED.saturating_sub(named).min(K))
+                .collect();
+            named += new.len();
+            let asked = stream::iter(new).map(|(peer, addresses)| async move {
+                let chunk = self.chunk_addresses(peer, addresses.clone()).await;
+                (!chunk.is_empty()).then_some(Provider { peer, chunk, dht: addresses })
+            });
+            let mut asked = std::pin::pin!(asked.buffer_unordered(AT_ONCE));
+            while let Some(answer) = asked.next().await {
+                if let Some(provider) = answer
+                    && found.send(provider).await.is_err()
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Those whom a node names; nobody when it does not answer.
+    async fn ask_for_holders(&self, to: Node, key: Key) -> Holders {
+        self.0.ask(|done| Command::Find { to, key, done }).await.unwrap_or_default()
+    }
+}

@@ -160,6 +160,9 @@ pub trait Announce: Send + Sync {
     /// …and what has not been, is released.
     fn end_count(&self);
 
+    /// Waits until there is another node that could be told.
+    fn company(&self) -> BoxFuture<'static, ()>;
+
     /// Where it stands.
     fn announcing(&self) -> Announcing;
 }

@@ -188,6 +188,10 @@ impl Teller {
 
     /// Tells of the chunks of what is pending.
     async fn tell_chunks(&mut self) {
+        // Which chunks there are is read from disk: not before somebody could be told.
+        if self.options.policy != Policy::None {
+            self.shared.network.company().await;
+        }
         let pending = std::mem::take(&mut *self.shared.pending());
         for id in pending {
             if let Some(object) = self.store.object(&id).filter(|object| !object.private) {
@@ -270,6 +274,10 @@ mod tests {
         fn end_count(&self) {
             self.held.lock().unwrap().retain(|_, (_, said)| *said);
             *self.counts.lock().unwrap() += 1;
+        }
+
+        fn company(&self) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::ready(()))
         }
 
         fn announcing(&self) -> Announcing {

@@ -75,6 +75,10 @@ impl Announce for Nobody {
 
     fn end_count(&self) {}
 
+    fn company(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
     fn announcing(&self) -> Announcing {
         Announcing::default()
     }

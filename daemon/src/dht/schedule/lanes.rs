@@ -208,7 +208,7 @@ impl Inner {
     }
 
     /// Waits until another node is known.
-    async fn has_company(&self) {
+    pub(super) async fn has_company(&self) {
         let mut routed = self.routed.clone();
         // It ends only with the room.
         if routed.wait_for(|routed| *routed > 0).await.is_err() {

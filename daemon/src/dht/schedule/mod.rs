@@ -202,6 +202,11 @@ impl Announce for Dht {
         self.0.schedule.fresh.notify_one();
     }
 
+    fn company(&self) -> BoxFuture<'static, ()> {
+        let dht = Arc::clone(&self.0);
+        Box::pin(async move { dht.has_company().await })
+    }
+
     fn announcing(&self) -> Announcing {
         let counts = self.0.holdings().counts();
         let mut desk = self.0.schedule.desk();

@@ -114,11 +114,16 @@ async fn mend_found(
         state.found.extend(found);
         return Ok(());
     }
-    let mut alone = Run::new(Arc::clone(&shared.mender), Tally::default());
+    let (mut alone, is_alone) = (Run::new(Arc::clone(&shared.mender), Tally::default()), pass.is_none());
     let run = pass.as_mut().map_or(&mut alone, |(_, run)| run);
     run.found(found);
     let done = run.heal(None).await;
     *healed = Some(Instant::now());
+    let Tally { repaired, unrepairable, .. } = run.tally();
+    if is_alone && repaired > 0 {
+        // No pass will tell of these.
+        tracing::info!(repaired, unrepairable, "what was found to be damaged has been mended");
+    }
     shared.note(run.broken.clone(), run.unnamed, None);
     done
 }

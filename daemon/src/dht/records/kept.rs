@@ -5,10 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::PeerId;
 
-use super::source::Contact;
-use super::{Group, MAX_ADDRESSES, MAX_LIFETIME, Records, Verdict};
+use super::{MAX_LIFETIME, Records, Verdict};
 use crate::dht::Key;
 use crate::dht::holdings::Minute;
 use crate::dht::journal::Entry;
@@ -46,40 +45,6 @@ impl Records {
         let count = keys.len();
         self.journal.note(&Entry::TakenBack { peer: *peer, keys });
         count
-    }
-
-    /// Replaces what is told of where a source is.
-    pub(in crate::dht) fn locate(&mut self, peer: &PeerId, mut addresses: Vec<Multiaddr>) {
-        addresses.truncate(MAX_ADDRESSES);
-        let number = self.numbers.get(peer).copied();
-        let source = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut());
-        if let Some(source) = source.filter(|source| source.addresses != addresses) {
-            source.addresses.clone_from(&addresses);
-            self.journal.note(&Entry::Located { peer: *peer, addresses });
-        }
-    }
-
-    /// Remembers where a connected peer is, for when it announces without telling.
-    pub(in crate::dht) fn met(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>, group: Option<Group>) {
-        addresses.truncate(MAX_ADDRESSES);
-        self.locate(&peer, addresses.clone());
-        let number = self.numbers.get(&peer).copied();
-        if let Some(source) = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut()) {
-            source.group = group;
-        }
-        self.contacts.insert(peer, Contact { addresses, group });
-    }
-
-    /// Forgets where a peer is that is no longer connected; its records stay.
-    pub(in crate::dht) fn parted(&mut self, peer: &PeerId) {
-        self.contacts.remove(peer);
-    }
-
-    /// Where a peer is, as far as it has told; empty when it has not.
-    pub(in crate::dht) fn whereabouts(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let source = self.numbers.get(peer).and_then(|number| self.source(*number));
-        let told = source.map(|source| &source.addresses).filter(|told| !told.is_empty());
-        told.or_else(|| Some(&self.contacts.get(peer)?.addresses)).cloned().unwrap_or_default()
     }
 
     /// Takes in again what the journal remembers of others.

@@ -1,13 +1,15 @@
 //! One who announces: where it is, how much it has here, and how fast it may announce.
 //!
-//! Owns: the shape of a source. Pure. Refuses: more keys a second than [`RATE`](super::RATE). Survives a crash:
-//! nothing.
+//! Owns: the shape of a source, and what is known of where peers are. Pure. Refuses: more keys a second than
+//! [`RATE`](super::RATE). Survives a crash: nothing.
 
 use std::net::IpAddr;
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::replay::Window;
+use super::{MAX_ADDRESSES, Records};
+use crate::dht::journal::Entry;
 use crate::dht::reach;
 
 /// Hosts that probably have one owner: a /16 of IPv4 or a /32 of IPv6. Of globally routable addresses only; those of
@@ -69,6 +71,44 @@ impl Source {
         let left = left.saturating_add(earned).min(burst);
         self.allowance = (left.saturating_sub(1), second.max(since));
         left > 0
+    }
+}
+
+// === impl Records ===
+
+impl Records {
+    /// Replaces what is told of where a source is.
+    pub(in crate::dht) fn locate(&mut self, peer: &PeerId, mut addresses: Vec<Multiaddr>) {
+        addresses.truncate(MAX_ADDRESSES);
+        let number = self.numbers.get(peer).copied();
+        let source = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut());
+        if let Some(source) = source.filter(|source| source.addresses != addresses) {
+            source.addresses.clone_from(&addresses);
+            self.journal.note(&Entry::Located { peer: *peer, addresses });
+        }
+    }
+
+    /// Remembers where a connected peer is, for when it announces without telling.
+    pub(in crate::dht) fn met(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>, group: Option<Group>) {
+        addresses.truncate(MAX_ADDRESSES);
+        self.locate(&peer, addresses.clone());
+        let number = self.numbers.get(&peer).copied();
+        if let Some(source) = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut()) {
+            source.group = group;
+        }
+        self.contacts.insert(peer, Contact { addresses, group });
+    }
+
+    /// Forgets where a peer is that is no longer connected; its records stay.
+    pub(in crate::dht) fn parted(&mut self, peer: &PeerId) {
+        self.contacts.remove(peer);
+    }
+
+    /// Where a peer is, as far as it has told; empty when it has not.
+    pub(in crate::dht) fn whereabouts(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let source = self.numbers.get(peer).and_then(|number| self.source(*number));
+        let told = source.map(|source| &source.addresses).filter(|told| !told.is_empty());
+        told.or_else(|| Some(&self.contacts.get(peer)?.addresses)).cloned().unwrap_or_default()
     }
 }
 

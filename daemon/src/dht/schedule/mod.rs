@@ -5,7 +5,7 @@
 //! the [journal](super::journal); so a restart announces what is new, and nothing else before its turn.
 //!
 //! Three lanes, each a task, so that none waits for another: what is new of objects ([`lanes::fresh`]), everything else
-//! ([`lanes::bulk`]), and the audit ([`audit`]), which looks one key in a thousand up as anybody would.
+//! ([`lanes::bulk`]), and the audit ([`audit`]), which looks one key in a thousand up again.
 
 mod audit;
 mod lanes;

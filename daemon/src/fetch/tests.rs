@@ -41,6 +41,8 @@ pub(super) struct Web {
     givers: Arc<Mutex<HashMap<SocketAddr, There>>>,
     /// Who is known to hold what; peers come from the request beside that.
     holders: Arc<Mutex<HashMap<Key, Holders>>>,
+    /// Look-ups that do not end until they are let go.
+    slow: Arc<Mutex<HashMap<Key, Vec<mpsc::Sender<Provider>>>>>,
     /// What listens on the way to an address.
     taps: Arc<Mutex<HashMap<SocketAddr, Arc<Tap>>>>,
     tasks: Tasks,
@@ -58,6 +60,16 @@ impl Web {
     pub(super) fn announce(&self, id: ObjectId, node: &Node) {
         let mut holders = self.holders.lock().unwrap();
         holders.entry(*id.as_bytes()).or_default().push((node.address.peer, node.at));
+    }
+
+    /// Look-ups of an object do not end from now on…
+    pub(super) fn hold_up(&self, id: ObjectId) {
+        self.slow.lock().unwrap().insert(*id.as_bytes(), Vec::new());
+    }
+
+    /// …until now. How many there were.
+    pub(super) fn let_go(&self, id: ObjectId) -> usize {
+        self.slow.lock().unwrap().remove(id.as_bytes()).map_or(0, |held| held.len())
     }
 
     /// A session with a node, to ask it for anything.
@@ -117,6 +129,9 @@ impl Discovery for Web {
         let (found, providers) = mpsc::channel(8);
         for (peer, at) in self.holders.lock().unwrap().get(&key).into_iter().flatten() {
             found.try_send(Provider { peer: *peer, chunk: vec![*at], dht: Vec::new() }).unwrap();
+        }
+        if let Some(held) = self.slow.lock().unwrap().get_mut(&key) {
+            held.push(found);
         }
         providers
     }

@@ -114,7 +114,8 @@ impl Supply {
                 if let Some(open) = self.open.get_mut(&id) {
                     open.rescue_at = Instant::now() + open.rest;
                     open.rest = (open.rest * 2).min(AGAIN.1);
-                    self.parked.push_back(id);
+                    // A holder may have joined meanwhile, when it could not be asked: it comes first now.
+                    self.queue.push_back(id);
                 }
                 self.check_stall()?;
                 Ok(Vec::new())

@@ -161,6 +161,32 @@ async fn what_no_holder_of_the_directory_has_is_found_as_any_object_is() {
     assert_eq!(got.summary.peers.len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_was_found_for_is_asked_of_who_has_joined_meanwhile() {
+    let web = Web::default();
+    let (giver, other, taker) = (Node::new(&web, 1), Node::new(&web, 2), Node::new(&web, 3));
+    let folder = many(3, 2000);
+    let root = giver.add_folder(&folder, TreeOptions::default()).await;
+    web.announce(root, &giver);
+    let mut ids = Vec::new();
+    for seed in 100..103 {
+        let (id, _) = other.put(bytes(seed, 2000)).await;
+        giver.store.lose(&id.only_chunk());
+        ids.push(id);
+    }
+    // The other one is found by the last; meanwhile the first is still looked for.
+    web.announce(ids[2], &other);
+    web.hold_up(ids[0]);
+    let joined = async {
+        while !taker.store.has(&ids[1].only_chunk()) {
+            tokio::task::yield_now().await;
+        }
+        assert!(web.let_go(ids[0]) > 0, "it is being looked for");
+    };
+    let (got, ()) = tokio::join!(taker.take(root, &[]), joined);
+    assert!(got.unwrap().is(&folder));
+}
+
 /// Bytes of all lists of a directory.
 async fn list_bytes(node: &Node, root: ObjectId) -> u64 {
     let all = node.store.with_contents(root).await.unwrap();

@@ -23,13 +23,12 @@ use super::command::{Closest, Command};
 use super::error::Error;
 use super::find::Holders;
 use super::lan::Found;
-use super::listen;
 use super::look_ups::LookUps;
-use super::options::{Mode, Options};
+use super::options::Options;
 use super::peers::{Peers, Standing};
 use super::reach::Reach;
 use super::remembered::Remembered;
-use super::{Addresses, PeerView, Status};
+use super::views::Addresses;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -52,7 +51,7 @@ pub(super) struct EventLoop {
     /// Requests of the handles.
     commands: mpsc::Receiver<Command>,
     /// Where the handles see our addresses.
-    addresses: watch::Sender<Addresses>,
+    pub(super) addresses: watch::Sender<Addresses>,
     /// Nodes in the routing table.
     pub(super) routed: watch::Sender<usize>,
     /// Who is connected.
@@ -264,62 +263,6 @@ impl EventLoop {
         // Not at once when they are recognised: they shall learn first who we are, or they would dial again.
         for stranger in self.peers.strangers(now, TICK) {
             let _ = self.swarm.disconnect_peer_id(stranger);
-        }
-    }
-
-    /// Tells the handles, and through the swarm the others, where this node is.
-    pub(super) fn publish_addresses(&mut self) {
-        let listening: Vec<_> = self.swarm.listeners().cloned().collect();
-        let external = listen::external(&listening, &self.options.listen);
-        let before: Vec<_> = self.swarm.external_addresses().cloned().collect();
-        for gone in before.iter().filter(|address| !external.contains(address)) {
-            self.swarm.remove_external_address(gone);
-        }
-        for new in external.iter().filter(|address| !before.contains(address)) {
-            self.swarm.add_external_address(new.clone());
-        }
-        self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
-        self.addresses.send_replace(Addresses { listening, external });
-    }
-
-    fn list_peers(&mut self) -> Vec<PeerView> {
-        let mut views: HashMap<PeerId, PeerView> = HashMap::new();
-        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
-            for entry in bucket.iter() {
-                let peer = *entry.node.key.preimage();
-                let view = views.entry(peer).or_insert_with(|| PeerView::new(peer));
-                view.addresses = entry.node.value.iter().cloned().collect();
-                view.routed = true;
-            }
-        }
-        for (peer, connected) in self.peers.connected() {
-            let view = views.entry(*peer).or_insert_with(|| PeerView::new(*peer));
-            view.connected = true;
-            view.member = connected.standing == Standing::Member;
-            view.agent.clone_from(&connected.agent);
-            if view.addresses.is_empty() {
-                view.addresses = connected.remotes().map(|at| super::named(at, *peer)).collect();
-            }
-        }
-        let mut views: Vec<_> = views.into_values().collect();
-        views.sort_by_key(|view| view.peer);
-        views
-    }
-
-    fn status(&mut self) -> Status {
-        let connected = self.peers.connected().count();
-        let server = self.options.mode == Mode::Server;
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        let routed = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
-        let records = kad.store_mut();
-        Status {
-            server,
-            connected,
-            routed,
-            other_records: records.len(),
-            sources: records.sources_len(),
-            batches_taken: self.batches_taken,
-            questions_until_found: self.questions_until_found,
         }
     }
 }

@@ -19,6 +19,7 @@
 //! - `batch`, `hello`, `find`: our three protocols, over `codec`.
 //! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
 //!   private network lets in.
+//! - `views`: what is told of all this to other rooms.
 
 mod announcer;
 mod answering;
@@ -53,6 +54,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod views;
 mod wider;
 
 use std::net::SocketAddr;
@@ -68,6 +70,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::error::Error;
 pub use self::options::{Limits, Mode, Options};
 pub use self::transport::Transport;
+pub use self::views::{PeerView, Status};
 
 use self::atlas::Shelf;
 use self::behaviour::{Behaviour, Protocols};
@@ -77,6 +80,7 @@ use self::holdings::Holdings;
 use self::journal::Journal;
 use self::reach::Reach;
 use self::schedule::Schedule;
+use self::views::Addresses;
 use crate::peer::{Discovery, Key, Keypair, Multiaddr, PeerId, Provider, network_id};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
@@ -132,51 +136,6 @@ struct Inner {
     sequence: AtomicU64,
     /// Where waiting is done for callers that cannot wait.
     tasks: Tasks,
-}
-
-/// Where this node is.
-#[derive(Clone, Debug, Default)]
-struct Addresses {
-    /// Everything that is listened on.
-    listening: Vec<Multiaddr>,
-    /// What others are told.
-    external: Vec<Multiaddr>,
-}
-
-/// A node that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerView {
-    /// Who.
-    pub peer: PeerId,
-    /// Where: what it told, else where its connections lead.
-    pub addresses: Vec<Multiaddr>,
-    /// What it calls itself; empty until it is connected. Free of control characters.
-    pub agent: String,
-    /// Whether there is a connection.
-    pub connected: bool,
-    /// Whether it has proved, on a present connection, to speak this network's protocols.
-    pub member: bool,
-    /// Whether it is in the routing table: a server of the DHT.
-    pub routed: bool,
-}
-
-/// Figures of the DHT plane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Whether this node keeps records for others.
-    pub server: bool,
-    /// Nodes connected.
-    pub connected: usize,
-    /// Nodes in the routing table.
-    pub routed: usize,
-    /// Records of others kept.
-    pub other_records: usize,
-    /// Nodes that those are of.
-    pub sources: usize,
-    /// Announcing messages taken from others since the start.
-    pub batches_taken: u64,
-    /// Questions that look-ups of providers asked before somebody was found, since the start.
-    pub questions_until_found: u64,
 }
 
 // === impl Dht ===
@@ -364,15 +323,6 @@ impl Discovery for Dht {
 
     fn vouch(&self, address: &Multiaddr) {
         self.0.reach.give(address);
-    }
-}
-
-// === impl PeerView ===
-
-impl PeerView {
-    fn new(peer: PeerId) -> Self {
-        let (addresses, agent) = (Vec::new(), String::new());
-        Self { peer, addresses, agent, connected: false, member: false, routed: false }
     }
 }
 

@@ -1,0 +1,126 @@
+//! What other rooms and the handles are told of the DHT plane: who is known, where this node is, figures.
+//!
+//! Owns: those views and how they are made of the swarm's state. Refuses: nothing. Survives a crash: nothing.
+
+use std::collections::HashMap;
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::event_loop::EventLoop;
+use super::listen;
+use super::options::Mode;
+use super::peers::Standing;
+
+/// Where this node is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addresses {
+    /// Everything that is listened on.
+    pub(super) listening: Vec<Multiaddr>,
+    /// What others are told.
+    pub(super) external: Vec<Multiaddr>,
+}
+
+/// A node that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Who.
+    pub peer: PeerId,
+    /// Where: what it told, else where its connections lead.
+    pub addresses: Vec<Multiaddr>,
+    /// What it calls itself; empty until it is connected. Free of control characters.
+    pub agent: String,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Whether it has proved, on a present connection, to speak this network's protocols.
+    pub member: bool,
+    /// Whether it is in the routing table: a server of the DHT.
+    pub routed: bool,
+}
+
+/// Figures of the DHT plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether this node keeps records for others.
+    pub server: bool,
+    /// Nodes connected.
+    pub connected: usize,
+    /// Nodes in the routing table.
+    pub routed: usize,
+    /// Records of others kept.
+    pub other_records: usize,
+    /// Nodes that those are of.
+    pub sources: usize,
+    /// Announcing messages taken from others since the start.
+    pub batches_taken: u64,
+    /// Questions that look-ups of providers asked before somebody was found, since the start.
+    pub questions_until_found: u64,
+}
+
+// === impl PeerView ===
+
+impl PeerView {
+    pub(super) fn new(peer: PeerId) -> Self {
+        let (addresses, agent) = (Vec::new(), String::new());
+        Self { peer, addresses, agent, connected: false, member: false, routed: false }
+    }
+}
+
+// === impl EventLoop ===
+
+impl EventLoop {
+    /// Tells the handles, and through the swarm the others, where this node is.
+    pub(super) fn publish_addresses(&mut self) {
+        let listening: Vec<_> = self.swarm.listeners().cloned().collect();
+        let external = listen::external(&listening, &self.options.listen);
+        let before: Vec<_> = self.swarm.external_addresses().cloned().collect();
+        for gone in before.iter().filter(|address| !external.contains(address)) {
+            self.swarm.remove_external_address(gone);
+        }
+        for new in external.iter().filter(|address| !before.contains(address)) {
+            self.swarm.add_external_address(new.clone());
+        }
+        self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
+        self.addresses.send_replace(Addresses { listening, external });
+    }
+
+    pub(super) fn list_peers(&mut self) -> Vec<PeerView> {
+        let mut views: HashMap<PeerId, PeerView> = HashMap::new();
+        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+            for entry in bucket.iter() {
+                let peer = *entry.node.key.preimage();
+                let view = views.entry(peer).or_insert_with(|| PeerView::new(peer));
+                view.addresses = entry.node.value.iter().cloned().collect();
+                view.routed = true;
+            }
+        }
+        for (peer, connected) in self.peers.connected() {
+            let view = views.entry(*peer).or_insert_with(|| PeerView::new(*peer));
+            view.connected = true;
+            view.member = connected.standing == Standing::Member;
+            view.agent.clone_from(&connected.agent);
+            if view.addresses.is_empty() {
+                view.addresses = connected.remotes().map(|at| super::named(at, *peer)).collect();
+            }
+        }
+        let mut views: Vec<_> = views.into_values().collect();
+        views.sort_by_key(|view| view.peer);
+        views
+    }
+
+    pub(super) fn status(&mut self) -> Status {
+        let connected = self.peers.connected().count();
+        let server = self.options.mode == Mode::Server;
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let routed = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        let records = kad.store_mut();
+        Status {
+            server,
+            connected,
+            routed,
+            other_records: records.len(),
+            sources: records.sources_len(),
+            batches_taken: self.batches_taken,
+            questions_until_found: self.questions_until_found,
+        }
+    }
+}

@@ -25,7 +25,7 @@ pub(super) struct Parity {
 
 /// What came of rebuilding a stripe.
 pub(super) enum Rebuilt {
-    /// These chunks are proved and stored.
+    /// These chunks, all that the fetch lacked of the stripe, are proved and stored.
     Chunks(Vec<(u64, Bytes)>),
     /// The parity is false.
     False,
@@ -104,16 +104,19 @@ impl Parity {
         self.refs(stripe, store).into_iter().map(|(index, _)| Shard::Parity { stripe, index }).collect()
     }
 
-    /// Begins to rebuild a stripe from its data chunks in the store and the parity chunks here.
+    /// Begins to rebuild a stripe from its data chunks in the store and the parity chunks here. `missing`: whether a
+    /// fetch lacks a chunk.
     pub(super) fn rebuild(
         &self,
         number: u32,
+        missing: impl Fn(u64) -> bool,
         shape: &Shape,
-        parts: &Arc<Parts>,
-        lease: &Arc<Lease>,
+        (parts, lease): (&Arc<Parts>, &Arc<Lease>),
     ) -> Option<Rebuild> {
+        let stripe = self.layout.stripe(u64::from(number))?;
         Some(Rebuild {
-            stripe: self.layout.stripe(u64::from(number))?,
+            missing: stripe.chunks().filter(|chunk| missing(*chunk)).collect(),
+            stripe,
             parity: self.held.get(&number).cloned().unwrap_or_default(),
             stored: self.refs(number, &parts.store),
             shape: shape.clone(),
@@ -126,6 +129,8 @@ impl Parity {
 /// The rebuilding of one stripe.
 pub(super) struct Rebuild {
     stripe: erasure::Stripe,
+    /// Its chunks that the fetch lacks.
+    missing: Vec<u64>,
     /// Parity in memory.
     parity: Vec<(u8, Bytes)>,
     /// Parity in the store.
@@ -136,10 +141,11 @@ pub(super) struct Rebuild {
 }
 
 impl Rebuild {
-    /// Reads what is here, computes what is missing, proves and stores it.
+    /// Reads what is here, computes what is missing, proves and stores it. A chunk that the fetch lacks may have come
+    /// back meanwhile, since a scrub mends as well: then it is among what is given, or the fetch would ask for ever.
     pub(super) async fn run(self) -> Rebuilt {
-        let shards = match self.gather().await {
-            Ok(shards) => shards,
+        let (shards, back) = match self.gather().await {
+            Ok(gathered) => gathered,
             Err(error) => return Rebuilt::Store(error),
         };
         let (stripe, shape) = (self.stripe, self.shape.clone());
@@ -152,7 +158,7 @@ impl Rebuild {
             Err(_) => return Rebuilt::False,
         };
         let mut done = Vec::with_capacity(chunks.len());
-        for (index, chunk) in chunks {
+        for (index, chunk) in chunks.into_iter().chain(back) {
             if let Err(error) = self.lease.put(Item::Chunk(chunk.clone())).await {
                 return Rebuilt::Store(error);
             }
@@ -161,15 +167,23 @@ impl Rebuild {
         Rebuilt::Chunks(done)
     }
 
-    /// The stripe's shards: data from the store, `None` where it is missing, then parity.
-    async fn gather(&self) -> Result<Vec<Option<Bytes>>, store::Error> {
+    /// The stripe's shards: data from the store, `None` where it is missing, then parity. Beside them the chunks that
+    /// the fetch lacks and the store has.
+    async fn gather(&self) -> Result<(Vec<Option<Bytes>>, Vec<(u64, Chunk)>), store::Error> {
         let mut shards = Vec::with_capacity(self.stripe.data + self.stripe.parity);
+        let mut back = Vec::new();
         for index in self.stripe.chunks() {
             let zero = self.shape.is_zero(index);
             let chunk = self.shape.chunk(index);
             shards.push(match chunk {
                 Some(chunk) if zero => Some(Bytes::from(vec![0; chunk.length as usize])),
-                Some(chunk) => self.parts.store.chunk(&chunk).await?.map(Chunk::into_bytes),
+                Some(chunk) => {
+                    let stored = self.parts.store.chunk(&chunk).await?;
+                    back.extend(
+                        stored.clone().filter(|_| self.missing.contains(&index)).map(|chunk| (index, chunk)),
+                    );
+                    stored.map(Chunk::into_bytes)
+                }
                 None => None,
             });
         }
@@ -185,7 +199,7 @@ impl Rebuild {
                 *shard = self.parts.store.chunk(chunk).await?.map(Chunk::into_bytes);
             }
         }
-        Ok(shards)
+        Ok((shards, back))
     }
 
     /// A chunk of this stripe that is not in the store.
@@ -212,4 +226,35 @@ fn compute(
         Ok((index, proved))
     };
     erasure::rebuild(stripe, shards)?.into_iter().map(prove).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::learn;
+    use super::super::tests::{Node, Web, sample};
+    use super::{Parity, Rebuilt};
+    use crate::content::CHUNK;
+    use crate::erasure::Geometry;
+
+    /// A scrub may mend a chunk between the moment at which a reader misses it and the moment at which its stripe is
+    /// read: were nothing given then, the reader would have the stripe rebuilt again and again.
+    #[tokio::test]
+    async fn what_came_back_meanwhile_is_given_as_what_is_rebuilt() {
+        let node = Node::new(&Web::default(), 1);
+        let data = sample(5 * CHUNK + 7);
+        let id = node.add(&data, Some(Geometry::DEFAULT)).await;
+        let shape = learn::from_store(&node.store, &id).await.unwrap().unwrap();
+        let (part, pages) = node.store.parity(&id).await.unwrap().unwrap();
+        let parity = Parity::new(&shape, &part, &pages).unwrap();
+        node.store.lose(&shape.chunk(1).unwrap().id);
+        let lease = Arc::new(node.store.lease());
+        let missed = |chunk| [1, 3].contains(&chunk);
+        let rebuild = parity.rebuild(0, missed, &shape, (&node.fetcher.parts, &lease)).unwrap();
+        let Rebuilt::Chunks(chunks) = rebuild.run().await else { panic!("nothing was rebuilt") };
+        let given: Vec<_> = chunks.iter().map(|(index, _)| *index).collect();
+        assert_eq!(given, [1, 3]);
+        assert!(chunks.iter().all(|(index, bytes)| data[*index as usize * CHUNK..].starts_with(bytes)));
+    }
 }

@@ -1,6 +1,6 @@
 //! What a fetch does about chunks that rotted here, and with parity.
 
-use super::super::planner::{self, PeerNo};
+use super::super::planner::{self, PeerNo, Shard};
 use super::super::repair::{Parity, Rebuilt};
 use super::{Error, Job, Part};
 
@@ -50,8 +50,9 @@ impl Job {
     }
 
     pub(super) fn rebuild(&mut self, stripe: u32) {
-        let rebuild =
-            self.parity.as_ref().and_then(|p| p.rebuild(stripe, &self.shape, &self.parts, &self.lease));
+        let missing = |chunk| self.planner.wants(Shard::Data(chunk));
+        let with = (&self.parts, &self.lease);
+        let rebuild = self.parity.as_ref().and_then(|p| p.rebuild(stripe, missing, &self.shape, with));
         match rebuild {
             Some(rebuild) => self.rebuilding.push(Box::pin(async move { (stripe, rebuild.run().await) })),
             None => self.tell(planner::Event::RebuildFailed { stripe }),

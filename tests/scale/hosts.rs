@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -60,6 +60,8 @@ pub(crate) struct Line {
     side: AtomicU8,
     /// Whether the host has gone without a word.
     gone: AtomicBool,
+    /// Dials from here.
+    dials: AtomicU64,
 }
 
 /// A connection that comes in.
@@ -144,6 +146,11 @@ impl Line {
         self.gone.store(true, Ordering::Relaxed);
     }
 
+    /// How many hosts have been dialled from here.
+    pub(crate) fn dials(&self) -> u64 {
+        self.dials.load(Ordering::Relaxed)
+    }
+
     fn sees(&self, other: &Self) -> bool {
         let is_gone = |line: &Self| line.gone.load(Ordering::Relaxed);
         let side = |line: &Self| line.side.load(Ordering::Relaxed);
@@ -221,6 +228,7 @@ impl Carrying for Carriers {
     fn dial(&mut self, at: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let to = socket(&at).ok_or(TransportError::MultiaddrNotSupported(at))?;
         let (net, peer, line) = (self.net.clone(), self.peer, Arc::clone(&self.line));
+        line.dials.fetch_add(1, Ordering::Relaxed);
         let from = SocketAddr::new(self.at.ip(), self.port.fetch_add(1, Ordering::Relaxed) | 0x8000);
         let dial = async move {
             tokio::time::sleep(ROUND_TRIP).await;

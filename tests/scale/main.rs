@@ -1,12 +1,14 @@
 //! Networks of many nodes in one process: what look-ups come to as a network grows, while nodes come and go, after it
 //! was cut in two, and among liars.
 //!
-//! `scale [--seed N] [--look-ups N] [--minutes N] [--keys N] [--cut] NODES...`: one network of each size after the
-//! other, each from the seed. Prints a table; exit 1 when a bound is missed. The nodes are real `dht` rooms; only what
+//! `scale [--seed N] [--look-ups N] [--minutes N] [--keys N] [--cut] [--sybils G] [--impostors N] [--flood G]
+//! NODES...`: one network of each size after the other, each from the seed. Prints a table; exit 1 when a bound is
+//! missed. `scale --table`: what announcing costs, by nodes and keys. The nodes are real `dht` rooms; only what
 //! carries their bytes is in memory (see `hosts`).
 
 mod hops;
 mod hosts;
+mod impostors;
 mod liar;
 mod node;
 mod siege;
@@ -26,6 +28,8 @@ const KEYS: usize = 10;
 const LEAVING: f64 = 0.2;
 /// Liars around one key.
 const SYBILS: usize = 60;
+/// Networks that impostors are of.
+const IMPOSTORS_NETWORKS: usize = 10;
 /// Look-ups between two looks at the clock.
 const LOOK_UPS_AT_A_TIME: usize = 40;
 
@@ -50,11 +54,23 @@ struct Args {
     /// Besiege a key by Sybils of so many networks; several times if need be.
     #[arg(long)]
     sybils: Vec<usize>,
+    /// So many say that they hold a key that one holds, from ten networks.
+    #[arg(long, default_value_t = 0)]
+    impostors: usize,
+    /// Half as many liars as nodes come in, of so many networks, and then more nodes; several times if need be.
+    #[arg(long)]
+    flood: Vec<usize>,
+    /// Instead of all else: what announcing 1,000 to 1,000,000 keys costs one node of networks of each size.
+    #[arg(long)]
+    table: bool,
+    /// No node comes or goes, and none lies that is not asked for.
+    #[arg(long)]
+    calm: bool,
     /// Nodes do not mind how many others are of one address group.
     #[arg(long)]
     undefended: bool,
     /// Sizes of the networks.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "table")]
     nodes: Vec<usize>,
 }
 
@@ -68,6 +84,13 @@ fn main() -> ExitCode {
     };
     println!("seed {}", args.seed);
     let mut table = Table::new();
+    if args.table {
+        let sizes = if args.nodes.is_empty() { vec![10, 50, 200] } else { args.nodes.clone() };
+        if let Err(error) = runtime.block_on(announcing(&args, &sizes, &mut table)) {
+            return failed(&error);
+        }
+        return if table.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     for size in &args.nodes {
         if let Err(error) = runtime.block_on(network(&args, *size, &mut table)) {
             return failed(&error);
@@ -96,15 +119,54 @@ async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), Stri
     if args.keys > 0 {
         many_keys(args, &mut world, table).await;
     }
-    churn(args, &mut world, table).await?;
+    if !args.calm {
+        churn(args, &mut world, table).await?;
+    }
     if args.cut {
         parted(args, &mut world, table).await;
     }
-    lied_to(args, &mut world, table).await?;
+    if args.impostors > 0 {
+        pretended(args, &mut world, table).await?;
+    }
+    if !args.calm {
+        lied_to(args, &mut world, table).await?;
+    }
+    for networks in args.flood.iter().copied() {
+        flooded(args, &mut world, networks, table).await?;
+    }
     for networks in args.sybils.iter().copied() {
         besieged(args, &mut world, networks, table).await?;
     }
     world.end().await;
+    Ok(())
+}
+
+/// What announcing costs, by the number of nodes and of keys.
+async fn announcing(args: &Args, sizes: &[usize], table: &mut Table) -> Result<(), String> {
+    println!(
+        "{:>6} {:>9} {:>7} {:>8} {:>8} {:>9} {:>13} {:>5}",
+        "nodes", "keys", "s", "look-ups", "messages", "refused", "found again", "MiB"
+    );
+    for size in sizes.iter().copied() {
+        let mut world = World::new(args.seed, !args.undefended);
+        world.grow(size).await?;
+        for keys in [1_000, 10_000, 100_000, 1_000_000] {
+            let many = world.announce_many(keys).await;
+            let (audited, found) = many.audited;
+            println!(
+                "{size:>6} {keys:>9} {:>7.1} {:>8} {:>8} {:>9} {:>13} {:>5}",
+                many.seconds,
+                many.look_ups,
+                many.messages,
+                many.refused,
+                format!("{found} of {audited}"),
+                many.own >> 20,
+            );
+            table.bound(many.queued == 0, "not all keys were announced");
+            table.bound(found as f64 >= 0.95 * audited as f64, "too few keys are found when looked up again");
+        }
+        world.end().await;
+    }
     Ok(())
 }
 
@@ -175,6 +237,35 @@ async fn besieged(args: &Args, world: &mut World, networks: usize, table: &mut T
     // Where each of them is in a network of its own nothing tells them from honest nodes.
     let bound = if networks < SYBILS && !args.undefended { 95.0 } else { 0.0 };
     table.row(world, &format!("{SYBILS} Sybils of {networks} networks"), &found, bound).await;
+    Ok(())
+}
+
+/// One holder of a key among many who say that they are.
+async fn pretended(args: &Args, world: &mut World, table: &mut Table) -> Result<(), String> {
+    let mut found = world.impostors(args.impostors, IMPOSTORS_NETWORKS, args.look_ups.min(100)).await?;
+    let dials = found.iter().map(|one| one.dials).max().unwrap_or(0);
+    println!("{:>6}  at most {dials} dials among {} impostors", world.nodes.len(), args.impostors);
+    for one in &mut found {
+        let is_late = one.after.is_some_and(|after| after > impostors::WITHIN);
+        if is_late || one.dials > impostors::DIALS {
+            one.after = None;
+        }
+    }
+    let bound = if args.undefended { 0.0 } else { 100.0 };
+    table.row(world, &format!("1 among {} impostors", args.impostors), &found, bound).await;
+    Ok(())
+}
+
+/// Liars come in, of few networks, and more nodes after them.
+async fn flooded(args: &Args, world: &mut World, networks: usize, table: &mut Table) -> Result<(), String> {
+    let size = world.nodes.len();
+    let liars = world.flood(size.div_ceil(2), networks)?;
+    world.grow(size + size.div_ceil(5)).await?;
+    world.announce(KEYS).await;
+    let found = world.look_up(args.look_ups).await;
+    let (all, new) = (world.infested(0, &liars).await, world.infested(size, &liars).await);
+    println!("{:>6}  of what is in routing tables {all:.1} % lies, in those of new nodes {new:.1} %", size);
+    table.row(world, &format!("{} liars of {networks} networks", liars.len()), &found, 0.0).await;
     Ok(())
 }
 

@@ -35,6 +35,17 @@ pub(crate) struct Found {
     pub(crate) after: Option<Duration>,
     /// Questions to other nodes until somebody was told who holds the key, right or wrong.
     pub(crate) questions: u64,
+    /// Hosts dialled meanwhile, and providers told before the holder: each of these would have been dialled as well.
+    pub(crate) dials: u64,
+}
+
+/// What sort of node it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sort {
+    /// Whether it minds how many others are of one address group.
+    pub(crate) is_defended: bool,
+    /// Whether it keeps records.
+    pub(crate) mode: Mode,
 }
 
 impl Node {
@@ -42,13 +53,14 @@ impl Node {
         net: &Net,
         at: SocketAddr,
         bootstrap: Vec<Multiaddr>,
-        is_defended: bool,
+        sort: Sort,
     ) -> Result<Self, String> {
         let (keypair, tasks) = (Keypair::generate_ed25519(), Tasks::new());
         let peer = keypair.public().to_peer_id();
         let (carriers, line) = net.host(at, peer);
-        let mut limits = Limits::default();
-        if !is_defended {
+        // The process is that of all nodes together.
+        let mut limits = Limits { resident_bytes: usize::MAX, ..Limits::default() };
+        if !sort.is_defended {
             limits.of_group = usize::MAX;
         }
         let options = Options {
@@ -57,7 +69,7 @@ impl Node {
             listen: vec![multiaddr(at)],
             bootstrap,
             chunk: vec![SocketAddr::new(at.ip(), CHUNK_PORT)],
-            mode: Mode::Server,
+            mode: sort.mode,
             ..Options::default()
         };
         let dht = Dht::start_over(carriers, options, keypair, &tasks).await;
@@ -97,19 +109,22 @@ impl Node {
 
     /// Looks a key up until `holder` is told, or to the end.
     pub(crate) async fn find(&self, key: Key, holder: PeerId) -> Found {
-        let (before, begun) = (self.status().await, Instant::now());
+        let (before, dials, begun) = (self.status().await, self.line.dials(), Instant::now());
         let mut providers = self.dht.providers(key);
-        let told = async {
+        let mut told = 0;
+        let holder_told = async {
             while let Some(provider) = providers.recv().await {
                 if provider.peer == holder {
                     return Some(begun.elapsed());
                 }
+                told += 1;
             }
             None
         };
-        let after = tokio::time::timeout(PATIENCE, told).await.unwrap_or(None);
+        let after = tokio::time::timeout(PATIENCE, holder_told).await.unwrap_or(None);
+        let dials = self.line.dials() - dials + told;
         let questions = self.status().await.questions_until_found - before.questions_until_found;
-        Found { after, questions }
+        Found { after, questions, dials }
     }
 
     /// Leaves. `silently`: without closing a connection.

@@ -25,7 +25,7 @@ pub(crate) fn identities(key: Key, count: usize, size: usize) -> Vec<Keypair> {
 
 /// `count` addresses in `networks` networks of 65,536 hosts.
 pub(crate) fn addresses(rng: &mut SmallRng, count: usize, networks: usize, port: u16) -> Vec<SocketAddr> {
-    let networks: Vec<[u8; 2]> = (0..networks).map(|_| [rng.random_range(100..126), rng.random()]).collect();
+    let networks: Vec<[u8; 2]> = (0..networks).map(|_| [rng.random_range(101..126), rng.random()]).collect();
     let host = |number: usize, rng: &mut SmallRng| {
         let [a, b] = networks[number % networks.len()];
         // Each host but once: there are fewer than 250 of one network.

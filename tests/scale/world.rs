@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use casd::dht::Mode;
 use casd::peer::{Key, Keypair, Kind, PeerId};
 use futures::stream::{self, StreamExt};
 use rand::rngs::SmallRng;
@@ -16,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use crate::hops::Tables;
 use crate::hosts::Net;
 use crate::liar::Liar;
-use crate::node::{Found, Node};
+use crate::node::{Found, Node, Sort};
 use crate::siege;
 
 /// Nodes that a new one is told to join by.
@@ -28,13 +29,13 @@ const MANY: Duration = Duration::from_secs(600);
 /// Honest nodes near a besieged key to which the liars make themselves known.
 const NEIGHBOURS: usize = 20;
 /// Look-ups at once.
-const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: usize = 32;
 /// Keys drawn until one is of another node than who looks for it.
 const DRAWS: usize = 20;
 /// Until all nodes know somebody.
 const JOINING: Duration = Duration::from_secs(120);
 /// Ports of the DHT.
-const PORT: u16 = 8468;
+pub(crate) const PORT: u16 = 8468;
 
 /// What announcing many keys came to.
 #[derive(Debug, Default)]
@@ -55,14 +56,14 @@ pub(crate) struct Many {
 
 /// See the module.
 pub(crate) struct World {
-    net: Net,
-    rng: SmallRng,
+    pub(crate) net: Net,
+    pub(crate) rng: SmallRng,
     /// Whether nodes mind how many others are of one address group.
     is_defended: bool,
     pub(crate) nodes: Vec<Node>,
-    liars: Vec<Liar>,
+    pub(crate) liars: Vec<Liar>,
     /// Keys and who holds them.
-    held: Vec<(Key, PeerId)>,
+    pub(crate) held: Vec<(Key, PeerId)>,
     /// Addresses that are taken, or were.
     taken: HashSet<IpAddr>,
 }
@@ -86,8 +87,8 @@ impl World {
         while self.nodes.len() < count {
             let more = WAVE.min(count - self.nodes.len()).min(self.nodes.len().max(1));
             let places: Vec<_> = (0..more).map(|_| (self.address(), self.entrances())).collect();
-            let (net, is_defended) = (&self.net, self.is_defended);
-            let started = places.into_iter().map(|(at, by)| Node::start(net, at, by, is_defended));
+            let (net, sort) = (&self.net, Sort { is_defended: self.is_defended, mode: Mode::Server });
+            let started = places.into_iter().map(|(at, by)| Node::start(net, at, by, sort));
             for node in futures::future::join_all(started).await {
                 self.nodes.push(node?);
             }
@@ -123,7 +124,7 @@ impl World {
         }
     }
 
-    fn entrances(&mut self) -> Vec<casd::peer::Multiaddr> {
+    pub(crate) fn entrances(&mut self) -> Vec<casd::peer::Multiaddr> {
         self.nodes.iter().choose_multiple(&mut self.rng, BOOTSTRAP).into_iter().map(Node::address).collect()
     }
 
@@ -169,7 +170,7 @@ impl World {
             messages: after.messages - before.messages,
             look_ups: after.look_ups - before.look_ups,
             refused: after.refused - before.refused,
-            audited: (after.audited, after.found),
+            audited: (after.audited - before.audited, after.found - before.found),
             object,
             own,
         }

@@ -3,15 +3,17 @@
 //! Owns: what happens between a command and its answer. Refuses: nothing of its own; limits are kept by
 //! [`look_ups`](super::look_ups) and [`peers`](super::peers). Survives a crash: nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use libp2p::core::Endpoint;
 use libp2p::kad::{
     self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
 };
 use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::swarm::{ConnectionId, NetworkBehaviour};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
@@ -33,7 +35,7 @@ impl EventLoop {
     }
 
     pub(super) fn learn_chunk_addresses(&mut self, peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>>) {
-        self.want_hello(peer, Waiter::Call(done));
+        self.want_hello(peer, Waiter::Call(done), Vec::new());
     }
 
     pub(super) fn find_closest(&mut self, key: Key, done: oneshot::Sender<Closest>) {
@@ -85,7 +87,7 @@ impl EventLoop {
     fn on_query(&mut self, query: QueryId, result: QueryResult, last: bool) {
         match result {
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
-                self.look_ups.found(query, providers, *self.swarm.local_peer_id());
+                self.name_providers(query, providers);
                 self.ask_providers();
             }
             QueryResult::GetProviders(Ok(GetProvidersOk::FinishedWithNoAdditionalRecord {
@@ -122,6 +124,19 @@ impl EventLoop {
         }
     }
 
+    /// An answer named providers. Where it says they are, the query knows as long as it runs only.
+    fn name_providers(&mut self, query: QueryId, providers: HashSet<PeerId>) {
+        let (local, none) = (*self.swarm.local_peer_id(), ConnectionId::new_unchecked(0));
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let others = providers.into_iter().filter(|peer| *peer != local);
+        let named = others.map(|peer| {
+            // Looks addresses up, and nothing else.
+            let known = kad.handle_pending_outbound_connection(none, Some(peer), &[], Endpoint::Dialer);
+            (peer, known.unwrap_or_default())
+        });
+        self.look_ups.found(query, named.collect());
+    }
+
     /// Whether many of these nodes are seen in one address group: then they may be of one owner.
     fn is_crowded(&self, nodes: &[PeerId]) -> bool {
         let mut of_group = HashMap::<Group, usize>::new();
@@ -148,6 +163,8 @@ impl EventLoop {
             }
         }
         self.start_look_ups();
+        // Those that take their time have kept their places long enough.
+        self.ask_providers();
     }
 
     fn start_look_ups(&mut self) {
@@ -162,24 +179,28 @@ impl EventLoop {
     }
 
     /// Asks as many of the providers found as may be asked.
-    fn ask_providers(&mut self) {
+    pub(super) fn ask_providers(&mut self) {
         // One that cannot even be dialled frees its place at once and leads here again: the loop below goes on then.
         if std::mem::replace(&mut self.is_asking_providers, true) {
             return;
         }
-        while let Some((number, peer)) = self.look_ups.next_to_ask() {
-            self.want_hello(peer, Waiter::LookUp(number));
+        let now = Instant::now();
+        while let Some((number, peer, said)) = self.look_ups.next_to_ask(now) {
+            self.want_hello(peer, Waiter::LookUp(number), said);
         }
         self.is_asking_providers = false;
     }
 
-    fn want_hello(&mut self, peer: PeerId, waiter: Waiter) {
+    /// `said`: where others say that the peer is.
+    fn want_hello(&mut self, peer: PeerId, waiter: Waiter, said: Vec<Multiaddr>) {
         match self.peers.want(peer, waiter, Instant::now()) {
             Next::Known(waiter, chunk) => self.answer(peer, waiter, Some(chunk)),
             Next::Refused(waiter) => self.answer(peer, waiter, None),
             Next::Ask => self.say_hello(peer),
             Next::Dial => {
-                let known = self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer);
+                let mut known = self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer);
+                let new: Vec<_> = said.into_iter().filter(|at| !known.contains(at)).collect();
+                known.extend(new);
                 self.dial(peer, known, PeerCondition::DisconnectedAndNotDialing);
             }
             Next::Wait => {}
@@ -216,7 +237,7 @@ impl EventLoop {
             Waiter::Call(done) => drop(done.send(chunk.unwrap_or_default())),
             Waiter::LookUp(number) => {
                 let provider = chunk.map(|chunk| Provider { peer, chunk, dht: self.dht_addresses(&peer) });
-                self.look_ups.told(number, provider);
+                self.look_ups.told(number, &peer, provider);
             }
         }
     }

@@ -113,10 +113,12 @@ impl EventLoop {
         let kad = &mut self.swarm.behaviour_mut().kad;
         kad.store_mut().met(peer, addresses.clone(), group);
         if info.protocols.contains(&self.protocols.kad) {
-            for address in addresses.clone() {
-                kad.add_address(&peer, address);
+            if self.has_place_for(peer, &addresses) {
+                for address in addresses.clone() {
+                    self.swarm.behaviour_mut().kad.add_address(&peer, address);
+                }
             }
-            if alone && kad.bootstrap().is_err() {
+            if alone && self.swarm.behaviour_mut().kad.bootstrap().is_err() {
                 tracing::debug!(%peer, "the first node told no address to reach it by");
             }
             self.remember(peer, addresses);

@@ -3,15 +3,17 @@
 //! Owns: the bookkeeping. Pure: the event loop runs the queries. Refuses: more look-ups and more providers
 //! of one than its limits. Survives a crash: nothing.
 //!
-//! Whoever answers a question may lie, so that nobody's word goes before another's: of each answer one provider
-//! is asked after the other, and of all answers in turn. A provider counts when it has said where it is itself.
+//! Whoever answers a question may lie: in which order providers are asked is decided by [`Turns`]. A provider counts
+//! when it has said where it is itself. One that takes its time keeps no place for others.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
-use libp2p::PeerId;
 use libp2p::kad::QueryId;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::turns::Turns;
 use super::{Key, Provider};
 
 /// Queries at once. Each keeps three questions in flight, and a connection carries 32 of them.
@@ -20,10 +22,14 @@ const MAX_RUNNING: usize = 64;
 const MAX_QUEUED: usize = 4_096;
 /// Providers that are told of one look-up; also the room of its channel, so that telling them never waits.
 pub(super) const MAX_FOUND: usize = 128;
-/// Providers of one look-up that are asked, however many do not answer.
-const MAX_ASKED: usize = 1_024;
-/// Those that are asked at once.
+/// Providers of one look-up that are asked, however many do not answer: with those that are asked
+/// [besides](super::wider) fewer than two hundred dials.
+const MAX_ASKED: usize = 128;
+/// Those that are asked at once…
 const ASKING: usize = 16;
+/// …not counting those that have been asked so long ago: a dial to nobody takes five to ten seconds. So all are asked
+/// within 16 s.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// A look-up.
 #[derive(Debug)]
@@ -32,25 +38,22 @@ pub(super) struct LookUp {
     pub(super) key: Key,
     /// Where providers are told.
     out: mpsc::Sender<Provider>,
-    /// Everyone found so far, at most [`MAX_ASKED`].
-    seen: HashSet<PeerId>,
-    /// Those that have not been asked, an answer each; the first answer's turn is next.
-    waiting: VecDeque<Vec<PeerId>>,
-    /// How many are being asked for their chunk addresses, at most [`ASKING`].
-    asking: usize,
+    /// Everyone named so far, and who is asked next.
+    turns: Turns,
+    /// Those that are being asked for their chunk addresses, and since when.
+    asking: HashMap<PeerId, Instant>,
     /// How many have been told, at most [`MAX_FOUND`].
     told: usize,
     /// The query, while it runs.
     query: Option<QueryId>,
     /// Whether it has been tried again.
     again: bool,
-    /// Whether the nodes at which it ended are crowded together in few address groups…
-    is_crowded: bool,
-    /// …which is told when all is done.
-    end: oneshot::Sender<bool>,
+    /// Where it is told once whether other nodes are to be asked as well: at once where those at which it ended are
+    /// crowded together in few address groups, else at the end, when nobody was told.
+    wider: Option<oneshot::Sender<bool>>,
 }
 
-/// A look-up as it is asked for: where providers are told, and at the end whether the nodes asked are crowded together.
+/// A look-up as it is asked for: where providers are told, and whether to look [wider](super::wider).
 pub(super) type Wanted = (Key, mpsc::Sender<Provider>, oneshot::Sender<bool>);
 
 /// What the end of a query leads to.
@@ -78,37 +81,30 @@ pub(super) struct LookUps {
 // === impl LookUp ===
 
 impl LookUp {
-    fn new((key, out, end): Wanted) -> Self {
-        let (seen, waiting) = (HashSet::new(), VecDeque::new());
-        Self {
-            key,
-            out,
-            seen,
-            waiting,
-            asking: 0,
-            told: 0,
-            query: None,
-            again: false,
-            is_crowded: false,
-            end,
-        }
+    fn new((key, out, wider): Wanted) -> Self {
+        let (turns, asking) = (Turns::default(), HashMap::new());
+        Self { key, out, turns, asking, told: 0, query: None, again: false, wider: Some(wider) }
     }
 
-    fn next_to_ask(&mut self) -> Option<PeerId> {
-        while self.asking < ASKING && self.told < MAX_FOUND {
-            let mut answer = self.waiting.pop_front()?;
-            if let Some(peer) = answer.pop() {
-                self.waiting.push_back(answer);
-                self.asking += 1;
-                return Some(peer);
-            }
+    fn next_to_ask(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
+        let fresh = self.asking.values().filter(|since| now.saturating_duration_since(**since) < SLOW);
+        if fresh.count() >= ASKING || self.told >= MAX_FOUND {
+            return None;
         }
-        None
+        let (peer, addresses) = self.turns.next(MAX_ASKED)?;
+        self.asking.insert(peer, now);
+        Some((peer, addresses))
     }
 
     fn is_done(&self) -> bool {
-        let is_waiting = self.told < MAX_FOUND && self.waiting.iter().any(|answer| !answer.is_empty());
-        self.query.is_none() && self.asking == 0 && !is_waiting
+        let is_waiting = self.told < MAX_FOUND && self.turns.has_next(MAX_ASKED);
+        self.query.is_none() && self.asking.is_empty() && !is_waiting
+    }
+
+    fn tell_wider(&mut self, is_wanted: bool) {
+        if let Some(wider) = self.wider.take() {
+            let _ = wider.send(is_wanted);
+        }
     }
 }
 
@@ -150,39 +146,29 @@ impl LookUps {
     /// Whether the look-up of this query has found nobody so far.
     pub(super) fn has_found_nobody(&self, query: QueryId) -> bool {
         let look_up = self.by_query.get(&query).and_then(|number| self.running.get(number));
-        look_up.is_some_and(|look_up| look_up.seen.is_empty())
+        look_up.is_some_and(|look_up| look_up.turns.is_empty())
     }
 
-    /// One answer to a query named providers: those that are new wait for their turn to be asked.
-    pub(super) fn found(&mut self, query: QueryId, peers: HashSet<PeerId>, local: PeerId) {
-        let Some(number) = self.by_query.get(&query) else { return };
-        let Some(look_up) = self.running.get_mut(number) else { return };
-        let room = MAX_ASKED - look_up.seen.len();
-        let new: Vec<_> = peers
-            .into_iter()
-            .filter(|peer| *peer != local && !look_up.seen.contains(peer))
-            .take(room)
-            .collect();
-        look_up.seen.extend(&new);
-        look_up.waiting.push_back(new);
-    }
-
-    /// Whom to ask next for its chunk addresses, and for which look-up; it is asked from now on.
-    pub(super) fn next_to_ask(&mut self) -> Option<(u64, PeerId)> {
-        let mut asked = None;
-        for (number, look_up) in &mut self.running {
-            asked = look_up.next_to_ask().map(|peer| (*number, peer));
-            if asked.is_some() {
-                break;
-            }
+    /// One answer to a query named providers, each with where it is said to be.
+    pub(super) fn found(&mut self, query: QueryId, named: Vec<(PeerId, Vec<Multiaddr>)>) {
+        let number = self.by_query.get(&query);
+        if let Some(look_up) = number.and_then(|number| self.running.get_mut(number)) {
+            look_up.turns.answer(named);
         }
-        asked
+    }
+
+    /// Whom to ask next for its chunk addresses, where it is said to be, and for which look-up; it is asked from now
+    /// on.
+    pub(super) fn next_to_ask(&mut self, now: Instant) -> Option<(u64, PeerId, Vec<Multiaddr>)> {
+        self.running.iter_mut().find_map(|(number, look_up)| {
+            look_up.next_to_ask(now).map(|(peer, addresses)| (*number, peer, addresses))
+        })
     }
 
     /// A provider's chunk addresses are known, or cannot be.
-    pub(super) fn told(&mut self, number: u64, provider: Option<Provider>) {
+    pub(super) fn told(&mut self, number: u64, peer: &PeerId, provider: Option<Provider>) {
         let Some(look_up) = self.running.get_mut(&number) else { return };
-        look_up.asking = look_up.asking.saturating_sub(1);
+        look_up.asking.remove(peer);
         if let Some(provider) = provider.filter(|_| look_up.told < MAX_FOUND) {
             look_up.told += 1;
             // Full is impossible (see MAX_FOUND); closed is noticed by the next sweep.
@@ -195,7 +181,7 @@ impl LookUps {
     pub(super) fn crowded(&mut self, query: QueryId) {
         let number = self.by_query.get(&query);
         if let Some(look_up) = number.and_then(|number| self.running.get_mut(number)) {
-            look_up.is_crowded = true;
+            look_up.tell_wider(true);
         }
     }
 
@@ -204,7 +190,7 @@ impl LookUps {
         let number = self.by_query.remove(&query)?;
         let look_up = self.running.get_mut(&number)?;
         look_up.query = None;
-        if look_up.seen.is_empty() && !std::mem::replace(&mut look_up.again, true) {
+        if look_up.turns.is_empty() && !std::mem::replace(&mut look_up.again, true) {
             return Some((number, End::Again(look_up.key)));
         }
         self.drop_if_done(number);
@@ -228,9 +214,10 @@ impl LookUps {
 
     fn drop_if_done(&mut self, number: u64) {
         if self.running.get(&number).is_some_and(LookUp::is_done)
-            && let Some(done) = self.running.remove(&number)
+            && let Some(mut done) = self.running.remove(&number)
         {
-            let _ = done.end.send(done.is_crowded);
+            let has_told_nobody = done.told == 0;
+            done.tell_wider(has_told_nobody);
         }
     }
 }
@@ -239,50 +226,53 @@ impl LookUps {
 mod tests {
     use super::*;
 
-    fn peers(count: usize) -> HashSet<PeerId> {
-        (0..count).map(|_| PeerId::random()).collect()
-    }
-
-    /// A look-up under way whose query has not ended, and what it told.
-    fn running() -> (LookUp, mpsc::Receiver<Provider>) {
-        let (out, told) = mpsc::channel(MAX_FOUND);
-        (LookUp::new(([0; 32], out, oneshot::channel().0)), told)
-    }
-
-    #[test]
-    fn no_answer_goes_before_another() {
-        let (mut look_up, _told) = running();
-        let true_holder = PeerId::random();
-        for _ in 0..9 {
-            look_up.waiting.push_back(peers(20).into_iter().collect());
-        }
-        look_up.waiting.push_back(vec![true_holder]);
-        let asked: Vec<_> = std::iter::from_fn(|| look_up.next_to_ask()).collect();
-        assert_eq!(asked.len(), ASKING);
-        assert!(asked.contains(&true_holder), "one of ten answers is asked among the first ten");
-        assert!(look_up.next_to_ask().is_none() && !look_up.is_done());
-        look_up.asking -= 1;
-        assert!(look_up.next_to_ask().is_some());
-    }
-
-    #[test]
-    fn those_that_do_not_answer_cost_no_place_and_all_ends() {
-        let mut look_ups = LookUps::default();
-        let (out, mut told) = mpsc::channel(MAX_FOUND);
-        look_ups.push(([1; 32], out, oneshot::channel().0));
+    /// A look-up under way, and what it tells.
+    fn running() -> (LookUps, u64, mpsc::Receiver<Provider>, oneshot::Receiver<bool>) {
+        let (mut look_ups, (out, told), (end, wider)) =
+            (LookUps::default(), mpsc::channel(MAX_FOUND), oneshot::channel());
+        look_ups.push(([1; 32], out, end));
         let (number, _) = look_ups.start().unwrap();
-        let look_up = look_ups.running.get_mut(&number).unwrap();
-        look_up.waiting.push_back(peers(500).into_iter().collect());
-        for silent in 0..300 {
-            assert!(look_ups.next_to_ask().is_some(), "{silent}");
-            look_ups.told(number, None);
+        (look_ups, number, told, wider)
+    }
+
+    fn name(look_ups: &mut LookUps, number: u64, count: usize) {
+        let turns = &mut look_ups.running.get_mut(&number).unwrap().turns;
+        turns.answer((0..count).map(|_| (PeerId::random(), Vec::new())));
+    }
+
+    #[test]
+    fn those_that_take_their_time_keep_no_place_and_all_ends() {
+        let (mut look_ups, number, mut told, mut wider) = running();
+        let begun = Instant::now();
+        (0..5).for_each(|_| name(&mut look_ups, number, 60));
+        let mut asked = Vec::new();
+        for round in 0..=MAX_ASKED / ASKING {
+            let now = begun + SLOW * u32::try_from(round).unwrap();
+            let more: Vec<_> = std::iter::from_fn(|| look_ups.next_to_ask(now)).collect();
+            assert_eq!(more.len(), if round < MAX_ASKED / ASKING { ASKING } else { 0 });
+            asked.extend(more);
         }
+        let (last, silent) = asked.split_last().unwrap();
+        for (number, peer, _) in silent {
+            look_ups.told(*number, peer, None);
+        }
+        assert!(wider.try_recv().is_err() && told.try_recv().is_err());
+        let provider = Provider { peer: last.1, chunk: Vec::new(), dht: Vec::new() };
+        look_ups.told(last.0, &last.1, Some(provider));
+        assert_eq!(told.try_recv().unwrap().peer, last.1);
+        assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(false)));
+    }
+
+    #[test]
+    fn who_answers_frees_its_place_and_without_a_holder_others_are_asked() {
+        let (mut look_ups, number, _told, mut wider) = running();
+        name(&mut look_ups, number, 60);
+        let now = Instant::now();
         let mut asked = 0;
-        while let Some((number, peer)) = look_ups.next_to_ask() {
+        while let Some((number, peer, _)) = look_ups.next_to_ask(now) {
             asked += 1;
-            look_ups.told(number, Some(Provider { peer, chunk: Vec::new(), dht: Vec::new() }));
+            look_ups.told(number, &peer, None);
         }
-        assert_eq!((asked, look_ups.running.len()), (MAX_FOUND, 0));
-        assert_eq!(std::iter::from_fn(|| told.try_recv().ok()).count(), MAX_FOUND);
+        assert_eq!((asked, look_ups.running.len(), wider.try_recv()), (60, 0, Ok(true)));
     }
 }

@@ -10,7 +10,8 @@
 //! - `event_loop`: the one task that owns the swarm; its parts `joining`, `seeking`, `asking` and `answering`.
 //! - `announcer`: many keys to their nearest nodes, which `survey` finds by `regions` of the key space (`position`)
 //!   and the `atlas` keeps.
-//! - `wider`: look-ups, also among nodes besides the nearest.
+//! - `wider`: look-ups, also among nodes besides the nearest; `turns`: whom of those that are named one asks first.
+//! - `diversity`: whom a crowded routing table lets go for whom.
 //! - `schedule`: which keys, and when; `holdings` are this node's own.
 //! - `records`: who announced what to this node.
 //! - `journal`: what outlives the process.
@@ -30,6 +31,7 @@ mod behaviour;
 mod bootstrap;
 mod codec;
 mod command;
+mod diversity;
 mod error;
 mod event_loop;
 mod find;
@@ -54,6 +56,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod turns;
 mod views;
 mod wider;
 

@@ -5,13 +5,14 @@
 //!
 //! A plain look-up ends at the twenty nodes nearest to the key. Where it told nobody, or where those twenty are crowded
 //! together in few address groups, the nodes that [`Survey`] chooses besides are asked as well: the same ones at which
-//! an object's key was placed. Whoever has what was looked for drops the receiver, and that ends it.
+//! an object's key was placed. That goes on beside the plain look-up, which may have many liars to ask yet. Whoever has
+//! what was looked for drops the receiver, and that ends it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt};
-use libp2p::PeerId;
+use futures::stream::{self, FuturesUnordered, StreamExt};
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::command::{Command, Node};
@@ -20,13 +21,16 @@ use super::look_ups::MAX_FOUND;
 use super::position::Position;
 use super::regions::K;
 use super::survey::Survey;
+use super::turns::Turns;
 use super::{Dht, Key, Provider};
 use crate::peer::Discovery;
 
-/// Nodes that are asked at once, and holders.
+/// Nodes that are asked at once.
 const AT_ONCE: usize = 8;
-/// Holders that are asked where they are, of all that are named.
-const MAX_NAMED: usize = 256;
+/// Holders that are asked where they are, of all that are named: see [`look_ups`](super::look_ups)…
+const MAX_ASKED: usize = 64;
+/// …and of these at once: a dial to nobody takes five to ten seconds.
+const ASKING: usize = 32;
 
 impl Dht {
     /// Looks for holders of `key` by a plain look-up, and wider where that is not enough; ends when nobody listens.
@@ -39,24 +43,29 @@ impl Dht {
     }
 
     async fn look_everywhere(&self, key: Key, found: mpsc::Sender<Provider>) {
-        let (plain, mut providers) = mpsc::channel(MAX_FOUND);
-        let (end, is_crowded) = oneshot::channel();
+        let (plain, mut providers) = mpsc::channel(MAX_FOUND + MAX_ASKED);
+        let (end, is_wanted_wider) = oneshot::channel();
+        let besides = plain.clone();
         if self.0.commands.send(Command::Providers { wanted: (key, plain, end) }).await.is_err() {
             return;
         }
-        let mut told = HashSet::new();
-        while let Some(provider) = providers.recv().await {
-            told.insert(provider.peer);
-            if found.send(provider).await.is_err() {
-                return;
+        let widen = async move {
+            if is_wanted_wider.await.unwrap_or(false) {
+                self.look_wider(key, besides).await;
             }
-        }
-        if is_crowded.await.unwrap_or(false) || told.is_empty() {
-            self.look_wider(key, told, found).await;
-        }
+        };
+        let tell = async move {
+            let mut told = HashSet::new();
+            while let Some(provider) = providers.recv().await {
+                if told.insert(provider.peer) && found.send(provider).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(widen, tell);
     }
 
-    async fn look_wider(&self, key: Key, mut told: HashSet<PeerId>, found: mpsc::Sender<Provider>) {
+    async fn look_wider(&self, key: Key, found: mpsc::Sender<Provider>) {
         let mut survey = Survey::new(Arc::clone(&self.0));
         let nodes = survey.nearest(Position::of_key(&key), key, K).await;
         let nodes: Vec<Node> = nodes
@@ -68,27 +77,33 @@ impl Dht {
         // Those besides the nearest come first: the nearest have been asked.
         let answers = stream::iter(nodes.into_iter().rev()).map(|to| self.ask_for_holders(to, key));
         let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
-        let mut named = 0;
-        while let Some(holders) = answers.next().await {
-            let new: Holders = holders
-                .into_iter()
-                .filter(|(peer, _)| *peer != self.0.local && told.insert(*peer))
-                .take(MAX_NAMED.saturating_sub(named).min(K))
-                .collect();
-            named += new.len();
-            let asked = stream::iter(new).map(|(peer, addresses)| async move {
-                let chunk = self.chunk_addresses(peer, addresses.clone()).await;
-                (!chunk.is_empty()).then_some(Provider { peer, chunk, dht: addresses })
-            });
-            let mut asked = std::pin::pin!(asked.buffer_unordered(AT_ONCE));
-            while let Some(answer) = asked.next().await {
-                if let Some(provider) = answer
-                    && found.send(provider).await.is_err()
-                {
-                    return;
+        let (mut turns, mut asked) = (Turns::default(), FuturesUnordered::new());
+        loop {
+            while asked.len() < ASKING
+                && let Some((peer, addresses)) = turns.next(MAX_ASKED)
+            {
+                asked.push(self.ask_holder(peer, addresses));
+            }
+            tokio::select! {
+                Some(holders) = answers.next() => {
+                    turns.answer(holders.into_iter().filter(|(peer, _)| *peer != self.0.local));
                 }
+                Some(provider) = asked.next() => {
+                    if let Some(provider) = provider
+                        && found.send(provider).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                else => return,
             }
         }
+    }
+
+    /// Where one that was named is itself; nothing when it does not say.
+    async fn ask_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Option<Provider> {
+        let chunk = self.chunk_addresses(peer, addresses.clone()).await;
+        (!chunk.is_empty()).then_some(Provider { peer, chunk, dht: addresses })
     }
 
     /// Those whom a node names; nobody when it does not answer.

@@ -1,9 +1,12 @@
 //! The peers of one fetch: found, connected to, and numbered for the planner.
+//!
+//! Whoever is found is dialled in the order in which the look-up tells of them, many at once; one that takes its time
+//! keeps no place for others, and [members](super::member) that have nothing make room.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -11,26 +14,25 @@ use futures::stream::{FuturesUnordered, SelectAll};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Parts;
+use super::member::Member;
 use super::planner::PeerNo;
 use crate::content::ObjectId;
 use crate::peer::{Host, Key, PeerAddr, PeerId, Provider, Reach};
 use crate::session::Asker;
 
-/// Connection attempts of one fetch at once.
-const DIALS: usize = 8;
+/// Connection attempts of one fetch at once…
+const DIALS: usize = 16;
+/// …not counting those that were begun so long ago…
+const SLOW: Duration = Duration::from_secs(2);
+/// …of which there are no more than so many.
+const MAX_DIALS: usize = 64;
 
-/// Providers of one fetch that wait to be dialled; more are dropped, a later look-up finds them again.
-const WAITING: usize = 64;
+/// Providers of one fetch that wait to be dialled, as many as a look-up tells; more are dropped, a later look-up finds
+/// them again.
+const WAITING: usize = 128;
 
-/// A peer of this fetch.
-pub(super) struct Member {
-    pub(super) peer: PeerId,
-    pub(super) asker: Asker,
-    /// Bytes that it gave.
-    pub(super) bytes: u64,
-    /// It has said to hold a chunk that it then did not have.
-    broke_word: bool,
-}
+/// How often those that wait are looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The peers of one fetch.
 pub(super) struct Crowd {
@@ -43,8 +45,10 @@ pub(super) struct Crowd {
     /// Those of `seen` that failed or left.
     gone: HashSet<PeerId>,
     lookups: SelectAll<ReceiverStream<Provider>>,
-    waiting: Vec<Provider>,
+    waiting: VecDeque<Provider>,
     dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Option<Asker>)>>,
+    /// Providers that are being dialled, and since when.
+    dialled: HashMap<PeerId, Instant>,
     next: u32,
     /// What the members that left had given.
     given: HashMap<PeerId, u64>,
@@ -54,6 +58,8 @@ pub(super) struct Crowd {
 pub(super) enum Arrival {
     /// A peer can be asked.
     Joined(PeerNo),
+    /// A member that has nothing made room for another: nothing more comes of it.
+    Left(PeerNo),
     /// All look-ups have ended and nobody is being dialled.
     Quiet,
 }
@@ -68,8 +74,9 @@ impl Crowd {
             seen: HashSet::new(),
             gone: HashSet::new(),
             lookups: SelectAll::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             dialling: FuturesUnordered::new(),
+            dialled: HashMap::new(),
             next: 0,
             given: HashMap::new(),
         };
@@ -99,7 +106,7 @@ impl Crowd {
     /// Takes in a peer that there is a session with.
     fn admit(&mut self, asker: Asker) {
         if self.members.len() < self.parts.options.per_fetch && self.seen.insert(asker.peer()) {
-            self.join(asker.peer(), asker);
+            self.join(asker);
         }
     }
 
@@ -127,20 +134,31 @@ impl Crowd {
     /// Waits for the next change. Cancel-safe.
     pub(super) async fn next(&mut self) -> Arrival {
         loop {
+            if let Some(left) = self.make_room() {
+                return Arrival::Left(left);
+            }
             self.dial_waiting();
-            let idle = self.lookups.is_empty() && self.dialling.is_empty();
+            let idle = self.lookups.is_empty() && self.dialling.is_empty() && self.waiting.is_empty();
             if idle {
                 return Arrival::Quiet;
             }
             tokio::select! {
                 Some(provider) = self.lookups.next() => self.found(provider),
-                Some((peer, asker)) = self.dialling.next() => match asker {
-                    Some(asker) => return Arrival::Joined(self.join(peer, asker)),
-                    None => {
-                        self.gone.insert(peer);
-                        self.parts.scores().failed(peer, SystemTime::now());
+                Some((peer, asker)) = self.dialling.next() => {
+                    let is_named = self.dialled.remove(&peer).is_none();
+                    match asker {
+                        Some(asker) if is_named || self.members.len() < self.parts.options.per_fetch => {
+                            return Arrival::Joined(self.join(asker));
+                        }
+                        // It answered too late; the next look-up may find a place for it.
+                        Some(_) => _ = self.gone.insert(peer),
+                        None => {
+                            self.gone.insert(peer);
+                            self.parts.scores().failed(peer, SystemTime::now());
+                        }
                     }
-                },
+                }
+                () = tokio::time::sleep(LOOK), if !self.waiting.is_empty() => {}
                 else => return Arrival::Quiet,
             }
         }
@@ -149,17 +167,40 @@ impl Crowd {
     fn found(&mut self, provider: Provider) {
         let worth = self.parts.scores().is_worth_trying(&provider.peer, SystemTime::now());
         if worth && self.waiting.len() < WAITING && self.seen.insert(provider.peer) {
-            self.waiting.push(provider);
+            self.waiting.push_back(provider);
         }
+    }
+
+    /// Those whom the look-up told that are being dialled and may answer yet.
+    fn fresh_dials(&self, now: Instant) -> usize {
+        self.dialled.values().filter(|since| now.saturating_duration_since(**since) < SLOW).count()
+    }
+
+    /// Lets a member go that has nothing, when somebody waits and there is no place.
+    fn make_room(&mut self) -> Option<PeerNo> {
+        let now = Instant::now();
+        let is_full = self.members.len() + self.fresh_dials(now) >= self.parts.options.per_fetch;
+        if self.waiting.is_empty() || !is_full {
+            return None;
+        }
+        let idle = self.members.iter().find(|(_, member)| member.makes_room(now));
+        let number = idle.map(|(number, _)| *number)?;
+        self.leave(number);
+        Some(number)
     }
 
     /// Dials those that wait, as far as the limits allow.
     fn dial_waiting(&mut self) {
-        while self.dialling.len() < DIALS
-            && self.members.len() + self.dialling.len() < self.parts.options.per_fetch
+        let now = Instant::now();
+        let mut fresh = self.fresh_dials(now);
+        while fresh < DIALS
+            && self.dialled.len() < MAX_DIALS
+            && self.members.len() + fresh < self.parts.options.per_fetch
         {
-            let Some(provider) = self.waiting.pop() else { return };
+            let Some(provider) = self.waiting.pop_front() else { return };
             let parts = Arc::clone(&self.parts);
+            self.dialled.insert(provider.peer, now);
+            fresh += 1;
             self.dialling.push(Box::pin(async move {
                 let mut addresses = provider.chunk;
                 if addresses.is_empty() {
@@ -170,10 +211,10 @@ impl Crowd {
         }
     }
 
-    fn join(&mut self, peer: PeerId, asker: Asker) -> PeerNo {
+    fn join(&mut self, asker: Asker) -> PeerNo {
         let number = PeerNo(self.next);
         self.next += 1;
-        self.members.insert(number, Member { peer, asker, bytes: 0, broke_word: false });
+        self.members.insert(number, Member::new(asker, Instant::now()));
         number
     }
 
@@ -200,9 +241,25 @@ impl Crowd {
         tracing::warn!(%object, %maker, ?verdict, "the parity of this object is false; it is not used");
     }
 
+    /// A member does not know what the object is. It may have chunks of it, but makes room.
+    pub(super) fn knows_nothing(&mut self, peer: PeerNo) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.has_nothing = true;
+        }
+    }
+
+    /// A member tells what it has.
+    pub(super) fn has_something(&mut self, peer: PeerNo) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.has_nothing = false;
+            member.heard.now();
+        }
+    }
+
     /// A member, found as a holder, has nothing of the object. One line in the log.
-    pub(super) fn has_nothing(&self, peer: PeerNo) {
-        if let Some(member) = self.members.get(&peer) {
+    pub(super) fn has_nothing(&mut self, peer: PeerNo) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.has_nothing = true;
             tracing::info!(peer = %member.peer, "a peer that was said to hold an object does not have it");
         }
     }

@@ -148,6 +148,10 @@ impl Job {
                 ended = self.asks.next() => self.ended(ended)?,
                 arrival = self.crowd.next(), if !self.quiet => match arrival {
                     Arrival::Joined(peer) => self.joined(peer),
+                    Arrival::Left(peer) => {
+                        self.asks.cancel_peer(peer);
+                        self.tell(planner::Event::PeerLeft { peer });
+                    }
                     Arrival::Quiet => self.quiet = true,
                 },
                 Some((peer, have)) = self.haves.next() => self.has(peer, have.as_ref()),
@@ -236,6 +240,7 @@ impl Job {
 
     fn has(&mut self, peer: PeerNo, have: Option<&Have>) {
         let Some(have) = have else { return self.crowd.has_nothing(peer) };
+        self.crowd.has_something(peer);
         let chunks = self.shape.chunks();
         let has = match have {
             Have::Whole => Has::Whole,

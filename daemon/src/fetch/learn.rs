@@ -11,7 +11,7 @@ use super::crowd::{Arrival, Crowd};
 use super::error::name_first;
 use super::planner::PeerNo;
 use super::shape::Shape;
-use super::{Error, Parts, Request};
+use super::{Error, Parts, Request, member};
 use crate::content::{Manifest, ManifestTop, ObjectId, ParityPage, ParityPart};
 use crate::session::{self, Answer, Asker};
 use crate::store::{NewObject, Store};
@@ -82,11 +82,13 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
         tokio::select! {
             arrival = crowd.next(), if !quiet => match arrival {
                 Arrival::Joined(peer) => ask(crowd, peer, id, &heard, &mut asking),
+                // What it still says counts.
+                Arrival::Left(_) => {}
                 Arrival::Quiet => quiet = true,
             },
             Some((peer, told)) = asking.next() => match told {
                 Told::Shape(shape) => return Ok(shape),
-                Told::Nothing => {}
+                Told::Nothing => crowd.knows_nothing(peer),
                 Told::Lie => crowd.strike(peer),
                 Told::Gone => _ = crowd.leave(peer),
             },
@@ -124,8 +126,8 @@ fn ask_all(crowd: &Crowd, id: ObjectId, heard: &Heard, asking: &mut Asking) {
 
 fn ask(crowd: &Crowd, peer: PeerNo, id: ObjectId, heard: &Heard, asking: &mut Asking) {
     if let Some(member) = crowd.get(peer) {
-        let (asker, heard) = (member.asker.clone(), Arc::clone(heard));
-        asking.push(Box::pin(async move { (peer, told(shape_of(&asker, &id, &heard).await)) }));
+        let (asker, heard, of_it) = (member.asker.clone(), Arc::clone(heard), Arc::clone(&member.heard));
+        asking.push(Box::pin(async move { (peer, told(shape_of(&asker, &id, &heard, &of_it).await)) }));
     }
 }
 
@@ -139,8 +141,14 @@ fn told(answer: Result<Option<Shape>, session::Error>) -> Told {
 }
 
 /// Asks one peer for the top and all pages.
-async fn shape_of(asker: &Asker, id: &ObjectId, heard: &Heard) -> Result<Option<Shape>, session::Error> {
+async fn shape_of(
+    asker: &Asker,
+    id: &ObjectId,
+    heard: &Heard,
+    of_it: &member::Heard,
+) -> Result<Option<Shape>, session::Error> {
     let Answer::Found(top) = asker.top(id).await? else { return Ok(None) };
+    of_it.now();
     if let Some(shape) = single(&top) {
         return Ok(Some(shape));
     }
@@ -149,6 +157,7 @@ async fn shape_of(asker: &Asker, id: &ObjectId, heard: &Heard) -> Result<Option<
         let Answer::Found(page) = asker.page(&top, index).await? else { return Ok(None) };
         pages.push(page);
         *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        of_it.now();
     }
     Ok(Manifest::new(top, pages).map(|manifest| Shape::Many(Arc::new(manifest))))
 }

@@ -21,6 +21,7 @@ mod error;
 mod job;
 mod learn;
 mod links;
+mod member;
 pub mod planner;
 mod repair;
 mod shape;

@@ -1,5 +1,6 @@
 //! Fetches between real stores over real sessions; only the wire is a pipe in memory.
 
+mod impostors;
 pub(super) mod tap;
 
 use std::collections::HashMap;
@@ -126,7 +127,7 @@ impl Dial for End {
 
 impl Discovery for Web {
     fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
-        let (found, providers) = mpsc::channel(8);
+        let (found, providers) = mpsc::channel(128);
         for (peer, at) in self.holders.lock().unwrap().get(&key).into_iter().flatten() {
             found.try_send(Provider { peer: *peer, chunk: vec![*at], dht: Vec::new() }).unwrap();
         }

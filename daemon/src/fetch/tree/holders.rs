@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::super::crowd::{Arrival, Crowd, Member};
+use super::super::crowd::{Arrival, Crowd};
 use super::super::learn::AGAIN;
+use super::super::member::Member;
 use super::super::planner::PeerNo;
 use crate::content::{CHUNK_LEN, ObjectId};
 use crate::peer::PeerId;
@@ -102,6 +103,7 @@ impl Holders {
         }
         match self.crowd.next().await {
             Arrival::Joined(peer) => self.joined(peer),
+            Arrival::Left(peer) => _ = self.loads.remove(&peer),
             Arrival::Quiet => self.quiet = true,
         }
     }

@@ -1,0 +1,257 @@
+//! In which order those are asked whom answers name as providers of a key.
+//!
+//! Owns: that order; pure. Refuses: more answers, more names of one and more names in all than its limits, and to ask
+//! more than a number of them. Survives a crash: nothing.
+//!
+//! Whoever answers may lie, and name as many as fit an answer; whoever announces may lie, and be many. So that neither
+//! crowds out the truth there are two lists, of which one is taken after the other:
+//!
+//! - those whom several answers name, the most often named first: liars who make names up do not name the same ones;
+//! - round the answers, of each one name in turn: however many names an answer has, it delays the others by one.
+//!
+//! Of those that are alike in this the one goes first of whose address group the fewest have been asked: a thousand
+//! providers of ten groups are ten.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::listen::ip_of;
+use super::records::Group;
+
+/// Answers that are taken; a look-up ends after a few dozen.
+const MAX_ANSWERS: usize = 128;
+/// Names that are taken of one answer: as many as an honest node keeps for a key…
+const MAX_OF_ANSWER: usize = 64;
+/// …as long as there are fewer than this in all (about 200 bytes each); then this many of each answer.
+const MANY: usize = 2_048;
+const FEW_OF_ANSWER: usize = 8;
+/// Addresses kept of each.
+const MAX_ADDRESSES: usize = 4;
+
+/// Providers that were named, and those that have been asked.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Everyone that was named.
+    named: HashMap<PeerId, Named>,
+    /// Those of each answer that have not been asked, as far as is known; the first answer's turn is next.
+    answers: VecDeque<Vec<PeerId>>,
+    /// Answers that were taken.
+    taken: usize,
+    /// How many were asked of each address group; those without a global address are one.
+    of_group: HashMap<Option<Group>, usize>,
+    /// How many were asked.
+    asked: usize,
+    /// Whether it is the turn of the answers, and not of those that several name.
+    is_round: bool,
+}
+
+/// One that was named.
+#[derive(Debug)]
+struct Named {
+    /// Where it is said to be, at most [`MAX_ADDRESSES`].
+    addresses: Vec<Multiaddr>,
+    /// By how many answers.
+    times: usize,
+    /// Whether it was asked.
+    is_asked: bool,
+}
+
+impl Turns {
+    /// Whether nobody was named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// An answer named these, each with where it is said to be.
+    pub(super) fn answer(&mut self, names: impl IntoIterator<Item = (PeerId, Vec<Multiaddr>)>) {
+        if self.taken >= MAX_ANSWERS {
+            return;
+        }
+        self.taken += 1;
+        let (mut room, mut new, mut seen) = (MAX_OF_ANSWER, Vec::new(), HashSet::new());
+        for (peer, mut addresses) in names.into_iter().take(MAX_OF_ANSWER) {
+            if !seen.insert(peer) {
+                continue;
+            }
+            if self.named.len() >= MANY {
+                room = room.min(FEW_OF_ANSWER);
+            }
+            addresses.truncate(MAX_ADDRESSES);
+            if let Some(known) = self.named.get_mut(&peer) {
+                known.times += 1;
+                if known.addresses.is_empty() {
+                    known.addresses = addresses;
+                }
+            } else if new.len() < room {
+                self.named.insert(peer, Named { addresses, times: 1, is_asked: false });
+            } else {
+                continue;
+            }
+            new.push(peer);
+        }
+        self.answers.push_back(new);
+    }
+
+    /// Whom to ask next, and where it is said to be; nobody once `most` have been asked.
+    pub(super) fn next(&mut self, most: usize) -> Option<(PeerId, Vec<Multiaddr>)> {
+        if self.asked >= most {
+            return None;
+        }
+        self.is_round = !self.is_round;
+        let chosen = if self.is_round { self.of_next_answer() } else { self.most_named() };
+        let chosen = chosen.or_else(|| self.of_next_answer())?;
+        let group = self.group(&chosen);
+        let named = self.named.get_mut(&chosen)?;
+        named.is_asked = true;
+        self.asked += 1;
+        *self.of_group.entry(group).or_default() += 1;
+        Some((chosen, named.addresses.clone()))
+    }
+
+    /// Whether there is somebody to be asked before `most` have been.
+    pub(super) fn has_next(&self, most: usize) -> bool {
+        self.asked < most && self.named.values().any(|named| !named.is_asked)
+    }
+
+    /// The one that most answers name, more than one.
+    fn most_named(&self) -> Option<PeerId> {
+        let several = self.named.iter().filter(|(_, named)| !named.is_asked && named.times > 1);
+        let best = several.min_by_key(|(peer, named)| (std::cmp::Reverse(named.times), self.crowd(peer)));
+        best.map(|(peer, _)| *peer)
+    }
+
+    /// One of the next answer in which somebody is left.
+    fn of_next_answer(&mut self) -> Option<PeerId> {
+        while let Some(mut answer) = self.answers.pop_front() {
+            answer.retain(|peer| self.named.get(peer).is_some_and(|named| !named.is_asked));
+            let best = answer.iter().min_by_key(|peer| self.crowd(peer)).copied();
+            if best.is_some() {
+                self.answers.push_back(answer);
+                return best;
+            }
+        }
+        None
+    }
+
+    /// How many of its address group have been asked.
+    fn crowd(&self, peer: &PeerId) -> usize {
+        self.of_group.get(&self.group(peer)).copied().unwrap_or(0)
+    }
+
+    fn group(&self, peer: &PeerId) -> Option<Group> {
+        let named = self.named.get(peer)?;
+        named.addresses.iter().filter_map(ip_of).find_map(Group::of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
+    type Name = (PeerId, Vec<Multiaddr>);
+
+    fn at(group: u8, host: usize) -> Vec<Multiaddr> {
+        vec![format!("/ip4/80.{group}.{}.{}/tcp/1", host / 250, host % 250 + 1).parse().unwrap()]
+    }
+
+    fn made_up(count: usize) -> Vec<Name> {
+        (0..count).map(|host| (PeerId::random(), at(rand::random(), host))).collect()
+    }
+
+    /// After how many others `wanted` is asked.
+    fn asked_before(turns: &mut Turns, wanted: PeerId, most: usize) -> Option<usize> {
+        std::iter::from_fn(|| turns.next(most)).position(|(peer, _)| peer == wanted)
+    }
+
+    #[test]
+    fn no_answer_goes_before_another() {
+        let (mut turns, holder) = (Turns::default(), (PeerId::random(), at(7, 7)));
+        for _ in 0..9 {
+            turns.answer(made_up(64));
+        }
+        turns.answer([holder.clone()]);
+        assert!(asked_before(&mut turns, holder.0, 128).is_some_and(|before| before < 10));
+    }
+
+    #[test]
+    fn whom_several_name_goes_first() {
+        let (mut turns, holder) = (Turns::default(), (PeerId::random(), at(7, 7)));
+        for number in 0..60 {
+            let mut names = made_up(40);
+            if number % 20 == 0 {
+                names.push(holder.clone());
+            }
+            turns.answer(names);
+        }
+        assert!(asked_before(&mut turns, holder.0, 128).is_some_and(|before| before < 2));
+    }
+
+    #[test]
+    fn a_thousand_of_ten_groups_are_ten() {
+        let (mut turns, holder) = (Turns::default(), (PeerId::random(), at(77, 7)));
+        let liars: Vec<Name> = (0..1_000).map(|n| (PeerId::random(), at((n % 10) as u8, n))).collect();
+        // Honest nodes keep so many of each group, and all of them name the same ones.
+        for _ in 0..20 {
+            turns.answer(liars.iter().take(40).cloned().chain([holder.clone()]));
+        }
+        // The others each keep others.
+        for number in 1..20 {
+            turns.answer(liars.iter().skip(number * 40).take(40).cloned());
+        }
+        assert!(asked_before(&mut turns, holder.0, 128).is_some_and(|before| before < 22));
+    }
+
+    #[test]
+    fn liars_who_agree_do_not_keep_the_others_from_their_turn() {
+        let (mut turns, holder) = (Turns::default(), (PeerId::random(), at(77, 7)));
+        let agreed: Vec<_> = (0..4).map(|_| made_up(64)).collect();
+        for names in agreed.iter().cycle().take(60) {
+            turns.answer(names.clone());
+        }
+        turns.answer([holder.clone()]);
+        assert!(asked_before(&mut turns, holder.0, 128).is_some_and(|before| before < 128));
+        let none = Turns::default();
+        assert!(none.is_empty() && !none.has_next(9));
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_does_not_shut_later_answers_out() {
+        let mut turns = Turns::default();
+        for _ in 0..100 {
+            turns.answer(made_up(1_000));
+        }
+        let holder = (PeerId::random(), at(7, 7));
+        turns.answer([holder.clone()]);
+        assert!(turns.named.contains_key(&holder.0));
+        for _ in 0..1_000 {
+            turns.answer(made_up(1_000));
+        }
+        assert!(turns.named.len() <= MANY + MAX_OF_ANSWER + MAX_ANSWERS * FEW_OF_ANSWER);
+        assert_eq!(turns.answers.len(), MAX_ANSWERS);
+    }
+
+    proptest! {
+        #[test]
+        fn each_is_asked_once_until_enough_are(
+            answers in proptest::collection::vec(proptest::collection::vec(0usize..40, 0..30), 0..20),
+            most in 0usize..60,
+        ) {
+            let peers: Vec<PeerId> = (0..40).map(|_| PeerId::random()).collect();
+            let mut turns = Turns::default();
+            for answer in &answers {
+                turns.answer(answer.iter().map(|n| (peers[*n], at(0, *n))));
+            }
+            let all: HashSet<usize> = answers.into_iter().flatten().collect();
+            prop_assert_eq!(turns.is_empty(), all.is_empty());
+            let mut asked = HashSet::new();
+            while turns.has_next(most) {
+                let (peer, addresses) = turns.next(most).unwrap();
+                prop_assert!(asked.insert(peer) && addresses.len() == 1);
+            }
+            prop_assert_eq!(turns.next(most), None);
+            prop_assert_eq!(asked.len(), all.len().min(most));
+        }
+    }
+}

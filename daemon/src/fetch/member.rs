@@ -1,0 +1,58 @@
+//! A peer of a fetch, and whether it has earned its place.
+//!
+//! Anybody can say that he holds an object, and many can: whoever then has nothing of it, or says nothing, must not
+//! keep the place of one who has it. So a member that has given nothing goes when others wait: at once when it says
+//! that it has nothing, else some time after it was last heard of. Nobody goes while there are places.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::peer::PeerId;
+use crate::session::Asker;
+
+/// How long one that has proved nothing of the object yet keeps its place while others wait…
+const UNPROVED: Duration = Duration::from_secs(3);
+/// …and one that has proved or told something of it since it last did: a chunk of 1 MiB at 100 KiB/s takes as long.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(super) struct Member {
+    pub(super) peer: PeerId,
+    pub(super) asker: Asker,
+    /// Bytes that it gave.
+    pub(super) bytes: u64,
+    /// It has said to hold a chunk that it then did not have.
+    pub(super) broke_word: bool,
+    /// It has said that it has nothing of the object.
+    pub(super) has_nothing: bool,
+    /// When it was last heard of.
+    pub(super) heard: Arc<Heard>,
+}
+
+/// When a peer last proved or told something of the object; before that, when it came.
+#[derive(Debug)]
+pub(super) struct Heard(Mutex<(Instant, bool)>);
+
+impl Member {
+    pub(super) fn new(asker: Asker, now: Instant) -> Self {
+        let heard = Arc::new(Heard(Mutex::new((now, false))));
+        Self { peer: asker.peer(), asker, bytes: 0, broke_word: false, has_nothing: false, heard }
+    }
+
+    /// Whether it has to go when another waits for its place.
+    pub(super) fn makes_room(&self, now: Instant) -> bool {
+        self.bytes == 0 && (self.has_nothing || self.heard.is_over(now))
+    }
+}
+
+impl Heard {
+    /// Something came of it now.
+    pub(super) fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), true);
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let (last, has_proved) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(last) > if has_proved { SLOW } else { UNPROVED }
+    }
+}

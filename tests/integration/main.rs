@@ -24,6 +24,7 @@ mod lan;
 mod made_up;
 mod many_nodes;
 mod modes;
+mod publishing;
 mod python;
 mod read_only;
 mod scrub;

@@ -11,7 +11,7 @@ use casd_tests::{Ctl, Home, Node, nodes, skip};
 use serde_json::Value;
 
 /// A file of that many MiB in a node's folder, and its id.
-fn file(node: &Node, name: &str, seed: u64, mib: usize) -> (PathBuf, String) {
+fn file(node: &Node, name: &str, seed: u64, mib: u64) -> (PathBuf, String) {
     let path = node.home.path(name);
     let id = corpus::file(&path, seed, mib * MIB + 17);
     (path, id)

@@ -83,16 +83,16 @@ mod tests {
 
     #[test]
     fn json_has_its_documented_keys_and_lines_say_whose_word_it_is() {
-        let line = |source, publisher| super::line(&found(source, publisher));
+        let shown = |source, publisher| line(&found(source, publisher));
         let expected = json!({
             "id": "ab", "name": "x\u{1b}[2J", "kind": "file", "size": 5, "parity": "none", "source": "kept",
             "publisher": "12D3", "time": 7,
         });
-        assert_eq!(line(FoundSource::Kept, "12D3").json, expected);
-        let human = line(FoundSource::Kept, "12D3").human;
+        assert_eq!(shown(FoundSource::Kept, "12D3").json, expected);
+        let human = shown(FoundSource::Kept, "12D3").human;
         assert_eq!(human, "ab         5 B  x\\u{1b}[2J  (says 12D3)");
-        assert!(line(FoundSource::Peer, "12D3").human.ends_with("(publishes 12D3)"));
-        let local = line(FoundSource::Local, "");
+        assert!(shown(FoundSource::Peer, "12D3").human.ends_with("(publishes 12D3)"));
+        let local = shown(FoundSource::Local, "");
         assert!(local.human.ends_with("(here)") && local.json["publisher"].is_null());
     }
 }

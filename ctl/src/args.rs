@@ -61,8 +61,12 @@ pub(crate) enum Verb {
     Pin(Objects),
     /// Take the promise back
     Unpin(Objects),
+    /// Let the name of an object out, so that others see it in stat, search and ls --network
+    Publish(Publish),
     /// Print the link by which others fetch an object
     Link(Object),
+    /// Search names: of what is stored here, and of what others publish
+    Search(Search),
     /// Ask the network who holds an object or a chunk
     Providers(Providers),
     /// List the connected peers
@@ -97,8 +101,8 @@ pub(crate) struct Add {
     /// What to call it instead of its own name
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// (later) Let the network find it by its name
-    #[arg(long, hide = true, conflicts_with = "private")]
+    /// Let its name out as well: others see it in stat, search and ls --network
+    #[arg(long, conflicts_with = "private")]
     pub(crate) publish: bool,
     /// Never announce, serve or place it
     #[arg(long)]
@@ -178,6 +182,48 @@ pub(crate) struct Ls {
     /// Also what is here only as part of a directory
     #[arg(long, conflicts_with = "object")]
     pub(crate) parts: bool,
+    /// What has a name here, and what others publish: each line says whose word it is
+    #[arg(long, conflicts_with_all = ["object", "parts"])]
+    pub(crate) network: bool,
+    /// Only what this peer publishes
+    #[arg(long, value_name = "PEER", requires = "network")]
+    pub(crate) peer: Option<String>,
+    /// At most so many of each source: the store, what is kept here of others' words, and connected peers
+    #[arg(long, value_name = "N", requires = "network", default_value_t = LINES, value_parser = lines())]
+    pub(crate) limit: u32,
+}
+
+/// Lines of each source in a search, and at most.
+const LINES: u32 = 1_000;
+const MAX_LINES: i64 = 10_000;
+
+fn lines() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=MAX_LINES)
+}
+
+/// `casctl search`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Search {
+    /// It stands in the name, whatever the case
+    #[arg(value_name = "TEXT", value_parser = search_text)]
+    pub(crate) text: String,
+    /// At most so many of each source: the store, what is kept here of others' words, and connected peers
+    #[arg(long, value_name = "N", default_value_t = LINES, value_parser = lines())]
+    pub(crate) limit: u32,
+}
+
+/// `casctl publish`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Publish {
+    /// The whole id of an object that you have pinned
+    #[arg(value_name = "ID", value_parser = crate::object::whole_id)]
+    pub(crate) id: Id,
+    /// What to call it from now on, here as well
+    #[arg(long, conflicts_with = "withdraw")]
+    pub(crate) name: Option<String>,
+    /// Take it back: nodes that were told are told that it has no name any more
+    #[arg(long)]
+    pub(crate) withdraw: bool,
 }
 
 /// `casctl stat`
@@ -268,6 +314,15 @@ pub(crate) struct Gc {
 pub(crate) struct Completions {
     /// Which shell
     pub(crate) shell: Shell,
+}
+
+/// What to search for: some text that a name may have.
+fn search_text(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("it is empty; `casctl ls --network` lists everything".to_owned()),
+        1..=128 => Ok(text.to_owned()),
+        _ => Err("it has more than 128 bytes".to_owned()),
+    }
 }
 
 /// Reads a duration: digits and a unit, `ms`, `s`, `m` or `h`. Zero is refused.

@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "parity_page", check: content::fuzzing::parity_page },
     Target { name: "tree", check: content::fuzzing::tree },
     Target { name: "link", check: content::fuzzing::link },
+    Target { name: "metadata", check: content::fuzzing::metadata },
 ];
 
 /// Bytes of memory that a target may hold at once for so many bytes of input: whatever an input says of itself, its

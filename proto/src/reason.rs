@@ -80,6 +80,8 @@ reasons! {
     BadTree "BAD_TREE" FailedPrecondition false;
     /// The peer is of another network.
     OtherNetwork "OTHER_NETWORK" FailedPrecondition false;
+    /// The node announces nothing, by its configuration, so it has nobody to tell a name to.
+    NotAnnouncing "NOT_ANNOUNCING" FailedPrecondition false;
     /// A range that starts behind the object's end.
     OutOfRange "OUT_OF_RANGE" OutOfRange false;
     /// Not in this node's store.

@@ -109,7 +109,8 @@ async fn act(store: &Store, op: Op, objects: &[Object]) -> Result<String, Failur
             "entered"
         }
         Op::Publish(publish) => {
-            for done in join_all(objects[PLAIN..].iter().map(|of| store.publish(&of.id, publish))).await {
+            for done in join_all(objects[PLAIN..].iter().map(|of| store.publish(&of.id, publish, None))).await
+            {
                 done?;
             }
             "done"

@@ -26,6 +26,7 @@ mod made_up;
 mod many_machines;
 mod many_nodes;
 mod modes;
+mod publishing;
 mod python;
 mod read_only;
 mod scrub;

@@ -3,7 +3,7 @@
 use casd_proto::v1::{EntryKind, ListRequest, ListTreeRequest, ListedEntry, ListedObject, ObjectKind};
 use serde_json::json;
 
-use super::Session;
+use super::{Session, search};
 use crate::args::Ls;
 use crate::error::{Exit, Failure};
 use crate::object::{directory, kind_name, named};
@@ -12,6 +12,9 @@ use crate::output::text::{escaped, size};
 
 /// Lists; see [`Ls`].
 pub(super) async fn run(session: &Session, args: Ls) -> Result<Exit, Failure> {
+    if args.network {
+        return search::list(session, args.peer, args.limit).await;
+    }
     let asked = args.object.is_some();
     let object = match args.object {
         Some(object) if object.is_directory => return entries(session, object.text).await,

@@ -13,7 +13,9 @@ mod ls;
 mod peers;
 mod pin;
 mod providers;
+mod publish;
 mod rm;
+mod search;
 mod stat;
 mod status;
 mod unpin;
@@ -108,7 +110,9 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Rm(args) => rm::run(&session, args).await,
         Verb::Pin(args) => pin::run(&session, args).await,
         Verb::Unpin(args) => unpin::run(&session, args).await,
+        Verb::Publish(args) => publish::run(&session, args).await,
         Verb::Link(args) => link::run(&session, args).await,
+        Verb::Search(args) => search::run(&session, args).await,
         Verb::Providers(args) => providers::run(&session, args).await,
         Verb::Peers => peers::run(&session).await,
         Verb::Connect(args) => connect::run(&session, args).await,

@@ -1,6 +1,6 @@
 //! `casctl stat`: describes an object, or with `--chunks` lists its chunks.
 
-use casd_proto::v1::{ChunksRequest, ListedChunk, StatRequest, StatResponse};
+use casd_proto::v1::{ChunksRequest, Description, ListedChunk, StatRequest, StatResponse};
 use serde_json::json;
 
 use super::Session;
@@ -8,7 +8,7 @@ use crate::args::Stat;
 use crate::error::{Exit, Failure};
 use crate::object::{kind_name, named};
 use crate::output::Line;
-use crate::output::text::{escaped, size};
+use crate::output::text::{count, escaped, size};
 
 /// Describes; see [`Stat`].
 pub(super) async fn run(session: &Session, args: Stat) -> Result<Exit, Failure> {
@@ -16,7 +16,10 @@ pub(super) async fn run(session: &Session, args: Stat) -> Result<Exit, Failure> 
         return chunks(session, args.object).await;
     }
     let object = session.objects().stat(StatRequest { object: args.object }).await?.into_inner();
-    session.output.result(&line(&object))?;
+    if object.claimed {
+        session.output.note("nothing of it is here; this is what others say, and nothing of it is proved");
+    }
+    session.output.result(&if object.claimed { claimed(&object) } else { line(&object) })?;
     Ok(Exit::Done)
 }
 
@@ -45,10 +48,10 @@ fn line(object: &StatResponse) -> Line {
         ("parity", parity(object)),
         ("pinned", pinned.to_owned()),
         ("private", if object.private { "yes" } else { "no" }.to_owned()),
+        ("published", if object.published { "yes" } else { "no" }.to_owned()),
     ];
-    let rows: Vec<String> = rows.iter().map(|(key, value)| format!("{key:8} {value}")).collect();
     Line {
-        human: rows.join("\n"),
+        human: table(&rows),
         bare: id.clone(),
         json: json!({
             "id": id,
@@ -63,7 +66,61 @@ fn line(object: &StatResponse) -> Line {
             "pinned": object.pinned,
             "pinned_by_caller": object.pinned_by_caller,
             "private": object.private,
+            "published": object.published,
+            "claimed": false,
             "used": object.used,
+        }),
+    }
+}
+
+fn table(rows: &[(&str, String)]) -> String {
+    let rows: Vec<String> = rows.iter().map(|(key, value)| format!("{key:9} {value}")).collect();
+    rows.join("\n")
+}
+
+/// What others say of an object that is not here: a block for each publisher.
+fn claimed(object: &StatResponse) -> Line {
+    let id = named(object.kind(), &object.id);
+    let block = |said: &Description| {
+        table(&[
+            ("id", named(said.kind(), &said.id)),
+            ("name", escaped(&said.name)),
+            ("kind", kind_name(said.kind()).to_owned()),
+            ("size", format!("{} ({} bytes)", size(said.size), said.size)),
+            ("parity", escaped(&said.parity)),
+            (
+                "said by",
+                format!("{}, as {} told", escaped(&said.publisher), count(said.told_by.into(), "node")),
+            ),
+        ])
+    };
+    let blocks: Vec<String> = object.descriptions.iter().map(block).collect();
+    let said = |said: &Description| {
+        json!({
+            "publisher": said.publisher,
+            "name": said.name,
+            "kind": kind_name(said.kind()),
+            "size": said.size,
+            "parity": said.parity,
+            "time": said.time,
+            "told_by": said.told_by,
+        })
+    };
+    Line {
+        human: blocks.join("\n\n"),
+        bare: id.clone(),
+        json: json!({
+            "id": id,
+            "name": object.name,
+            "kind": kind_name(object.kind()),
+            "size": object.size,
+            "chunks": object.chunks,
+            "parity": object.parity,
+            "local_chunks": 0,
+            "pinned": false,
+            "claimed": true,
+            "publisher": object.descriptions.first().map(|said| &said.publisher),
+            "descriptions": object.descriptions.iter().map(said).collect::<Vec<_>>(),
         }),
     }
 }
@@ -123,7 +180,7 @@ mod tests {
             pinned: true,
             pinned_by_caller: false,
             private: false,
-            used: None,
+            ..StatResponse::default()
         };
         let plain = line(&object);
         for (key, value) in [
@@ -140,11 +197,42 @@ mod tests {
         assert!(
             plain
                 .human
-                .contains("chunks   2 of 3 here\nparity   16+4, 1 of 1 chunks here\npinned   by others")
+                .contains("chunks    2 of 3 here\nparity    16+4, 1 of 1 chunks here\npinned    by others")
         );
         object.kind = ObjectKind::Directory.into();
         let line = line(&object);
         assert_eq!((&line.json["id"], &line.json["kind"]), (&json!("dir:ab"), &json!("directory")));
+    }
+
+    #[test]
+    fn what_others_say_is_told_as_their_word() {
+        let said = |publisher: &str, name: &str, told_by| Description {
+            id: "ab".into(),
+            name: name.into(),
+            kind: ObjectKind::File.into(),
+            size: 9,
+            parity: "16+4".into(),
+            publisher: publisher.into(),
+            time: 7,
+            told_by,
+        };
+        let object = StatResponse {
+            id: "ab".into(),
+            name: "one".into(),
+            kind: ObjectKind::File.into(),
+            size: 9,
+            claimed: true,
+            descriptions: vec![said("12D3", "one\u{1b}", 3), said("12D4", "two", 1)],
+            ..StatResponse::default()
+        };
+        let line = claimed(&object);
+        assert!(line.human.contains("name      one\\u{1b}\n"), "{}", line.human);
+        assert!(line.human.contains("said by   12D3, as 3 nodes told\n\nid        ab"), "{}", line.human);
+        assert_eq!((&line.json["claimed"], &line.json["publisher"]), (&json!(true), &json!("12D3")));
+        let second = json!({
+            "publisher": "12D4", "name": "two", "kind": "file", "size": 9, "parity": "16+4", "time": 7, "told_by": 1,
+        });
+        assert_eq!(line.json["descriptions"][1], second);
     }
 
     #[test]

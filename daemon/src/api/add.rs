@@ -8,7 +8,7 @@ use tonic::{Status, Streaming};
 
 use super::{Desk, convert, status};
 use crate::content::MAX_OBJECT;
-use crate::node::{AddOptions, Caller, Error, Node};
+use crate::node::{AddOptions, Caller, Node};
 
 /// The longest name: what file systems allow.
 const MAX_NAME: usize = 255;
@@ -131,15 +131,27 @@ async fn add_batch(node: Node, batch: Result<Batch, Status>) -> Result<v1::AddMa
 pub(super) struct Manner {
     /// Without name, length and expected id.
     pub(super) template: AddOptions,
+    publish: Publish,
     pub(super) wait_announced: bool,
+}
+
+/// Whether names may leave the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Publish {
+    No,
+    /// As the configuration says, where it can be.
+    ByDefault,
+    /// As the caller says.
+    Asked,
 }
 
 impl Manner {
     pub(super) fn read(node: &Node, caller: Caller, wanted: &v1::AddOptions) -> Result<Self, Status> {
-        if wanted.publish {
-            return Err(Error::NotBuilt("publishing").into());
-        }
         let about = node.about();
+        let private = wanted.private.unwrap_or(about.private);
+        if wanted.publish {
+            node.may_publish(private)?;
+        }
         let parity = match wanted.parity.as_deref() {
             None => about.parity,
             Some("none") => None,
@@ -147,17 +159,44 @@ impl Manner {
         };
         let template = AddOptions {
             parity,
-            private: wanted.private.unwrap_or(about.private),
+            private,
             pin: wanted.pin.unwrap_or(true).then_some(caller.uid),
             ..AddOptions::default()
         };
-        Ok(Self { template, wait_announced: wanted.wait_announced })
+        let publish = match wanted.publish {
+            true => Publish::Asked,
+            false if about.publish && node.may_publish(private).is_ok() => Publish::ByDefault,
+            false => Publish::No,
+        };
+        Ok(Self { template, publish, wait_announced: wanted.wait_announced })
+    }
+
+    /// Whether what is called so is to be published. By default only what can be is.
+    ///
+    /// # Errors
+    /// INVALID_NAME when it was asked for, and it has no name or one that cannot leave the node.
+    pub(super) fn publishes(&self, name: Option<&str>) -> Result<bool, Status> {
+        let can = name.map(crate::content::check_name);
+        match (self.publish, can) {
+            (Publish::No, _) => Ok(false),
+            (_, Some(Ok(()))) => Ok(true),
+            (Publish::ByDefault, _) => Ok(false),
+            (Publish::Asked, None) => {
+                let hint = "give it one with --name, or publish it later: `casctl publish ID --name NAME`";
+                Err(status::refusal(Reason::InvalidName, "what has no name cannot be published", hint))
+            }
+            (Publish::Asked, Some(Err(why))) => {
+                Err(status::refusal(Reason::InvalidName, format!("it cannot be published: {why}"), ""))
+            }
+        }
     }
 
     /// The options of one object. An empty name is none.
     fn options(&self, name: String) -> Result<AddOptions, Status> {
         check_name(&name)?;
-        Ok(AddOptions { name: Some(name).filter(|name| !name.is_empty()), ..self.template.clone() })
+        let name = Some(name).filter(|name| !name.is_empty());
+        let publish = self.publishes(name.as_deref())?;
+        Ok(AddOptions { name, publish, ..self.template.clone() })
     }
 }
 

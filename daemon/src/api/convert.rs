@@ -8,6 +8,7 @@ use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLin
 use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
+use crate::node::{Found, Listed, Source, Told};
 use crate::node::{Progress, Provider, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
@@ -80,7 +81,11 @@ pub(super) fn entry(entry: Entry<'_>) -> v1::ListedEntry {
 
 /// Whether an object is a file or a directory.
 pub(super) fn kind(info: &ObjectInfo) -> i32 {
-    let kind = if info.tree { v1::ObjectKind::Directory } else { v1::ObjectKind::File };
+    kind_of(info.tree)
+}
+
+fn kind_of(is_directory: bool) -> i32 {
+    let kind = if is_directory { v1::ObjectKind::Directory } else { v1::ObjectKind::File };
     kind.into()
 }
 
@@ -129,6 +134,79 @@ pub(super) fn stat(stat: Stat, caller: Caller) -> v1::StatResponse {
         pinned_by_caller: info.pins.iter().any(|pin| pin.uid == caller.uid),
         private: info.private,
         used,
+        published: info.publish,
+        claimed: false,
+        descriptions: Vec::new(),
+    }
+}
+
+/// What others say of an object that is not here.
+pub(super) fn claimed(id: ObjectId, told: &[Told]) -> v1::StatResponse {
+    let descriptions: Vec<v1::Description> = told
+        .iter()
+        .map(|told| v1::Description {
+            told_by: u32::try_from(told.told_by).unwrap_or(u32::MAX),
+            ..description(Found::new(&told.said, Source::Peer))
+        })
+        .collect();
+    let first = descriptions.first().cloned().unwrap_or_default();
+    v1::StatResponse {
+        id: id.to_string(),
+        name: first.name,
+        kind: first.kind,
+        size: first.size,
+        chunks: tree::chunk_count(first.size),
+        parity: first.parity,
+        claimed: true,
+        descriptions,
+        ..v1::StatResponse::default()
+    }
+}
+
+fn description(found: Found) -> v1::Description {
+    v1::Description {
+        id: found.id.to_string(),
+        name: found.name,
+        kind: kind_of(found.is_directory),
+        size: found.length,
+        parity: parity(found.parity),
+        publisher: found.publisher.map(|peer| peer.to_string()).unwrap_or_default(),
+        time: found.time,
+        told_by: 0,
+    }
+}
+
+/// Objects of a message.
+const FOUND: usize = 1_024;
+
+/// What a search has found, in messages of their size.
+pub(super) fn listing(listed: Listed) -> impl Iterator<Item = v1::SearchResponse> {
+    let Listed { found, more } = listed;
+    let object = |found: Found| v1::FoundObject {
+        source: match found.source {
+            Source::Local => v1::FoundSource::Local,
+            Source::Kept => v1::FoundSource::Kept,
+            Source::Peer => v1::FoundSource::Peer,
+        }
+        .into(),
+        description: Some(description(found)),
+    };
+    let mut objects = found.into_iter().map(object);
+    let mut is_first = true;
+    std::iter::from_fn(move || {
+        let page: Vec<_> = objects.by_ref().take(FOUND).collect();
+        let more = more && std::mem::take(&mut is_first);
+        (more || !page.is_empty()).then_some(v1::SearchResponse { objects: page, more })
+    })
+}
+
+/// What came of publishing, or of taking it back.
+pub(super) fn published(info: ObjectInfo, changed: bool) -> v1::PublishResponse {
+    v1::PublishResponse {
+        id: info.id.to_string(),
+        kind: kind(&info),
+        name: info.name.unwrap_or_default(),
+        changed,
     }
 }
 

@@ -3,19 +3,30 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use casd_proto::v1;
 use casd_proto::v1::network_server::Network;
-use futures::{StreamExt, future};
+use casd_proto::{Reason, v1};
+use futures::{StreamExt, future, stream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Desk, Role, convert};
+use super::{Answers, Desk, Role, convert, status};
+use crate::node::{Node, PeerId, Query};
 
 /// Holders that one search gives: more are of no use to anyone, and strangers say who they are.
 const MAX_HOLDERS: usize = 1024;
 
 /// How long a search may take when its caller sets no end: no look-up takes as long.
 const SEARCH: Duration = Duration::from_mins(10);
+
+/// Bytes of what is searched for.
+const MAX_SEARCH: usize = 128;
+
+/// Lines of each source that a search gives, unless its caller wants another number, and at most.
+const LINES: usize = 1_000;
+const MAX_LINES: usize = 10_000;
+
+/// How long others are asked in a search, unless its caller says otherwise.
+const ASK: Duration = Duration::from_secs(10);
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -58,6 +69,30 @@ impl Network for Service {
         Ok(Response::new(v1::ConnectResponse { peer_id: peer.to_string() }))
     }
 
+    type SearchStream = Answers<v1::SearchResponse>;
+
+    async fn search(
+        &self,
+        request: Request<v1::SearchRequest>,
+    ) -> Result<Response<Self::SearchStream>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let v1::SearchRequest { text, peer, limit, timeout_ms } = request.into_inner();
+        if text.len() > MAX_SEARCH {
+            return Err(status::refusal(
+                Reason::InvalidName,
+                "a search is for at most 128 bytes of text",
+                "",
+            ));
+        }
+        let peer = if peer.is_empty() { None } else { Some(peer_id(&peer)?) };
+        let limit =
+            if limit == 0 { LINES } else { usize::try_from(limit).unwrap_or(MAX_LINES).min(MAX_LINES) };
+        let time = if timeout_ms == 0 { ASK } else { Duration::from_millis(timeout_ms).min(SEARCH) };
+        let listed = self.0.node.search(Query { text, limit, peer, time }).await?;
+        let answers = listed.flat_map(|listed| stream::iter(convert::listing(listed).map(Ok)));
+        Ok(Response::new(self.0.until_end(answers, ())))
+    }
+
     async fn announce_status(
         &self,
         request: Request<v1::AnnounceStatusRequest>,
@@ -79,5 +114,13 @@ impl Network for Service {
             found: status.found,
             client: self.0.node.about().is_client,
         }))
+    }
+}
+
+/// A peer, by its id or an address that ends in it.
+fn peer_id(text: &str) -> Result<PeerId, Status> {
+    match text.parse() {
+        Ok(peer) => Ok(peer),
+        Err(_) => Ok(Node::address(text)?.peer),
     }
 }

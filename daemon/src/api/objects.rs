@@ -73,8 +73,14 @@ impl Objects for Service {
 
     async fn stat(&self, request: Request<v1::StatRequest>) -> Result<Response<v1::StatResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Read)?;
-        let stat = self.0.node.stat(&request.into_inner().object).await?;
-        Ok(Response::new(convert::stat(stat, caller)))
+        let object = request.into_inner().object;
+        let here = self.0.node.stat(&object).await;
+        if let Err(Error::NotFound(_)) = &here
+            && let Some((id, told)) = self.0.node.told(&object).await?
+        {
+            return Ok(Response::new(convert::claimed(id, &told)));
+        }
+        Ok(Response::new(convert::stat(here?, caller)))
     }
 
     type ChunksStream = Answers<v1::ChunksResponse>;
@@ -126,9 +132,14 @@ impl Objects for Service {
         &self,
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        self.0.access.admit(&request, Role::Write)?;
-        Node::whole_id(&request.into_inner().id)?;
-        Err(Error::NotBuilt("publishing").into())
+        let caller = self.0.access.admit(&request, Role::Write)?;
+        let v1::PublishRequest { id, name, withdraw } = request.into_inner();
+        let (info, changed) = if withdraw {
+            self.0.node.withdraw(caller, &id).await?
+        } else {
+            self.0.node.publish(caller, &id, Some(name).filter(|name| !name.is_empty())).await?
+        };
+        Ok(Response::new(convert::published(info, changed)))
     }
 
     async fn collect(

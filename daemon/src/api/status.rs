@@ -147,7 +147,11 @@ fn hint(reason: Reason) -> &'static str {
 
 fn of_node(error: &Error) -> Reason {
     match error {
-        Error::NotFound(_) => Reason::NotFound,
+        Error::NotFound(_) | Error::Untold(_) => Reason::NotFound,
+        Error::NobodyToTell(_) => Reason::NoPeers,
+        Error::Private => Reason::Privacy,
+        Error::NotAnnouncing => Reason::NotAnnouncing,
+        Error::Nameless { .. } => Reason::InvalidName,
         Error::Ambiguous { .. } => Reason::Ambiguous,
         Error::IsDirectory(_) => Reason::IsDirectory,
         Error::NotDirectory(_) => Reason::NotDirectory,
@@ -157,7 +161,7 @@ fn of_node(error: &Error) -> Reason {
         Error::Address { .. } => Reason::InvalidAddress,
         Error::Unreachable { .. } => Reason::Unreachable,
         Error::OtherNetwork(_) | Error::OtherKey { .. } => Reason::OtherNetwork,
-        Error::NotPermitted { .. } | Error::AdminOnly(_) => Reason::NotPermitted,
+        Error::NotPermitted { .. } | Error::NotPinned(_) | Error::AdminOnly(_) => Reason::NotPermitted,
         Error::NotBuilt(_) => Reason::NotBuilt,
         Error::Damaged(_) => Reason::Damaged,
         Error::Ingest(error) => of_ingest(error),
@@ -181,6 +185,7 @@ fn of_ingest(error: &IngestError) -> Reason {
             | ContentError::Unproven { .. }
             | ContentError::NotZero { .. }
             | ContentError::Signature
+            | ContentError::Publisher
             | ContentError::Order { .. }
             | ContentError::Chunk(_),
         ) => Reason::Internal,
@@ -237,6 +242,7 @@ fn of_stored(error: &ContentError) -> Reason {
         | ContentError::Unproven { .. }
         | ContentError::NotZero { .. }
         | ContentError::Signature
+        | ContentError::Publisher
         | ContentError::Order { .. }
         | ContentError::Chunk(_) => Reason::Damaged,
     }
@@ -263,6 +269,12 @@ mod tests {
         let too_long = || ContentError::TooLong { length: u64::MAX };
         vec![
             (Reason::NotFound, Error::NotFound(text())),
+            (Reason::NotFound, Error::Untold(id)),
+            (Reason::NoPeers, Error::NobodyToTell(id)),
+            (Reason::Privacy, Error::Private),
+            (Reason::NotAnnouncing, Error::NotAnnouncing),
+            (Reason::InvalidName, Error::Nameless { id, why: why() }),
+            (Reason::NotPermitted, Error::NotPinned(id)),
             (Reason::Ambiguous, Error::Ambiguous { text: text(), ids: vec![id] }),
             (Reason::IsDirectory, Error::IsDirectory(id)),
             (Reason::NotDirectory, Error::NotDirectory(text())),

@@ -154,9 +154,10 @@ fn started(desk: &Desk, caller: Caller, start: v1::AddTreeStart) -> Result<(Tree
     }
     let template = &manner.template;
     let options = TreeOptions {
-        name,
         parity: template.parity,
         private: template.private,
+        publish: manner.publishes(name.as_deref())?,
+        name,
         pin: template.pin,
         portable: start.portable,
     };

@@ -205,6 +205,7 @@ impl House {
             announcer,
             scrubber,
             discovery,
+            catalogue: Arc::new(dht.clone()),
             neighbours: Arc::new(around::Around(dht)),
             visitors,
             about: settings::about(config, me, chunk),

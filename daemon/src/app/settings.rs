@@ -53,6 +53,7 @@ pub(super) fn about(config: &Config, peer: PeerId, chunk: Vec<SocketAddr>) -> Ab
         chunk,
         parity: config.store.parity,
         private: config.store.private,
+        publish: config.network.publish,
         started: Instant::now(),
     }
 }

@@ -161,6 +161,7 @@ fn network(mut keys: Section<'_>) -> Result<Network, Error> {
                 ("none", Announce::None),
             ])
         })?,
+        publish: keys.get("publish", false, Value::boolean)?,
     };
     keys.finish()?;
     Ok(network)

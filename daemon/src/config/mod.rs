@@ -99,6 +99,8 @@ pub struct Network {
     pub lan_discovery: bool,
     /// Which keys it announces.
     pub announce: Announce,
+    /// Whether the names of what is added leave the node without a word.
+    pub publish: bool,
 }
 
 /// `network.mode`

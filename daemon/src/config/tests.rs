@@ -45,7 +45,7 @@ fn the_packaged_file_is_the_defaults() {
     assert!(all.listen.chunk.configured && all.listen.dht.configured);
     (all.listen.chunk.configured, all.listen.dht.configured) = (false, false);
     assert_eq!(all, defaults);
-    assert_eq!(uncommented.iter().filter(|line| key(line)).count(), 23, "every key is shown");
+    assert_eq!(uncommented.iter().filter(|line| key(line)).count(), 24, "every key is shown");
 }
 
 #[test]
@@ -78,6 +78,7 @@ fn every_key_is_taken() {
         dht = "server"
         lan_discovery = false
         announce = "chunks"
+        publish = true
         [store]
         quota = "500GiB"
         reserve = 0
@@ -101,6 +102,7 @@ fn every_key_is_taken() {
     assert_eq!((config.network.name.as_str(), config.network.bootstrap.len()), ("test-1", 2));
     assert_eq!((config.network.mode, config.network.dht), (Mode::Client, DhtMode::Server));
     assert_eq!((config.network.announce, config.network.lan_discovery), (Announce::Chunks, false));
+    assert!(config.network.publish && !parse("").unwrap().network.publish);
     assert_eq!((config.store.quota, config.store.reserve), (500 << 30, 0));
     assert_eq!((config.store.parity, config.store.private), (Some(Geometry::new(4, 2).unwrap()), true));
     assert_eq!(config.store.scrub, Duration::from_secs(12 * 3600));

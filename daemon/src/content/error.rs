@@ -34,6 +34,9 @@ pub enum Error {
     /// A parity part whose signature is not its maker's.
     #[error("the parity part is not signed by its maker")]
     Signature,
+    /// A description whose signature is not its publisher's, or not for this network.
+    #[error("the description is not signed by its publisher for this network")]
+    Publisher,
     /// A chunk out of order or of the wrong shape.
     #[error("chunk {index} does not follow the chunks before it")]
     Order {

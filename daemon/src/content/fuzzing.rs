@@ -1,5 +1,5 @@
-//! What must hold of any bytes that are read as a top, a page, a parity part, a parity page, a tree or a link (see
-//! [`crate::fuzzing`]).
+//! What must hold of any bytes that are read as a top, a page, a parity part, a parity page, a tree, a link or a
+//! description (see [`crate::fuzzing`]).
 
 use std::path::{Component, Path};
 use std::sync::LazyLock;
@@ -10,16 +10,16 @@ use libp2p_identity::{Keypair, ed25519};
 use super::fold::{self, Level};
 use super::tree::{MAX_LINK_TARGET, MAX_TREE_ENTRIES, Node, Tree, TreeBuilder};
 use super::{
-    CHUNK, CHUNK_LEN, CODEC_RS8, Chunk, ChunkId, Error, Link, MAX_ENTRY_NAME, MAX_OBJECT, MAX_PAGE_BYTES,
-    MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, MAX_TOP_BYTES, Manifest, ManifestPage, ManifestTop,
-    ObjectId, PAGE, PAGE_LEN, PARITY_PAGE, ParityClaim, ParityPage, ParityPart, Place, TreePath,
-    check_portable, link, parity,
+    CHUNK, CHUNK_LEN, CODEC_RS8, Chunk, ChunkId, Description, Error, Link, MAX_DESCRIPTION, MAX_ENTRY_NAME,
+    MAX_OBJECT, MAX_PAGE_BYTES, MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, MAX_TOP_BYTES, Manifest,
+    ManifestPage, ManifestTop, ObjectId, PAGE, PAGE_LEN, PARITY_PAGE, ParityClaim, ParityPage, ParityPart,
+    Place, SignedDescription, TreePath, check_name, check_portable, described_name, link, parity,
 };
 
 /// An object that none of these bytes are.
 const ANOTHER: ObjectId = ObjectId::from_bytes([7; 32]);
 
-/// Who signs the parity parts.
+/// Who signs the parity parts and the descriptions.
 static MAKER: LazyLock<Keypair> = LazyLock::new(|| {
     let key = ed25519::SecretKey::try_from_bytes([5; 32]).map(ed25519::Keypair::from);
     key.map_or_else(|_| Keypair::generate_ed25519(), Keypair::from)
@@ -234,5 +234,31 @@ pub(crate) fn link(bytes: &[u8]) {
         if again.len() <= link::MAX_LINK {
             assert_eq!(again.parse().as_ref(), Ok(&link));
         }
+    }
+}
+
+/// A description.
+pub(crate) fn metadata(encoded: &[u8]) {
+    let network = [3; 32];
+    let _ = described_name(encoded);
+    if let Ok(signed) = SignedDescription::check(encoded, &network) {
+        assert_eq!(signed.encode(), encoded);
+    }
+    let Ok((said, _)) = Description::read_unproved(encoded) else { return };
+    assert!(encoded.len() <= MAX_DESCRIPTION && check_name(&said.name).is_ok());
+    assert!((1..=MAX_OBJECT).contains(&said.length) && said.object != ObjectId::EMPTY);
+    let signed = SignedDescription::sign(said.clone(), &network, &MAKER);
+    assert!(signed.is_ok(), "{signed:?}: {said:?}");
+    let Ok(signed) = signed else { return };
+    let again = signed.encode();
+    assert_eq!(again.len(), encoded.len());
+    assert_eq!(again[..again.len() - 96], encoded[..encoded.len() - 96], "it has another form");
+    assert_eq!(described_name(&again), said.name);
+    assert!(SignedDescription::check(&again, &network).is_ok_and(|read| read == signed));
+    assert_eq!(SignedDescription::check(&again, &[4; 32]), Err(Error::Publisher));
+    for changed in [2, 40, 52, again.len() - 97, again.len() - 1] {
+        let mut other = again.to_vec();
+        other[changed] ^= 1;
+        assert!(SignedDescription::check(&other, &network).is_err(), "byte {changed} is not signed");
     }
 }

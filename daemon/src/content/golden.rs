@@ -99,3 +99,20 @@ fn a_tree() {
     let tree = Tree::decode(golden.into()).unwrap();
     assert_eq!(tree.entries().collect::<Vec<_>>(), entries);
 }
+
+#[test]
+fn a_description() {
+    let key: Keypair = ed25519::Keypair::from(ed25519::SecretKey::try_from_bytes([5; 32]).unwrap()).into();
+    let description = Description {
+        object: ObjectId::from_bytes([7; 32]),
+        is_directory: true,
+        length: 70_005,
+        parity: Some((16, 4)),
+        name: "a b, \u{e9}.txt".to_owned(),
+        time: 1_800_000_000,
+    };
+    let network = [3; 32];
+    let signed = SignedDescription::sign(description.clone(), &network, &key).unwrap();
+    let golden = SignedDescription::check(&is("description", &signed.encode()), &network).unwrap();
+    assert_eq!((golden.description(), golden.publisher()), (&description, key.public().to_peer_id()));
+}

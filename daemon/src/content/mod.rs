@@ -1,9 +1,9 @@
-//! What the bytes are called and how that is proved: ids, chunks, manifests, parity parts, trees, links.
+//! What the bytes are called and how that is proved: ids, chunks, manifests, parity parts, trees, descriptions, links.
 //!
 //! Owns: every id and every format whose truth is a hash. Refuses: files, peers, time, async; the whole
 //! room is pure. Survives a crash: nothing is kept here, but [`ManifestTop`], [`ManifestPage`],
-//! [`ParityPart`], [`ParityPage`] and [`Tree`] are written to disk and sent to peers in exactly the bytes that
-//! their modules describe.
+//! [`ParityPart`], [`ParityPage`], [`Tree`] and [`SignedDescription`] are written to disk and sent to peers in exactly
+//! the bytes that their modules describe.
 //!
 //! Unverified bytes have another type than verified ones: a [`Chunk`] can only be made by hashing, a
 //! [`ManifestTop`] or [`ManifestPage`] only by proving it against an [`ObjectId`]. What is not proved
@@ -23,6 +23,7 @@ mod golden;
 mod id;
 mod link;
 mod manifest;
+mod metadata;
 mod names;
 mod page;
 mod parity;
@@ -34,6 +35,9 @@ pub use error::Error;
 pub use id::{ChunkId, IdError, ObjectId};
 pub use link::{Link, LinkError};
 pub use manifest::{Manifest, ManifestBuilder};
+pub use metadata::{
+    DESCRIPTION_LIFE, Description, MAX_DESCRIPTION, SignedDescription, described_name, is_called,
+};
 pub use names::{MAX_ENTRY_NAME, NameError, TreePath, check_name, check_portable};
 pub use page::{MAX_PAGE_BYTES, ManifestPage};
 pub use parity::{

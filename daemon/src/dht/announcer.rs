@@ -16,7 +16,7 @@ use futures::StreamExt;
 use futures::stream;
 use libp2p::PeerId;
 
-use super::batch::{Answer, Draft, MAX_KEYS, Refusal, peer_record};
+use super::batch::{Answer, Draft, MAX_DESCRIPTIONS, MAX_KEYS, Refusal, peer_record};
 use super::command::{Command, Node};
 use super::position::Position;
 use super::survey::Survey;
@@ -166,7 +166,7 @@ impl Announcer {
         let mut delivery = Delivery { peer: Some(peer), ..Delivery::default() };
         // The format wants keys ascending, not by position.
         indexes.sort_unstable_by_key(|index| self.keys[*index].1);
-        for batch in indexes.chunks(MAX_KEYS) {
+        for batch in self.batches(&indexes) {
             if delivery.dead {
                 delivery.missed.extend(batch);
                 continue;
@@ -194,6 +194,21 @@ impl Announcer {
             }
         }
         delivery
+    }
+
+    /// Keys that fit in a batch with what is said of them.
+    fn batches<'a>(&self, indexes: &'a [usize]) -> Vec<&'a [usize]> {
+        let (mut batches, mut begin, mut described) = (Vec::new(), 0, 0);
+        for (at, index) in indexes.iter().enumerate() {
+            let is_described = usize::from(self.dht.published.contains(&self.keys[*index].1));
+            if at - begin == MAX_KEYS || described + is_described > MAX_DESCRIPTIONS {
+                batches.push(&indexes[begin..at]);
+                (begin, described) = (at, 0);
+            }
+            described += is_described;
+        }
+        batches.push(&indexes[begin..]);
+        batches
     }
 
     async fn send(
@@ -225,7 +240,10 @@ impl Inner {
         removals: Vec<Key>,
         record: &[u8],
     ) -> (Result<Answer, String>, usize) {
-        let mut draft = Draft { receiver: to.peer, sequence: 0, lifetime: self.lifetime, keys, removals };
+        let said = keys.iter().filter_map(|key| self.published.of(key));
+        let descriptions: Vec<_> = said.take(MAX_DESCRIPTIONS).collect();
+        let (receiver, lifetime) = (to.peer, self.lifetime);
+        let mut draft = Draft { receiver, sequence: 0, lifetime, keys, removals, descriptions };
         let mut answer = Err("the DHT has been stopped".to_owned());
         for messages in 1..=2 {
             draft.sequence = self.sequence.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use super::hello::Hello;
 use super::listen::ip_of;
 use super::options::Mode;
 use super::records::{MAX_LIFETIME, Verdict};
+use crate::support::unix_now;
 
 impl EventLoop {
     pub(super) fn on_hello(&mut self, event: Event<Hello, Hello>) {
@@ -118,11 +119,24 @@ impl EventLoop {
         let mut taken = Taken { lifetime, ..Taken::default() };
         taken.removed = u32::try_from(records.take_back(batch.removals, &sender)).unwrap_or(u32::MAX);
         taken.known = u32::try_from(records.known(&batch.keys, &sender)).unwrap_or(u32::MAX);
+        // What it says no more of: a batch says all of its keys.
+        let is_said = |key: &Key| {
+            let place =
+                batch.descriptions.binary_search_by_key(&key, |said| said.description().object.as_bytes());
+            place.is_ok()
+        };
+        let mut unsaid = records.described_of(&batch.keys, &sender);
+        unsaid.retain(|key| !is_said(key));
+        records.undescribe(unsaid, &sender);
         for verdict in records.put_all(batch.keys, sender, lifetime, Instant::now()) {
             taken.far += u32::from(verdict == Verdict::Far);
             taken.full += u32::from(verdict == Verdict::Full);
             taken.taken.push(verdict == Verdict::Taken);
         }
+        let now = unix_now();
+        let timely = batch.descriptions.iter().filter(|said| said.is_timely(now));
+        let kept = timely.filter(|said| records.describe(&sender, said)).count();
+        taken.described = u32::try_from(kept).unwrap_or(u32::MAX);
         self.batches_taken += 1;
         Answer::Taken(taken)
     }

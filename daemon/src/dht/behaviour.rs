@@ -1,4 +1,4 @@
-//! What the swarm does by itself: Kademlia, identify, ping, limits, the local network, and our two protocols.
+//! What the swarm does by itself: Kademlia, identify, ping, limits, the local network, and our own protocols.
 //!
 //! Owns: the composition and its settings. Refuses: values in the DHT, republishing and caching by the
 //! swarm, and nodes in the routing table that this room has not looked at. Survives a crash: nothing.
@@ -13,7 +13,9 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, connection_limits, identify, kad, memory_connection_limits, ping};
 
+use super::about::Describing;
 use super::batch::Announcing;
+use super::catalogue::Listing;
 use super::codec::Whole;
 use super::error::Error;
 use super::find::Finding;
@@ -22,7 +24,8 @@ use super::holdings::Holdings;
 use super::journal::Journal;
 use super::lan::Lan;
 use super::options::{Mode, Options};
-use super::records::{self, Records};
+use super::records::{self, Described, Records};
+use crate::peer::network_id;
 
 /// Twenty closer peers and twenty providers with sixteen addresses of fifty bytes each are 32 KiB.
 const MAX_KAD_MESSAGE: usize = 64 << 10;
@@ -56,6 +59,10 @@ pub(super) struct Protocols {
     pub(super) announce: StreamProtocol,
     /// Questions for the holders of a key.
     pub(super) find: StreamProtocol,
+    /// Questions for what is said of an object…
+    pub(super) describe: StreamProtocol,
+    /// …and for what a node publishes.
+    pub(super) catalogue: StreamProtocol,
 }
 
 /// Everything that runs on a connection.
@@ -79,6 +86,10 @@ pub(super) struct Behaviour {
     pub(super) announce: request_response::Behaviour<Whole<Announcing>>,
     /// Asks a node of our choice who holds a key.
     pub(super) find: request_response::Behaviour<Whole<Finding>>,
+    /// Asks a node what is said of an object.
+    pub(super) describe: request_response::Behaviour<Whole<Describing>>,
+    /// Asks a node what it publishes.
+    pub(super) catalogue: request_response::Behaviour<Whole<Listing>>,
 }
 
 // === impl Protocols ===
@@ -98,6 +109,8 @@ impl Protocols {
             hello: name("hello/1")?,
             announce: name("announce/1")?,
             find: name("find/1")?,
+            describe: name("describe/1")?,
+            catalogue: name("catalogue/1")?,
         })
     }
 }
@@ -109,7 +122,7 @@ impl Behaviour {
         options: &Options,
         protocols: &Protocols,
         keypair: &Keypair,
-        kept: (Arc<Mutex<Holdings>>, Journal),
+        kept: (Arc<Mutex<Holdings>>, Journal, Described),
     ) -> Self {
         let local = keypair.public().to_peer_id();
         let limits = &options.limits;
@@ -129,6 +142,7 @@ impl Behaviour {
                 .with_request_timeout(timeout)
                 .with_max_concurrent_streams(streams)
         };
+        let network = network_id(&options.network);
         let announcing = Announcing { network: Arc::from(options.network.as_str()), local };
         Self {
             limits: connection_limits::Behaviour::new(limits),
@@ -147,6 +161,16 @@ impl Behaviour {
                 [(protocols.find.clone(), ProtocolSupport::Full)],
                 exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
             ),
+            describe: request_response::Behaviour::with_codec(
+                Whole(Describing { network }),
+                [(protocols.describe.clone(), ProtocolSupport::Full)],
+                exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
+            ),
+            catalogue: request_response::Behaviour::with_codec(
+                Whole(Listing { network }),
+                [(protocols.catalogue.clone(), ProtocolSupport::Full)],
+                exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
+            ),
             announce: request_response::Behaviour::with_codec(
                 Whole(announcing),
                 [(protocols.announce.clone(), ProtocolSupport::Full)],
@@ -160,7 +184,7 @@ fn kademlia(
     options: &Options,
     protocols: &Protocols,
     local: libp2p::PeerId,
-    (own, journal): (Arc<Mutex<Holdings>>, Journal),
+    (own, journal, described): (Arc<Mutex<Holdings>>, Journal, Described),
 ) -> kad::Behaviour<Records> {
     let mut config = kad::Config::new(protocols.kad.clone());
     config
@@ -177,7 +201,7 @@ fn kademlia(
         .set_provider_publication_interval(None)
         .set_publication_interval(None)
         .set_replication_interval(None);
-    let records = Records::new(local, options.limits.other_bytes, own, journal, Instant::now());
+    let records = Records::new(local, options.limits.other_bytes, own, (journal, described), Instant::now());
     let mut kad = kad::Behaviour::with_config(local, records, config);
     kad.set_mode(Some(match options.mode {
         Mode::Server => kad::Mode::Server,

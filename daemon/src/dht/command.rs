@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
+use super::about::Said;
 use super::batch::Answer;
+use super::catalogue::{self, Question};
 use super::error::Error;
 use super::find::Holders;
 use super::journal::Entry;
@@ -33,6 +35,10 @@ pub(super) enum Command {
     Send { to: Node, batch: Vec<u8>, done: oneshot::Sender<Result<Answer, String>> },
     /// Ask a node who holds a key; the channel is dropped when it does not answer.
     Find { to: Node, key: Key, done: oneshot::Sender<Holders> },
+    /// Ask a node what is said of an object; the channel is dropped when it does not answer.
+    About { to: Node, key: Key, done: oneshot::Sender<Said> },
+    /// Ask a node what it publishes.
+    List { to: Node, question: Question, done: oneshot::Sender<Result<catalogue::Answer, String>> },
     /// Take in again what the journal remembers of others.
     Restore { entries: Vec<Entry>, done: oneshot::Sender<()> },
     /// Tell what is kept of others, about so many records of it, and where to go on.

@@ -16,9 +16,11 @@ use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::about::Said;
 use super::batch::Answer;
 use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
+use super::catalogue::{self, Turns};
 use super::command::{Closest, Command};
 use super::error::Error;
 use super::find::Holders;
@@ -26,9 +28,11 @@ use super::lan::Found;
 use super::look_ups::LookUps;
 use super::options::Options;
 use super::peers::{Peers, Standing};
+use super::published::Published;
 use super::reach::Reach;
 use super::remembered::Remembered;
 use super::views::Addresses;
+use crate::peer::network_id;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -66,6 +70,16 @@ pub(super) struct EventLoop {
     pub(super) hellos: HashMap<OutboundRequestId, PeerId>,
     /// Questions for holders under way.
     pub(super) finds: HashMap<OutboundRequestId, oneshot::Sender<Holders>>,
+    /// Questions for descriptions under way.
+    pub(super) descriptions: HashMap<OutboundRequestId, oneshot::Sender<Said>>,
+    /// Questions for what others publish under way.
+    pub(super) lists: HashMap<OutboundRequestId, oneshot::Sender<Result<catalogue::Answer, String>>>,
+    /// How many such questions each peer may ask this node.
+    pub(super) turns: Turns,
+    /// What this node publishes.
+    pub(super) published: Arc<Published>,
+    /// What stands for the network's name.
+    pub(super) network: [u8; 32],
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
     /// Callers that wait for a connection.
@@ -96,7 +110,9 @@ impl EventLoop {
         reach: Arc<Reach>,
         commands: mpsc::Receiver<Command>,
         (addresses, routed): (watch::Sender<Addresses>, watch::Sender<usize>),
+        published: Arc<Published>,
     ) -> Self {
+        let network = network_id(&options.network);
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let (now, reunion) = (Instant::now(), options.reunion);
         let bootstrap = Bootstrap::new(nodes.collect(), now);
@@ -114,6 +130,11 @@ impl EventLoop {
             closest: HashMap::new(),
             hellos: HashMap::new(),
             finds: HashMap::new(),
+            descriptions: HashMap::new(),
+            lists: HashMap::new(),
+            turns: Turns::default(),
+            published,
+            network,
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,
@@ -162,6 +183,8 @@ impl EventLoop {
             Command::Closest { key, done } => self.find_closest(key, done),
             Command::Send { to, batch, done } => self.send_batch(to, batch, done),
             Command::Find { to, key, done } => self.ask_for_holders(&to, key, done),
+            Command::About { to, key, done } => self.ask_about(&to, key, done),
+            Command::List { to, question, done } => self.ask_for_list(&to, question, done),
             Command::Restore { entries, done } => {
                 self.swarm.behaviour_mut().kad.store_mut().restore(entries, Instant::now());
                 let _ = done.send(());
@@ -236,6 +259,8 @@ impl EventLoop {
             BehaviourEvent::Hello(event) => self.on_hello(event),
             BehaviourEvent::Announce(event) => self.on_announce(event),
             BehaviourEvent::Find(event) => self.on_find(event),
+            BehaviourEvent::Describe(event) => self.on_describe(event),
+            BehaviourEvent::Catalogue(event) => self.on_catalogue(event),
         }
     }
 

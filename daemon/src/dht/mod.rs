@@ -13,15 +13,17 @@
 //! - `wider`: look-ups, also among nodes besides the nearest; `turns`: whom of those that are named one asks first.
 //! - `diversity`: whom a crowded routing table lets go for whom.
 //! - `schedule`: which keys, and when; `holdings` are this node's own.
-//! - `records`: who announced what to this node.
+//! - `records`: who announced what to this node, and what they say of it; `published` is what this node says.
+//! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
 //! - `lan`: who is on the local network.
-//! - `batch`, `hello`, `find`: our three protocols, over `codec`.
+//! - `batch`, `hello`, `find`: more of our protocols, over `codec`.
 //! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
 //!   private network lets in.
 //! - `views`: what is told of all this to other rooms.
 
+mod about;
 mod announcer;
 mod answering;
 mod asking;
@@ -29,6 +31,7 @@ mod atlas;
 mod batch;
 mod behaviour;
 mod bootstrap;
+mod catalogue;
 mod codec;
 mod command;
 mod diversity;
@@ -46,6 +49,7 @@ mod options;
 mod peers;
 mod position;
 mod proof;
+mod published;
 mod reach;
 mod records;
 mod regions;
@@ -81,7 +85,9 @@ use self::command::Command;
 use self::event_loop::EventLoop;
 use self::holdings::Holdings;
 use self::journal::Journal;
+use self::published::Published;
 use self::reach::Reach;
+use self::records::Described;
 use self::schedule::Schedule;
 use self::views::Addresses;
 use crate::peer::{Discovery, Key, Keypair, Multiaddr, PeerId, Provider, network_id};
@@ -90,6 +96,8 @@ use crate::support::task::Tasks;
 
 /// Commands that may wait for the event loop.
 const COMMANDS: usize = 256;
+/// What others say of objects may take this part of what their keys may: 8 MiB.
+const DESCRIBED_SHARE: usize = 8;
 /// How long a connection without open streams is kept: a fetch asks several times within a minute.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a caller waits for a connection.
@@ -125,8 +133,14 @@ struct Inner {
     mode: Mode,
     /// What announcing has learnt of the network.
     shelf: Shelf,
+    /// What stands for it in what is signed for long.
+    network_id: [u8; 32],
     /// This node's own keys.
     holdings: Arc<Mutex<Holdings>>,
+    /// What this node says of some of them.
+    published: Arc<Published>,
+    /// What others say of what they hold.
+    described: Described,
     /// When they are announced.
     schedule: Schedule,
     /// What outlives the process.
@@ -187,7 +201,9 @@ impl Dht {
         let reach = Arc::new(Reach::new(&options.listen, &options.bootstrap));
         let holdings = Arc::new(Mutex::new(Holdings::new(options.limits.own_keys)));
         let journal = Journal::new(options.journal.is_some());
-        let kept = (Arc::clone(&holdings), journal.clone());
+        let described = Described::new(options.limits.other_bytes / DESCRIBED_SHARE);
+        let published = Arc::new(Published::new(keypair.clone(), network_id(&options.network)));
+        let kept = (Arc::clone(&holdings), journal.clone(), described.clone());
         let behaviour = Behaviour::new(&options, &protocols, &keypair, kept);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
         let carriers = match &options.key {
@@ -205,10 +221,12 @@ impl Dht {
         let has_others = !options.bootstrap.is_empty() || !remembered.is_empty();
         let wait = if options.lan_discovery { LAN_ANSWERS } else { Duration::ZERO };
         let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
+        let id = network_id(&network);
         let (lifetime, file) = (options.lifetime, options.journal.clone());
         let of_group = options.limits.of_group;
-        let mut event_loop =
-            EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, (here, routing));
+        let told = (here, routing);
+        let (near, says) = (Arc::clone(&reach), Arc::clone(&published));
+        let mut event_loop = EventLoop::new(swarm, options, protocols, near, requests, told, says);
         event_loop.publish_addresses();
         event_loop.begin(remembered);
         let stopping = tasks.clone();
@@ -225,9 +243,12 @@ impl Dht {
             local,
             keypair,
             network,
+            network_id: id,
             mode,
             shelf: Shelf::default(),
             holdings,
+            published,
+            described,
             schedule: Schedule::new(&local, lifetime),
             journal: journal.clone(),
             lifetime,
@@ -236,8 +257,7 @@ impl Dht {
             tasks: tasks.clone(),
         });
         if let Some(file) = file {
-            let writer =
-                journal::Writer::new(Arc::downgrade(&inner), journal, file, network_id(&inner.network));
+            let writer = journal::Writer::new(Arc::downgrade(&inner), journal, file, id);
             tasks.spawn("what the DHT keeps", writer.run(tasks.clone()));
         }
         Schedule::start(&inner, tasks);

@@ -38,4 +38,4 @@ macro_rules! targets {
     };
 }
 
-targets! { header segment journal format top page parity_part parity_page tree link }
+targets! { header segment journal format top page parity_part parity_page tree link metadata }

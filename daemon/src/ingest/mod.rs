@@ -36,7 +36,7 @@ use crate::support::unix_now;
 /// What is to be added and how.
 #[derive(Clone, Debug, Default)]
 pub struct AddOptions {
-    /// What people call it; never leaves the node by itself.
+    /// What people call it; leaves the node only with `publish`.
     pub name: Option<String>,
     /// Its length where the caller knows it: bounds the memory that parity needs, and is checked.
     pub length: Option<u64>,
@@ -48,6 +48,8 @@ pub struct AddOptions {
     pub parity: Option<Geometry>,
     /// Never announced, served, or placed.
     pub private: bool,
+    /// Its name may leave the node.
+    pub publish: bool,
     /// The user that pins it; `None` leaves it cached.
     pub pin: Option<u32>,
 }
@@ -177,6 +179,7 @@ fn new_object(id: ObjectId, length: u64, parity: Option<Geometry>, options: &Add
         name: options.name.clone(),
         parity: parity.map(|geometry| (geometry.k(), geometry.m())),
         private: options.private,
+        publish: options.publish,
         pin: options.pin,
         ..NewObject::new(id, length, unix_now())
     }

@@ -38,6 +38,8 @@ pub struct TreeOptions {
     pub parity: Option<Geometry>,
     /// Never announced, served, or placed, nor is anything in it.
     pub private: bool,
+    /// The name of the directory may leave the node; those of what is in it are in its list.
+    pub publish: bool,
     /// The user that pins it; `None` leaves it cached.
     pub pin: Option<u32>,
     /// Names that not every file system can hold are refused.
@@ -218,6 +220,7 @@ impl AddingTree {
                 name: self.options.name.clone(),
                 parity: root.parity,
                 private: self.options.private,
+                publish: self.options.publish,
                 pin: self.options.pin,
                 ..NewObject::new(root.id, root.length, unix_now())
             },

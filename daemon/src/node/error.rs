@@ -82,6 +82,41 @@ pub enum Error {
         /// How many others did.
         others: usize,
     },
+    /// Not the caller's to publish.
+    #[error(
+        "you have not pinned {0}: only those who promise to keep an object let its name out, or an administrator; \
+         `casctl pin` it first"
+    )]
+    NotPinned(ObjectId),
+    /// A name that is to leave the node, of what never does.
+    #[error("what is private is never announced, so its name cannot be published")]
+    Private,
+    /// A node that announces nothing has nobody to tell names to.
+    #[error(
+        "this node announces nothing (`network.announce` is \"none\", or `network.mode` is \"client\"), so it can publish \
+         no name"
+    )]
+    NotAnnouncing,
+    /// What has no name, or one that others could not be told.
+    #[error("{id} cannot be published: {why}; give it a name with --name")]
+    Nameless {
+        /// It.
+        id: ObjectId,
+        /// What is wrong with its name.
+        why: String,
+    },
+    /// Nothing is here, and nobody who was asked says anything of it.
+    #[error(
+        "there is no object {0} in this node's store, and no node that was asked tells what it is; `casctl providers` \
+         asks who holds it"
+    )]
+    Untold(ObjectId),
+    /// The same, and there is nobody to ask.
+    #[error(
+        "there is no object {0} in this node's store, and no peers are known that could tell what it is; add one with \
+         `casctl connect ADDR`, or network.bootstrap"
+    )]
+    NobodyToTell(ObjectId),
     /// For administrators.
     #[error("only an administrator may {0}: run it as root or as the user that casd runs as")]
     AdminOnly(&'static str),

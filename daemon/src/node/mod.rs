@@ -5,6 +5,7 @@
 //! nothing of its own.
 
 mod error;
+mod names;
 mod objects;
 mod people;
 mod trees;
@@ -18,6 +19,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
 pub use error::Error;
+pub use names::{Found, Listed, Query, Source};
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
 pub use trees::AddingTree;
@@ -26,7 +28,7 @@ use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::Fetcher;
 use crate::ingest::{self, Ingest};
-use crate::peer::{Discovery, Multiaddr, PeerId, Unconnected};
+use crate::peer::{Catalogue, Discovery, Multiaddr, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
 use crate::upkeep::{Announcer, Scrubber};
@@ -38,7 +40,7 @@ pub use crate::fetch::{ALONE, Event, Fetching, Order, Progress, Request, Summary
 pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
-pub use crate::peer::{Announced, Key, PeerAddr, Provider};
+pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, Told};
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
@@ -81,6 +83,8 @@ pub struct Parts {
     pub scrubber: Scrubber,
     /// Finds holders.
     pub discovery: Arc<dyn Discovery>,
+    /// Learns what others say of objects.
+    pub catalogue: Arc<dyn Catalogue>,
     /// The nodes around.
     pub neighbours: Arc<dyn Neighbours>,
     /// Who asks this node.
@@ -108,6 +112,8 @@ pub struct About {
     pub parity: Option<Geometry>,
     /// Whether what is added is private, unless said otherwise.
     pub private: bool,
+    /// Whether the name of what is added may leave the node, unless said otherwise.
+    pub publish: bool,
     /// When it started.
     pub started: Instant,
 }
@@ -115,12 +121,17 @@ pub struct About {
 /// Calls that read whole lists of directories at once: each list may have 128 MiB.
 const LOOKS: usize = 4;
 
+/// Calls that ask many other nodes at once.
+const ASKS: usize = 8;
+
 /// A node. Cheap to clone.
 #[derive(Clone)]
 pub struct Node {
     parts: Arc<Parts>,
     /// Calls that may read whole lists of directories.
     looks: Arc<Semaphore>,
+    /// Calls that ask many other nodes.
+    asks: Arc<Semaphore>,
 }
 
 /// An add in progress. Dropping it ends the add: nothing becomes of it.
@@ -134,7 +145,8 @@ impl Node {
     /// A node made of these.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), looks: Arc::new(Semaphore::new(LOOKS)) }
+        let (looks, asks) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ASKS)));
+        Self { parts: Arc::new(parts), looks, asks }
     }
 
     /// What it is.
@@ -167,6 +179,8 @@ impl Node {
     async fn announce(&self, added: &[Added], wait: bool) -> Vec<Option<Announced>> {
         let is_public = |added: &&Added| !added.private && added.id != ObjectId::EMPTY;
         let announcer = &self.parts.announcer;
+        // Names first, so that they go with the keys.
+        self.publish_added(added.iter().filter(is_public).map(|added| added.id));
         if wait {
             let told = added.iter().map(|added| async move {
                 if is_public(&added) { announcer.hold_and_wait(added.id).await } else { None }

@@ -117,6 +117,7 @@ impl AddingTree {
         let mut added = self.inner.finish(entries).await?;
         let (objects, announcer) = (std::mem::take(&mut added.objects), &self.node.parts.announcer);
         let Some(root) = added.id.filter(|_| !private) else { return Ok((added, None)) };
+        self.node.publish_added([root]);
         if self.wait_announced {
             let announced = announcer.hold_and_wait(root).await;
             announcer.hold(objects);

@@ -2,7 +2,7 @@
 //!
 //! Owns: this node's identity, how peers are written down ([`PeerAddr`]), what is remembered of how they behaved
 //! ([`Scores`]), and the traits that the network rooms, the simulator and the tests all implement ([`Dial`],
-//! [`Discovery`], [`Announce`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever
+//! [`Discovery`], [`Announce`], [`Catalogue`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever
 //! moves bytes lives behind a trait. Survives a crash: `node.key`; nothing else is written here.
 
 mod addr;
@@ -19,8 +19,8 @@ pub use addr::{Host, PeerAddr, Reach};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};
 pub use network::{
-    Announce, Announced, Announcing, ByteStream, Conn, Dial, DialError, Discovery, Key, Kind, Provider,
-    Unconnected,
+    Announce, Announced, Announcing, ByteStream, Catalogue, CataloguePage, Conn, Dial, DialError, Discovery,
+    Key, Kind, Provider, Told, Unconnected,
 };
 pub use network_key::{NetworkKey, network_id};
 pub use scores::{Score, Scores, Verdict};

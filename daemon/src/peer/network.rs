@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::PeerId;
+use crate::content::{Description, SignedDescription};
 
 /// A two-way stream of bytes.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -150,9 +151,16 @@ pub trait Announce: Send + Sync {
     /// known.
     fn place(&self, key: Key) -> BoxFuture<'static, Announced>;
 
-    /// These are no longer held: they are taken back from where they were placed, as far as those nodes are reached.
+    /// These are no longer held, and nothing is said of them: they are taken back from where they were placed, as far as those nodes are reached.
     /// Returns at once.
     fn release(&self, keys: &[Key]);
+
+    /// This is said of objects that are held, or soon will be: told with their keys, and to who asks. With `anew` those
+    /// that were announced before are announced again at once. Returns at once; how many do not fit.
+    fn publish(&self, said: Vec<Description>, anew: bool) -> usize;
+
+    /// Nothing is said of these any more: those that are held are announced again at once, without it.
+    fn withdraw(&self, keys: &[Key]);
 
     /// From now on everything that is held is said again…
     fn begin_count(&self);
@@ -165,6 +173,43 @@ pub trait Announce: Send + Sync {
 
     /// Where it stands.
     fn announcing(&self) -> Announcing;
+}
+
+/// What is said of an object in somebody's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What, and by whom: it is signed, and otherwise not proved.
+    pub said: SignedDescription,
+    /// How many of the nodes that were asked told of it.
+    pub told_by: usize,
+}
+
+/// Part of a list of what is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CataloguePage {
+    /// What is said.
+    pub said: Vec<SignedDescription>,
+    /// Behind which key to go on; `None` at the end.
+    pub next: Option<Key>,
+}
+
+/// Learns what others say of objects.
+pub trait Catalogue: Send + Sync {
+    /// Asks the nodes that keep what is said of `key`: at most 16 publishers, first what most of them tell. It takes 10 s
+    /// at most.
+    fn about(&self, key: Key) -> BoxFuture<'static, Vec<Told>>;
+
+    /// A page of what is kept here of others' words, of objects behind `after`, that are called `text` (empty:
+    /// everything).
+    fn kept(&self, text: &str, after: Option<Key>) -> CataloguePage;
+
+    /// The same of what `peer` publishes, asked of it: only its own word. The error says why it does not answer.
+    fn published_by(
+        &self,
+        peer: PeerId,
+        text: String,
+        after: Option<Key>,
+    ) -> BoxFuture<'static, Result<CataloguePage, String>>;
 }
 
 /// Where announcing stands.

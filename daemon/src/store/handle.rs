@@ -16,7 +16,7 @@ use super::index::Index;
 use super::journal::{Fact, Journal};
 use super::lease::Lease;
 use super::ledger::{Found, Ledger};
-use super::object::{NewObject, ObjectInfo, State};
+use super::object::{MAX_NAME, NewObject, ObjectInfo, State};
 use super::progress::Gauge;
 use super::public::Public;
 use super::record::Key;
@@ -276,13 +276,22 @@ impl Store {
         .await
     }
 
-    /// Lets an object's name leave this node, or no more. `Ok(false)`: there is no such whole object.
+    /// Lets an object's name leave this node, or no more; `name` is what it is called from now on. `Ok(false)`: there is
+    /// no such whole object. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`].
-    pub async fn publish(&self, id: &ObjectId, publish: bool) -> Result<bool, Error> {
+    /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Privacy`] where a private one is to be
+    /// published, [`Error::Invalid`] for a name that is none.
+    pub async fn publish(&self, id: &ObjectId, publish: bool, name: Option<String>) -> Result<bool, Error> {
+        if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > MAX_NAME) {
+            return Err(Error::Invalid("an object's name has 1 to 1024 bytes"));
+        }
         self.edit(id, move |info| {
+            if publish && info.private {
+                return Err(Error::Privacy { private: true });
+            }
             info.publish = publish;
+            info.name = name.or_else(|| info.name.take());
             Ok(())
         })
         .await

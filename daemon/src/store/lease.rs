@@ -325,8 +325,9 @@ fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
         info.part = false;
         changed = true;
     }
-    if info.name.is_none() && new.name.is_some() {
-        info.name = new.name;
+    let name = new.name;
+    if info.name.is_none() && name.is_some() {
+        info.name.clone_from(&name);
         changed = true;
     }
     if info.parity.is_none() && new.parity.is_some() {
@@ -335,6 +336,8 @@ fn join(info: &mut ObjectInfo, new: NewObject) -> Result<bool, Error> {
     }
     if new.publish && !info.publish {
         info.publish = true;
+        // Only the name that its publisher knows of may leave this node.
+        info.name = name.or_else(|| info.name.take());
         changed = true;
     }
     Ok(changed)

@@ -71,7 +71,7 @@ pub struct NewObject {
     pub id: ObjectId,
     /// Its length in bytes, at least 1.
     pub length: u64,
-    /// What to call it; an object that has a name keeps it.
+    /// What to call it; an object that has a name keeps it, unless it is published now.
     pub name: Option<String>,
     /// Data and parity chunks of a full stripe, when parity was stored with it.
     pub parity: Option<(u8, u8)>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::content::ObjectId;
+use crate::content::{Description, ObjectId};
 use crate::peer::{Announce, Announced, Announcing, Key, Kind};
 use crate::store::{ObjectInfo, State, Store};
 use crate::support::task::Tasks;
@@ -106,6 +106,24 @@ impl Announcer {
         Some(announced)
     }
 
+    /// Whether anything is announced at all: otherwise nobody hears of names either.
+    #[must_use]
+    pub fn is_announcing(&self) -> bool {
+        self.shared.policy != Policy::None
+    }
+
+    /// The names of these objects, which are published, may be told from now on. Before or after they are held.
+    pub fn publish<'a>(&self, objects: impl IntoIterator<Item = &'a ObjectInfo>) {
+        if self.is_announcing() {
+            self.shared.publish(objects, true);
+        }
+    }
+
+    /// They may not any more.
+    pub fn withdraw(&self, ids: impl IntoIterator<Item = ObjectId>) {
+        self.shared.network.withdraw(&ids.into_iter().map(|id| *id.as_bytes()).collect::<Vec<_>>());
+    }
+
     /// Keys that are no longer held here.
     pub fn drop_keys(&self, keys: impl IntoIterator<Item = Key>) {
         self.shared.network.release(&keys.into_iter().collect::<Vec<_>>());
@@ -126,6 +144,13 @@ impl Shared {
         }
     }
 
+    fn publish<'a>(&self, objects: impl IntoIterator<Item = &'a ObjectInfo>, anew: bool) {
+        let over = self.network.publish(objects.into_iter().filter_map(described).collect(), anew);
+        if over > 0 {
+            tracing::warn!(over, "more objects are published than can be; others do not learn these names");
+        }
+    }
+
     /// Their chunks are told soon.
     fn later(&self, ids: impl IntoIterator<Item = ObjectId>) {
         self.pending().extend(ids);
@@ -142,6 +167,14 @@ impl Shared {
     fn pending(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is said of an object, where its name may leave this node.
+fn described(info: &ObjectInfo) -> Option<Description> {
+    let name = info.name.clone().filter(|_| info.publish && !info.private)?;
+    let (object, is_directory, length, parity) = (info.id, info.tree, info.length, info.parity);
+    let said = Description { object, is_directory, length, parity, name, time: 0 };
+    said.check().is_ok().then_some(said)
 }
 
 /// The task behind an [`Announcer`].
@@ -179,6 +212,10 @@ impl Teller {
             after = Some(last.id);
             let public: Vec<ObjectId> =
                 page.iter().filter(|object| !object.private).map(|object| object.id).collect();
+            // They are announced in their time; what was announced before this start went with its name.
+            if self.options.policy != Policy::None {
+                self.shared.publish(&page, false);
+            }
             self.shared.tell(&public);
             self.shared.pending().extend(public);
         }
@@ -242,6 +279,8 @@ mod tests {
     struct Network {
         /// Key → kind, and whether it was said in the present count.
         held: Mutex<BTreeMap<Key, (bool, bool)>>,
+        /// What is published.
+        names: Mutex<BTreeMap<Key, String>>,
         counts: Mutex<usize>,
     }
 
@@ -265,6 +304,16 @@ mod tests {
 
         fn release(&self, keys: &[Key]) {
             self.held.lock().unwrap().retain(|key, _| !keys.contains(key));
+        }
+
+        fn publish(&self, said: Vec<Description>, _: bool) -> usize {
+            let mut names = self.names.lock().unwrap();
+            names.extend(said.into_iter().map(|said| (*said.object.as_bytes(), said.name)));
+            0
+        }
+
+        fn withdraw(&self, keys: &[Key]) {
+            self.names.lock().unwrap().retain(|key, _| !keys.contains(key));
         }
 
         fn begin_count(&self) {

@@ -62,7 +62,7 @@ async fn what_is_out_of_order_or_out_of_range_is_refused_for_its_reason() {
             ("INVALID_PARITY", vec![parity("129+1")]),
             ("INVALID_PARITY", vec![parity("16+65")]),
             ("INVALID_PARITY", vec![parity("")]),
-            ("NOT_BUILT", vec![start_with(publish.clone())]),
+            ("NOT_ANNOUNCING", vec![start_with(publish.clone())]),
         ] {
             let result = daemon.send(messages.clone()).await;
             assert_eq!(reason(result), expected, "{messages:.200?}");

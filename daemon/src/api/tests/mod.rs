@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use casd_proto::v1::add_request::Part;
+use casd_proto::v1::network_client::NetworkClient;
 use casd_proto::v1::objects_client::ObjectsClient;
 use casd_proto::{Failure, client, v1};
 use futures::future::BoxFuture;
@@ -24,13 +25,13 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::{Access, Error, serve};
-use crate::content::CHUNK;
+use crate::content::{CHUNK, Description};
 use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
-    Announce, Announced, Announcing, Conn, Dial, DialError, Discovery, Key, Keypair, Kind, Multiaddr, PeerId,
-    Provider, Scores, Unconnected,
+    Announce, Announced, Announcing, Catalogue, CataloguePage, Conn, Dial, DialError, Discovery, Key,
+    Keypair, Kind, Multiaddr, PeerId, Provider, Scores, Told, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -71,6 +72,12 @@ impl Announce for Nobody {
 
     fn release(&self, _: &[Key]) {}
 
+    fn publish(&self, _: Vec<Description>, _: bool) -> usize {
+        0
+    }
+
+    fn withdraw(&self, _: &[Key]) {}
+
     fn begin_count(&self) {}
 
     fn end_count(&self) {}
@@ -81,6 +88,25 @@ impl Announce for Nobody {
 
     fn announcing(&self) -> Announcing {
         Announcing::default()
+    }
+}
+
+impl Catalogue for Nobody {
+    fn about(&self, _: Key) -> BoxFuture<'static, Vec<Told>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn kept(&self, _: &str, _: Option<Key>) -> CataloguePage {
+        CataloguePage::default()
+    }
+
+    fn published_by(
+        &self,
+        _: PeerId,
+        _: String,
+        _: Option<Key>,
+    ) -> BoxFuture<'static, Result<CataloguePage, String>> {
+        Box::pin(async { Err("nobody is there".to_owned()) })
     }
 }
 
@@ -135,6 +161,10 @@ impl Daemon {
 
     fn objects(&self) -> ObjectsClient<Channel> {
         client::objects(self.channel.clone())
+    }
+
+    fn network(&self) -> NetworkClient<Channel> {
+        client::network(self.channel.clone())
     }
 
     /// Adds an object, each message with the bytes of one of `parts`.
@@ -199,6 +229,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         store,
         fetcher,
         discovery: Arc::new(Nobody),
+        catalogue: Arc::new(Nobody),
         neighbours: Arc::new(Nobody),
         visitors: crate::serve::Visitors::default(),
         about: About {
@@ -210,6 +241,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
             chunk: vec!["127.0.0.1:9000".parse().unwrap()],
             parity: None,
             private: false,
+            publish: false,
             started: Instant::now(),
         },
     })

@@ -112,9 +112,24 @@ async fn what_is_named_wrongly_is_refused_for_its_reason() {
             "NOT_FOUND"
         );
         assert_eq!(reason(objects.link(v1::LinkRequest { object: object("x") }).await), "NOT_FOUND");
-        let publish = |id: String| v1::PublishRequest { id, name: String::new() };
+        let publish = |id: String| v1::PublishRequest { id, name: String::new(), withdraw: false };
         assert_eq!(reason(objects.publish(publish(object("twin"))).await), "INVALID_ID");
-        assert_eq!(reason(objects.publish(publish(id_of(b"x"))).await), "NOT_BUILT");
+        assert_eq!(reason(objects.publish(publish(id_of(b"x"))).await), "NOT_FOUND");
+        // It announces nothing.
+        assert_eq!(reason(objects.publish(publish(id_of(&sample(1, 10)))).await), "NOT_ANNOUNCING");
+        assert_eq!(reason(objects.stat(v1::StatRequest { object: id_of(b"x") }).await), "NO_PEERS");
+        let search = |text: &str, peer: &str| {
+            let (text, peer) = (text.to_owned(), peer.to_owned());
+            let request = v1::SearchRequest { text, peer, ..Default::default() };
+            let mut network = daemon.network();
+            async move { network.search(request).await }
+        };
+        assert_eq!(reason(search(&"x".repeat(129), "").await), "INVALID_NAME");
+        assert_eq!(reason(search("", "nobody").await), "INVALID_ADDRESS");
+        let nobody = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        assert_eq!(reason(search("", nobody).await), "UNREACHABLE");
+        let found = all(search("WIN", "").await.unwrap().into_inner()).await.unwrap();
+        assert_eq!(found.iter().map(|page| page.objects.len()).sum::<usize>(), 2);
 
         let wanted = v1::FetchRequest { id: id_of(b"x"), ..Default::default() };
         let with_peers = |peers| v1::FetchRequest { peers, ..wanted.clone() };

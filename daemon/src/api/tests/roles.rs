@@ -25,6 +25,7 @@ const ROLES: &[(&str, Role)] = &[
     ("Network.Providers", Role::Read),
     ("Network.Peers", Role::Read),
     ("Network.Connect", Role::Admin),
+    ("Network.Search", Role::Read),
     ("Network.AnnounceStatus", Role::Read),
     ("Node.Status", Role::Read),
     ("Node.Verify", Role::Admin),

@@ -15,7 +15,7 @@ pub(in crate::dht) enum Refusal {
     Signature = 2,
     /// Its number was seen before.
     Sequence = 3,
-    /// It carries metadata, which is not built yet.
+    /// A description in it is not the announcer's, of none of its keys, or not as descriptions are.
     Metadata = 4,
     /// This node takes no records: it is no server of the DHT.
     Client = 5,
@@ -43,6 +43,8 @@ pub(in crate::dht) struct Taken {
     pub(in crate::dht) removed: u32,
     /// Keys taken that had been here before.
     pub(in crate::dht) known: u32,
+    /// Descriptions kept.
+    pub(in crate::dht) described: u32,
     /// For each key, in order, whether it was taken.
     pub(in crate::dht) taken: Vec<bool>,
 }
@@ -59,7 +61,9 @@ impl Answer {
             }
             Self::Taken(taken) => {
                 bytes.push(0);
-                for count in [seconds(taken.lifetime), taken.far, taken.full, taken.removed, taken.known] {
+                let refused = [taken.far, taken.full];
+                let counts = [taken.removed, taken.known, taken.described];
+                for count in [seconds(taken.lifetime)].into_iter().chain(refused).chain(counts) {
                     bytes.extend(count.to_le_bytes());
                 }
                 bytes.extend(u16::try_from(taken.taken.len()).unwrap_or(0).to_le_bytes());
@@ -92,7 +96,8 @@ impl Answer {
             return Ok(answer);
         }
         let lifetime = Duration::from_secs(u64::from(reader.u32()?));
-        let (far, full, removed, known) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
+        let (far, full, removed) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let (known, described) = (reader.u32()?, reader.u32()?);
         let count = usize::from(reader.u16()?);
         if count > MAX_KEYS {
             return Err(malformed("an answer for more than 4,096 keys"));
@@ -100,7 +105,7 @@ impl Answer {
         let bits = reader.bytes(count.div_ceil(8))?;
         let taken: Vec<_> = (0..count).map(|n| bits[n / 8] >> (n % 8) & 1 == 1).collect();
         reader.end()?;
-        let answer = Self::Taken(Taken { lifetime, far, full, removed, known, taken });
+        let answer = Self::Taken(Taken { lifetime, far, full, removed, known, described, taken });
         if answer.encode() == bytes { Ok(answer) } else { Err(malformed("an answer with bits to spare")) }
     }
 }
@@ -116,7 +121,7 @@ mod tests {
             if let Ok(answer) = Answer::decode(&bytes) {
                 prop_assert_eq!(answer.encode(), bytes);
             }
-            let answer = Answer::Taken(Taken { far: 1, full: 2, known: 3, taken: bits, ..Taken::default() });
+            let answer = Answer::Taken(Taken { far: 1, full: 2, known: 3, described: 4, taken: bits, ..Taken::default() });
             prop_assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
             let refused = Answer::Refused(Refusal::Sequence, 9);
             prop_assert_eq!(Answer::decode(&refused.encode()).unwrap(), refused);

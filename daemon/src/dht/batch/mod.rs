@@ -2,7 +2,7 @@
 //!
 //! Owns: the format and its proof. A [`Batch`] exists only when its signature holds, its receiver is this
 //! node and its keys are in order; the check runs where the message is read, off the event loop.
-//! Refuses: everything that is not canonical, and metadata, by name, until it is built.
+//! Refuses: everything that is not canonical, and descriptions of what is not among the keys or in another's word.
 //! Survives a crash: nothing.
 //!
 //! Protocol `/casd/<network>/announce/1`, little-endian. The question:
@@ -17,17 +17,20 @@
 //! 2+n   the announcer's signed peer record (its addresses), preceded by its length (at most 4,096; 0: none)
 //! 4     number of keys
 //! 4     number of removals; keys and removals are at most 4,096 together
-//! 2     number of metadata entries; not built yet: 0
+//! 2     number of descriptions, at most 160
 //! 32 each  keys, ascending, none twice
 //! 32 each  removals, ascending, none twice
-//! 2+n each metadata entries, preceded by their length (at most 1,024)
+//! 2+n each descriptions of some of the keys, ascending by key, none twice, each signed by the announcer (see
+//!       `content/metadata.rs`) and preceded by its length (at most 404)
 //! 64    Ed25519 signature over "casd announce 1", a zero byte, the length (one byte) and name of the
 //!       network, and all of the above
 //! ```
 //!
+//! A batch says all of its keys: one that comes without a description has none any more.
+//!
 //! The answer: version 1; outcome (0 = taken, else a [`Refusal`]); then, taken: expiry granted (4), keys far
-//! (4), keys full (4), removed (4), taken that were known (4), number of keys (2), a bit for each key in order, set
-//! when it was taken, in whole bytes, lowest bit first; refused: the highest sequence seen, or 0 (8).
+//! (4), keys full (4), removed (4), taken that were known (4), descriptions kept (4), number of keys (2), a bit for each
+//! key in order, set when it was taken, in whole bytes, lowest bit first; refused: the highest sequence seen, or 0 (8).
 
 mod answer;
 
@@ -35,18 +38,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use libp2p::core::{PeerRecord, SignedEnvelope};
 use libp2p::identity::{Keypair, PublicKey};
 use libp2p::{Multiaddr, PeerId};
 
 pub(in crate::dht) use self::answer::{Answer, Refusal, Taken};
 
+use crate::content::{MAX_DESCRIPTION, SignedDescription};
 use crate::dht::Key;
 use crate::dht::codec::{Exchange, Reader, malformed};
 use crate::dht::records::MAX_LIFETIME;
+use crate::peer::network_id;
 
 /// Keys and removals of one message: 128 KiB.
 pub(in crate::dht) const MAX_KEYS: usize = 4_096;
+/// Descriptions of one message: 64 KiB.
+pub(in crate::dht) const MAX_DESCRIPTIONS: usize = 160;
 const MAX_ID: usize = 64;
 const MAX_RECORD: usize = 4_096;
 const VERSION: u8 = 1;
@@ -66,6 +74,8 @@ pub(in crate::dht) struct Draft {
     pub(in crate::dht) keys: Vec<Key>,
     /// Keys held no longer, ascending.
     pub(in crate::dht) removals: Vec<Key>,
+    /// What is said of some of the keys, signed by the announcer, in their order.
+    pub(in crate::dht) descriptions: Vec<Bytes>,
 }
 
 /// A batch that is proved to come from its announcer and to be meant for this node.
@@ -83,6 +93,8 @@ pub(in crate::dht) struct Batch {
     pub(in crate::dht) keys: Vec<Key>,
     /// Keys held no longer.
     pub(in crate::dht) removals: Vec<Key>,
+    /// What the announcer says of some of the keys; when it said so is not judged yet.
+    pub(in crate::dht) descriptions: Vec<SignedDescription>,
 }
 
 /// A question on its way.
@@ -114,9 +126,10 @@ impl Draft {
         record: &[u8],
     ) -> Result<Vec<u8>, String> {
         let keys = self.keys.len() + self.removals.len();
-        if keys > MAX_KEYS || record.len() > MAX_RECORD {
+        if keys > MAX_KEYS || record.len() > MAX_RECORD || self.descriptions.len() > MAX_DESCRIPTIONS {
             return Err(format!(
-                "a batch of {keys} keys and {} bytes of addresses is too large",
+                "a batch of {keys} keys, {} descriptions and {} bytes of addresses is too large",
+                self.descriptions.len(),
                 record.len()
             ));
         }
@@ -130,9 +143,10 @@ impl Draft {
         bytes.extend(record);
         bytes.extend(u32::try_from(self.keys.len()).unwrap_or(0).to_le_bytes());
         bytes.extend(u32::try_from(self.removals.len()).unwrap_or(0).to_le_bytes());
-        bytes.extend(0u16.to_le_bytes());
+        bytes.extend(u16::try_from(self.descriptions.len()).unwrap_or(0).to_le_bytes());
         bytes.extend(self.keys.as_flattened());
         bytes.extend(self.removals.as_flattened());
+        self.descriptions.iter().for_each(|said| push_description(&mut bytes, said));
         let signature = keypair.sign(&signed(network, &bytes)).map_err(|error| error.to_string())?;
         bytes.extend(signature);
         Ok(bytes)
@@ -171,10 +185,13 @@ impl Announcing {
         if keys.saturating_add(removals) > MAX_KEYS {
             return Err(malformed("a batch of more than 4,096 keys"));
         }
-        if reader.u16()? != 0 {
-            return Ok(Err(Refusal::Metadata));
+        let descriptions = usize::from(reader.u16()?);
+        if descriptions > MAX_DESCRIPTIONS {
+            return Err(malformed("a batch of more than 160 descriptions"));
         }
         let (keys, removals) = (ascending(&mut reader, keys)?, ascending(&mut reader, removals)?);
+        let said =
+            (0..descriptions).map(|_| take_description(&mut reader)).collect::<io::Result<Vec<_>>>()?;
         reader.end()?;
         if receiver != self.local.to_bytes() {
             return Ok(Err(Refusal::Receiver));
@@ -184,16 +201,32 @@ impl Announcing {
         }
         let announcer = key.to_peer_id();
         let Some(addresses) = located(record, announcer) else { return Ok(Err(Refusal::Signature)) };
-        Ok(Ok(Batch { announcer, sequence, lifetime, addresses, keys, removals }))
+        let Some(descriptions) = self.described(&said, &keys, announcer) else {
+            return Ok(Err(Refusal::Metadata));
+        };
+        Ok(Ok(Batch { announcer, sequence, lifetime, addresses, keys, removals, descriptions }))
+    }
+
+    /// The descriptions, when they are the announcer's, of keys of the batch, and in their order.
+    fn described(&self, said: &[&[u8]], keys: &[Key], announcer: PeerId) -> Option<Vec<SignedDescription>> {
+        let network = network_id(&self.network);
+        let read = |bytes: &&[u8]| SignedDescription::check(bytes, &network).ok();
+        let described = said.iter().map(read).collect::<Option<Vec<_>>>()?;
+        let object = |said: &SignedDescription| said.description().object;
+        let is_own = |said: &SignedDescription| {
+            said.publisher() == announcer && keys.binary_search(object(said).as_bytes()).is_ok()
+        };
+        let is_in_order = described.is_sorted_by(|a, b| object(a).as_bytes() < object(b).as_bytes());
+        (is_in_order && described.iter().all(is_own)).then_some(described)
     }
 }
 
 impl Exchange for Announcing {
     type Request = Request;
     type Response = Answer;
-    /// Keys, the peer record and 64 KiB for metadata to come.
-    const MAX_REQUEST: usize = 1_024 + MAX_RECORD + 32 * MAX_KEYS + (64 << 10);
-    const MAX_RESPONSE: usize = 2 + 5 * 4 + 2 + MAX_KEYS / 8;
+    /// Keys, the peer record and descriptions.
+    const MAX_REQUEST: usize = 1_024 + MAX_RECORD + 32 * MAX_KEYS + MAX_DESCRIPTIONS * (2 + MAX_DESCRIPTION);
+    const MAX_RESPONSE: usize = 2 + 6 * 4 + 2 + MAX_KEYS / 8;
 
     fn decode_request(&self, bytes: &[u8]) -> io::Result<Request> {
         self.read(bytes).map(Request::Incoming)
@@ -250,6 +283,22 @@ fn ascending(reader: &mut Reader<'_>, count: usize) -> io::Result<Vec<Key>> {
     if keys.is_sorted_by(|a, b| a < b) { Ok(keys.to_vec()) } else { Err(malformed("keys out of order")) }
 }
 
+/// A description behind its length, as batches and answers have it.
+pub(in crate::dht) fn push_description(bytes: &mut Vec<u8>, said: &[u8]) {
+    bytes.extend(u16::try_from(said.len()).unwrap_or(u16::MAX).to_le_bytes());
+    bytes.extend(said);
+}
+
+/// The bytes of a description behind their length; not looked at yet.
+pub(in crate::dht) fn take_description<'a>(reader: &mut Reader<'a>) -> io::Result<&'a [u8]> {
+    let length = usize::from(reader.u16()?);
+    if length > MAX_DESCRIPTION {
+        Err(malformed("a description that is too long"))
+    } else {
+        reader.bytes(length)
+    }
+}
+
 /// The addresses of a signed peer record; `None` when it is not signed by `peer`.
 fn located(record: &[u8], peer: PeerId) -> Option<Vec<Multiaddr>> {
     if record.is_empty() {
@@ -263,6 +312,7 @@ fn located(record: &[u8], peer: PeerId) -> Option<Vec<Multiaddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::{Description, ObjectId};
     use proptest::prelude::{any, prop_assert, proptest};
 
     fn keys(count: u16) -> Vec<Key> {
@@ -279,7 +329,8 @@ mod tests {
         let (announcer, receiver) = (Keypair::generate_ed25519(), PeerId::random());
         let protocol = Announcing { network: "test".into(), local: receiver };
         let lifetime = Duration::from_secs(60);
-        let draft = Draft { receiver, sequence: 7, lifetime, keys: keys(100), removals: keys(3) };
+        let (keys, removals, descriptions) = (keys(100), keys(3), Vec::new());
+        let draft = Draft { receiver, sequence: 7, lifetime, keys, removals, descriptions };
         (announcer, protocol, draft)
     }
 
@@ -300,21 +351,64 @@ mod tests {
     fn each_lie_is_refused() {
         let (announcer, protocol, draft) = setup();
         let refused = |bytes: &[u8]| protocol.read(bytes).unwrap().unwrap_err();
-        let good = draft.sign("test", &announcer, &[]).unwrap();
         assert_eq!(refused(&draft.sign("other", &announcer, &[]).unwrap()), Refusal::Signature);
         let elsewhere = Draft { receiver: PeerId::random(), ..draft.clone() };
         assert_eq!(refused(&elsewhere.sign("test", &announcer, &[]).unwrap()), Refusal::Receiver);
         let stranger = peer_record(&Keypair::generate_ed25519(), vec![]);
         assert_eq!(refused(&draft.sign("test", &announcer, &stranger).unwrap()), Refusal::Signature);
-        let mut described = good.clone();
-        let metadata = good.len() - SIGNATURE - 32 * 103 - 2;
-        described[metadata] = 1;
-        assert_eq!(refused(&described), Refusal::Metadata);
         let unsorted = Draft { keys: keys(9).into_iter().rev().collect(), ..draft.clone() };
         assert!(protocol.read(&unsorted.sign("test", &announcer, &[]).unwrap()).is_err());
         let endless = Draft { lifetime: Duration::from_secs(1 << 31), ..draft.clone() };
         assert!(protocol.read(&endless.sign("test", &announcer, &[]).unwrap()).is_err());
         assert!(Draft { keys: keys(4_097), ..draft }.sign("test", &announcer, &[]).is_err());
+    }
+
+    fn said(key: &Keypair, object: Key, network: &str) -> Bytes {
+        let (object, name) = (ObjectId::from_bytes(object), "x".repeat(255));
+        let said = Description { object, is_directory: false, length: 1, parity: None, name, time: 1 };
+        SignedDescription::sign(said, &network_id(network), key).unwrap().encode()
+    }
+
+    #[test]
+    fn descriptions_of_its_keys_go_along() {
+        let (announcer, protocol, draft) = setup();
+        let keys = keys(4_096);
+        let descriptions: Vec<_> =
+            keys.iter().skip(1).take(MAX_DESCRIPTIONS).map(|key| said(&announcer, *key, "test")).collect();
+        let full = Draft { keys, removals: vec![], descriptions: descriptions.clone(), ..draft };
+        let bytes = full.sign("test", &announcer, &[0; MAX_RECORD]).unwrap();
+        assert!(bytes.len() <= Announcing::MAX_REQUEST);
+        let bytes = full.sign("test", &announcer, &[]).unwrap();
+        let read = protocol.read(&bytes).unwrap().unwrap().descriptions;
+        assert_eq!(read.iter().map(SignedDescription::encode).collect::<Vec<_>>(), descriptions);
+        let more = [descriptions, vec![said(&announcer, full.keys[9], "test")]].concat();
+        assert!(Draft { descriptions: more, ..full }.sign("test", &announcer, &[]).is_err());
+    }
+
+    /// Metadata of the wrong size, signature, id, publisher or text.
+    #[test]
+    fn descriptions_that_lie_are_refused() {
+        let (announcer, protocol, draft) = setup();
+        let key = |number: usize| draft.keys[number];
+        let good = said(&announcer, key(5), "test");
+        let text = [&good[..53], &[0x1b], &good[54..]].concat();
+        let lies = [
+            ("signature", vec![[&good[..good.len() - 1], &[good[good.len() - 1] ^ 1]].concat().into()]),
+            ("network", vec![said(&announcer, key(5), "other")]),
+            ("publisher", vec![said(&Keypair::generate_ed25519(), key(5), "test")]),
+            ("id", vec![said(&announcer, [0xee; 32], "test")]),
+            ("text", vec![text.into()]),
+            ("size", vec![good.slice(..good.len() - 1)]),
+            ("twice", vec![good.clone(), good.clone()]),
+            ("order", vec![good.clone(), said(&announcer, key(4), "test")]),
+        ];
+        for (lie, descriptions) in lies {
+            let bytes = Draft { descriptions, ..draft.clone() }.sign("test", &announcer, &[]).unwrap();
+            assert_eq!(protocol.read(&bytes).unwrap().unwrap_err(), Refusal::Metadata, "{lie}");
+        }
+        let long = vec![[&good[..], &[0; 2]].concat().into()];
+        let bytes = Draft { descriptions: long, ..draft.clone() }.sign("test", &announcer, &[]).unwrap();
+        assert!(protocol.read(&bytes).is_err(), "longer than any");
     }
 
     proptest! {

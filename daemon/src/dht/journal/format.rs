@@ -20,12 +20,16 @@
 //! 3  where a node is      peer, 1 number of addresses (at most 16), each: 2 length, the multiaddr
 //! 4  a node's keys taken  peer, 4 minute in which they expire, keys
 //! 5  …and taken back      peer, keys
+//! 6  what a node says of an object it holds   a description, as `content/metadata.rs` has it
+//! 7  …and says no more    peer, keys
 //! ```
 //!
 //! Minutes are since 1970; keys are 32 bytes each, to the end; a peer is 1 length and the bytes of its id.
 
+use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
 
+use crate::content::MAX_DESCRIPTION;
 use crate::dht::Key;
 use crate::dht::codec::Reader;
 use crate::dht::holdings::Minute;
@@ -61,13 +65,17 @@ pub(in crate::dht) enum Entry {
     Taken { peer: PeerId, until: Minute, keys: Vec<Key> },
     /// It took them back.
     TakenBack { peer: PeerId, keys: Vec<Key> },
+    /// What a node says of an object that it holds.
+    Described { bytes: Bytes },
+    /// It says that of them no more.
+    Undescribed { peer: PeerId, keys: Vec<Key> },
 }
 
 impl Entry {
     /// Appends the entry, as several where it has many keys.
     pub(in crate::dht) fn write(&self, out: &mut Vec<u8>) {
         let (head, keys) = self.parts();
-        if keys.is_empty() && !matches!(self, Self::Located { .. }) {
+        if keys.is_empty() && !matches!(self, Self::Located { .. } | Self::Described { .. }) {
             return;
         }
         let mut keys = keys.chunks(MAX_KEYS);
@@ -133,6 +141,16 @@ impl Entry {
                 write_peer(peer, &mut head);
                 keys
             }
+            Self::Described { bytes } => {
+                head.push(6);
+                head.extend(bytes);
+                &[]
+            }
+            Self::Undescribed { peer, keys } => {
+                head.push(7);
+                write_peer(peer, &mut head);
+                keys
+            }
         };
         (head, keys)
     }
@@ -167,6 +185,12 @@ impl Entry {
                 Self::Taken { peer, until, keys: read_keys(&mut reader)? }
             }
             5 => Self::TakenBack { peer: read_peer(&mut reader)?, keys: read_keys(&mut reader)? },
+            6 => {
+                let bytes = reader.rest();
+                (bytes.len() <= MAX_DESCRIPTION)
+                    .then(|| Self::Described { bytes: Bytes::copy_from_slice(bytes) })?
+            }
+            7 => Self::Undescribed { peer: read_peer(&mut reader)?, keys: read_keys(&mut reader)? },
             _ => return None,
         })
     }
@@ -213,6 +237,9 @@ mod tests {
             (peer(), at()).prop_map(|(peer, addresses)| Entry::Located { peer, addresses }),
             (peer(), any::<u32>(), keys()).prop_map(|(peer, until, keys)| Entry::Taken { peer, until, keys }),
             (peer(), keys()).prop_map(|(peer, keys)| Entry::TakenBack { peer, keys }),
+            proptest::collection::vec(any::<u8>(), 0..=MAX_DESCRIPTION)
+                .prop_map(|bytes| Entry::Described { bytes: bytes.into() }),
+            (peer(), keys()).prop_map(|(peer, keys)| Entry::Undescribed { peer, keys }),
         ]
     }
 

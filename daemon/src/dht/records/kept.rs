@@ -73,6 +73,12 @@ impl Records {
                         }
                     }
                 }
+                Entry::Described { bytes } => self.describe_again(bytes),
+                Entry::Undescribed { peer, keys } => {
+                    if let Some(source) = self.numbers.get(&peer).copied() {
+                        keys.iter().for_each(|key| self.undescribe_one(key, source));
+                    }
+                }
                 Entry::Announced { .. } | Entry::Released { .. } => {}
             }
         }
@@ -103,6 +109,8 @@ impl Records {
                     keys: alike.iter().map(|(_, _, key)| *key).collect(),
                 });
             }
+            let number = of_source.first().map_or(u32::MAX, |record| record.0);
+            entries.extend(self.descriptions(number, of_source.iter().map(|(_, _, key)| key)));
         }
         (entries, rest.next().copied())
     }

@@ -12,6 +12,7 @@
 //! for expiry and eviction, with sources (peer, addresses) kept once. No message ever scans the store.
 
 mod adapter;
+mod described;
 mod kept;
 mod replay;
 mod source;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId};
 use rand::Rng;
 
+pub(super) use self::described::{Described, MAX_OF_OBJECT};
 pub(super) use self::kept::From;
 pub(super) use self::source::Group;
 use self::source::{Contact, Source};
@@ -87,6 +89,8 @@ pub(super) struct Records {
     own: Arc<Mutex<Holdings>>,
     /// Remembers on disk what is taken.
     journal: Journal,
+    /// What others say of the objects they hold.
+    described: Described,
     /// Where this node can be reached, told in answers.
     own_addresses: Vec<Multiaddr>,
     /// (key, source) → the second it expires.
@@ -117,7 +121,7 @@ impl Records {
         local: PeerId,
         budget: usize,
         own: Arc<Mutex<Holdings>>,
-        journal: Journal,
+        (journal, described): (Journal, Described),
         now: Instant,
     ) -> Self {
         Self {
@@ -127,6 +131,7 @@ impl Records {
             budget,
             own,
             journal,
+            described,
             own_addresses: Vec::new(),
             by_key: BTreeMap::new(),
             by_source: BTreeSet::new(),
@@ -195,10 +200,14 @@ impl Records {
         found.into_iter().map(|(_, s, until)| (s.peer, s.addresses.clone(), when(until))).collect()
     }
 
+    /// Whether this node itself holds `key`.
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).holds(key)
+    }
+
     /// Everybody who holds `key`, this node among them.
     pub(super) fn all_holders(&self, key: &Key) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        let holds = self.own.lock().unwrap_or_else(PoisonError::into_inner).holds(key);
-        let own = holds.then(|| (self.local, self.own_addresses.clone()));
+        let own = self.holds(key).then(|| (self.local, self.own_addresses.clone()));
         let others = self.holders(key, Instant::now()).into_iter().map(|(peer, at, _)| (peer, at));
         own.into_iter().chain(others).collect()
     }
@@ -354,6 +363,7 @@ impl Records {
         let Some(until) = self.by_key.remove(&(*key, source)) else { return false };
         self.by_source.remove(&(source, until, *key));
         self.recount(source, -1);
+        self.undescribe_one(key, source);
         true
     }
 

@@ -13,7 +13,16 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn store(records: usize) -> (Records, Instant) {
     let now = Instant::now();
     let own = Arc::new(Mutex::new(Holdings::new(4)));
-    (Records::new(PeerId::random(), records * RECORD_BYTES, own, Journal::new(false), now), now)
+    (
+        Records::new(
+            PeerId::random(),
+            records * RECORD_BYTES,
+            own,
+            (Journal::new(false), Described::new(0)),
+            now,
+        ),
+        now,
+    )
 }
 
 fn key(number: u32) -> Key {

@@ -24,6 +24,7 @@ use self::sweep::Sweep;
 use super::holdings::Minute;
 use super::journal::Entry;
 use super::{Dht, Inner};
+use crate::content::Description;
 use crate::peer::{Announce, Announced, Announcing, Key, Kind};
 use crate::support::task::Tasks;
 use crate::support::unix_now;
@@ -193,6 +194,27 @@ impl Announce for Dht {
         self.0.release(keys);
     }
 
+    fn publish(&self, said: Vec<Description>, anew: bool) -> usize {
+        let mut over = 0;
+        for said in said {
+            let key = *said.object.as_bytes();
+            match self.0.published.publish(said) {
+                None => over += 1,
+                Some(true) if anew => self.announce_anew(key),
+                Some(_) => {}
+            }
+        }
+        over
+    }
+
+    fn withdraw(&self, keys: &[Key]) {
+        for key in keys {
+            if self.0.published.withdraw(key) {
+                self.announce_anew(*key);
+            }
+        }
+    }
+
     fn begin_count(&self) {
         self.0.holdings().begin_count();
     }
@@ -215,12 +237,30 @@ impl Announce for Dht {
     }
 }
 
+impl Dht {
+    /// Announces a key that is held once more, with what is said of it now; also when a round with it is under way.
+    fn announce_anew(&self, key: Key) {
+        {
+            let mut holdings = self.0.holdings();
+            if !holdings.holds(&key) {
+                return;
+            }
+            // Where this fails, it is as if it had never been announced: it is tried again.
+            holdings.placed(&key, 0);
+        }
+        // Nobody waits for it.
+        drop(self.place(key));
+    }
+}
+
 impl Inner {
     /// Keys are no longer held: what was announced of them is taken back soon.
     fn release(&self, keys: &[Key]) {
         let released: Vec<Key> = {
             let mut holdings = self.holdings();
-            let mut drop_key = |key: &Key| (holdings.is_placed(key), holdings.drop_key(key)).0;
+            // What is published may have been announced before that; see `announce_anew`.
+            let is_told = |key: &Key| self.published.withdraw(key);
+            let mut drop_key = |key: &Key| (holdings.is_placed(key) | is_told(key), holdings.drop_key(key)).0;
             keys.iter().filter(|key| drop_key(key)).copied().collect()
         };
         self.journal.note(&Entry::Released { keys: released.clone() });

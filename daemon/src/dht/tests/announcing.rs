@@ -215,6 +215,7 @@ async fn stolen_repeated_and_misplaced_batches_are_refused() {
         lifetime: Duration::from_secs(60),
         keys: vec![key(1)],
         removals: vec![],
+        descriptions: vec![],
     };
     let stolen = draft(&nodes[1], 5).sign("test", &Keypair::generate_ed25519(), &[]).unwrap();
     assert_eq!(send(stolen, &nodes[1]).await, Answer::Refused(Refusal::Signature, 0));

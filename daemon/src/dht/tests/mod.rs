@@ -5,6 +5,7 @@
 mod announcing;
 mod joining;
 mod private;
+mod publishing;
 mod rejoining;
 mod strangers;
 

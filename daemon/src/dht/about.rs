@@ -1,0 +1,295 @@
+//! Asking others what is said of an object: its names, and whose word they are.
+//!
+//! Owns: the protocol, and whom to ask. Refuses: what is not signed for this network, of another object or of another
+//! time, and to ask more nodes, for longer, than its limits. Whoever answers may leave out what it likes, and make up
+//! publishers; so it is told how many nodes told of each. Survives a crash: nothing.
+//!
+//! Asked are the nodes at which an object's key is placed: they keep what its holders say (`records/described.rs`).
+//!
+//! Protocol `/casd/<network>/describe/1`, little-endian. The question: version 1, then the key. The answer:
+//!
+//! ```text
+//! size  field
+//! 1     version: 1
+//! 1     number of descriptions, at most 5
+//! 2+n each  descriptions (see `content/metadata.rs`), preceded by their length (at most 404)
+//! ```
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use libp2p::PeerId;
+use libp2p::request_response::{Event, Message};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::batch::{push_description, take_description};
+use super::codec::{Exchange, Reader, malformed};
+use super::command::{Command, Node};
+use super::event_loop::EventLoop;
+use super::position::Position;
+use super::records::MAX_OF_OBJECT;
+use super::regions::K;
+use super::survey::Survey;
+use super::{Dht, Key};
+use crate::content::{MAX_DESCRIPTION, SignedDescription};
+use crate::peer::Told;
+use crate::support::unix_now;
+
+/// What a node keeps of an object, and its own.
+const MAX_TOLD: usize = MAX_OF_OBJECT + 1;
+/// Publishers told of one object.
+const MAX_PUBLISHERS: usize = 16;
+/// Nodes that are asked at once.
+const AT_ONCE: usize = 16;
+/// How long answers are waited for, and how long once somebody has told something.
+const LONGEST: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_millis(500);
+const VERSION: u8 = 1;
+
+/// The protocol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Describing {
+    /// What stands for the network's name.
+    pub(super) network: [u8; 32],
+}
+
+/// What a node tells of an object. Signed; but of which object, and when, is for the asker to look at.
+pub(super) type Said = Vec<SignedDescription>;
+
+impl Exchange for Describing {
+    type Request = Key;
+    type Response = Said;
+    const MAX_REQUEST: usize = 33;
+    const MAX_RESPONSE: usize = 2 + MAX_TOLD * (2 + MAX_DESCRIPTION);
+
+    fn decode_request(&self, bytes: &[u8]) -> io::Result<Key> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(malformed("a question of another version"));
+        }
+        let key = reader.array()?;
+        reader.end()?;
+        Ok(key)
+    }
+
+    fn decode_response(&self, bytes: &[u8]) -> io::Result<Said> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(malformed("an answer of another version"));
+        }
+        let said = read_descriptions(&mut reader, MAX_TOLD, &self.network)?;
+        reader.end()?;
+        Ok(said)
+    }
+
+    fn encode_request(&self, key: Key) -> Vec<u8> {
+        [&[VERSION], &key[..]].concat()
+    }
+
+    fn encode_response(&self, said: Said) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        write_descriptions(&mut bytes, &said, MAX_TOLD);
+        bytes
+    }
+}
+
+/// A number (one byte) and as many descriptions.
+pub(super) fn write_descriptions(bytes: &mut Vec<u8>, said: &[SignedDescription], most: usize) {
+    let told = &said[..said.len().min(most)];
+    bytes.push(u8::try_from(told.len()).unwrap_or(0));
+    told.iter().for_each(|said| push_description(bytes, &said.encode()));
+}
+
+/// As many descriptions as a number (one byte) says, at most `most`; all must be signed.
+pub(super) fn read_descriptions(
+    reader: &mut Reader<'_>,
+    most: usize,
+    network: &[u8; 32],
+) -> io::Result<Said> {
+    let count = usize::from(reader.u8()?);
+    if count > most {
+        return Err(malformed("more descriptions than are told"));
+    }
+    let one = |_| {
+        let said = SignedDescription::check(take_description(reader)?, network);
+        said.map_err(|_| malformed("a description that nobody signed"))
+    };
+    (0..count).map(one).collect()
+}
+
+impl EventLoop {
+    pub(super) fn on_describe(&mut self, event: Event<Key, Said>) {
+        match event {
+            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+                let said = self.said_of(&request);
+                // Fails only when the asker has gone.
+                let _ = self.swarm.behaviour_mut().describe.send_response(channel, said);
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                if let Some(done) = self.descriptions.remove(&request_id) {
+                    let _ = done.send(response);
+                }
+            }
+            // Whoever waits learns of nothing.
+            Event::OutboundFailure { request_id, .. } => drop(self.descriptions.remove(&request_id)),
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a question for descriptions went wrong");
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// What this node says of an object that it holds, and what others do.
+    fn said_of(&mut self, key: &Key) -> Said {
+        let records = self.swarm.behaviour_mut().kad.store_mut();
+        let own = self.published.of(key).filter(|_| records.holds(key));
+        let now = unix_now();
+        let proved = own.into_iter().chain(records.described().of(key));
+        proved
+            .filter_map(|bytes| SignedDescription::check(&bytes, &self.network).ok())
+            .filter(|said| said.is_timely(now))
+            .collect()
+    }
+
+    pub(super) fn ask_about(&mut self, to: &Node, key: Key, done: oneshot::Sender<Said>) {
+        let describe = &mut self.swarm.behaviour_mut().describe;
+        let request = describe.send_request_with_addresses(&to.peer, key, to.addresses.clone());
+        self.descriptions.insert(request, done);
+    }
+}
+
+impl Dht {
+    /// What the nodes near `key` tell of it: the newest word of each publisher, first what most of them tell.
+    pub(super) async fn ask_near(self, key: Key) -> Vec<Told> {
+        let deadline = Instant::now() + LONGEST;
+        let mut survey = Survey::new(Arc::clone(&self.0));
+        let near = tokio::time::timeout_at(deadline, survey.nearest(Position::of_key(&key), key, K)).await;
+        let near = near.unwrap_or_default().into_iter().filter(|peer| *peer != self.0.local);
+        let near: Vec<Node> = near.map(|peer| Node { peer, addresses: survey.addresses(&peer) }).collect();
+        survey.end(&HashSet::new());
+        let ask = |to: Node| self.0.ask(|done| Command::About { to, key, done });
+        let mut answers = std::pin::pin!(stream::iter(near).map(ask).buffer_unordered(AT_ONCE));
+        let (mut told, mut until) = (Gathered::default(), deadline);
+        told.hear(&key, self.kept_of(&key));
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, answers.next()).await {
+            told.hear(&key, answer.unwrap_or_default());
+            if !told.0.is_empty() {
+                // Others may tell more; those that do not answer are not waited for.
+                until = until.min(Instant::now() + GRACE);
+            }
+        }
+        told.sorted()
+    }
+
+    /// What this node itself has heard of an object.
+    fn kept_of(&self, key: &Key) -> Said {
+        let kept = self.0.described.of(key).into_iter();
+        kept.filter_map(|bytes| SignedDescription::check(&bytes, &self.0.network_id).ok()).collect()
+    }
+}
+
+/// What has been told of one object, by publisher.
+#[derive(Default)]
+struct Gathered(BTreeMap<PeerId, Told>);
+
+impl Gathered {
+    /// One node's answer. What is of another object or time is not heard.
+    fn hear(&mut self, key: &Key, said: Said) {
+        let (now, mut heard) = (unix_now(), HashSet::new());
+        for said in said {
+            let publisher = said.publisher();
+            let fits = said.description().object.as_bytes() == key && said.is_timely(now);
+            if !fits || !heard.insert(publisher) {
+                continue;
+            }
+            if let Some(told) = self.0.get_mut(&publisher) {
+                told.told_by += 1;
+                if told.said.description().time < said.description().time {
+                    told.said = said;
+                }
+            } else if self.0.len() < 2 * MAX_PUBLISHERS {
+                self.0.insert(publisher, Told { said, told_by: 1 });
+            }
+        }
+    }
+
+    fn sorted(self) -> Vec<Told> {
+        let mut told: Vec<_> = self.0.into_values().collect();
+        told.sort_by_key(|told| std::cmp::Reverse((told.told_by, told.said.description().time)));
+        told.truncate(MAX_PUBLISHERS);
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Description, ObjectId};
+    use crate::peer::Keypair;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    const NETWORK: [u8; 32] = [1; 32];
+
+    fn say(key: &Keypair, object: Key, time: u64, name: &str) -> SignedDescription {
+        let (object, name) = (ObjectId::from_bytes(object), name.to_owned());
+        let said = Description { object, is_directory: false, length: 1, parity: None, name, time };
+        SignedDescription::sign(said, &NETWORK, key).unwrap()
+    }
+
+    #[test]
+    fn answers_are_read_as_they_were_written_and_lies_are_not() {
+        let (protocol, key) = (Describing { network: NETWORK }, Keypair::generate_ed25519());
+        let said = vec![say(&key, [7; 32], 5, &"x".repeat(255)); MAX_TOLD + 1];
+        let bytes = protocol.encode_response(said.clone());
+        assert!(bytes.len() <= Describing::MAX_RESPONSE);
+        assert_eq!(protocol.decode_response(&bytes).unwrap(), said[1..]);
+        for lie in [2, 60, bytes.len() - 1] {
+            let mut other = bytes.clone();
+            other[lie] ^= 1;
+            assert!(protocol.decode_response(&other).is_err(), "byte {lie}");
+        }
+        assert!(Describing { network: [2; 32] }.decode_response(&bytes).is_err(), "it is another network's");
+        let question = protocol.encode_request([9; 32]);
+        assert_eq!(protocol.decode_request(&question).unwrap(), [9; 32]);
+    }
+
+    #[test]
+    fn the_newest_word_of_each_counts_and_what_many_tell_goes_first() {
+        let (one, two, key, now) =
+            (Keypair::generate_ed25519(), Keypair::generate_ed25519(), [7; 32], unix_now());
+        let mut told = Gathered::default();
+        let (old, new) = (say(&one, key, now - 9, "old"), say(&one, key, now, "new"));
+        let other = say(&two, key, now, "other");
+        told.hear(&key, vec![new.clone(), new.clone(), other.clone()]);
+        told.hear(&key, vec![old, say(&two, [8; 32], now, "of another object")]);
+        told.hear(&key, vec![say(&two, key, 5, "of another time")]);
+        let expected = [(new, 2), (other, 1)].map(|(said, told_by)| Told { said, told_by });
+        assert_eq!(told.sorted(), expected);
+    }
+
+    #[test]
+    fn a_flood_of_publishers_is_cut() {
+        let (key, now) = ([7; 32], unix_now());
+        let mut told = Gathered::default();
+        for _ in 0..50 {
+            let flood = (0..5).map(|_| say(&Keypair::generate_ed25519(), key, now, "x")).collect();
+            told.hear(&key, flood);
+        }
+        assert_eq!(told.0.len(), 2 * MAX_PUBLISHERS);
+        assert_eq!(told.sorted().len(), MAX_PUBLISHERS);
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let protocol = Describing { network: NETWORK };
+            if let Ok(said) = protocol.decode_response(&bytes) {
+                prop_assert_eq!(protocol.encode_response(said), bytes);
+            }
+        }
+    }
+}

@@ -26,6 +26,7 @@ mod many_nodes;
 mod modes;
 mod python;
 mod read_only;
+mod routers;
 mod scrub;
 mod segment_files;
 mod service;

@@ -11,6 +11,7 @@ use super::find::Holders;
 use super::journal::Entry;
 use super::look_ups::Wanted;
 use super::records::From;
+use super::streams::Opening;
 use super::{Key, PeerView, Status};
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
@@ -33,6 +34,8 @@ pub(super) enum Command {
     Send { to: Node, batch: Vec<u8>, done: oneshot::Sender<Result<Answer, String>> },
     /// Ask a node who holds a key; the channel is dropped when it does not answer.
     Find { to: Node, key: Key, done: oneshot::Sender<Holders> },
+    /// Open a stream to a peer, however it is reached.
+    Detour { peer: PeerId, known: Vec<Multiaddr>, opening: Opening },
     /// Take in again what the journal remembers of others.
     Restore { entries: Vec<Entry>, done: oneshot::Sender<()> },
     /// Tell what is kept of others, about so many records of it, and where to go on.

@@ -30,7 +30,7 @@ use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
     Announce, Announced, Announcing, Conn, Dial, DialError, Discovery, Key, Keypair, Kind, Multiaddr, PeerId,
-    Provider, Scores, Unconnected,
+    Provider, Reachability, Scores, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -99,6 +99,10 @@ impl Neighbours for Nobody {
 
     fn listen(&self) -> Vec<Multiaddr> {
         Vec::new()
+    }
+
+    fn reachability(&self) -> Reachability {
+        Reachability::default()
     }
 }
 

@@ -29,6 +29,7 @@ mod modes;
 mod publishing;
 mod python;
 mod read_only;
+mod routers;
 mod scrub;
 mod segment_files;
 mod service;

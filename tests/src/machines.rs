@@ -1,8 +1,10 @@
-//! Machines on one segment of a network: network namespaces with an interface each, joined by a cable or a switch.
+//! Machines on a network of their own: network namespaces with interfaces, joined by cables or a switch.
 //!
-//! Owns: the namespaces, the cable and the switch. Refuses: any way out of them. They have no names and belong to processes that
-//! wait for the test to end, so that nothing is left of them however it ends. Only root can make them.
+//! Owns: the namespaces, the cables and the switch, and the rules of routers among them. Refuses: any way out of them. They have no
+//! names and belong to processes that wait for the test to end, so that nothing is left of them however it ends. Only
+//! root can make them.
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use crate::wait::{self, LONG};
@@ -10,22 +12,54 @@ use crate::wait::{self, LONG};
 /// Machines that see each other and nobody else. Whatever runs on them must be gone before they are dropped.
 #[derive(Debug)]
 pub struct Machines {
-    /// Each keeps a namespace; after those of the machines comes that of their switch, where they have one.
+    /// Each keeps a namespace; after those of the machines come those of a switch or routers.
     keepers: Vec<Child>,
 }
+
+/// What passes from one network to another in [`Machines::behind_routers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passes {
+    /// Everything that the routers let through.
+    All,
+    /// No datagram of UDP.
+    NoUdp,
+}
+
+/// What a home's router does: it shows its own address for those inside, and lets in what belongs to what went out.
+const ROUTER: &str = r#"
+table ip nat {
+    chain out { type nat hook postrouting priority 100; oifname "wan" masquerade; }
+}
+table inet filter {
+    chain input {
+        type filter hook input priority 0; policy drop;
+        ct state established,related accept
+        iifname { "lan", "lo" } accept
+    }
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname "lan" accept
+    }
+}
+"#;
+
+/// A network on which there is no UDP.
+const NO_UDP: &str = r"
+table inet filter {
+    chain forward { type filter hook forward priority 0; meta l4proto udp drop; }
+}
+";
 
 impl Machines {
     /// Two machines whose interfaces have these addresses, such as `10.0.0.1/24`, and no others. `None`: this user, or
     /// this machine, cannot.
     #[must_use]
     pub fn two(addresses: [&str; 2]) -> Option<Self> {
-        let two = Self { keepers: vec![keeper()?, keeper()?] };
-        let (one, other) = (two.id(0), two.id(1));
-        let cable = ["link", "add", "name", "eth0", "netns", &one, "type", "veth", "peer", "name", "eth0"];
-        let cable = Command::new("ip").args(cable).args(["netns", &other]).output();
-        cable.is_ok_and(|done| done.status.success()).then_some(())?;
+        let two = Self::new(2)?;
+        two.cable((0, "eth0"), (1, "eth0"))?;
         for (number, address) in addresses.into_iter().enumerate() {
-            two.begin(number, address);
+            two.open(number, "eth0", address);
         }
         Some(two)
     }
@@ -33,50 +67,109 @@ impl Machines {
     /// As many machines as there are addresses, joined by a switch.
     #[must_use]
     pub fn many(addresses: &[String]) -> Option<Self> {
-        let keepers = (0..=addresses.len()).map(|_| keeper()).collect::<Option<_>>()?;
-        let (many, switch) = (Self { keepers }, addresses.len());
-        let on = many.on(switch);
+        let (all, switch) = (Self::new(addresses.len() + 1)?, addresses.len());
+        let on = all.on(switch);
         let bridge = ["ip", "link", "add", "name", "br0", "type", "bridge"];
         let made = Command::new(&on[0]).args(&on[1..]).args(bridge).output();
         made.is_ok_and(|done| done.status.success()).then_some(())?;
-        many.ip(switch, &["link", "set", "dev", "br0", "up"]);
+        all.ip(switch, &["link", "set", "dev", "br0", "up"]);
         for (number, address) in addresses.iter().enumerate() {
-            let (port, id) = (format!("port{number}"), many.id(number));
-            let cable = ["link", "add", "name", &port, "type", "veth", "peer", "name", "eth0", "netns", &id];
-            many.ip(switch, &cable);
-            many.ip(switch, &["link", "set", "dev", &port, "master", "br0"]);
-            many.ip(switch, &["link", "set", "dev", &port, "up"]);
-            many.begin(number, address);
+            let port = format!("port{number}");
+            all.cable((number, "eth0"), (switch, &port))?;
+            all.ip(switch, &["link", "set", "dev", &port, "master", "br0"]);
+            all.ip(switch, &["link", "set", "dev", &port, "up"]);
+            all.open(number, "eth0", address);
         }
-        Some(many)
+        Some(all)
     }
 
-    /// Gives a machine its address and sets its interfaces to work.
-    fn begin(&self, number: usize, address: &str) {
+    /// Two machines, 0 and 1, at home behind a router each, and a third, 2, that all can reach, at 192.0.2.2; between
+    /// them a network that passes what it `passes`. `None`: this user, or this machine, cannot, or has no nftables.
+    #[must_use]
+    pub fn behind_routers(passes: Passes) -> Option<Self> {
+        const PUBLIC: usize = 2;
+        const MIDDLE: usize = 5;
+        Command::new("nft").arg("--version").output().is_ok_and(|done| done.status.success()).then_some(())?;
+        let all = Self::new(6)?;
+        for (inside, router) in [(0, 3), (1, 4)] {
+            let (wan, middle) = (format!("wan{inside}"), format!("198.51.{}", 100 + inside));
+            all.cable((inside, "eth0"), (router, "lan"))?;
+            all.cable((router, "wan"), (MIDDLE, &wan))?;
+            // Both homes have the same network, as homes do.
+            all.open(inside, "eth0", &format!("192.168.0.{}/24", 2 + inside));
+            all.open(router, "lan", "192.168.0.1/24");
+            all.open(router, "wan", &format!("{middle}.2/24"));
+            all.open(MIDDLE, &wan, &format!("{middle}.1/24"));
+            all.ip(inside, &["route", "add", "default", "via", "192.168.0.1"]);
+            all.ip(router, &["route", "add", "default", "via", &format!("{middle}.1")]);
+            all.forwards(router, ROUTER);
+        }
+        all.cable((PUBLIC, "eth0"), (MIDDLE, "lan"))?;
+        all.open(PUBLIC, "eth0", "192.0.2.2/24");
+        all.open(MIDDLE, "lan", "192.0.2.1/24");
+        all.ip(PUBLIC, &["route", "add", "default", "via", "192.0.2.1"]);
+        all.forwards(MIDDLE, if passes == Passes::NoUdp { NO_UDP } else { "" });
+        Some(all)
+    }
+
+    fn new(count: usize) -> Option<Self> {
+        let mut all = Self { keepers: Vec::new() };
+        for _ in 0..count {
+            all.keepers.push(keeper()?);
+        }
+        Some(all)
+    }
+
+    /// Joins two machines by interfaces of these names.
+    fn cable(&self, one: (usize, &str), other: (usize, &str)) -> Option<()> {
+        let id = |number: usize| self.keepers[number].id().to_string();
+        let cable =
+            ["link", "add", "name", one.1, "netns", &id(one.0), "type", "veth", "peer", "name", other.1];
+        let cable = Command::new("ip").args(cable).args(["netns", &id(other.0)]).output();
+        cable.is_ok_and(|done| done.status.success()).then_some(())
+    }
+
+    /// Gives an interface its address and switches it on.
+    #[track_caller]
+    fn open(&self, number: usize, name: &str, address: &str) {
         // Without addresses that the kernel makes itself, of IPv6.
-        self.ip(number, &["link", "set", "dev", "eth0", "addrgenmode", "none"]);
+        self.ip(number, &["link", "set", "dev", name, "addrgenmode", "none"]);
         self.ip(number, &["link", "set", "dev", "lo", "up"]);
         let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-        self.ip(number, &[&["address", "add", address, "dev", "eth0"], nodad].concat());
-        self.ip(number, &["link", "set", "dev", "eth0", "up"]);
+        self.ip(number, &[&["address", "add", address, "dev", name], nodad].concat());
+        self.ip(number, &["link", "set", "dev", name, "up"]);
     }
 
-    fn id(&self, number: usize) -> String {
-        self.keepers[number].id().to_string()
+    /// Makes a router of a machine, with these rules for nftables.
+    #[track_caller]
+    fn forwards(&self, number: usize, rules: &str) {
+        self.run(number, &["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"], "");
+        self.run(number, &["nft", "-f", "-"], rules);
     }
 
-    /// What a command must begin with to run on the machine of this number, from 0.
+    /// What a command must begin with to run on the machine of this number.
     #[must_use]
     pub fn on(&self, number: usize) -> Vec<String> {
-        ["nsenter", "--target", &self.id(number), "--net", "--"].map(str::to_owned).to_vec()
+        let id = self.keepers[number].id().to_string();
+        ["nsenter", "--target", &id, "--net", "--"].map(str::to_owned).to_vec()
     }
 
     /// Runs `ip` on a machine.
     #[track_caller]
     pub fn ip(&self, number: usize, args: &[&str]) {
+        self.run(number, &[&["ip"], args].concat(), "");
+    }
+
+    #[track_caller]
+    fn run(&self, number: usize, command: &[&str], input: &str) {
         let on = self.on(number);
-        let done = Command::new(&on[0]).args(&on[1..]).arg("ip").args(args).output().unwrap();
-        assert!(done.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        let mut child = Command::new(&on[0]);
+        child.args(&on[1..]).args(command);
+        let child = child.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
 use crate::node::{Found, Listed, Source, Told};
-use crate::node::{Progress, Provider, Stat, Status, Summary, TreeStarted, Usage};
+use crate::node::{Progress, Provider, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -288,6 +288,15 @@ fn whole_address(address: String, peer: &str) -> String {
     format!("{address}/p2p/{peer}")
 }
 
+/// Whether others can connect.
+fn reachable(verdict: ReachVerdict) -> v1::Reachability {
+    match verdict {
+        ReachVerdict::Unknown => v1::Reachability::Unknown,
+        ReachVerdict::Yes => v1::Reachability::Yes,
+        ReachVerdict::No => v1::Reachability::No,
+    }
+}
+
 /// What a node says of itself.
 pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
     v1::StatusResponse {
@@ -304,7 +313,7 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         free_bytes: status.usage.free,
         // The socket answers last: store and listeners are up before it.
         ready: true,
-        reachable: v1::Reachability::Unknown.into(),
+        reachable: reachable(status.reachable).into(),
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         scrub: None,
         store: Some(store(&status.usage, status.read_only.as_deref())),

@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use crate::dht::{Dht, Error};
 use crate::node::Neighbours;
-use crate::peer::{Multiaddr, PeerId, Unconnected};
+use crate::peer::{Multiaddr, PeerId, Reachability, Unconnected};
 
 /// The DHT plane as the node's verbs see it.
 pub(super) struct Around(pub(super) Dht);
@@ -30,6 +30,10 @@ impl Neighbours for Around {
 
     fn listen(&self) -> Vec<Multiaddr> {
         self.0.listen_addresses()
+    }
+
+    fn reachability(&self) -> Reachability {
+        self.0.reachability()
     }
 }
 

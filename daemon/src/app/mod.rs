@@ -172,6 +172,9 @@ impl House {
         for listener in listeners {
             tasks::accept(listener, session.clone(), Arc::clone(&serve), &below);
         }
+        if let Some(streams) = dht.take_accepted() {
+            tasks::accept_streams(streams, session.clone(), Arc::clone(&serve), &below);
+        }
         let visitors = serve.visitors();
         let discovery: Arc<dyn peer::Discovery> = Arc::new(dht.clone());
         let (notices, held) = mpsc::channel(NOTICES);
@@ -183,7 +186,12 @@ impl House {
             store: store.clone(),
             pool: pool.clone(),
             tasks: above.clone(),
-            links: Links::new(Arc::new(wire), session, below.clone()),
+            links: Links::with_detour(
+                Arc::new(wire),
+                Some(Arc::new(dht.clone())),
+                session.clone(),
+                below.clone(),
+            ),
             discovery: Arc::clone(&discovery),
             download: download.clone(),
             scores: Arc::new(Mutex::new(Scores::new())),

@@ -9,7 +9,11 @@ use crate::peer::PeerId;
 use crate::{dht, upkeep};
 
 pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
-    let client = config.network.mode == config::Mode::Client || config.network.dht == config::DhtMode::Client;
+    let mode = match (config.network.mode, config.network.dht) {
+        (config::Mode::Client, _) | (_, config::DhtMode::Client) => dht::Mode::Client,
+        (_, config::DhtMode::Server) => dht::Mode::Server,
+        (_, config::DhtMode::Auto) => dht::Mode::Auto,
+    };
     // Who only fetches is dialled by nobody, and has no open port unless its owner asks for one.
     let is_deaf = config.network.mode == config::Mode::Client && !config.listen.dht.configured;
     dht::Options {
@@ -20,7 +24,7 @@ pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
         bootstrap: config.network.bootstrap.clone(),
         lan_discovery: config.network.lan_discovery,
         peers: Some(config.node.state_dir.join("cache/peers")),
-        mode: if client { dht::Mode::Client } else { dht::Mode::Server },
+        mode,
         serves: config.network.mode == config::Mode::Full,
         chunk,
         journal: Some(config.node.state_dir.join("cache/keys")),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::fetch::Notice;
+use crate::peer::Conn;
 use crate::serve::Serve;
 use crate::session;
 use crate::store::Store;
@@ -21,15 +22,34 @@ pub(super) fn accept(mut listener: Listener, options: session::Options, serve: A
     let family = tasks.clone();
     tasks.spawn("chunk port", async move {
         while let Some(conn) = listener.accept().await {
-            let (options, serve, inner) = (options.clone(), Arc::clone(&serve), family.clone());
-            family.spawn("session giver", async move {
-                let peer = conn.peer;
-                let _visit = serve.visitors().enter(peer);
-                match session::give(conn, &options, serve, &inner).await {
-                    Ok(summary) => tracing::debug!(%peer, sent = summary.sent, "a session ended"),
-                    Err(error) => tracing::debug!(%peer, %error, "a session broke"),
-                }
-            });
+            give(conn, options.clone(), Arc::clone(&serve), &family);
+        }
+    });
+}
+
+/// Runs a giver for each stream that a peer opens on the DHT plane.
+pub(super) fn accept_streams(
+    mut streams: mpsc::Receiver<Conn>,
+    options: session::Options,
+    serve: Arc<Serve>,
+    tasks: &Tasks,
+) {
+    let (family, stop) = (tasks.clone(), tasks.token());
+    tasks.spawn("streams", async move {
+        while let Some(Some(conn)) = stop.run_until_cancelled(streams.recv()).await {
+            give(conn, options.clone(), Arc::clone(&serve), &family);
+        }
+    });
+}
+
+fn give(conn: Conn, options: session::Options, serve: Arc<Serve>, tasks: &Tasks) {
+    let inner = tasks.clone();
+    tasks.spawn("session giver", async move {
+        let peer = conn.peer;
+        let _visit = serve.visitors().enter(peer);
+        match session::give(conn, &options, serve, &inner).await {
+            Ok(summary) => tracing::debug!(%peer, sent = summary.sent, "a session ended"),
+            Err(error) => tracing::debug!(%peer, %error, "a session broke"),
         }
     });
 }

@@ -115,7 +115,7 @@ pub enum Mode {
 /// `network.dht`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DhtMode {
-    /// A server where that is useful to others; in this version: always, but in client mode.
+    /// A server where others reach this node, or where it knows none beyond its own subnets; else it asks only.
     Auto,
     /// Answers queries and keeps others' records.
     Server,

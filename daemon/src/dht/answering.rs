@@ -97,7 +97,7 @@ impl EventLoop {
             Ok(batch) => batch,
             Err(refusal) => return Answer::Refused(refusal, 0),
         };
-        if self.options.mode == Mode::Client {
+        if self.reaching.part == Mode::Client {
             return Answer::Refused(Refusal::Client, 0);
         }
         if batch.announcer != sender {

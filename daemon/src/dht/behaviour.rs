@@ -1,4 +1,5 @@
-//! What the swarm does by itself: Kademlia, identify, ping, limits, the local network, and our own protocols.
+//! What the swarm does by itself: Kademlia, identify, ping, limits, the local network, ways through routers, and our
+//! own protocols.
 //!
 //! Owns: the composition and its settings. Refuses: values in the DHT, republishing and caching by the
 //! swarm, and nodes in the routing table that this room has not looked at. Survives a crash: nothing.
@@ -11,21 +12,30 @@ use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, connection_limits, identify, kad, memory_connection_limits, ping};
+use libp2p::{
+    StreamProtocol, connection_limits, dcutr, identify, kad, memory_connection_limits, ping, relay,
+};
+
+use tokio::sync::mpsc;
 
 use super::about::Describing;
 use super::batch::Announcing;
+use super::candidates::Candidates;
 use super::catalogue::Listing;
 use super::codec::Whole;
+use super::dial_backs::DialBacks;
 use super::error::Error;
 use super::find::Finding;
 use super::hello::Greeting;
 use super::holdings::Holdings;
 use super::journal::Journal;
 use super::lan::Lan;
-use super::options::{Mode, Options};
+use super::options::Options;
+use super::reach::Reach;
+use super::reaching;
 use super::records::{self, Described, Records};
-use crate::peer::network_id;
+use super::streams::Streams;
+use crate::peer::{Conn, network_id};
 
 /// Twenty closer peers and twenty providers with sixteen addresses of fifty bytes each are 32 KiB.
 const MAX_KAD_MESSAGE: usize = 64 << 10;
@@ -45,6 +55,13 @@ const BATCHES_AT_ONCE: usize = 8;
 const CONNECTIONS_PER_PEER: u32 = 4;
 /// Handshakes under way.
 const PENDING: u32 = 128;
+/// Nodes that may be asked for at this one, for how long, and how many connections are relayed at once, for how long and
+/// with how many bytes each way: two that meet take about 20 KiB, and under attack 16 times 128 KiB go out in a minute.
+const RESERVATIONS: usize = 64;
+const RESERVED: Duration = Duration::from_secs(1800);
+const CIRCUITS: usize = 16;
+const CIRCUIT: Duration = Duration::from_secs(60);
+const CIRCUIT_BYTES: u64 = 128 << 10;
 /// What identify says we are.
 const AGENT: &str = concat!("casd/", env!("CARGO_PKG_VERSION"));
 
@@ -63,6 +80,8 @@ pub(super) struct Protocols {
     pub(super) describe: StreamProtocol,
     /// …and for what a node publishes.
     pub(super) catalogue: StreamProtocol,
+    /// Streams for the chunk protocol.
+    pub(super) chunk: StreamProtocol,
 }
 
 /// Everything that runs on a connection.
@@ -90,6 +109,33 @@ pub(super) struct Behaviour {
     pub(super) describe: request_response::Behaviour<Whole<Describing>>,
     /// Asks a node what it publishes.
     pub(super) catalogue: request_response::Behaviour<Whole<Listing>>,
+    /// Carries chunks where no chunk port is reached.
+    pub(super) streams: Streams,
+    /// Learns whether others reach us…
+    pub(super) candidates: Toggle<Candidates>,
+    /// …and tries it for them.
+    pub(super) dial_backs: DialBacks,
+    /// Lets others ask for us at a relay…
+    relayed: relay::client::Behaviour,
+    /// …and is one for them.
+    pub(super) relay: relay::Behaviour,
+    /// Dials those who ask for us while they dial us.
+    punch: dcutr::Behaviour,
+    /// Asks the router to let others in.
+    #[cfg(feature = "upnp")]
+    upnp: Toggle<libp2p::upnp::tokio::Behaviour>,
+}
+
+/// What the swarm is made with besides the settings.
+pub(super) struct Seams {
+    /// This node's own keys, what outlives the process, and what others say of objects.
+    pub(super) kept: (Arc<Mutex<Holdings>>, Journal, Described),
+    /// What may be dialled.
+    pub(super) reach: Arc<Reach>,
+    /// The other end of the transport through relays.
+    pub(super) relayed: relay::client::Behaviour,
+    /// Where streams go that others open; none: this node gives nothing.
+    pub(super) accepted: Option<mpsc::Sender<Conn>>,
 }
 
 // === impl Protocols ===
@@ -111,6 +157,7 @@ impl Protocols {
             find: name("find/1")?,
             describe: name("describe/1")?,
             catalogue: name("catalogue/1")?,
+            chunk: name("chunk/1")?,
         })
     }
 }
@@ -118,12 +165,8 @@ impl Protocols {
 // === impl Behaviour ===
 
 impl Behaviour {
-    pub(super) fn new(
-        options: &Options,
-        protocols: &Protocols,
-        keypair: &Keypair,
-        kept: (Arc<Mutex<Holdings>>, Journal, Described),
-    ) -> Self {
+    pub(super) fn new(options: &Options, protocols: &Protocols, keypair: &Keypair, seams: Seams) -> Self {
+        let Seams { kept, reach, relayed, accepted } = seams;
         let local = keypair.public().to_peer_id();
         let limits = &options.limits;
         let limits = connection_limits::ConnectionLimits::default()
@@ -176,8 +219,34 @@ impl Behaviour {
                 [(protocols.announce.clone(), ProtocolSupport::Full)],
                 exchange(ANNOUNCE_TIMEOUT, BATCHES_AT_ONCE),
             ),
+            streams: Streams::new(protocols.chunk.clone(), accepted),
+            candidates: Toggle::from(options.asks_to_be_dialled.then(|| Candidates::new(reach))),
+            dial_backs: DialBacks::new(),
+            relayed,
+            relay: relaying(local),
+            punch: dcutr::Behaviour::new(local),
+            #[cfg(feature = "upnp")]
+            upnp: Toggle::from(options.listens_beyond_loopback().then(Default::default)),
         }
     }
+}
+
+/// A relay that carries what two need to agree on dialling each other, and no more.
+fn relaying(local: libp2p::PeerId) -> relay::Behaviour {
+    // Their rates for each peer and address are libp2p's: thirty an hour of a peer, sixty of an address.
+    let config = relay::Config {
+        max_reservations: RESERVATIONS,
+        max_reservations_per_peer: 2,
+        reservation_duration: RESERVED,
+        max_circuits: CIRCUITS,
+        max_circuits_per_peer: 2,
+        max_circuit_duration: CIRCUIT,
+        max_circuit_bytes: CIRCUIT_BYTES,
+        ..relay::Config::default()
+    };
+    let mut relay = relay::Behaviour::new(local, config);
+    relay.set_status(Some(relay::Status::Disable));
+    relay
 }
 
 fn kademlia(
@@ -203,9 +272,6 @@ fn kademlia(
         .set_replication_interval(None);
     let records = Records::new(local, options.limits.other_bytes, own, (journal, described), Instant::now());
     let mut kad = kad::Behaviour::with_config(local, records, config);
-    kad.set_mode(Some(match options.mode {
-        Mode::Server => kad::Mode::Server,
-        Mode::Client => kad::Mode::Client,
-    }));
+    kad.set_mode(Some(reaching::kad_mode(reaching::first_part(options))));
     kad
 }

@@ -13,6 +13,7 @@ use super::find::Holders;
 use super::journal::Entry;
 use super::look_ups::Wanted;
 use super::records::From;
+use super::streams::Opening;
 use super::{Key, PeerView, Status};
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
@@ -39,6 +40,8 @@ pub(super) enum Command {
     About { to: Node, key: Key, done: oneshot::Sender<Said> },
     /// Ask a node what it publishes.
     List { to: Node, question: Question, done: oneshot::Sender<Result<catalogue::Answer, String>> },
+    /// Open a stream to a peer, however it is reached.
+    Detour { peer: PeerId, known: Vec<Multiaddr>, opening: Opening },
     /// Take in again what the journal remembers of others.
     Restore { entries: Vec<Entry>, done: oneshot::Sender<()> },
     /// Tell what is kept of others, about so many records of it, and where to go on.

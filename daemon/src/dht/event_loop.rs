@@ -2,7 +2,8 @@
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
 //! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
-//! [`asking`](super::asking) and [`answering`](super::answering). Refuses: nothing by itself.
+//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching) and
+//! [`detour`](super::detour). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
 use super::catalogue::{self, Turns};
 use super::command::{Closest, Command};
+use super::detour::Detours;
 use super::error::Error;
 use super::find::Holders;
 use super::lan::Found;
@@ -30,9 +32,10 @@ use super::options::Options;
 use super::peers::{Peers, Standing};
 use super::published::Published;
 use super::reach::Reach;
+use super::reaching::Reaching;
 use super::remembered::Remembered;
 use super::views::Addresses;
-use crate::peer::network_id;
+use crate::peer::{Reachability, network_id};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -94,6 +97,10 @@ pub(super) struct EventLoop {
     pub(super) found: Found,
     /// Where peers are written down: one call after the other.
     pub(super) disk: Pool,
+    /// Whether others reach this node.
+    pub(super) reaching: Reaching,
+    /// Who waits for a way to a peer.
+    pub(super) detours: Detours,
     /// Batches taken from others.
     pub(super) batches_taken: u64,
     /// Questions that look-ups asked before somebody was found.
@@ -109,13 +116,18 @@ impl EventLoop {
         protocols: Protocols,
         reach: Arc<Reach>,
         commands: mpsc::Receiver<Command>,
-        (addresses, routed): (watch::Sender<Addresses>, watch::Sender<usize>),
+        (addresses, routed, told): (
+            watch::Sender<Addresses>,
+            watch::Sender<usize>,
+            watch::Sender<Reachability>,
+        ),
         published: Arc<Published>,
     ) -> Self {
         let network = network_id(&options.network);
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let (now, reunion) = (Instant::now(), options.reunion);
         let bootstrap = Bootstrap::new(nodes.collect(), now);
+        let reaching = Reaching::new(&options, told, now);
         Self {
             swarm,
             options,
@@ -142,6 +154,8 @@ impl EventLoop {
             settling: (now, Duration::ZERO),
             found: Found::default(),
             disk: Pool::new(1),
+            reaching,
+            detours: Detours::default(),
             batches_taken: 0,
             questions_until_found: 0,
         }
@@ -182,6 +196,7 @@ impl EventLoop {
             Command::ChunkAddresses { peer, done } => self.learn_chunk_addresses(peer, done),
             Command::Closest { key, done } => self.find_closest(key, done),
             Command::Send { to, batch, done } => self.send_batch(to, batch, done),
+            Command::Detour { peer, known, opening } => self.detour(peer, known, opening),
             Command::Find { to, key, done } => self.ask_for_holders(&to, key, done),
             Command::About { to, key, done } => self.ask_about(&to, key, done),
             Command::List { to, question, done } => self.ask_for_list(&to, question, done),
@@ -201,11 +216,14 @@ impl EventLoop {
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_opened(peer_id, connection_id, &endpoint);
+                self.reach_opened(peer_id, &endpoint);
+                self.detour_opened(peer_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 let said = self.peers.get(&peer_id).is_some_and(|peer| peer.standing != Standing::Unknown);
                 if self.peers.closed(&peer_id, connection_id) {
                     self.on_parted(peer_id, said);
+                    self.reach_parted(&peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -220,18 +238,22 @@ impl EventLoop {
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "the DHT listens");
                 self.on_new_address(&address);
+                self.reach_moved();
                 self.publish_addresses();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::info!(%address, "the DHT no longer listens there");
                 self.publish_addresses();
             }
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                tracing::warn!(?addresses, ?reason, "a DHT listener has closed");
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                if !self.reach_closed(listener_id) {
+                    tracing::warn!(?addresses, ?reason, "a DHT listener has closed");
+                }
                 self.publish_addresses();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a DHT listener has trouble"),
-            SwarmEvent::Dialing { peer_id, .. } => tracing::trace!(?peer_id, "dialling"),
+            SwarmEvent::Dialing { peer_id: Some(peer), .. } => self.reach_dials(peer),
+            SwarmEvent::Dialing { peer_id: None, .. } => {}
             SwarmEvent::ExternalAddrConfirmed { address } => tracing::debug!(%address, "others are told"),
             SwarmEvent::ExternalAddrExpired { address } => {
                 tracing::debug!(%address, "others are no longer told");
@@ -261,6 +283,15 @@ impl EventLoop {
             BehaviourEvent::Find(event) => self.on_find(event),
             BehaviourEvent::Describe(event) => self.on_describe(event),
             BehaviourEvent::Catalogue(event) => self.on_catalogue(event),
+            BehaviourEvent::Candidates(event) => self.on_tried(&event),
+            BehaviourEvent::DialBacks(event) => {
+                tracing::debug!(peer = %event.client, at = %event.tested_addr, "dialled a peer at its wish");
+            }
+            BehaviourEvent::Relayed(event) => self.on_relayed(&event),
+            BehaviourEvent::Relay(event) => tracing::debug!(?event, "as a relay"),
+            BehaviourEvent::Punch(event) => self.on_punched(&event),
+            #[cfg(feature = "upnp")]
+            BehaviourEvent::Upnp(event) => self.on_router(event),
         }
     }
 
@@ -285,6 +316,7 @@ impl EventLoop {
         self.seek(now);
         self.save_peers(now, tasks);
         self.sweep_look_ups();
+        self.reach_tick(now);
         // Not at once when they are recognised: they shall learn first who we are, or they would dial again.
         for stranger in self.peers.strangers(now, TICK) {
             let _ = self.swarm.disconnect_peer_id(stranger);

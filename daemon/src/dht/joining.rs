@@ -8,7 +8,7 @@ use std::time::Instant;
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
-use libp2p::{Multiaddr, PeerId, identify};
+use libp2p::{Multiaddr, PeerId, identify, relay};
 use tokio::sync::oneshot;
 
 use super::error::Error;
@@ -75,6 +75,7 @@ impl EventLoop {
             if matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. }) {
                 self.missed(&peer);
             }
+            self.detour_failed(&peer, &innermost(error));
             self.hello_resolved(peer, None);
         }
     }
@@ -99,6 +100,7 @@ impl EventLoop {
         }
         self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
         self.bootstrap.reached(&peer);
+        self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
         for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));
         }

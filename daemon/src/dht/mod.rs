@@ -1,8 +1,8 @@
 //! The DHT plane: libp2p and nothing else.
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
-//! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: carrying chunks,
-//! values in the DHT, and nodes of other networks. Survives a crash: peers to join by again; what was announced, here
+//! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: chunks, but on
+//! streams where no TCP connection is to be had, values in the DHT, and nodes of other networks. Survives a crash: peers to join by again; what was announced, here
 //! and by this node, but for the last seconds (`journal`).
 //!
 //! # Where things are
@@ -21,6 +21,8 @@
 //! - `batch`, `hello`, `find`: more of our protocols, over `codec`.
 //! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
 //!   private network lets in.
+//! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries for
+//!   them; `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `upnp`: what a router says.
 //! - `views`: what is told of all this to other rooms.
 
 mod about;
@@ -31,9 +33,12 @@ mod atlas;
 mod batch;
 mod behaviour;
 mod bootstrap;
+mod candidates;
 mod catalogue;
 mod codec;
 mod command;
+mod detour;
+mod dial_backs;
 mod diversity;
 mod error;
 mod event_loop;
@@ -51,16 +56,21 @@ mod position;
 mod proof;
 mod published;
 mod reach;
+mod reachable;
+mod reaching;
 mod records;
 mod regions;
 mod remembered;
 mod schedule;
 mod seeking;
+mod streams;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod transport;
 mod turns;
+#[cfg(feature = "upnp")]
+mod upnp;
 mod views;
 mod wider;
 
@@ -71,6 +81,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
+use libp2p::relay;
 use libp2p::swarm::{self, Swarm};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -80,7 +91,7 @@ pub use self::transport::Transport;
 pub use self::views::{PeerView, Status};
 
 use self::atlas::Shelf;
-use self::behaviour::{Behaviour, Protocols};
+use self::behaviour::{Behaviour, Protocols, Seams};
 use self::command::Command;
 use self::event_loop::EventLoop;
 use self::holdings::Holdings;
@@ -90,7 +101,7 @@ use self::reach::Reach;
 use self::records::Described;
 use self::schedule::Schedule;
 use self::views::Addresses;
-use crate::peer::{Discovery, Key, Keypair, Multiaddr, PeerId, Provider, network_id};
+use crate::peer::{Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability, network_id};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -129,8 +140,10 @@ struct Inner {
     keypair: Keypair,
     /// The network's name, part of what is signed.
     network: Arc<str>,
-    /// Whether this node is itself one that keeps records.
-    mode: Mode,
+    /// Whether others reach this node, and whether it is itself one that keeps records.
+    reachability: watch::Receiver<Reachability>,
+    /// Streams that others have opened, until somebody takes them.
+    accepted: Mutex<Option<mpsc::Receiver<Conn>>>,
     /// What announcing has learnt of the network.
     shelf: Shelf,
     /// What stands for it in what is signed for long.
@@ -165,8 +178,7 @@ impl Dht {
     pub async fn start(mut options: Options, keypair: Keypair, tasks: &Tasks) -> Result<Self, Error> {
         options.listen = listen::free_ports(&options.listen, options.replace_busy_port)?;
         let carriers = transport::sockets(&keypair)?;
-        let near = |at: &Multiaddr| listen::ip_of(at).is_some_and(|ip| ip.is_loopback());
-        options.lan_discovery &= !options.listen.iter().all(near);
+        options.lan_discovery &= options.listens_beyond_loopback();
         let dht = Self::begin(carriers, options, keypair, tasks).await?;
         Arc::clone(&dht.0.reach).watch(tasks);
         Ok(dht)
@@ -183,7 +195,8 @@ impl Dht {
         keypair: Keypair,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
-        Self::begin(carriers, Options { lan_discovery: false, ..options }, keypair, tasks).await
+        let options = Options { lan_discovery: false, asks_to_be_dialled: false, ..options };
+        Self::begin(carriers, options, keypair, tasks).await
     }
 
     async fn begin(
@@ -204,7 +217,12 @@ impl Dht {
         let described = Described::new(options.limits.other_bytes / DESCRIBED_SHARE);
         let published = Arc::new(Published::new(keypair.clone(), network_id(&options.network)));
         let kept = (Arc::clone(&holdings), journal.clone(), described.clone());
-        let behaviour = Behaviour::new(&options, &protocols, &keypair, kept);
+        let (circuits, relayed) = relay::client::new(local);
+        let carriers = transport::with_circuits(carriers, circuits, &keypair)?;
+        let (accept, accepted) = mpsc::channel(streams::WAITING);
+        let accept = options.serves.then_some(accept);
+        let seams = Seams { kept, reach: Arc::clone(&reach), relayed, accepted: accept };
+        let behaviour = Behaviour::new(&options, &protocols, &keypair, seams);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
         let carriers = match &options.key {
             Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),
@@ -220,12 +238,16 @@ impl Dht {
         let remembered = known_before(&options).await;
         let has_others = !options.bootstrap.is_empty() || !remembered.is_empty();
         let wait = if options.lan_discovery { LAN_ANSWERS } else { Duration::ZERO };
-        let (network, mode) = (Arc::from(options.network.as_str()), options.mode);
+        let network = Arc::from(options.network.as_str());
         let id = network_id(&network);
+        let (told, reachability) = watch::channel(Reachability {
+            is_server: reaching::first_part(&options) == Mode::Server,
+            ..Reachability::default()
+        });
         let (lifetime, file) = (options.lifetime, options.journal.clone());
         let of_group = options.limits.of_group;
-        let told = (here, routing);
         let (near, says) = (Arc::clone(&reach), Arc::clone(&published));
+        let told = (here, routing, told);
         let mut event_loop = EventLoop::new(swarm, options, protocols, near, requests, told, says);
         event_loop.publish_addresses();
         event_loop.begin(remembered);
@@ -244,7 +266,8 @@ impl Dht {
             keypair,
             network,
             network_id: id,
-            mode,
+            reachability,
+            accepted: Mutex::new(Some(accepted)),
             shelf: Shelf::default(),
             holdings,
             published,
@@ -303,6 +326,18 @@ impl Dht {
             return come.await.is_ok();
         }
         tokio::time::timeout_at(self.0.neighbours_until, come).await.is_ok_and(|come| come.is_ok())
+    }
+
+    /// Whether others can connect to this node, as far as is known.
+    #[must_use]
+    pub fn reachability(&self) -> Reachability {
+        self.0.reachability.borrow().clone()
+    }
+
+    /// Streams for the chunk protocol that others open to this node. `None` when they have been taken before.
+    #[must_use]
+    pub fn take_accepted(&self) -> Option<mpsc::Receiver<Conn>> {
+        self.0.accepted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The nodes that are connected or in the routing table. Empty once the room has stopped.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use multiaddr::Multiaddr;
 
+use super::listen::ip_of;
 use crate::peer::NetworkKey;
 
 /// Settings of the DHT plane. Nothing here is read from a file by this room.
@@ -31,6 +32,8 @@ pub struct Options {
     pub reunion: Duration,
     /// Whether this node answers the network's questions.
     pub mode: Mode,
+    /// Whether others are asked to dial this node, so that it learns whether it is reached.
+    pub asks_to_be_dialled: bool,
     /// Where the chunk port is bound, told to others by the hello.
     pub chunk: Vec<SocketAddr>,
     /// Whether this node gives chunks.
@@ -50,6 +53,8 @@ pub enum Mode {
     Server,
     /// Only asks and announces.
     Client,
+    /// The first where others reach this node, or where it knows none beyond its own subnets; else the second.
+    Auto,
 }
 
 /// How much this room may use.
@@ -70,6 +75,13 @@ pub struct Limits {
     pub resident_bytes: usize,
 }
 
+impl Options {
+    /// Whether others than those on this host may connect.
+    pub(super) fn listens_beyond_loopback(&self) -> bool {
+        self.listen.iter().any(|at| !ip_of(at).is_some_and(|ip| ip.is_loopback()))
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -82,6 +94,7 @@ impl Default for Options {
             peers: None,
             reunion: Duration::from_secs(60),
             mode: Mode::Server,
+            asks_to_be_dialled: true,
             chunk: Vec::new(),
             serves: true,
             lifetime: Duration::from_hours(48),

@@ -33,7 +33,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use libp2p::core::upgrade::{NegotiationError, Version};
-use libp2p::core::{Endpoint, Negotiated, Transport as Transporting};
+use libp2p::core::{ConnectedPoint, Endpoint, Negotiated, Transport as Transporting};
 use libp2p::swarm::DialError;
 use multistream_select::{dialer_select_proto, listener_select_proto};
 
@@ -116,7 +116,12 @@ enum Others {
 pub(super) fn proved(carriers: Transport, prover: Prover) -> Transport {
     let prover = Arc::new(prover);
     let proving = carriers.and_then(move |(peer, connection), point| {
-        let (prover, end) = (Arc::clone(&prover), point.to_endpoint());
+        // Two that dial each other at the same moment have agreed beforehand on who is to be the listener.
+        let end = match point {
+            ConnectedPoint::Dialer { role_override, .. } => role_override,
+            ConnectedPoint::Listener { .. } => Endpoint::Listener,
+        };
+        let prover = Arc::clone(&prover);
         async move { prover.meet(peer, connection, end).await }
     });
     // One way to find a refusal in an error: below io errors only.

@@ -8,6 +8,7 @@
 //! - A global IP address may be dialled.
 //! - A private one (RFC 1918, RFC 6598, RFC 4193) may, inside a subnet of one of our interfaces.
 //! - A loopback one may, when this node itself is reached by loopback.
+//! - A way through a relay may, where the relay may.
 //! - Names, link-local, multicast and unspecified addresses may not.
 
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ use futures::StreamExt;
 use if_watch::IpNet;
 use if_watch::tokio::IfWatcher;
 use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 
 use super::listen::ip_of;
 use crate::support::task::Tasks;
@@ -76,7 +78,9 @@ impl Reach {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.given.contains(&part)
         });
-        given || ip_of(address).is_some_and(|ip| self.allows_ip(ip))
+        // Of a way through a relay the relay is what this node dials.
+        let relay = || address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
+        given || ip_of(&relay()).is_some_and(|ip| self.allows_ip(ip))
     }
 
     /// Whether an IP address that nobody gave may be dialled.
@@ -156,6 +160,7 @@ fn first_part(address: &Multiaddr) -> Option<Multiaddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::PeerId;
 
     fn at(text: &str) -> Multiaddr {
         text.parse().unwrap()
@@ -185,6 +190,11 @@ mod tests {
         ] {
             assert!(!reach.allows(&at(bad)), "{bad}");
         }
+        let relayed = |ip: &str| {
+            let (relay, peer) = (PeerId::random(), PeerId::random());
+            at(&format!("/ip4/{ip}/tcp/1/p2p/{relay}/p2p-circuit/p2p/{peer}"))
+        };
+        assert!(reach.allows(&relayed("203.0.113.1")) && !reach.allows(&relayed("10.0.0.1")));
         assert!(reach.allows(&at("/ip4/203.0.113.1/tcp/1")));
         assert!(reach.allows(&at("/ip6/2001:db8::1/tcp/1")));
     }

@@ -68,7 +68,7 @@ impl EventLoop {
 
     /// This host has a new address, and with it perhaps a way to others.
     pub(super) fn on_new_address(&mut self, address: &Multiaddr) {
-        if !ip_of(address).is_some_and(|ip| ip.is_loopback()) {
+        if ip_of(address).is_some_and(|ip| !ip.is_loopback()) {
             let now = Instant::now();
             self.bootstrap.hurry(now);
             self.remembered.hurry(now);

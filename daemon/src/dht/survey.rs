@@ -16,7 +16,6 @@ use libp2p::{Multiaddr, PeerId};
 use super::atlas::Atlas;
 use super::command::{Closest, Command};
 use super::listen::ip_of;
-use super::options::Mode;
 use super::position::{BITS, Position};
 use super::records::Group;
 use super::regions::K;
@@ -44,7 +43,7 @@ impl Survey {
     /// Begins with what is known already.
     pub(super) fn new(dht: Arc<Inner>) -> Self {
         // A server may be one of the nearest; its own keys are in its store already.
-        let own = (dht.mode == Mode::Server).then_some(dht.local);
+        let own = dht.reachability.borrow().is_server.then_some(dht.local);
         let atlas = dht.shelf.take(own, *dht.routed.borrow(), Instant::now());
         Self { dht, atlas, look_ups: 0 }
     }

@@ -1,4 +1,4 @@
-//! How bytes move on the DHT plane: QUIC, and TCP with TLS 1.3 and yamux, both bound to peer ids.
+//! How bytes move on the DHT plane: QUIC, and TCP or a relay's circuit with TLS 1.3 and yamux, all bound to peer ids.
 //!
 //! Owns: the transport stack and its per-connection limits. Refuses: addresses that [`Reach`] does not allow
 //! (whoever wants to dial them), and other security (noise is not needed where every node has TLS).
@@ -18,7 +18,7 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::{Multiaddr, PeerId, dns, quic, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, dns, quic, relay, tcp, tls, yamux};
 
 use super::error::Error;
 use super::reach::Reach;
@@ -60,14 +60,11 @@ fn nameless(keypair: &Keypair) -> Result<Transport, Error> {
 }
 
 fn carriers(keypair: &Keypair) -> Result<Transport, Error> {
-    let failed = |error: &dyn std::error::Error| Error::Transport(error.to_string());
-    let tls = tls::Config::new(keypair).map_err(|error| failed(&error))?;
-    let mut multiplexer = yamux::Config::default();
-    multiplexer.set_max_num_streams(MAX_STREAMS as usize);
+    let tls = certificate(keypair)?;
     let tcp = tcp::tokio::Transport::new(tcp::Config::default())
         .upgrade(Version::V1Lazy)
         .authenticate(tls)
-        .multiplex(multiplexer)
+        .multiplex(multiplexer())
         .timeout(HANDSHAKE)
         .boxed();
     let mut config = quic::Config::new(keypair);
@@ -78,6 +75,32 @@ fn carriers(keypair: &Keypair) -> Result<Transport, Error> {
     let quic = quic::tokio::Transport::new(config);
     let either = quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).or_transport(tcp);
     Ok(either.map(|either, _| either.into_inner()).map_err(io::Error::other).boxed())
+}
+
+/// `carriers`, and besides them connections through relays, on which who is at the other end is proved as on any.
+pub(super) fn with_circuits(
+    carriers: Transport,
+    circuits: relay::client::Transport,
+    keypair: &Keypair,
+) -> Result<Transport, Error> {
+    let circuits = circuits
+        .upgrade(Version::V1Lazy)
+        .authenticate(certificate(keypair)?)
+        .multiplex(multiplexer())
+        .timeout(HANDSHAKE)
+        .boxed();
+    let either = circuits.or_transport(carriers);
+    Ok(either.map(|either, _| either.into_inner()).map_err(io::Error::other).boxed())
+}
+
+fn certificate(keypair: &Keypair) -> Result<tls::Config, Error> {
+    tls::Config::new(keypair).map_err(|error| Error::Transport(error.to_string()))
+}
+
+fn multiplexer() -> yamux::Config {
+    let mut multiplexer = yamux::Config::default();
+    multiplexer.set_max_num_streams(MAX_STREAMS as usize);
+    multiplexer
 }
 
 /// A transport that dials only what [`Reach`] allows. It sits above the resolver: names are dialled only when

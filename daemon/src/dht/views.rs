@@ -71,7 +71,9 @@ impl EventLoop {
     /// Tells the handles, and through the swarm the others, where this node is.
     pub(super) fn publish_addresses(&mut self) {
         let listening: Vec<_> = self.swarm.listeners().cloned().collect();
-        let external = listen::external(&listening, &self.options.listen);
+        let mut external = listen::external(&listening, &self.options.listen);
+        let reached = self.reaching.reachable.confirmed().into_iter();
+        external.extend(reached.filter(|at| !listening.contains(at)));
         let before: Vec<_> = self.swarm.external_addresses().cloned().collect();
         for gone in before.iter().filter(|address| !external.contains(address)) {
             self.swarm.remove_external_address(gone);
@@ -109,7 +111,7 @@ impl EventLoop {
 
     pub(super) fn status(&mut self) -> Status {
         let connected = self.peers.connected().count();
-        let server = self.options.mode == Mode::Server;
+        let server = self.reaching.part == Mode::Server;
         let kad = &mut self.swarm.behaviour_mut().kad;
         let routed = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
         let records = kad.store_mut();

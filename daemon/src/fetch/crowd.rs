@@ -17,7 +17,7 @@ use super::Parts;
 use super::member::Member;
 use super::planner::PeerNo;
 use crate::content::ObjectId;
-use crate::peer::{Host, Key, PeerAddr, PeerId, Provider, Reach};
+use crate::peer::{Host, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach};
 use crate::session::Asker;
 
 /// Connection attempts of one fetch at once…
@@ -99,7 +99,7 @@ impl Crowd {
         let (parts, hint) = (Arc::clone(&self.parts), hint.clone());
         self.dialling.push(Box::pin(async move {
             let addresses = sockets(&parts, &hint).await;
-            (hint.peer, parts.links.connect(hint.peer, &addresses).await.ok())
+            (hint.peer, parts.links.connect(hint.peer, &addresses, Some(known(&hint))).await.ok())
         }));
     }
 
@@ -114,7 +114,8 @@ impl Crowd {
     pub(super) fn invite(&mut self, peer: PeerId) {
         if self.members.len() < self.parts.options.per_fetch && self.seen.insert(peer) {
             let parts = Arc::clone(&self.parts);
-            self.dialling.push(Box::pin(async move { (peer, parts.links.connect(peer, &[]).await.ok()) }));
+            let connect = async move { (peer, parts.links.connect(peer, &[], None).await.ok()) };
+            self.dialling.push(Box::pin(connect));
         }
     }
 
@@ -204,9 +205,9 @@ impl Crowd {
             self.dialling.push(Box::pin(async move {
                 let mut addresses = provider.chunk;
                 if addresses.is_empty() {
-                    addresses = parts.discovery.chunk_addresses(provider.peer, provider.dht).await;
+                    addresses = parts.discovery.chunk_addresses(provider.peer, provider.dht.clone()).await;
                 }
-                (provider.peer, parts.links.connect(provider.peer, &addresses).await.ok())
+                (provider.peer, parts.links.connect(provider.peer, &addresses, Some(provider.dht)).await.ok())
             }));
         }
     }
@@ -308,6 +309,14 @@ impl Crowd {
         let mut given: Vec<_> = given.into_iter().filter(|(_, bytes)| *bytes > 0).collect();
         given.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         given
+    }
+}
+
+/// The libp2p address that it is, if it is one.
+pub(super) fn known(at: &PeerAddr) -> Vec<Multiaddr> {
+    match &at.reach {
+        Reach::Dht(address) => vec![address.clone()],
+        Reach::Chunk(..) => Vec::new(),
     }
 }
 

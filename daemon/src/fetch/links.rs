@@ -1,20 +1,29 @@
 //! Sessions with peers as their asker, shared by all fetches.
 //!
 //! One session a peer. A session stays as long as it lives, so that the next fetch finds it open; it ends by the
-//! peer's or our idle limit. What is dialled is bounded by the wire's cap on connections.
+//! peer's or our idle limit. What is dialled is bounded by the wire's cap on connections. Where no address of a chunk port
+//! leads to a peer, other ways are tried beside.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::select_ok;
 
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::peer::{Dial, PeerId, Unconnected};
+use crate::peer::{Conn, Detour, Dial, Multiaddr, PeerId, Unconnected};
 use crate::session::{Asker, Error, Options, Reason};
 use crate::support::task::Tasks;
 
 /// Addresses of one peer that are tried.
 const ADDRESSES: usize = 8;
+
+/// How long chunk ports are tried alone: a connection of theirs carries several times as much as another, and stands
+/// within this time wherever one can be had.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// Open sessions by peer. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +33,8 @@ pub struct Links {
 
 struct Shared {
     dial: Arc<dyn Dial>,
+    /// Other ways than chunk ports, where there are any.
+    detour: Option<Arc<dyn Detour>>,
     options: Options,
     tasks: Tasks,
     /// One slot a peer that a session was opened with, or is being.
@@ -35,11 +46,11 @@ struct Slot {
     /// Held while dialling, so that a peer is dialled once.
     dialling: AsyncMutex<()>,
     /// The last session and where it leads.
-    link: Mutex<Option<(Asker, SocketAddr)>>,
+    link: Mutex<Option<(Asker, Option<SocketAddr>)>>,
 }
 
 impl Slot {
-    fn link(&self) -> MutexGuard<'_, Option<(Asker, SocketAddr)>> {
+    fn link(&self) -> MutexGuard<'_, Option<(Asker, Option<SocketAddr>)>> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,8 +66,8 @@ impl Slot {
 pub struct LinkView {
     /// With whom.
     pub peer: PeerId,
-    /// Where it was reached.
-    pub at: SocketAddr,
+    /// The chunk port that it was reached at, if it was.
+    pub at: Option<SocketAddr>,
     /// Whether it is open.
     pub open: bool,
     /// Bytes that came in it.
@@ -67,38 +78,91 @@ impl Links {
     /// No sessions yet; they are dialled through `dial` and run in `tasks`.
     #[must_use]
     pub fn new(dial: Arc<dyn Dial>, options: Options, tasks: Tasks) -> Self {
-        Self { shared: Arc::new(Shared { dial, options, tasks, slots: Mutex::default() }) }
+        Self::with_detour(dial, None, options, tasks)
+    }
+
+    /// As [`Links::new`], with other ways than chunk ports.
+    #[must_use]
+    pub fn with_detour(
+        dial: Arc<dyn Dial>,
+        detour: Option<Arc<dyn Detour>>,
+        options: Options,
+        tasks: Tasks,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { dial, detour, options, tasks, slots: Mutex::default() }) }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Slot>>> {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The open session with `peer`, or a new one at the first of `addresses` where that peer answers. Bounded in
-    /// time by the dialler and the hello.
+    /// The open session with `peer`, or a new one at the first of `addresses` where that peer answers, or by another way
+    /// than its chunk ports, to which what is `known` of it may lead; with `None` no other way is tried. Bounded in time
+    /// by the diallers and the hello.
     ///
     /// # Errors
     /// [`Unconnected`]: what the last address that was tried gave.
-    pub async fn connect(&self, peer: PeerId, addresses: &[SocketAddr]) -> Result<Asker, Unconnected> {
+    pub async fn connect(
+        &self,
+        peer: PeerId,
+        addresses: &[SocketAddr],
+        known: Option<Vec<Multiaddr>>,
+    ) -> Result<Asker, Unconnected> {
         let slot = self.slot(peer);
         let _dialling = slot.dialling.lock().await;
         if let Some(asker) = slot.open() {
             return Ok(asker);
         }
+        match self.reach(peer, addresses, known).await {
+            Ok((asker, at)) => {
+                *slot.link() = Some((asker.clone(), at));
+                Ok(asker)
+            }
+            Err(why) => {
+                self.forget(&peer);
+                Err(why)
+            }
+        }
+    }
+
+    /// Chunk ports first and, from when they have failed or taken long, other ways beside.
+    async fn reach(
+        &self,
+        peer: PeerId,
+        addresses: &[SocketAddr],
+        known: Option<Vec<Multiaddr>>,
+    ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
+        let mut straight = self.straight(peer, addresses).boxed();
+        let (Some(detour), Some(known)) = (&self.shared.detour, known) else { return straight.await };
+        let around = async {
+            let conn = detour
+                .open(peer, known)
+                .await
+                .inspect_err(|why| tracing::debug!(%peer, %why, "no way around"))?;
+            Ok((self.open(conn).await?, None))
+        };
+        match tokio::time::timeout(HEAD_START, &mut straight).await {
+            Ok(Ok(reached)) => Ok(reached),
+            Ok(Err(why)) => around.await.map_err(|_: Unconnected| why),
+            Err(_) => select_ok([straight, around.boxed()]).await.map(|(reached, _)| reached),
+        }
+    }
+
+    async fn straight(
+        &self,
+        peer: PeerId,
+        addresses: &[SocketAddr],
+    ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
         let mut last = Unconnected::Unreachable("no address of its chunk port is known".to_owned());
         for at in addresses.iter().take(ADDRESSES) {
             match self.dial(peer, *at).await {
-                Ok(asker) => {
-                    *slot.link() = Some((asker.clone(), *at));
-                    return Ok(asker);
-                }
+                Ok(asker) => return Ok((asker, Some(*at))),
                 Err(why) => {
                     tracing::debug!(%peer, %at, %why, "no session");
                     last = why;
                 }
             }
         }
-        self.forget(&peer);
         Err(last)
     }
 
@@ -111,7 +175,10 @@ impl Links {
 
     async fn dial(&self, peer: PeerId, at: SocketAddr) -> Result<Asker, Unconnected> {
         let dialled = self.shared.dial.dial(peer, at).await;
-        let conn = dialled.map_err(|error| Unconnected::Unreachable(error.to_string()))?;
+        self.open(dialled.map_err(|error| Unconnected::Unreachable(error.to_string()))?).await
+    }
+
+    async fn open(&self, conn: Conn) -> Result<Asker, Unconnected> {
         Asker::open(conn, &self.shared.options, &self.shared.tasks).await.map_err(|error| match error {
             Error::Network | Error::Goodbye { reason: Reason::Network, .. } => Unconnected::OtherNetwork,
             Error::Proof | Error::Goodbye { reason: Reason::Proof, .. } => Unconnected::OtherKey,

@@ -225,7 +225,7 @@ impl Fetcher {
     /// [`Unconnected`] when that peer does not answer there, or not to this network.
     pub async fn connect(&self, at: &PeerAddr) -> Result<PeerId, Unconnected> {
         let addresses = crowd::sockets(&self.parts, at).await;
-        self.parts.links.connect(at.peer, &addresses).await.map(|asker| asker.peer())
+        self.parts.links.connect(at.peer, &addresses, None).await.map(|asker| asker.peer())
     }
 
     /// The sessions that are open, for people to see.

@@ -8,6 +8,7 @@ mod error;
 mod names;
 mod objects;
 mod people;
+mod reach;
 mod trees;
 mod verify;
 
@@ -28,7 +29,7 @@ use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::Fetcher;
 use crate::ingest::{self, Ingest};
-use crate::peer::{Catalogue, Discovery, Multiaddr, Unconnected};
+use crate::peer::{Catalogue, Discovery, Multiaddr, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
 use crate::upkeep::{Announcer, Scrubber};
@@ -40,7 +41,7 @@ pub use crate::fetch::{ALONE, Event, Fetching, Order, Progress, Request, Summary
 pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
-pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, Told};
+pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Told};
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
@@ -67,6 +68,9 @@ pub trait Neighbours: Send + Sync {
 
     /// Where this node listens, each ending in `/p2p/` and its id.
     fn listen(&self) -> Vec<Multiaddr>;
+
+    /// Whether others can connect to this node.
+    fn reachability(&self) -> Reachability;
 }
 
 /// What a node is made of.

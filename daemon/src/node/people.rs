@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Check, Error, Node};
-use crate::peer::{Announcing, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, Unconnected};
+use super::{Check, Error, Node, reach};
+use crate::peer::{Announcing, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected};
 use crate::store::Level;
 use crate::upkeep::Broken;
 
@@ -43,6 +43,8 @@ pub struct Status {
     pub peers: u64,
     /// What the store holds.
     pub usage: crate::store::Usage,
+    /// Whether others can connect to it.
+    pub reachable: ReachVerdict,
     /// What made the store read-only, when it has become so.
     pub read_only: Option<String>,
     /// Since it started.
@@ -71,7 +73,7 @@ impl Node {
         }
         for link in self.parts.fetcher.links() {
             let line = lines.entry(link.peer).or_default();
-            line.addresses.push(PeerAddr::chunk(link.peer, link.at).to_string());
+            line.addresses.extend(link.at.map(|at| PeerAddr::chunk(link.peer, at).to_string()));
             line.chunk = link.open;
             line.received += link.received;
         }
@@ -131,16 +133,19 @@ impl Node {
             dht: self.parts.neighbours.listen(),
             peers: peers.values().filter(|line| line.dht || line.chunk).count() as u64,
             usage: self.parts.store.usage().await?,
+            reachable: self.parts.neighbours.reachability().verdict,
             read_only: self.parts.store.read_only(),
             uptime: self.about().started.elapsed(),
         })
     }
 
-    /// Looks at the state folder and how the store is, see [`crate::store::Store::examine`], and at what is known to be
-    /// damaged.
+    /// Looks at the state folder and how the store is, see [`crate::store::Store::examine`], at what is known to be
+    /// damaged, and at whether others can connect to this node.
     pub async fn examine(&self) -> Vec<Check> {
         let mut checks = self.parts.store.examine().await;
         checks.push(damage(self.parts.scrubber.damaged().await));
+        let neighbours = &self.parts.neighbours;
+        checks.push(reach::check(&neighbours.reachability(), !neighbours.listen().is_empty()));
         checks
     }
 

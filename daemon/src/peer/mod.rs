@@ -1,7 +1,7 @@
 //! Who the others are, and the seams through which the network is reached.
 //!
 //! Owns: this node's identity, how peers are written down ([`PeerAddr`]), what is remembered of how they behaved
-//! ([`Scores`]), and the traits that the network rooms, the simulator and the tests all implement ([`Dial`],
+//! ([`Scores`]), and the traits that the network rooms, the simulator and the tests all implement ([`Dial`], [`Detour`],
 //! [`Discovery`], [`Announce`], [`Catalogue`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever
 //! moves bytes lives behind a trait. Survives a crash: `node.key`; nothing else is written here.
 
@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod network;
 mod network_key;
+mod reachability;
 mod scores;
 
 pub use libp2p_identity::{Keypair, PeerId};
@@ -19,8 +20,9 @@ pub use addr::{Host, PeerAddr, Reach};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};
 pub use network::{
-    Announce, Announced, Announcing, ByteStream, Catalogue, CataloguePage, Conn, Dial, DialError, Discovery,
-    Key, Kind, Provider, Told, Unconnected,
+    Announce, Announced, Announcing, ByteStream, Catalogue, CataloguePage, Conn, Detour, Dial, DialError,
+    Discovery, Key, Kind, Provider, Told, Unconnected,
 };
 pub use network_key::{NetworkKey, network_id};
+pub use reachability::{Reachability, Verdict as ReachVerdict};
 pub use scores::{Score, Scores, Verdict};

@@ -45,6 +45,14 @@ pub trait Dial: Send + Sync {
     fn dial(&self, peer: PeerId, at: SocketAddr) -> BoxFuture<'static, Result<Conn, DialError>>;
 }
 
+/// Opens streams to peers that cannot be reached at a chunk port.
+pub trait Detour: Send + Sync {
+    /// Another way to `peer` than its chunk ports: a stream that carries the same sessions; `known` are addresses to
+    /// reach it at besides those that are known already. Bounded in time by the implementer; dropping the future gives
+    /// up.
+    fn open(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Result<Conn, Unconnected>>;
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {

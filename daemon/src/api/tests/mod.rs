@@ -31,7 +31,7 @@ use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
     Announce, Announced, Announcing, Catalogue, CataloguePage, Conn, Dial, DialError, Discovery, Key,
-    Keypair, Kind, Multiaddr, PeerId, Provider, Scores, Told, Unconnected,
+    Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Scores, Told, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -125,6 +125,10 @@ impl Neighbours for Nobody {
 
     fn listen(&self) -> Vec<Multiaddr> {
         Vec::new()
+    }
+
+    fn reachability(&self) -> Reachability {
+        Reachability::default()
     }
 }
 

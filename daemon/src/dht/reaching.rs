@@ -1,0 +1,377 @@
+//! The reaching part of the event loop: whether others can connect to this node, and what is done where they cannot.
+//!
+//! Owns: what the events of AutoNAT, relays and hole punching lead to; this node's part in the DHT where that is
+//! "auto"; and whose relays it uses. Refuses: to be a relay, or to dial others back, unless it is reached itself.
+//! Survives a crash: nothing.
+//!
+//! A node is a server of the DHT when others have connected to it, or when all that it knows are on its own subnets.
+//! Others have connected to it when AutoNAT says so, or when somebody from beyond its subnets has come in at an address
+//! of one of its own interfaces, to whom it had said nothing before: then no router stands in between.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use libp2p::autonat::v2::client;
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::{Multiaddr, PeerId, dcutr, kad, relay};
+use tokio::sync::watch;
+
+use super::event_loop::EventLoop;
+use super::listen::ip_of;
+use super::options::{Mode, Options};
+use super::reach::is_global;
+use super::reachable::Reachable;
+use super::streams::is_relayed;
+use crate::peer::{ReachVerdict as Verdict, Reachability};
+
+/// Relays through which this node is asked to connect.
+const SLOTS: usize = 2;
+/// Relays that are remembered.
+const MAX_RELAYS: usize = 32;
+/// How long a relay that refused, or went away, is left alone.
+const REST: Duration = Duration::from_secs(60);
+/// How often it is tried again whether others reach this node, while that is so and while it is not.
+const CONFIRMED: Duration = Duration::from_secs(3600);
+const UNCONFIRMED: Duration = Duration::from_secs(600);
+/// How soon after this host's addresses have changed.
+const SETTLED: Duration = Duration::from_secs(5);
+/// How long nodes beyond this host's subnets are remembered, as such.
+const OUTSIDE: Duration = Duration::from_secs(3600);
+/// How long after it was dialled a peer that comes in may have been let in by the router for that reason alone.
+const DIALLED: Duration = Duration::from_secs(300);
+/// Peers that are remembered to have been dialled.
+const MAX_DIALLED: usize = 4_096;
+
+/// What this part of the loop knows.
+pub(super) struct Reaching {
+    /// What others have tried.
+    pub(super) reachable: Reachable,
+    /// Server or client, at present.
+    pub(super) part: Mode,
+    /// Where the handles see it.
+    told: watch::Sender<Reachability>,
+    /// When a node beyond this host's subnets was last connected.
+    outside: Option<Instant>,
+    /// When it is tried again.
+    due: Instant,
+    /// Connected nodes that are relays, and where they are.
+    relays: HashMap<PeerId, Multiaddr>,
+    /// The relays that are used, and whether they have agreed.
+    slots: HashMap<ListenerId, (PeerId, bool)>,
+    /// Relays that are left alone until then.
+    resting: HashMap<PeerId, Instant>,
+    /// Whom this node has dialled lately.
+    dialled: HashMap<PeerId, Instant>,
+    /// What a router said, where one is asked.
+    pub(super) router: String,
+    punched: u64,
+    missed: u64,
+}
+
+impl Reaching {
+    pub(super) fn new(options: &Options, told: watch::Sender<Reachability>, now: Instant) -> Self {
+        Self {
+            reachable: Reachable::default(),
+            part: first_part(options),
+            told,
+            outside: None,
+            due: now + UNCONFIRMED,
+            relays: HashMap::new(),
+            slots: HashMap::new(),
+            resting: HashMap::new(),
+            dialled: HashMap::new(),
+            router: String::new(),
+            punched: 0,
+            missed: 0,
+        }
+    }
+}
+
+/// This node's part before it knows more.
+pub(super) fn first_part(options: &Options) -> Mode {
+    let is_far = |at: &Multiaddr| !ip_of(at).is_some_and(|ip| ip.is_loopback());
+    match options.mode {
+        Mode::Auto if options.bootstrap.iter().any(is_far) => Mode::Client,
+        Mode::Auto => Mode::Server,
+        other => other,
+    }
+}
+
+/// That part, as Kademlia has it.
+pub(super) fn kad_mode(part: Mode) -> kad::Mode {
+    if part == Mode::Client { kad::Mode::Client } else { kad::Mode::Server }
+}
+
+impl EventLoop {
+    /// A connection has come.
+    pub(super) fn reach_opened(&mut self, peer: PeerId, end: &ConnectedPoint) {
+        if end.is_relayed() {
+            return;
+        }
+        let Some(remote) = ip_of(end.get_remote_address()) else { return };
+        if self.is_near(remote) {
+            return;
+        }
+        self.reaching.outside = Some(Instant::now());
+        if let ConnectedPoint::Listener { local_addr, .. } = end
+            && !self.reaching.dialled.contains_key(&peer)
+        {
+            self.came_in(remote, &local_addr.clone());
+        }
+        self.take_part();
+    }
+
+    /// Somebody beyond our subnets has come in unasked at `local`, which may be all addresses of this host.
+    fn came_in(&mut self, remote: IpAddr, local: &Multiaddr) {
+        let carrier = |at: &Multiaddr| at.iter().skip(1).collect::<Multiaddr>();
+        let is_open = |at: &&Multiaddr| {
+            let ip = ip_of(at).filter(|ip| ip.is_ipv4() == remote.is_ipv4() && !ip.is_loopback());
+            let is_local = ip_of(local).is_some_and(|local| local.is_unspecified() || ip == Some(local));
+            ip.is_some_and(|ip| is_global(ip) == is_global(remote))
+                && is_local
+                && carrier(at) == carrier(local)
+        };
+        let open: Vec<_> = self.swarm.listeners().filter(is_open).cloned().collect();
+        let mut news = false;
+        for address in open {
+            news |= self.reaching.reachable.reached(&address);
+        }
+        if news {
+            self.judge_reach();
+        }
+    }
+
+    fn is_near(&self, ip: IpAddr) -> bool {
+        ip.to_canonical().is_loopback() || self.reach.is_neighbour(ip)
+    }
+
+    /// Whether nodes beyond our subnets are known.
+    fn is_outside(&self) -> bool {
+        let is_far = |at: &Multiaddr| !ip_of(at).is_some_and(|ip| self.is_near(ip));
+        self.reaching.outside.is_some_and(|at| at.elapsed() < OUTSIDE)
+            || self.options.bootstrap.iter().any(is_far)
+    }
+
+    /// A dial begins.
+    pub(super) fn reach_dials(&mut self, peer: PeerId) {
+        let dialled = &mut self.reaching.dialled;
+        if dialled.len() < MAX_DIALLED || dialled.contains_key(&peer) {
+            dialled.insert(peer, Instant::now());
+        }
+    }
+
+    /// Another node has tried one of our addresses.
+    pub(super) fn on_tried(&mut self, tried: &client::Event) {
+        let address = &tried.tested_addr;
+        let news = match &tried.result {
+            Ok(()) => self.reaching.reachable.reached(address),
+            Err(error) => {
+                tracing::debug!(%address, by = %tried.server, %error, "another node cannot connect here");
+                self.reaching.reachable.failed(address)
+            }
+        };
+        if news {
+            self.judge_reach();
+        }
+    }
+
+    /// What is known of our addresses has changed.
+    fn judge_reach(&mut self) {
+        let before = self.reaching.told.borrow().verdict;
+        self.publish_addresses();
+        self.take_part();
+        let reachable = &self.reaching.reachable;
+        match (before, reachable.verdict()) {
+            (Verdict::Yes | Verdict::Unknown, Verdict::No) => {
+                tracing::info!(
+                    tried = ?reachable.unreached(),
+                    "others cannot connect to this node; it reaches them, and is reached with the help of a relay"
+                );
+            }
+            (Verdict::No | Verdict::Unknown, Verdict::Yes) => {
+                tracing::info!(at = ?reachable.confirmed(), "others can connect to this node");
+                self.leave_relays();
+            }
+            _ => {}
+        }
+        self.tell_reach();
+    }
+
+    /// Server or client, relay or not, as things stand.
+    fn take_part(&mut self) {
+        let is_reached = self.reaching.reachable.verdict() == Verdict::Yes;
+        let part = match self.options.mode {
+            Mode::Auto if is_reached || !self.is_outside() => Mode::Server,
+            Mode::Auto => Mode::Client,
+            other => other,
+        };
+        let helps = self.options.mode != Mode::Client && (is_reached || self.options.mode == Mode::Server);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.dial_backs.set_open(helps);
+        let status = if helps { relay::Status::Enable } else { relay::Status::Disable };
+        behaviour.relay.set_status(Some(status));
+        if std::mem::replace(&mut self.reaching.part, part) != part {
+            behaviour.kad.set_mode(Some(kad_mode(part)));
+            tracing::info!(?part, "another part in the DHT");
+        }
+    }
+
+    /// A member has said what it speaks.
+    pub(super) fn note_relay(&mut self, peer: PeerId, is_relay: bool) {
+        let at = self.peers.get(&peer).and_then(|connected| connected.dialled.clone());
+        let at = at.filter(|at| !is_relayed(at) && ip_of(at).is_some_and(|ip| !self.is_near(ip)));
+        let relays = &mut self.reaching.relays;
+        match at {
+            Some(mut at) if is_relay && relays.len() < MAX_RELAYS => {
+                if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
+                    at.pop();
+                }
+                relays.insert(peer, at);
+                self.use_relays(Instant::now());
+            }
+            _ => drop(relays.remove(&peer)),
+        }
+    }
+
+    /// Asks relays to let others ask for this node there, where it cannot be reached otherwise.
+    fn use_relays(&mut self, now: Instant) {
+        let is_reached = self.reaching.reachable.verdict() == Verdict::Yes;
+        if is_reached || !self.options.serves || !self.is_outside() {
+            return;
+        }
+        self.reaching.resting.retain(|_, until| now < *until);
+        let Reaching { relays, slots, resting, .. } = &self.reaching;
+        let is_used = |peer: &PeerId| slots.values().any(|(relay, _)| relay == peer);
+        let fresh = relays.iter().filter(|(peer, _)| !is_used(peer) && !resting.contains_key(peer));
+        let room = SLOTS.saturating_sub(slots.len());
+        let fresh: Vec<_> = fresh.take(room).map(|(peer, at)| (*peer, at.clone())).collect();
+        for (peer, at) in fresh {
+            let circuit = at.with(Protocol::P2p(peer)).with(Protocol::P2pCircuit);
+            match self.swarm.listen_on(circuit) {
+                Ok(listener) => drop(self.reaching.slots.insert(listener, (peer, false))),
+                Err(error) => {
+                    tracing::debug!(relay = %peer, %error, "a relay cannot be used");
+                    self.reaching.resting.insert(peer, now + REST);
+                }
+            }
+        }
+    }
+
+    /// Others reach this node without relays: their slots are for those who need them. A relay is left by closing the
+    /// connection, which it and the swarm both understand at any time.
+    fn leave_relays(&mut self) {
+        for (peer, _) in self.reaching.slots.values() {
+            let _ = self.swarm.disconnect_peer_id(*peer);
+        }
+    }
+
+    pub(super) fn on_relayed(&mut self, event: &relay::client::Event) {
+        match event {
+            relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } => {
+                if !renewal {
+                    tracing::info!(relay = %relay_peer_id, "others may ask for this node at a relay");
+                }
+                for (peer, agreed) in self.reaching.slots.values_mut() {
+                    *agreed |= peer == relay_peer_id;
+                }
+                self.tell_reach();
+            }
+            relay::client::Event::OutboundCircuitEstablished { relay_peer_id, .. } => {
+                tracing::debug!(relay = %relay_peer_id, "a relay connects us");
+            }
+            relay::client::Event::InboundCircuitEstablished { src_peer_id, .. } => {
+                tracing::debug!(peer = %src_peer_id, "a peer asks for this node at a relay");
+            }
+        }
+    }
+
+    /// Two that dialled each other at the same moment are connected, or are not.
+    pub(super) fn on_punched(&mut self, event: &dcutr::Event) {
+        let peer = event.remote_peer_id;
+        match &event.result {
+            Ok(_) => {
+                self.reaching.punched += 1;
+                tracing::info!(%peer, "connected by both dialling at once, which a relay arranged");
+            }
+            Err(error) => {
+                self.reaching.missed += 1;
+                tracing::info!(%peer, %error, "could not connect by both dialling at once");
+                self.detour_failed(&peer, "neither end's router lets the other in, and relays carry no data");
+            }
+        }
+        self.tell_reach();
+    }
+
+    /// A listener has closed. Whether it was at a relay.
+    pub(super) fn reach_closed(&mut self, listener: ListenerId) -> bool {
+        let Some((relay, _)) = self.reaching.slots.remove(&listener) else { return false };
+        tracing::debug!(%relay, "a relay is not used any more");
+        self.reaching.resting.insert(relay, Instant::now() + REST);
+        self.tell_reach();
+        true
+    }
+
+    /// A peer is gone.
+    pub(super) fn reach_parted(&mut self, peer: &PeerId) {
+        self.reaching.relays.remove(peer);
+    }
+
+    /// This host has other addresses: what was known of them is soon looked at again.
+    pub(super) fn reach_moved(&mut self) {
+        self.reaching.due = self.reaching.due.min(Instant::now() + SETTLED);
+    }
+
+    pub(super) fn reach_tick(&mut self, now: Instant) {
+        self.sweep_detours();
+        self.reaching.dialled.retain(|_, at| now < *at + DIALLED);
+        self.take_part();
+        self.use_relays(now);
+        if now >= self.reaching.due {
+            self.try_again(now);
+        }
+        self.tell_reach();
+    }
+
+    /// Has it tried again whether others reach this node, by one that is asked on a connection of its own.
+    fn try_again(&mut self, now: Instant) {
+        let reachable = &self.reaching.reachable;
+        let is_sure = reachable.verdict() == Verdict::Yes && !reachable.is_doubted();
+        self.reaching.due = now + if is_sure { CONFIRMED } else { UNCONFIRMED };
+        let again: Vec<_> = reachable.confirmed();
+        if let Some(candidates) = self.swarm.behaviour_mut().candidates.as_mut() {
+            candidates.renew(&again);
+        }
+        let asked = self.reaching.relays.iter().nth(rand::random_range(0..MAX_RELAYS));
+        let asked = asked.or_else(|| self.reaching.relays.iter().next());
+        if let Some((peer, at)) = asked.map(|(peer, at)| (*peer, at.clone())) {
+            self.dial(peer, vec![at], PeerCondition::Always);
+        }
+    }
+
+    fn tell_reach(&self) {
+        let Reaching { reachable, part, slots, router, punched, missed, told, .. } = &self.reaching;
+        let mut relays: Vec<_> =
+            slots.values().filter(|(_, agreed)| *agreed).map(|(peer, _)| *peer).collect();
+        relays.sort();
+        let now = Reachability {
+            verdict: reachable.verdict(),
+            confirmed: reachable.confirmed(),
+            failed: reachable.unreached(),
+            is_outside: self.is_outside(),
+            is_server: *part == Mode::Server,
+            relays,
+            punched: *punched,
+            missed: *missed,
+            router: router.clone(),
+        };
+        told.send_if_modified(|before| {
+            let is_news = *before != now;
+            *before = now;
+            is_news
+        });
+    }
+}

@@ -1,0 +1,105 @@
+//! Nodes behind routers that let nothing in, each at home on a network of its own, and one that all can reach: those at
+//! home are found, connect by both dialling at once, and give each other what they have. Real daemons with default
+//! ports; what they are told is the address of the third.
+
+use std::time::Instant;
+
+use casd_tests::corpus::{self, MIB};
+use casd_tests::ctl::Run;
+use casd_tests::machines::{Machines, Passes};
+use casd_tests::wait::{self, LONG};
+use casd_tests::{Daemon, Home, Settings, skip};
+use serde_json::Value;
+
+/// The machine that all can reach.
+const PUBLIC: usize = 2;
+
+/// What is fetched: more than a relay carries.
+const FILE: u64 = 12 * MIB;
+
+/// A home for a daemon on a machine, whose settings are those of a new user but for where it keeps things, and for a
+/// network of its own name.
+fn home(machines: &Machines, number: usize, bootstrap: &[String]) -> Home {
+    let mut home = Home::new();
+    let (state, socket) = (home.state(), home.socket());
+    home.change(|_| {
+        let settings = Settings::default().text("node.state_dir", &state.display().to_string());
+        let settings = settings.text("api.socket", &socket.display().to_string());
+        settings.texts("network.bootstrap", bootstrap).text("network.name", "routers")
+    });
+    home.runs_on(machines.on(number));
+    home
+}
+
+/// Bytes that have come to the public machine and gone from it.
+fn carried(machines: &Machines) -> u64 {
+    let on = machines.on(PUBLIC);
+    let show = on[1..].iter().fold(Run::new(&on[0]), Run::arg);
+    let shown =
+        ["ip", "-s", "-j", "link", "show", "dev", "eth0"].iter().fold(show, Run::arg).done().ok().json();
+    let stats = &shown[0][0]["stats64"];
+    stats["rx"]["bytes"].as_u64().unwrap() + stats["tx"]["bytes"].as_u64().unwrap()
+}
+
+/// What the doctor says of whether others reach a node.
+fn reach(daemon: &Daemon) -> Value {
+    let checks = daemon.ctl().run(&["--json", "doctor"]).done().json();
+    checks.into_iter().find(|check| check["check"] == "reach").expect("the doctor looks at that")
+}
+
+fn is_reachable(daemon: &Daemon, expected: &str) {
+    wait::until(format!("a node to know that it is reached: {expected}"), LONG, || {
+        (daemon.ctl().status()["reachable"] == expected).then_some(())
+    });
+}
+
+/// A file is added at one home and fetched by its id alone at the other.
+fn is_fetched(passes: Passes) {
+    let Some(machines) = Machines::behind_routers(passes) else {
+        return skip("only root can make network namespaces and routers, with iproute2 and nftables");
+    };
+    let middle = home(&machines, PUBLIC, &[]).start();
+    let at = ["udp/8468/quic-v1", "tcp/8468"];
+    let bootstrap = at.map(|at| format!("/ip4/192.0.2.2/{at}/p2p/{}", middle.peer_id()));
+    let (giver, taker) = (home(&machines, 0, &bootstrap), home(&machines, 1, &bootstrap));
+    let holder = giver.start();
+    let file = giver.path("file");
+    let id = corpus::file(&file, 5, FILE);
+    holder.ctl().run(&["add", "--wait-announced"]).arg(&file).done().ok();
+    wait::until("a relay to be found", LONG, || (reach(&holder)["numbers"]["relays"] == 1).then_some(()));
+
+    let fetcher = taker.start();
+    let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());
+    fetcher.ctl().run(&["fetch", &id, "-o"]).arg(&out).done().ok();
+    eprintln!("{passes:?}: fetched in {:?}", begun.elapsed());
+    assert_eq!(corpus::id_of_file(&out), id);
+    let carried = carried(&machines) - before;
+    assert!(carried < MIB, "{carried} bytes went by the node in the middle");
+
+    // What happened is told.
+    let said = reach(&fetcher);
+    assert_eq!(said["numbers"]["punched"], 1, "{said}");
+    assert!(said["what"].as_str().unwrap().contains("both ends dialling at once"), "{said}");
+    is_reachable(&middle, "yes");
+    let said = reach(&middle);
+    assert!(said["level"] == "ok" && said["what"].as_str().unwrap().contains("/ip4/192.0.2.2/"), "{said}");
+    for inside in [&holder, &fetcher] {
+        is_reachable(inside, "no");
+        let said = reach(inside);
+        assert!(
+            said["level"] == "warn" && said["what"].as_str().unwrap().contains(&middle.peer_id()),
+            "{said}"
+        );
+        assert!(said["advice"].as_str().unwrap().contains("listen.dht"), "{said}");
+    }
+}
+
+#[test]
+fn two_behind_routers_fetch_from_each_other() {
+    is_fetched(Passes::All);
+}
+
+#[test]
+fn two_behind_routers_fetch_from_each_other_without_udp() {
+    is_fetched(Passes::NoUdp);
+}

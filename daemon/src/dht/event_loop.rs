@@ -34,8 +34,9 @@ use super::published::Published;
 use super::reach::Reach;
 use super::reaching::Reaching;
 use super::remembered::Remembered;
-use super::views::Addresses;
-use crate::peer::{Reachability, network_id};
+use super::start::Common;
+use super::views::{Addresses, Telling};
+use crate::peer::network_id;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -113,26 +114,21 @@ impl EventLoop {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
         options: Options,
-        protocols: Protocols,
-        reach: Arc<Reach>,
+        common: &Common,
         commands: mpsc::Receiver<Command>,
-        (addresses, routed, told): (
-            watch::Sender<Addresses>,
-            watch::Sender<usize>,
-            watch::Sender<Reachability>,
-        ),
-        published: Arc<Published>,
+        telling: Telling,
     ) -> Self {
         let network = network_id(&options.network);
+        let Telling { addresses, routed, reachability } = telling;
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let (now, reunion) = (Instant::now(), options.reunion);
         let bootstrap = Bootstrap::new(nodes.collect(), now);
-        let reaching = Reaching::new(&options, told, now);
+        let reaching = Reaching::new(&options, reachability, now);
         Self {
             swarm,
             options,
-            protocols,
-            reach,
+            protocols: common.protocols.clone(),
+            reach: Arc::clone(&common.reach),
             commands,
             addresses,
             routed,
@@ -145,7 +141,7 @@ impl EventLoop {
             descriptions: HashMap::new(),
             lists: HashMap::new(),
             turns: Turns::default(),
-            published,
+            published: Arc::clone(&common.published),
             network,
             batches: HashMap::new(),
             connecting: HashMap::new(),

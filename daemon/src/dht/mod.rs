@@ -19,7 +19,7 @@
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
 //! - `lan`: who is on the local network.
 //! - `batch`, `hello`, `find`: more of our protocols, over `codec`.
-//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
+//! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
 //!   private network lets in.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries for
 //!   them; `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `upnp`: what a router says.
@@ -63,6 +63,7 @@ mod regions;
 mod remembered;
 mod schedule;
 mod seeking;
+mod start;
 mod streams;
 mod survey;
 #[cfg(test)]
@@ -77,13 +78,11 @@ mod wider;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
-use libp2p::relay;
-use libp2p::swarm::{self, Swarm};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::error::Error;
 pub use self::options::{Limits, Mode, Options};
@@ -91,30 +90,19 @@ pub use self::transport::Transport;
 pub use self::views::{PeerView, Status};
 
 use self::atlas::Shelf;
-use self::behaviour::{Behaviour, Protocols, Seams};
 use self::command::Command;
-use self::event_loop::EventLoop;
 use self::holdings::Holdings;
 use self::journal::Journal;
 use self::published::Published;
 use self::reach::Reach;
 use self::records::Described;
 use self::schedule::Schedule;
-use self::views::Addresses;
-use crate::peer::{Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability, network_id};
-use crate::support::pool::Pool;
+use self::views::{Addresses, Seen};
+use crate::peer::{Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability};
 use crate::support::task::Tasks;
 
-/// Commands that may wait for the event loop.
-const COMMANDS: usize = 256;
-/// What others say of objects may take this part of what their keys may: 8 MiB.
-const DESCRIBED_SHARE: usize = 8;
-/// How long a connection without open streams is kept: a fetch asks several times within a minute.
-const IDLE: Duration = Duration::from_secs(60);
 /// How long a caller waits for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long after the start somebody may still be found on the local network; it is asked after 0, 0.5, 1.5 and 3.5 s.
-const LAN_ANSWERS: Duration = Duration::from_secs(5);
 
 /// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop.
 #[derive(Clone)]
@@ -124,10 +112,8 @@ pub struct Dht(Arc<Inner>);
 struct Inner {
     /// The way to the event loop.
     commands: mpsc::Sender<Command>,
-    /// Where this node is.
-    addresses: watch::Receiver<Addresses>,
-    /// Nodes in the routing table.
-    routed: watch::Receiver<usize>,
+    /// What the event loop tells all the time.
+    seen: Seen,
     /// Whether there are configured nodes or remembered peers to join by.
     has_others: bool,
     /// Until when somebody may be found on the local network.
@@ -140,8 +126,6 @@ struct Inner {
     keypair: Keypair,
     /// The network's name, part of what is signed.
     network: Arc<str>,
-    /// Whether others reach this node, and whether it is itself one that keeps records.
-    reachability: watch::Receiver<Reachability>,
     /// Streams that others have opened, until somebody takes them.
     accepted: Mutex<Option<mpsc::Receiver<Conn>>>,
     /// What announcing has learnt of the network.
@@ -179,7 +163,7 @@ impl Dht {
         options.listen = listen::free_ports(&options.listen, options.replace_busy_port)?;
         let carriers = transport::sockets(&keypair)?;
         options.lan_discovery &= options.listens_beyond_loopback();
-        let dht = Self::begin(carriers, options, keypair, tasks).await?;
+        let dht = start::begin(carriers, options, keypair, tasks).await?;
         Arc::clone(&dht.0.reach).watch(tasks);
         Ok(dht)
     }
@@ -196,95 +180,7 @@ impl Dht {
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         let options = Options { lan_discovery: false, asks_to_be_dialled: false, ..options };
-        Self::begin(carriers, options, keypair, tasks).await
-    }
-
-    async fn begin(
-        carriers: Transport,
-        mut options: Options,
-        keypair: Keypair,
-        tasks: &Tasks,
-    ) -> Result<Self, Error> {
-        let protocols = Protocols::new(&options.network)?;
-        if let Some(anonymous) = options.bootstrap.iter().find(|at| peer_of(at).is_none()) {
-            return Err(Error::NoPeerId(anonymous.clone()));
-        }
-        let local = keypair.public().to_peer_id();
-        options.bootstrap.retain(|at| peer_of(at) != Some(local));
-        let reach = Arc::new(Reach::new(&options.listen, &options.bootstrap));
-        let holdings = Arc::new(Mutex::new(Holdings::new(options.limits.own_keys)));
-        let journal = Journal::new(options.journal.is_some());
-        let described = Described::new(options.limits.other_bytes / DESCRIBED_SHARE);
-        let published = Arc::new(Published::new(keypair.clone(), network_id(&options.network)));
-        let kept = (Arc::clone(&holdings), journal.clone(), described.clone());
-        let (circuits, relayed) = relay::client::new(local);
-        let carriers = transport::with_circuits(carriers, circuits, &keypair)?;
-        let (accept, accepted) = mpsc::channel(streams::WAITING);
-        let accept = options.serves.then_some(accept);
-        let seams = Seams { kept, reach: Arc::clone(&reach), relayed, accepted: accept };
-        let behaviour = Behaviour::new(&options, &protocols, &keypair, seams);
-        let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-        let carriers = match &options.key {
-            Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),
-            None => carriers,
-        };
-        let guarded = transport::guarded(carriers, Arc::clone(&reach));
-        let mut swarm = Swarm::new(guarded, behaviour, local, config);
-        listen::start(&mut swarm, &options.listen).await?;
-
-        let (commands, requests) = mpsc::channel(COMMANDS);
-        let (here, addresses) = watch::channel(Addresses::default());
-        let (routing, routed) = watch::channel(0);
-        let remembered = known_before(&options).await;
-        let has_others = !options.bootstrap.is_empty() || !remembered.is_empty();
-        let wait = if options.lan_discovery { LAN_ANSWERS } else { Duration::ZERO };
-        let network = Arc::from(options.network.as_str());
-        let id = network_id(&network);
-        let (told, reachability) = watch::channel(Reachability {
-            is_server: reaching::first_part(&options) == Mode::Server,
-            ..Reachability::default()
-        });
-        let (lifetime, file) = (options.lifetime, options.journal.clone());
-        let of_group = options.limits.of_group;
-        let (near, says) = (Arc::clone(&reach), Arc::clone(&published));
-        let told = (here, routing, told);
-        let mut event_loop = EventLoop::new(swarm, options, protocols, near, requests, told, says);
-        event_loop.publish_addresses();
-        event_loop.begin(remembered);
-        let stopping = tasks.clone();
-        tasks.spawn("dht", event_loop.run(stopping));
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
-        let inner = Arc::new(Inner {
-            commands,
-            addresses,
-            routed,
-            has_others,
-            neighbours_until: tokio::time::Instant::now() + wait,
-            reach,
-            local,
-            keypair,
-            network,
-            network_id: id,
-            reachability,
-            accepted: Mutex::new(Some(accepted)),
-            shelf: Shelf::default(),
-            holdings,
-            published,
-            described,
-            schedule: Schedule::new(&local, lifetime),
-            journal: journal.clone(),
-            lifetime,
-            of_group,
-            sequence,
-            tasks: tasks.clone(),
-        });
-        if let Some(file) = file {
-            let writer = journal::Writer::new(Arc::downgrade(&inner), journal, file, id);
-            tasks.spawn("what the DHT keeps", writer.run(tasks.clone()));
-        }
-        Schedule::start(&inner, tasks);
-        Ok(Self(inner))
+        start::begin(carriers, options, keypair, tasks).await
     }
 
     /// Where this node listens, as bound, each ending in `/p2p/` and its id: good as another node's
@@ -320,7 +216,7 @@ impl Dht {
     /// expected: none is configured or remembered to join by, and none on the local network has answered;
     /// bounded in time by the caller.
     pub async fn joined(&self) -> bool {
-        let mut routed = self.0.routed.clone();
+        let mut routed = self.0.seen.routed.clone();
         let come = routed.wait_for(|routed| *routed > 0);
         if self.0.has_others {
             return come.await.is_ok();
@@ -331,7 +227,7 @@ impl Dht {
     /// Whether others can connect to this node, as far as is known.
     #[must_use]
     pub fn reachability(&self) -> Reachability {
-        self.0.reachability.borrow().clone()
+        self.0.seen.reachability.borrow().clone()
     }
 
     /// Streams for the chunk protocol that others open to this node. `None` when they have been taken before.
@@ -395,7 +291,7 @@ impl Inner {
     }
 
     fn addresses(&self) -> Addresses {
-        self.addresses.borrow().clone()
+        self.seen.addresses.borrow().clone()
     }
 
     fn holdings(&self) -> MutexGuard<'_, Holdings> {
@@ -416,11 +312,4 @@ fn named(address: &Multiaddr, peer: PeerId) -> Multiaddr {
     let named = address.clone().with_p2p(peer);
     // An address that ends in another id stays as it is: it is not ours to repair.
     named.unwrap_or_else(|address| address)
-}
-
-/// The peers of earlier runs.
-async fn known_before(options: &Options) -> Vec<remembered::Peer> {
-    let Some(file) = options.peers.clone() else { return Vec::new() };
-    let network = options.network.clone();
-    Pool::new(1).run(move || remembered::load(&file, &network)).await
 }

@@ -43,8 +43,8 @@ impl Survey {
     /// Begins with what is known already.
     pub(super) fn new(dht: Arc<Inner>) -> Self {
         // A server may be one of the nearest; its own keys are in its store already.
-        let own = dht.reachability.borrow().is_server.then_some(dht.local);
-        let atlas = dht.shelf.take(own, *dht.routed.borrow(), Instant::now());
+        let own = dht.seen.reachability.borrow().is_server.then_some(dht.local);
+        let atlas = dht.shelf.take(own, *dht.seen.routed.borrow(), Instant::now());
         Self { dht, atlas, look_ups: 0 }
     }
 

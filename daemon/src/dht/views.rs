@@ -5,11 +5,13 @@
 use std::collections::HashMap;
 
 use libp2p::{Multiaddr, PeerId};
+use tokio::sync::watch;
 
 use super::event_loop::EventLoop;
-use super::listen;
-use super::options::Mode;
+use super::options::{Mode, Options};
 use super::peers::Standing;
+use super::{listen, reaching};
+use crate::peer::Reachability;
 
 /// Where this node is.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,36 @@ pub(super) struct Addresses {
     pub(super) listening: Vec<Multiaddr>,
     /// What others are told.
     pub(super) external: Vec<Multiaddr>,
+}
+
+/// Where the event loop tells what others look at all the time…
+pub(super) struct Telling {
+    /// Where this node is.
+    pub(super) addresses: watch::Sender<Addresses>,
+    /// Nodes in the routing table.
+    pub(super) routed: watch::Sender<usize>,
+    /// Whether others reach this node, and whether it is itself one that keeps records.
+    pub(super) reachability: watch::Sender<Reachability>,
+}
+
+/// …and where they see it.
+pub(super) struct Seen {
+    /// Where this node is.
+    pub(super) addresses: watch::Receiver<Addresses>,
+    /// Nodes in the routing table.
+    pub(super) routed: watch::Receiver<usize>,
+    /// Whether others reach this node, and whether it is itself one that keeps records.
+    pub(super) reachability: watch::Receiver<Reachability>,
+}
+
+/// A way from the event loop to the handles.
+pub(super) fn channel(options: &Options) -> (Telling, Seen) {
+    let (here, addresses) = watch::channel(Addresses::default());
+    let (routing, routed) = watch::channel(0);
+    let is_server = reaching::first_part(options) == Mode::Server;
+    let (told, reachability) = watch::channel(Reachability { is_server, ..Reachability::default() });
+    let telling = Telling { addresses: here, routed: routing, reachability: told };
+    (telling, Seen { addresses, routed, reachability })
 }
 
 /// A node that is known.

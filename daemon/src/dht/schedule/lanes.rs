@@ -204,12 +204,12 @@ impl Inner {
     }
 
     fn is_in_company(&self) -> bool {
-        *self.routed.borrow() > 0
+        *self.seen.routed.borrow() > 0
     }
 
     /// Waits until another node is known.
     pub(super) async fn has_company(&self) {
-        let mut routed = self.routed.clone();
+        let mut routed = self.seen.routed.clone();
         // It ends only with the room.
         if routed.wait_for(|routed| *routed > 0).await.is_err() {
             std::future::pending::<()>().await;

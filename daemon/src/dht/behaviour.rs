@@ -17,10 +17,12 @@ use super::batch::Announcing;
 use super::codec::Whole;
 use super::error::Error;
 use super::find::Finding;
+use super::guard::Guard;
 use super::hello::Greeting;
 use super::holdings::Holdings;
 use super::journal::Journal;
 use super::lan::Lan;
+use super::metered::Metered;
 use super::options::{Mode, Options};
 use super::records::{self, Records};
 
@@ -61,6 +63,8 @@ pub(super) struct Protocols {
 /// Everything that runs on a connection.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
+    /// Lets nobody in who is banned.
+    guard: Guard,
     /// Bounds connections by number…
     limits: connection_limits::Behaviour,
     /// …and by memory.
@@ -70,7 +74,7 @@ pub(super) struct Behaviour {
     /// Tells who speaks what, and where.
     pub(super) identify: identify::Behaviour,
     /// Finds nodes and providers.
-    pub(super) kad: kad::Behaviour<Records>,
+    pub(super) kad: Metered,
     /// Finds peers on the local network.
     pub(super) lan: Toggle<Lan>,
     /// Learns chunk addresses.
@@ -131,11 +135,12 @@ impl Behaviour {
         };
         let announcing = Announcing { network: Arc::from(options.network.as_str()), local };
         Self {
+            guard: Guard(options.conduct.clone()),
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
-            kad: kademlia(options, protocols, local, kept),
+            kad: Metered::new(kademlia(options, protocols, local, kept)),
             lan: Toggle::from(options.lan_discovery.then(|| Lan::new(local))),
             hello: request_response::Behaviour::with_codec(
                 Whole(Greeting),

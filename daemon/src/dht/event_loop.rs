@@ -2,7 +2,7 @@
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
 //! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
-//! [`asking`](super::asking) and [`answering`](super::answering). Refuses: nothing by itself.
+//! [`asking`](super::asking), [`answering`](super::answering) and [`strikes`](super::strikes). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 
 use std::collections::HashMap;
@@ -23,6 +23,7 @@ use super::command::{Closest, Command};
 use super::error::Error;
 use super::find::Holders;
 use super::lan::Found;
+use super::later::Later;
 use super::look_ups::LookUps;
 use super::options::Options;
 use super::peers::{Peers, Standing};
@@ -80,6 +81,10 @@ pub(super) struct EventLoop {
     pub(super) found: Found,
     /// Where peers are written down: one call after the other.
     pub(super) disk: Pool,
+    /// Questions of peers that are faster than their rates.
+    pub(super) later: Later,
+    /// Peers that misbehaved since the last tick.
+    pub(super) struck: Vec<PeerId>,
     /// Batches taken from others.
     pub(super) batches_taken: u64,
     /// Questions that look-ups asked before somebody was found.
@@ -121,6 +126,8 @@ impl EventLoop {
             settling: (now, Duration::ZERO),
             found: Found::default(),
             disk: Pool::new(1),
+            later: Later::default(),
+            struck: Vec::new(),
             batches_taken: 0,
             questions_until_found: 0,
         }
@@ -139,6 +146,7 @@ impl EventLoop {
                     None => break,
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
+                question = self.later.next() => self.reply(question),
             }
         }
         if let Some(saving) = self.saving(Instant::now(), true) {
@@ -259,6 +267,7 @@ impl EventLoop {
         self.swarm.behaviour_mut().kad.store_mut().clean(now);
         self.seek(now);
         self.save_peers(now, tasks);
+        self.enforce();
         self.sweep_look_ups();
         // Not at once when they are recognised: they shall learn first who we are, or they would dial again.
         for stranger in self.peers.strangers(now, TICK) {

@@ -17,8 +17,9 @@
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
 //! - `lan`: who is on the local network.
 //! - `batch`, `hello`, `find`: our three protocols, over `codec`.
-//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
-//!   private network lets in.
+//! - `behaviour`, `transport`, `listen`: how the swarm is put together; `proof`: whom a private network lets in.
+//! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
+//! - `meter`, `metered`, `later`, `streams`: how fast a peer may ask; `strikes`, `guard`: who is not spoken to.
 //! - `views`: what is told of all this to other rooms.
 
 mod announcer;
@@ -33,14 +34,21 @@ mod command;
 mod error;
 mod event_loop;
 mod find;
+mod given;
+mod guard;
 mod hello;
 mod holdings;
 mod joining;
 mod journal;
 mod lan;
+mod later;
 mod listen;
 mod look_ups;
+mod meter;
+mod metered;
 mod options;
+mod own;
+mod pace;
 mod peers;
 mod position;
 mod proof;
@@ -50,6 +58,8 @@ mod regions;
 mod remembered;
 mod schedule;
 mod seeking;
+mod streams;
+mod strikes;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -181,12 +191,14 @@ impl Dht {
         }
         let local = keypair.public().to_peer_id();
         options.bootstrap.retain(|at| peer_of(at) != Some(local));
-        let reach = Arc::new(Reach::new(&options.listen, &options.bootstrap));
+        let reach = Reach::new(&options.listen, &options.bootstrap).opened(options.dials_everything);
+        let reach = Arc::new(reach);
         let holdings = Arc::new(Mutex::new(Holdings::new(options.limits.own_keys)));
         let journal = Journal::new(options.journal.is_some());
         let kept = (Arc::clone(&holdings), journal.clone());
         let behaviour = Behaviour::new(&options, &protocols, &keypair, kept);
         let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+        let carriers = streams::paced(carriers);
         let carriers = match &options.key {
             Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),
             None => carriers,

@@ -79,6 +79,7 @@ fn serve(args: Args, config: Config) -> Result<(), app::Error> {
             notifier,
             socket,
             reload: Box::new(move || read(&args)),
+            dials_everything: false,
         };
         app::run(config, process).await
     })

@@ -26,6 +26,8 @@ pub struct Home {
     environment: Vec<(String, String)>,
     /// What the daemon's command begins with, to run it elsewhere.
     runs_on: Vec<String>,
+    /// Which program the daemon is.
+    program: &'static str,
 }
 
 /// A running daemon that has said it is ready. Dropped, it is killed.
@@ -51,7 +53,7 @@ impl Home {
         let keeps = std::env::var_os("CASD_KEEP").is_some();
         let folder = tempfile::Builder::new().prefix("casd-").disable_cleanup(keeps).tempdir().unwrap();
         let settings = change(Settings::alone(folder.path()));
-        Self { folder, settings, environment: Vec::new(), runs_on: Vec::new() }
+        Self { folder, settings, environment: Vec::new(), runs_on: Vec::new(), program: "casd" }
     }
 
     /// Changes the settings for the next start.
@@ -67,6 +69,11 @@ impl Home {
     /// Where the next start is to be: what the command begins with there, which must become the daemon.
     pub fn runs_on(&mut self, machine: Vec<String>) {
         self.runs_on = machine;
+    }
+
+    /// Which program the next start is of, one that takes casd's settings.
+    pub fn runs(&mut self, program: &'static str) {
+        self.program = program;
     }
 
     /// Somewhere for a test's own files.
@@ -126,7 +133,7 @@ impl Home {
     pub fn launch(&self) -> Daemon {
         let log = self.path("casd.log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let words = self.runs_on.iter().map(OsString::from).chain([program("casd").into_os_string()]);
+        let words = self.runs_on.iter().map(OsString::from).chain([program(self.program).into_os_string()]);
         let words: Vec<_> = words.collect();
         let child = Command::new(&words[0])
             .args(&words[1..])

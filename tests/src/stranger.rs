@@ -31,6 +31,8 @@ pub struct Liar {
     pub address: String,
     /// Its id.
     pub id: String,
+    /// The key of it.
+    pub keypair: Keypair,
     /// Sessions that were opened with it.
     sessions: Arc<AtomicUsize>,
     _runtime: Runtime,
@@ -65,7 +67,7 @@ impl Liar {
             }
         });
         drop(inside);
-        Self { address, id: id.to_string(), sessions, _runtime: runtime }
+        Self { address, id: id.to_string(), keypair: key, sessions, _runtime: runtime }
     }
 
     /// How many sessions were opened with it.

@@ -1,4 +1,6 @@
-//! `casctl peers`: lists the connected peers.
+//! `casctl peers`: lists the connected peers, and the banned ones.
+
+use std::time::SystemTime;
 
 use casd_proto::v1::{Peer, PeersRequest};
 use serde_json::json;
@@ -25,8 +27,13 @@ fn line(peer: &Peer) -> Line {
     let id = escaped(&peer.peer_id);
     let (received, sent) = (size(peer.received_bytes), size(peer.sent_bytes));
     let addresses = escaped(&peer.addresses.join(" "));
+    let banned = if peer.banned_until > 0 {
+        format!("banned for {}  ", left(peer.banned_until))
+    } else {
+        String::new()
+    };
     Line {
-        human: format!("{id}  in {received}  out {sent}  {addresses}").trim_end().to_owned(),
+        human: format!("{id}  {banned}in {received}  out {sent}  {addresses}").trim_end().to_owned(),
         bare: id,
         json: json!({
             "peer_id": peer.peer_id,
@@ -35,6 +42,14 @@ fn line(peer: &Peer) -> Line {
             "dht_connected": peer.dht_connected,
             "received_bytes": peer.received_bytes,
             "sent_bytes": peer.sent_bytes,
+            "banned_until": peer.banned_until,
         }),
     }
+}
+
+/// How long it is until a Unix time, in hours and minutes.
+fn left(until: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let minutes = until.saturating_sub(now).div_ceil(60);
+    format!("{} h {} min", minutes / 60, minutes % 60)
 }

@@ -276,6 +276,7 @@ pub(super) fn peer(peer_id: String, line: PeerLine) -> v1::Peer {
         dht_connected: line.dht,
         received_bytes: line.received,
         sent_bytes: line.sent,
+        banned_until: line.banned_until,
         peer_id,
     }
 }

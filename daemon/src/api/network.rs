@@ -55,7 +55,7 @@ impl Network for Service {
     async fn peers(&self, request: Request<v1::PeersRequest>) -> Result<Response<v1::PeersResponse>, Status> {
         self.0.access.admit(&request, Role::Read)?;
         let known = self.0.node.peers().await;
-        let connected = known.into_iter().filter(|(_, line)| line.chunk || line.dht);
+        let connected = known.into_iter().filter(|(_, line)| line.chunk || line.dht || line.banned_until > 0);
         let peers = connected.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
         Ok(Response::new(v1::PeersResponse { peers }))
     }

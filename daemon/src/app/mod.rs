@@ -9,7 +9,7 @@ mod settings;
 mod tasks;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use crate::dht::Dht;
 use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
 use crate::node::Node;
-use crate::peer::{Identity, Scores};
+use crate::peer::Identity;
 use crate::serve::{self, Serve};
 use crate::session::{self, Board};
 use crate::store::{self, Store};
@@ -89,6 +89,8 @@ pub struct Process {
     pub socket: Option<std::os::unix::net::UnixListener>,
     /// Reads the settings again.
     pub reload: Reload,
+    /// See [`dht::Options::dials_everything`].
+    pub dials_everything: bool,
 }
 
 /// Runs a daemon until it is told to stop.
@@ -99,12 +101,12 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     if !erasure::processor_is_supported() {
         return Err(Error::Processor);
     }
-    let Process { signals, notifier, socket, reload } = process;
+    let Process { signals, notifier, socket, reload, dials_everything } = process;
     let notifier = Arc::new(notifier);
     let ours = socket.is_none();
     let store = open_store(&config).await?;
     let listener = listen::api_socket(&config, socket)?;
-    let house = House::build(&config, store.clone()).await?;
+    let house = House::build(&config, store.clone(), dials_everything).await?;
     let about = house.node.about();
     tracing::info!(chunk = ?about.chunk, peer = %about.peer, network = about.network, "ready");
     notifier.ready();
@@ -150,7 +152,7 @@ struct House {
 }
 
 impl House {
-    async fn build(config: &Config, store: Store) -> Result<Self, Error> {
+    async fn build(config: &Config, store: Store, dials_everything: bool) -> Result<Self, Error> {
         let key = Identity::load_or_create(&config.node.state_dir)?;
         let me = key.public().to_peer_id();
         let (above, below, pool) = (Tasks::new(), Tasks::new(), Pool::per_core());
@@ -160,17 +162,24 @@ impl House {
             ..session::Options::new(me, network, pool.clone())
         };
         let connections = usize::try_from(config.transfer.connections).unwrap_or(usize::MAX);
-        let wire = Wire::new(&key, wire::Options { connections, ..wire::Options::default() })?;
+        let conduct = tasks::conduct(config, &below).await;
+        let wire =
+            Wire::minding(&key, wire::Options { connections, ..wire::Options::default() }, conduct.clone())?;
         let listeners = listen::chunk_ports(config, &wire, &below)?;
         let chunk: Vec<SocketAddr> = listeners.iter().map(Listener::local_addr).collect();
-        let dht = Dht::start(settings::dht(config, chunk.clone()), key.clone(), &below).await?;
+        let options = dht::Options {
+            dials_everything,
+            conduct: conduct.clone(),
+            ..settings::dht(config, chunk.clone())
+        };
+        let dht = Dht::start(options, key.clone(), &below).await?;
         let limiter = |rate| Arc::new(Limiter::new(rate));
         let (upload, download) = (limiter(config.transfer.upload), limiter(config.transfer.download));
         let board = Board::new();
         let serve = serve::Options { per_peer: config.transfer.upload_per_peer, ..serve::Options::default() };
         let serve = Arc::new(Serve::new(serve, store.clone(), board.clone(), upload.clone()));
         for listener in listeners {
-            tasks::accept(listener, session.clone(), Arc::clone(&serve), &below);
+            tasks::accept(listener, session.clone(), (Arc::clone(&serve), conduct.clone()), &below);
         }
         if let Some(streams) = dht.take_accepted() {
             tasks::accept_streams(streams, session.clone(), Arc::clone(&serve), &below);
@@ -194,7 +203,7 @@ impl House {
             ),
             discovery: Arc::clone(&discovery),
             download: download.clone(),
-            scores: Arc::new(Mutex::new(Scores::new())),
+            conduct: conduct.clone(),
             board,
             notices,
         });
@@ -215,6 +224,7 @@ impl House {
             discovery,
             catalogue: Arc::new(dht.clone()),
             neighbours: Arc::new(around::Around(dht)),
+            conduct,
             visitors,
             about: settings::about(config, me, chunk),
         });

@@ -1,15 +1,19 @@
 //! The tasks that join one room's output to another's input.
 
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
+use crate::config::Config;
 use crate::fetch::Notice;
-use crate::peer::Conn;
+use crate::peer::{Conduct, Conn, PeerAddr};
 use crate::serve::Serve;
 use crate::session;
 use crate::store::Store;
+use crate::support::file;
+use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 use crate::upkeep::{Announcer, Scrubber};
 use crate::wire::Listener;
@@ -17,12 +21,20 @@ use crate::wire::Listener;
 /// Damage that follows other damage within this time is summed up in one line.
 const QUIET: Duration = Duration::from_secs(30);
 
+/// How often strikes and scores are written down; bans are at once.
+const KEEP: Duration = Duration::from_mins(5);
+
 /// Runs a giver for each peer that connects.
-pub(super) fn accept(mut listener: Listener, options: session::Options, serve: Arc<Serve>, tasks: &Tasks) {
+pub(super) fn accept(
+    mut listener: Listener,
+    options: session::Options,
+    (serve, conduct): (Arc<Serve>, Conduct),
+    tasks: &Tasks,
+) {
     let family = tasks.clone();
     tasks.spawn("chunk port", async move {
         while let Some(conn) = listener.accept().await {
-            give(conn, options.clone(), Arc::clone(&serve), &family);
+            give(conn, options.clone(), (Arc::clone(&serve), conduct.clone()), &family);
         }
     });
 }
@@ -31,27 +43,64 @@ pub(super) fn accept(mut listener: Listener, options: session::Options, serve: A
 pub(super) fn accept_streams(
     mut streams: mpsc::Receiver<Conn>,
     options: session::Options,
-    serve: Arc<Serve>,
+    (serve, conduct): (Arc<Serve>, Conduct),
     tasks: &Tasks,
 ) {
     let (family, stop) = (tasks.clone(), tasks.token());
     tasks.spawn("streams", async move {
         while let Some(Some(conn)) = stop.run_until_cancelled(streams.recv()).await {
-            give(conn, options.clone(), Arc::clone(&serve), &family);
+            give(conn, options.clone(), (Arc::clone(&serve), conduct.clone()), &family);
         }
     });
 }
 
-fn give(conn: Conn, options: session::Options, serve: Arc<Serve>, tasks: &Tasks) {
+fn give(conn: Conn, options: session::Options, (serve, conduct): (Arc<Serve>, Conduct), tasks: &Tasks) {
     let inner = tasks.clone();
     tasks.spawn("session giver", async move {
-        let peer = conn.peer;
+        let (peer, at) = (conn.peer, conn.remote.map(|at| at.ip()));
         let _visit = serve.visitors().enter(peer);
         match session::give(conn, &options, serve, &inner).await {
             Ok(summary) => tracing::debug!(%peer, sent = summary.sent, "a session ended"),
-            Err(error) => tracing::debug!(%peer, %error, "a session broke"),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a session broke");
+                if error.is_strike() {
+                    conduct.strike(peer, at, "it breaks the chunk protocol", SystemTime::now());
+                }
+            }
         }
     });
+}
+
+/// How peers behaved, as it was written down, and will be: soon after a ban, now and then, and at the end.
+pub(super) async fn conduct(config: &Config, tasks: &Tasks) -> Conduct {
+    let configured = config.network.bootstrap.iter().filter_map(|at| PeerAddr::try_from(at.clone()).ok());
+    let conduct = Conduct::new(configured.map(|at| at.peer));
+    let (path, disk) = (config.node.state_dir.join("cache/conduct"), Pool::new(1));
+    let (kept, from) = (conduct.clone(), path.clone());
+    disk.run(move || match file::read(&from, Conduct::MAX_SAVED).and_then(|bytes| kept.restore(&bytes)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, file = %from.display(), "how peers behaved cannot be read; going on without");
+        }
+        _ => {}
+    })
+    .await;
+    let (kept, stop, mut bans) = (conduct.clone(), tasks.token(), conduct.changes());
+    tasks.spawn("conduct", async move {
+        let mut is_going_on = true;
+        while is_going_on {
+            is_going_on = tokio::select! {
+                () = stop.cancelled() => false,
+                () = tokio::time::sleep(KEEP) => true,
+                changed = bans.changed() => changed.is_ok(),
+            };
+            let Some(bytes) = kept.save() else { continue };
+            let to = path.clone();
+            if let Err(error) = disk.run(move || file::replace(&to, &bytes)).await {
+                tracing::warn!(%error, file = %path.display(), "how peers behaved cannot be written down");
+            }
+        }
+    });
+    conduct
 }
 
 /// Hands what fetches bring to the announcing schedule.

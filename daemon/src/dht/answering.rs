@@ -1,7 +1,7 @@
 //! The answering half of the event loop: hellos and batches from others.
 //!
-//! Owns: what a stranger's message may do. Refuses: batches whose announcer is not their sender, that were
-//! seen before, or when this node is no server. Survives a crash: nothing.
+//! Owns: what a stranger's message may do, each in its peer's turn. Refuses: batches whose announcer is not their
+//! sender, that were seen before, or when this node is no server. Survives a crash: nothing.
 
 use std::time::Instant;
 
@@ -13,7 +13,9 @@ use super::batch::{Answer, Batch, Refusal, Request, Taken};
 use super::event_loop::EventLoop;
 use super::find::Holders;
 use super::hello::Hello;
+use super::later::Question;
 use super::listen::ip_of;
+use super::meter::Act;
 use super::options::Mode;
 use super::records::{MAX_LIFETIME, Verdict};
 use crate::support::unix_now;
@@ -21,26 +23,23 @@ use crate::support::unix_now;
 impl EventLoop {
     pub(super) fn on_hello(&mut self, event: Event<Hello, Hello>) {
         match event {
-            Event::Message { peer, connection_id, message } => {
-                let remote = self.peers.remote_ip(&peer, connection_id);
-                match message {
-                    Message::Request { request, channel, .. } => {
-                        let answer = Hello::to(&self.options.chunk, self.options.serves, remote);
-                        // Fails only when the asker has gone.
-                        let _ = self.swarm.behaviour_mut().hello.send_response(channel, answer);
-                        self.hello_resolved(peer, Some(&request.usable(remote, &self.reach)));
-                    }
-                    Message::Response { request_id, response } => {
-                        self.hellos.remove(&request_id);
-                        self.hello_resolved(peer, Some(&response.usable(remote, &self.reach)));
-                    }
+            Event::Message { peer, connection_id, message } => match message {
+                Message::Request { request, channel, .. } => {
+                    let question = Question::Hello(peer, connection_id, request, channel);
+                    self.in_turn(peer, Act::Hello, question);
                 }
-            }
+                Message::Response { request_id, response } => {
+                    let remote = self.peers.remote_ip(&peer, connection_id);
+                    self.hellos.remove(&request_id);
+                    self.hello_resolved(peer, Some(&response.usable(remote, &self.reach)));
+                }
+            },
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 self.hellos.remove(&request_id);
                 self.hello_failed(peer, &error);
+                self.on_no_answer(peer, &error);
             }
-            Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "a hello went wrong"),
+            Event::InboundFailure { peer, error, .. } => self.on_bad_question(peer, &error),
             Event::ResponseSent { .. } => {}
         }
     }
@@ -48,47 +47,83 @@ impl EventLoop {
     pub(super) fn on_announce(&mut self, event: Event<Request, Answer>) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                let answer = match request {
-                    Request::Incoming(read) => self.judge(peer, read),
-                    // The reader never makes it.
-                    Request::Outgoing(_) => Answer::Refused(Refusal::Signature, 0),
-                };
-                // Fails only when the announcer has gone.
-                let _ = self.swarm.behaviour_mut().announce.send_response(channel, answer);
+                self.in_turn(peer, Act::Batch, Question::Batch(peer, request, channel));
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 if let Some(done) = self.batches.remove(&request_id) {
                     let _ = done.send(Ok(response));
                 }
             }
-            Event::OutboundFailure { request_id, error, .. } => {
+            Event::OutboundFailure { peer, request_id, error, .. } => {
                 if let Some(done) = self.batches.remove(&request_id) {
                     let _ = done.send(Err(error.to_string()));
                 }
+                self.on_no_answer(peer, &error);
             }
-            Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "a batch went wrong"),
+            Event::InboundFailure { peer, error, .. } => self.on_bad_question(peer, &error),
             Event::ResponseSent { .. } => {}
         }
     }
 
     pub(super) fn on_find(&mut self, event: Event<Key, Holders>) {
         match event {
-            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
-                let holders = self.swarm.behaviour_mut().kad.store_mut().all_holders(&request);
-                // Fails only when the asker has gone.
-                let _ = self.swarm.behaviour_mut().find.send_response(channel, holders);
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                self.in_turn(peer, Act::Find, Question::Find(request, channel));
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 if let Some(done) = self.finds.remove(&request_id) {
                     let _ = done.send(response);
                 }
             }
-            // Whoever waits learns of nobody.
-            Event::OutboundFailure { request_id, .. } => drop(self.finds.remove(&request_id)),
-            Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a question went wrong");
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                // Whoever waits learns of nobody.
+                drop(self.finds.remove(&request_id));
+                self.on_no_answer(peer, &error);
             }
+            Event::InboundFailure { peer, error, .. } => self.on_bad_question(peer, &error),
             Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// Answers a question when it is within its peer's rate. One that would have to wait too long is not answered: its
+    /// stream is reset.
+    fn in_turn(&mut self, peer: PeerId, act: Act, question: Question) {
+        let now = Instant::now();
+        match self.swarm.behaviour_mut().kad.meter.wait(peer, act, now) {
+            Some(wait) if wait.is_zero() => self.reply(question),
+            Some(wait) => self.later.push(now + wait, question),
+            None => tracing::debug!(%peer, ?act, "not answered: a peer asks too much"),
+        }
+    }
+
+    /// Answers a question now. Sending fails only when the asker has gone.
+    pub(super) fn reply(&mut self, question: Question) {
+        match question {
+            Question::Hello(peer, connection, hello, channel) => {
+                let remote = self.peers.remote_ip(&peer, connection);
+                let answer = Hello::to(&self.options.chunk, self.options.serves, remote);
+                let _ = self.swarm.behaviour_mut().hello.send_response(channel, answer);
+                self.hello_resolved(peer, Some(&hello.usable(remote, &self.reach)));
+            }
+            Question::Batch(peer, request, channel) => {
+                let answer = match request {
+                    Request::Incoming(read) => self.judge(peer, read),
+                    // The reader never makes it.
+                    Request::Outgoing(_) => Answer::Refused(Refusal::Signature, 0),
+                };
+                let is_false = matches!(answer, Answer::Refused(Refusal::Signature, _));
+                let _ = self.swarm.behaviour_mut().announce.send_response(channel, answer);
+                if is_false {
+                    self.strike(
+                        peer,
+                        "it announces in another's name, or with a signature that does not hold",
+                    );
+                }
+            }
+            Question::Find(key, channel) => {
+                let holders = self.swarm.behaviour_mut().kad.store_mut().all_holders(&key);
+                let _ = self.swarm.behaviour_mut().find.send_response(channel, holders);
+            }
         }
     }
 

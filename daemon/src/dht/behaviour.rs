@@ -26,10 +26,12 @@ use super::codec::Whole;
 use super::dial_backs::DialBacks;
 use super::error::Error;
 use super::find::Finding;
+use super::guard::Guard;
 use super::hello::Greeting;
 use super::holdings::Holdings;
 use super::journal::Journal;
 use super::lan::Lan;
+use super::metered::Metered;
 use super::options::Options;
 use super::reach::Reach;
 use super::reaching;
@@ -87,6 +89,8 @@ pub(super) struct Protocols {
 /// Everything that runs on a connection.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
+    /// Lets nobody in who is banned.
+    guard: Guard,
     /// Bounds connections by number…
     limits: connection_limits::Behaviour,
     /// …and by memory.
@@ -96,7 +100,7 @@ pub(super) struct Behaviour {
     /// Tells who speaks what, and where.
     pub(super) identify: identify::Behaviour,
     /// Finds nodes and providers.
-    pub(super) kad: kad::Behaviour<Records>,
+    pub(super) kad: Metered,
     /// Finds peers on the local network.
     pub(super) lan: Toggle<Lan>,
     /// Learns chunk addresses.
@@ -188,11 +192,12 @@ impl Behaviour {
         let network = network_id(&options.network);
         let announcing = Announcing { network: Arc::from(options.network.as_str()), local };
         Self {
+            guard: Guard(options.conduct.clone()),
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
-            kad: kademlia(options, protocols, local, kept),
+            kad: Metered::new(kademlia(options, protocols, local, kept)),
             lan: Toggle::from(options.lan_discovery.then(|| Lan::new(local))),
             hello: request_response::Behaviour::with_codec(
                 Whole(Greeting),

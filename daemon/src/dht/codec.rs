@@ -89,9 +89,24 @@ async fn read_whole<T: AsyncRead + Unpin>(io: &mut T, limit: usize) -> io::Resul
     Ok(bytes)
 }
 
+/// What is wrong with a message that is not as its protocol says.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Malformed(&'static str);
+
 /// The error of a message that is not as its protocol says.
 pub(super) fn malformed(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+    io::Error::new(io::ErrorKind::InvalidData, Malformed(what))
+}
+
+/// The error of a message that ends too early. That may be its carrier's fault.
+pub(super) fn cut_short() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "cut short")
+}
+
+/// Whether an error is the fault of whoever wrote the message.
+pub(super) fn is_malformed(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Malformed>())
 }
 
 /// Takes fields off the front of a message; every step says when it runs short.
@@ -103,13 +118,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn bytes(&mut self, count: usize) -> io::Result<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(|| malformed("cut short"))?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(cut_short)?;
         self.0 = rest;
         Ok(taken)
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or_else(|| malformed("cut short"))?;
+        let (taken, rest) = self.0.split_first_chunk().ok_or_else(cut_short)?;
         self.0 = rest;
         Ok(*taken)
     }

@@ -2,8 +2,8 @@
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
 //! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
-//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching) and
-//! [`detour`](super::detour). Refuses: nothing by itself.
+//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching),
+//! [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 
 use std::collections::HashMap;
@@ -27,6 +27,7 @@ use super::detour::Detours;
 use super::error::Error;
 use super::find::Holders;
 use super::lan::Found;
+use super::later::Later;
 use super::look_ups::LookUps;
 use super::options::Options;
 use super::peers::{Peers, Standing};
@@ -102,6 +103,10 @@ pub(super) struct EventLoop {
     pub(super) reaching: Reaching,
     /// Who waits for a way to a peer.
     pub(super) detours: Detours,
+    /// Questions of peers that are faster than their rates.
+    pub(super) later: Later,
+    /// Peers that misbehaved since the last tick.
+    pub(super) struck: Vec<PeerId>,
     /// Batches taken from others.
     pub(super) batches_taken: u64,
     /// Questions that look-ups asked before somebody was found.
@@ -152,6 +157,8 @@ impl EventLoop {
             disk: Pool::new(1),
             reaching,
             detours: Detours::default(),
+            later: Later::default(),
+            struck: Vec::new(),
             batches_taken: 0,
             questions_until_found: 0,
         }
@@ -170,6 +177,7 @@ impl EventLoop {
                     None => break,
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
+                question = self.later.next() => self.reply(question),
             }
         }
         if let Some(saving) = self.saving(Instant::now(), true) {
@@ -311,6 +319,7 @@ impl EventLoop {
         self.swarm.behaviour_mut().kad.store_mut().clean(now);
         self.seek(now);
         self.save_peers(now, tasks);
+        self.enforce();
         self.sweep_look_ups();
         self.reach_tick(now);
         // Not at once when they are recognised: they shall learn first who we are, or they would dial again.

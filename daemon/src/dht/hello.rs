@@ -1,8 +1,8 @@
 //! The hello: how a node learns where another's chunk port is.
 //!
 //! Owns: the format, and which addresses are told and believed over which connection. Refuses: loopback
-//! addresses over anything but a loopback connection, and other addresses that [`Reach`] does not allow unless
-//! the other end is seen there. Survives a crash: nothing.
+//! addresses over anything but a loopback connection, this node's own, privileged ports, and other addresses that
+//! [`Reach`] does not allow unless the other end is seen there. Survives a crash: nothing.
 //!
 //! Protocol `/casd/<network>/hello/1`; question and answer have the same form, little-endian:
 //!
@@ -72,8 +72,9 @@ impl Hello {
         for at in &self.chunk {
             let address = match at {
                 At::Port(port) => remote.map(|ip| SocketAddr::new(ip, *port)),
-                At::Address(address) => Some(*address).filter(|at| believable(at.ip(), remote, reach)),
+                At::Address(address) => Some(*address),
             };
+            let address = address.filter(|at| reach.allows_chunk(*at, remote));
             usable.extend(address.filter(|at| !usable.contains(at)));
         }
         usable
@@ -157,16 +158,6 @@ impl Exchange for Greeting {
     }
 }
 
-/// Whether an address told over a connection with `remote` may be dialled: where [`Reach`] allows it, or
-/// where the connection shows that the node really is there. Loopback only over loopback.
-fn believable(claimed: IpAddr, remote: Option<IpAddr>, reach: &Reach) -> bool {
-    let claimed = claimed.to_canonical();
-    if claimed.is_loopback() {
-        return remote.is_some_and(|ip| ip.is_loopback());
-    }
-    reach.allows_ip(claimed) || remote == Some(claimed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,12 +186,16 @@ mod tests {
 
     #[test]
     fn private_addresses_count_only_where_the_node_is_seen() {
-        assert_eq!(told("192.168.1.1:22").usable(ip("203.0.113.5"), &Reach::default()), []);
-        assert_eq!(told("192.168.1.1:22").usable(ip("192.168.1.1"), &Reach::default()).len(), 1);
+        assert_eq!(told("192.168.1.1:9000").usable(ip("203.0.113.5"), &Reach::default()), []);
+        assert_eq!(told("192.168.1.1:9000").usable(ip("192.168.1.1"), &Reach::default()).len(), 1);
         assert_eq!(told("[fd00::1]:9000").usable(ip("2001:db8::1"), &Reach::default()), []);
         assert_eq!(told("[::ffff:127.0.0.1]:9000").usable(ip("203.0.113.5"), &Reach::default()), []);
-        assert_eq!(told("169.254.169.254:80").usable(ip("203.0.113.5"), &Reach::default()), []);
+        assert_eq!(told("169.254.169.254:9000").usable(ip("203.0.113.5"), &Reach::default()), []);
         assert_eq!(told("203.0.113.9:9000").usable(ip("203.0.113.5"), &Reach::default()).len(), 1);
+        for port in [22, 80, 1023] {
+            let told = told(&format!("203.0.113.9:{port}"));
+            assert_eq!(told.usable(ip("203.0.113.9"), &Reach::default()), [], "no node is at {port}");
+        }
     }
 
     #[test]

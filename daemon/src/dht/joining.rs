@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 use super::error::Error;
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
+use super::meter::Act;
+use super::pace;
 use super::peers::{Connected, Standing};
 use super::position::Position;
 use super::proof::{self, Refusal};
@@ -72,7 +74,8 @@ impl EventLoop {
             if self.bootstrap.failed(&peer) {
                 tracing::warn!(%peer, reason = %innermost(error), "cannot reach a bootstrap node; trying on");
             }
-            if matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. }) {
+            let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
+            if is_tried && !pace::is_unhurried(error) {
                 self.missed(&peer);
             }
             self.detour_failed(&peer, &innermost(error));
@@ -83,6 +86,9 @@ impl EventLoop {
     /// A peer said what it speaks: one of ours is welcomed, another is let go.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         self.found.done(&peer);
+        if !self.swarm.behaviour_mut().kad.meter.admits(peer, Act::Identify, Instant::now()) {
+            return;
+        }
         if !info.protocols.contains(&self.protocols.hello) {
             self.peers.identified(&peer, Standing::Stranger, &info.agent_version, Instant::now());
             tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
@@ -167,13 +173,17 @@ impl EventLoop {
     }
 }
 
-/// The most telling words of a dial error: those of the last address tried.
+/// The most telling words of a dial error: those of the last address tried, or of its innermost cause.
 fn innermost(error: &DialError) -> String {
-    let DialError::Transport(tried) = error else { return error.to_string() };
+    let DialError::Transport(tried) = error else { return last_words(error) };
     let Some((address, error)) = tried.last() else { return "there is no address to try".into() };
-    let mut cause: &dyn std::error::Error = error;
+    format!("{} ({address})", last_words(error))
+}
+
+fn last_words(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    format!("{cause} ({address})")
+    cause.to_string()
 }

@@ -18,9 +18,12 @@
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
 //! - `lan`: who is on the local network.
-//! - `batch`, `hello`, `find`: more of our protocols, over `codec`.
-//! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
-//!   private network lets in.
+//! - `batch`, `hello`, `find`, `about`, `catalogue`: our protocols, over `codec`; `published`: what this node says.
+//! - `turns`, `diversity`: whom to ask first, and who stays in the routing table.
+//! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a private
+//!   network lets in.
+//! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
+//! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `strikes`, `guard`: who is not spoken to.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries for
 //!   them; `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `upnp`: what a router says.
 //! - `views`: what is told of all this to other rooms.
@@ -43,14 +46,22 @@ mod diversity;
 mod error;
 mod event_loop;
 mod find;
+mod given;
+mod guard;
 mod hello;
 mod holdings;
 mod joining;
 mod journal;
 mod lan;
+mod later;
 mod listen;
 mod look_ups;
+mod meter;
+mod metered;
 mod options;
+mod own;
+mod pace;
+mod paced;
 mod peers;
 mod position;
 mod proof;
@@ -65,6 +76,7 @@ mod schedule;
 mod seeking;
 mod start;
 mod streams;
+mod strikes;
 mod survey;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use multiaddr::Multiaddr;
 
 use super::listen::ip_of;
-use crate::peer::NetworkKey;
+use crate::peer::{Conduct, NetworkKey};
 
 /// Settings of the DHT plane. Nothing here is read from a file by this room.
 #[derive(Clone, Debug)]
@@ -42,6 +42,11 @@ pub struct Options {
     pub lifetime: Duration,
     /// Where it is remembered what was announced, here and by this node; `None`: in memory only.
     pub journal: Option<PathBuf>,
+    /// Whether whatever a stranger tells is dialled. Only for the test that shows what the rule keeps from being
+    /// dialled: nothing sets it.
+    pub dials_everything: bool,
+    /// How peers behave, and whom not to speak to.
+    pub conduct: Conduct,
     /// Limits.
     pub limits: Limits,
 }
@@ -99,6 +104,8 @@ impl Default for Options {
             serves: true,
             lifetime: Duration::from_hours(48),
             journal: None,
+            dials_everything: false,
+            conduct: Conduct::default(),
             limits: Limits::default(),
         }
     }

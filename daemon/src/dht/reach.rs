@@ -5,15 +5,17 @@
 //! its neighbours' services or at names. Survives a crash: nothing.
 //!
 //! - What was configured or given by a caller may be dialled, whatever it is.
+//! - Of what others tell, this node's own addresses may not, and neither may ports below 1024, but for 443: there are
+//!   services that are no nodes.
+//! - Other ports of a host that was given may be dialled.
 //! - A global IP address may be dialled.
 //! - A private one (RFC 1918, RFC 6598, RFC 4193) may, inside a subnet of one of our interfaces.
 //! - A loopback one may, when this node itself is reached by loopback.
 //! - A way through a relay may, where the relay may.
 //! - Names, link-local, multicast and unspecified addresses may not.
 
-use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use if_watch::IpNet;
@@ -21,37 +23,31 @@ use if_watch::tokio::IfWatcher;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
+use super::given::{Given, port};
 use super::listen::ip_of;
+use super::own::{End, Own, is_privileged};
+use crate::peer::Scope;
 use crate::support::task::Tasks;
-
-/// Addresses given by callers that are remembered; the configured ones do not count.
-const MAX_GIVEN: usize = 4_096;
 
 /// The rule. Shared by the transport and the event loop.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     /// Whether this node itself is reached by loopback.
     near: bool,
+    /// Whether everything may be dialled: see [`Options::dials_everything`](super::Options).
+    open: bool,
     /// What may change while it runs.
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// First parts (address or name) of multiaddrs that the owner gave.
-    given: HashSet<Multiaddr>,
+    /// What the owner gave.
+    given: Given,
     /// Subnets of this host's interfaces.
     subnets: Vec<IpNet>,
-}
-
-/// Whom an IP address can belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    Loopback,
-    Private,
-    Global,
-    /// Nobody that could be dialled.
-    Nowhere,
+    /// Where this node itself is.
+    own: Own,
 }
 
 // === impl Reach ===
@@ -60,33 +56,74 @@ impl Reach {
     /// The rule for a node that listens on `listening` and was given `bootstrap`.
     pub(super) fn new(listening: &[Multiaddr], bootstrap: &[Multiaddr]) -> Self {
         let near = listening.iter().any(|at| ip_of(at).is_some_and(|ip| ip.is_loopback()));
-        let given = bootstrap.iter().filter_map(first_part).collect();
-        Self { near, known: Mutex::new(Known { given, subnets: Vec::new() }) }
+        let known = Known { given: Given::new(bootstrap), ..Known::default() };
+        Self { near, open: false, known: Mutex::new(known) }
+    }
+
+    /// Without the rule, where `open`.
+    pub(super) fn opened(self, open: bool) -> Self {
+        Self { open, ..self }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A caller gave this address.
     pub(super) fn give(&self, address: &Multiaddr) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.given.len() < MAX_GIVEN {
-            known.given.extend(first_part(address));
-        }
+        self.known().given.give(address);
+    }
+
+    /// From now on this node itself is there, and nowhere else.
+    pub(super) fn stand(&self, own: Own) {
+        self.known().own = own;
+    }
+
+    /// Whether the owner gave just this address.
+    pub(super) fn is_given(&self, address: &Multiaddr) -> bool {
+        self.known().given.has(address)
     }
 
     /// Whether `address` may be dialled.
     pub(super) fn allows(&self, address: &Multiaddr) -> bool {
-        let given = first_part(address).is_some_and(|part| {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.given.contains(&part)
-        });
+        if self.open || self.is_given(address) {
+            return true;
+        }
         // Of a way through a relay the relay is what this node dials.
-        let relay = || address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
-        given || ip_of(&relay()).is_some_and(|ip| self.allows_ip(ip))
+        let address = \&address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
+        let is_for_nodes = port(address).is_some_and(|port| !is_privileged(port));
+        if !is_for_nodes || End::of(address).is_some_and(|end| self.is_own(\&end)) {
+            return false;
+        }
+        let is_known = self.known().given.has_host(address);
+        is_known || ip_of(address).is_some_and(|ip| self.allows_ip(ip))
+    }
+
+    /// Whether a node may be at a chunk port that a node seen at `remote` tells, or that it tells to be its own: where
+    /// the rule allows it, or where the connection shows that it really is there. Loopback only over loopback.
+    pub(super) fn allows_chunk(&self, at: SocketAddr, remote: Option<IpAddr>) -> bool {
+        if self.open {
+            return true;
+        }
+        let (ip, remote) = (at.ip().to_canonical(), remote.map(|ip| ip.to_canonical()));
+        let is_near = if ip.is_loopback() {
+            remote.is_some_and(|ip| ip.is_loopback())
+        } else {
+            self.allows_ip(ip) || remote == Some(ip)
+        };
+        is_near && !is_privileged(at.port()) && !self.is_own(&End::chunk(at))
+    }
+
+    /// Whether this node itself is there.
+    fn is_own(&self, end: &End) -> bool {
+        let known = self.known();
+        known.own.is(end, |ip| known.subnets.iter().any(|subnet| subnet.addr().to_canonical() == ip))
     }
 
     /// Whether an IP address that nobody gave may be dialled.
     pub(super) fn allows_ip(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        match scope(ip) {
+        match Scope::of(ip) {
             Scope::Global => true,
             Scope::Loopback => self.near,
             Scope::Private => self.is_neighbour(ip),
@@ -97,8 +134,8 @@ impl Reach {
     /// Whether it is on a subnet of one of our interfaces.
     pub(super) fn is_neighbour(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(scope(ip), Scope::Private | Scope::Global)
+        let known = self.known();
+        matches!(Scope::of(ip), Scope::Private | Scope::Global)
             && known.subnets.iter().any(|subnet| subnet.contains(&ip))
     }
 
@@ -119,7 +156,7 @@ impl Reach {
                     break;
                 }
                 let subnets = watcher.iter().copied().collect();
-                self.known.lock().unwrap_or_else(PoisonError::into_inner).subnets = subnets;
+                self.known().subnets = subnets;
             }
         });
     }
@@ -127,34 +164,7 @@ impl Reach {
 
 /// Whether an address may be dialled from anywhere.
 pub(super) fn is_global(ip: IpAddr) -> bool {
-    scope(ip.to_canonical()) == Scope::Global
-}
-
-fn scope(ip: IpAddr) -> Scope {
-    if ip.is_loopback() {
-        return Scope::Loopback;
-    }
-    let (nowhere, private) = match ip {
-        IpAddr::V4(ip) => {
-            let [first, second, ..] = ip.octets();
-            let reserved = first == 0 || first >= 224;
-            let shared = first == 100 && second & 0xc0 == 64;
-            (reserved || ip.is_link_local() || ip == Ipv4Addr::BROADCAST, ip.is_private() || shared)
-        }
-        IpAddr::V6(ip) => {
-            let nowhere = ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local();
-            (nowhere, ip.is_unique_local())
-        }
-    };
-    match (nowhere, private) {
-        (true, _) => Scope::Nowhere,
-        (false, true) => Scope::Private,
-        (false, false) => Scope::Global,
-    }
-}
-
-fn first_part(address: &Multiaddr) -> Option<Multiaddr> {
-    address.iter().next().map(Multiaddr::from)
+    Scope::of(ip) == Scope::Global
 }
 
 #[cfg(test)]
@@ -170,42 +180,52 @@ mod tests {
     fn strangers_cannot_choose_whom_we_knock_at() {
         let reach = Reach::new(&[at("/ip4/0.0.0.0/tcp/1")], &[]);
         for bad in [
-            "/ip4/127.0.0.1/tcp/25",
-            "/ip4/127.9.9.9/udp/53/quic-v1",
-            "/ip6/::1/tcp/25",
-            "/ip6/::ffff:127.0.0.1/tcp/25",
-            "/ip4/0.0.0.0/tcp/1",
-            "/ip6/::/tcp/1",
-            "/ip4/169.254.169.254/tcp/80",
-            "/ip4/10.0.0.1/tcp/22",
-            "/ip4/192.168.1.1/tcp/22",
-            "/ip4/100.64.0.1/tcp/22",
-            "/ip4/224.0.0.1/udp/1/quic-v1",
-            "/ip4/255.255.255.255/udp/1/quic-v1",
-            "/ip6/fd00::1/tcp/1",
-            "/ip6/fe80::1/tcp/1",
-            "/ip6/ff02::1/udp/1/quic-v1",
-            "/dns4/internal.example/tcp/1",
+            "/ip4/127.0.0.1/tcp/8468",
+            "/ip4/127.9.9.9/udp/8468/quic-v1",
+            "/ip6/::1/tcp/8468",
+            "/ip6/::ffff:127.0.0.1/tcp/8468",
+            "/ip4/0.0.0.0/tcp/8468",
+            "/ip6/::/tcp/8468",
+            "/ip4/169.254.169.254/tcp/8468",
+            "/ip4/10.0.0.1/tcp/8468",
+            "/ip4/192.168.1.1/tcp/8468",
+            "/ip4/100.64.0.1/tcp/8468",
+            "/ip4/224.0.0.1/udp/8468/quic-v1",
+            "/ip4/255.255.255.255/udp/8468/quic-v1",
+            "/ip6/fd00::1/tcp/8468",
+            "/ip6/fe80::1/tcp/8468",
+            "/ip6/ff02::1/udp/8468/quic-v1",
+            "/dns4/internal.example/tcp/8468",
+            "/ip4/203.0.113.1/tcp/22",
+            "/ip4/203.0.113.1/udp/53/quic-v1",
+            "/ip6/2001:db8::1/tcp/1023",
             "/p2p/12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa/p2p-circuit",
         ] {
             assert!(!reach.allows(&at(bad)), "{bad}");
         }
-        let relayed = |ip: &str| {
+        let relayed = |ip: \&str| {
             let (relay, peer) = (PeerId::random(), PeerId::random());
-            at(&format!("/ip4/{ip}/tcp/1/p2p/{relay}/p2p-circuit/p2p/{peer}"))
+            at(\&format!("/ip4/{ip}/tcp/1024/p2p/{relay}/p2p-circuit/p2p/{peer}"))
         };
-        assert!(reach.allows(&relayed("203.0.113.1")) && !reach.allows(&relayed("10.0.0.1")));
-        assert!(reach.allows(&at("/ip4/203.0.113.1/tcp/1")));
-        assert!(reach.allows(&at("/ip6/2001:db8::1/tcp/1")));
+        assert!(reach.allows(\&relayed("203.0.113.1")) \&\& !reach.allows(\&relayed("10.0.0.1")));
+        assert!(reach.allows(\&at("/ip4/203.0.113.1/tcp/1024")));
+        assert!(reach.allows(\&at("/ip6/2001:db8::1/udp/443/quic-v1")));
     }
 
     #[test]
     fn what_the_owner_gives_may_be_dialled() {
         let reach = Reach::new(&[], &[at("/ip4/10.1.2.3/tcp/1"), at("/dns4/seed.example/tcp/1")]);
-        assert!(reach.allows(&at("/ip4/10.1.2.3/tcp/2")) && reach.allows(&at("/dns4/seed.example/tcp/2")));
-        assert!(!reach.allows(&at("/ip4/127.0.0.1/tcp/2")));
+        assert!(reach.allows(&at("/ip4/10.1.2.3/tcp/1")) && reach.allows(&at("/dns4/seed.example/tcp/1")));
+        // Another port of that host only where nodes are.
+        assert!(
+            reach.allows(&at("/ip4/10.1.2.3/tcp/2000")) && reach.allows(&at("/dns4/seed.example/tcp/2000"))
+        );
+        assert!(
+            !reach.allows(&at("/ip4/10.1.2.3/tcp/22")) && !reach.allows(&at("/dns4/seed.example/tcp/22"))
+        );
+        assert!(!reach.allows(&at("/ip4/127.0.0.1/tcp/2000")));
         reach.give(&at("/ip4/127.0.0.1/tcp/1"));
-        assert!(reach.allows(&at("/ip4/127.0.0.1/tcp/2")));
+        assert!(reach.allows(&at("/ip4/127.0.0.1/tcp/2000")) && reach.is_given(&at("/ip4/127.0.0.1/tcp/1")));
     }
 
     #[test]
@@ -214,11 +234,12 @@ mod tests {
         reach.known.lock().unwrap().subnets =
             vec!["192.168.7.9/24".parse().unwrap(), "fd00:1::2/64".parse().unwrap()];
         for (address, allowed) in [
-            ("/ip4/192.168.7.200/tcp/1", true),
-            ("/ip4/192.168.8.1/tcp/1", false),
-            ("/ip6/fd00:1::77/tcp/1", true),
-            ("/ip6/fd00:2::77/tcp/1", false),
-            ("/ip4/127.0.0.1/tcp/2", true),
+            ("/ip4/192.168.7.200/tcp/8468", true),
+            ("/ip4/192.168.7.200/tcp/22", false),
+            ("/ip4/192.168.8.1/tcp/8468", false),
+            ("/ip6/fd00:1::77/tcp/8468", true),
+            ("/ip6/fd00:2::77/tcp/8468", false),
+            ("/ip4/127.0.0.1/tcp/8468", true),
         ] {
             assert_eq!(reach.allows(&at(address)), allowed, "{address}");
         }
@@ -234,5 +255,23 @@ mod tests {
         ] {
             assert_eq!(reach.is_neighbour(ip.parse().unwrap()), near, "{ip}");
         }
+    }
+
+    #[test]
+    fn a_node_does_not_dial_itself() {
+        let listen = [at("/ip4/0.0.0.0/tcp/8468")];
+        let reach = Reach::new(&listen, &[at("/ip4/203.0.113.7/tcp/8470")]);
+        reach.known().subnets = vec!["192.168.7.9/24".parse().unwrap()];
+        let told = [at("/ip4/203.0.113.7/tcp/8468")];
+        reach.stand(Own::new(told.iter(), &listen, &["0.0.0.0:9000".parse().unwrap()]));
+        for mine in ["/ip4/203.0.113.7/tcp/8468", "/ip4/192.168.7.9/tcp/8468", "/ip4/203.0.113.7/tcp/9000"] {
+            assert!(!reach.allows(&at(mine)), "{mine}");
+        }
+        assert!(reach.allows(&at("/ip4/203.0.113.7/tcp/8469")), "another node of this host");
+        let chunk = |port: u16, seen: &str| {
+            reach.allows_chunk(SocketAddr::from(([192, 168, 7, 9], port)), seen.parse().ok())
+        };
+        assert!(!chunk(9000, "192.168.7.9") && chunk(9001, "192.168.7.9") && !chunk(80, "192.168.7.9"));
+        assert!(Reach::default().opened(true).allows(&at("/ip4/127.0.0.1/tcp/1")));
     }
 }

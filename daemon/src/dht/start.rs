@@ -22,7 +22,7 @@ use super::published::Published;
 use super::reach::Reach;
 use super::records::Described;
 use super::schedule::Schedule;
-use super::{Dht, Inner, Transport, listen, peer_of, proof, remembered, streams, transport, views};
+use super::{Dht, Inner, Transport, listen, paced, peer_of, proof, remembered, streams, transport, views};
 use crate::peer::{Conn, Keypair, network_id};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
@@ -120,7 +120,7 @@ impl Common {
     fn new(options: &Options, keypair: &Keypair) -> Result<Self, Error> {
         Ok(Self {
             protocols: Protocols::new(&options.network)?,
-            reach: Arc::new(Reach::new(&options.listen, &options.bootstrap)),
+            reach: Arc::new(Reach::new(&options.listen, &options.bootstrap).opened(options.dials_everything)),
             holdings: Arc::new(Mutex::new(Holdings::new(options.limits.own_keys))),
             journal: Journal::new(options.journal.is_some()),
             described: Described::new(options.limits.other_bytes / DESCRIBED_SHARE),
@@ -144,6 +144,7 @@ fn swarm(
     let seams = Seams { kept, reach: Arc::clone(&common.reach), relayed, accepted };
     let behaviour = Behaviour::new(options, &common.protocols, keypair, seams);
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    let carriers = paced::paced(carriers);
     let carriers = match &options.key {
         Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),
         None => carriers,

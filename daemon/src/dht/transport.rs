@@ -1,7 +1,7 @@
 //! How bytes move on the DHT plane: QUIC, and TCP or a relay's circuit with TLS 1.3 and yamux, all bound to peer ids.
 //!
 //! Owns: the transport stack and its per-connection limits. Refuses: addresses that [`Reach`] does not allow
-//! (whoever wants to dial them), and other security (noise is not needed where every node has TLS).
+//! (whoever wants to dial them), dialling them faster than [`Pace`] says, and other security (noise is not needed where every node has TLS).
 //! Survives a crash: nothing.
 //!
 //! In a private network the key is proved on top of this, before the swarm sees a connection: see
@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::core::Transport as Transporting;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -21,6 +21,8 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, dns, quic, relay, tcp, tls, yamux};
 
 use super::error::Error;
+use super::listen::ip_of;
+use super::pace::Pace;
 use super::reach::Reach;
 
 /// Streams of one connection: kad opens up to 32 each way at once, hello and announce a handful.
@@ -36,9 +38,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// What carries connections: each is multiplexed, and who is at its other end has been proved.
 pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// `carriers`, of which only what `reach` allows is dialled.
+/// `carriers`, of which only what `reach` allows is dialled, one after the other.
 pub(super) fn guarded(carriers: Transport, reach: Arc<Reach>) -> Transport {
-    Guarded { inner: carriers, reach }.boxed()
+    Guarded { inner: carriers, reach, pace: Arc::default() }.boxed()
 }
 
 /// This host's sockets. Names are resolved by the system's resolver; where there is none (no resolv.conf) only
@@ -103,11 +105,13 @@ fn multiplexer() -> yamux::Config {
     multiplexer
 }
 
-/// A transport that dials only what [`Reach`] allows. It sits above the resolver: names are dialled only when
+/// A transport that dials only what [`Reach`] allows, and at a pace what nobody but strangers told. It sits above the
+/// resolver: names are dialled only when
 /// the owner gave them.
 struct Guarded {
     inner: Transport,
     reach: Arc<Reach>,
+    pace: Arc<Pace>,
 }
 
 impl Transporting for Guarded {
@@ -125,11 +129,21 @@ impl Transporting for Guarded {
     }
 
     fn dial(&mut self, at: Multiaddr, how: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
-        if self.reach.allows(&at) {
+        if !self.reach.allows(&at) {
+            tracing::debug!(address = %at, "not dialled: no node is there, or it is neither global, nor near, nor given");
+            return Err(TransportError::MultiaddrNotSupported(at));
+        }
+        if self.reach.is_given(&at) || ip_of(&at).is_some_and(|ip| ip.to_canonical().is_loopback()) {
             return self.inner.dial(at, how);
         }
-        tracing::debug!(address = %at, "not dialled: it is neither global, nor near, nor given by the owner");
-        Err(TransportError::MultiaddrNotSupported(at))
+        self.pace.admit(&at, Instant::now()).map_err(|why| TransportError::Other(why.into()))?;
+        // Nothing is sent before a dial is polled, and of one peer's addresses not all are polled at once: so the turn
+        // is taken then.
+        let (dial, pace) = (self.inner.dial(at, how)?, Arc::clone(&self.pace));
+        Ok(Box::pin(async move {
+            tokio::time::sleep(pace.turn(Instant::now())?).await;
+            dial.await
+        }))
     }
 
     fn poll(

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::event_loop::EventLoop;
 use super::options::{Mode, Options};
+use super::own::Own;
 use super::peers::Standing;
 use super::{listen, reaching};
 use crate::peer::Reachability;
@@ -114,6 +115,8 @@ impl EventLoop {
             self.swarm.add_external_address(new.clone());
         }
         self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
+        let told = listening.iter().chain(self.swarm.external_addresses());
+        self.reach.stand(Own::new(told, &self.options.listen, &self.options.chunk));
         self.addresses.send_replace(Addresses { listening, external });
     }
 

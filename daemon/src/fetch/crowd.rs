@@ -155,7 +155,7 @@ impl Crowd {
                         Some(_) => _ = self.gone.insert(peer),
                         None => {
                             self.gone.insert(peer);
-                            self.parts.scores().failed(peer, SystemTime::now());
+                            self.parts.conduct.failed(peer, SystemTime::now());
                         }
                     }
                 }
@@ -166,7 +166,7 @@ impl Crowd {
     }
 
     fn found(&mut self, provider: Provider) {
-        let worth = self.parts.scores().is_worth_trying(&provider.peer, SystemTime::now());
+        let worth = self.parts.conduct.is_worth_trying(&provider.peer, SystemTime::now());
         if worth && self.waiting.len() < WAITING && self.seen.insert(provider.peer) {
             self.waiting.push_back(provider);
         }
@@ -230,7 +230,9 @@ impl Crowd {
     pub(super) fn strike(&mut self, peer: PeerNo) {
         let Some(peer) = self.leave(peer) else { return };
         self.gone.remove(&peer);
-        let verdict = self.parts.scores().strike(peer, SystemTime::now());
+        let (at, why) =
+            (self.parts.links.address(&peer), "it gives something else than what was asked of it");
+        let verdict = self.parts.conduct.strike(peer, at, why, SystemTime::now());
         tracing::warn!(%peer, ?verdict, "a peer sent something else than what was asked of it; it is not asked again");
         self.parts.links.forget(&peer);
     }
@@ -238,7 +240,8 @@ impl Crowd {
     /// Parity that a peer signed is false: it is remembered of that one, and not of whoever passed it on. One line in
     /// the log.
     pub(super) fn strike_maker(&self, object: &ObjectId, maker: PeerId) {
-        let verdict = self.parts.scores().strike(maker, SystemTime::now());
+        let why = "it signs false parity";
+        let verdict = self.parts.conduct.strike(maker, None, why, SystemTime::now());
         tracing::warn!(%object, %maker, ?verdict, "the parity of this object is false; it is not used");
     }
 

@@ -5,7 +5,7 @@
 //! leads to a peer, other ways are tried beside.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -184,6 +184,13 @@ impl Links {
             Error::Proof | Error::Goodbye { reason: Reason::Proof, .. } => Unconnected::OtherKey,
             other => Unconnected::Unreachable(other.to_string()),
         })
+    }
+
+    /// Where the open session with a peer leads.
+    pub(super) fn address(&self, peer: &PeerId) -> Option<IpAddr> {
+        let slot = Arc::clone(self.slots().get(peer)?);
+        let at = slot.link().as_ref().map(|(_, at)| at.ip());
+        at
     }
 
     /// Drops the session with a peer: it lied.

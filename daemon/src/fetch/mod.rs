@@ -31,7 +31,7 @@ mod terms;
 mod tests;
 mod tree;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,7 +45,7 @@ pub use tree::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 use terms::Terms;
 
 use crate::content::ObjectId;
-use crate::peer::{Discovery, PeerAddr, PeerId, Scores, Unconnected};
+use crate::peer::{Conduct, Discovery, PeerAddr, PeerId, Unconnected};
 use crate::session::Board;
 use crate::store::Store;
 use crate::support::pool::Pool;
@@ -192,17 +192,11 @@ pub struct Parts {
     /// `transfer.download`.
     pub download: Arc<Limiter>,
     /// What is remembered of peers.
-    pub scores: Arc<Mutex<Scores>>,
+    pub conduct: Conduct,
     /// Tells those who ask this node which chunks have come.
     pub board: Board,
     /// Tells the announcing schedule; what does not fit is told again by the next chunk.
     pub notices: mpsc::Sender<Notice>,
-}
-
-impl Parts {
-    fn scores(&self) -> MutexGuard<'_, Scores> {
-        self.scores.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Fetcher {

@@ -19,7 +19,7 @@ use crate::content::{CHUNK, ObjectId};
 use crate::erasure::Geometry;
 use crate::ingest::{AddOptions, Ingest};
 use crate::peer::{
-    Conn, Dial, DialError, Discovery, Key, Keypair, Multiaddr, PeerAddr, PeerId, Provider, Scores,
+    Conduct, Conn, Dial, DialError, Discovery, Key, Keypair, Multiaddr, PeerAddr, PeerId, Provider,
 };
 use crate::serve::{self, Serve};
 use crate::session::{self, Board, Giver, Network};
@@ -193,7 +193,7 @@ impl Node {
             links,
             discovery: Arc::new(web.clone()),
             download: limiter,
-            scores: Arc::new(Mutex::new(Scores::new())),
+            conduct: Conduct::default(),
             board,
             notices,
         });

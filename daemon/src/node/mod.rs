@@ -29,7 +29,7 @@ use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::Fetcher;
 use crate::ingest::{self, Ingest};
-use crate::peer::{Catalogue, Discovery, Multiaddr, Reachability, Unconnected};
+use crate::peer::{Catalogue, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
 use crate::upkeep::{Announcer, Scrubber};
@@ -93,6 +93,8 @@ pub struct Parts {
     pub neighbours: Arc<dyn Neighbours>,
     /// Who asks this node.
     pub visitors: Visitors,
+    /// Who is banned.
+    pub conduct: Conduct,
     /// What the node is.
     pub about: About,
 }

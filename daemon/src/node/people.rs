@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -30,6 +30,8 @@ pub struct PeerLine {
     pub received: u64,
     /// Bytes that went to it.
     pub sent: u64,
+    /// Until when it is banned, in Unix seconds; 0: it is not.
+    pub banned_until: u64,
 }
 
 /// What a node says of itself.
@@ -82,10 +84,14 @@ impl Node {
             line.chunk |= visitor.sessions > 0;
             line.sent += visitor.sent;
         }
+        for ban in self.parts.conduct.bans(SystemTime::now()) {
+            let since = ban.until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            lines.entry(ban.peer).or_default().banned_until = since.as_secs();
+        }
         lines
     }
 
-    /// Connects to a node by its address on either plane.
+    /// Connects to a node by its address on either plane, and lifts its ban.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].
@@ -94,6 +100,9 @@ impl Node {
         if address.peer == self.about().peer {
             let why = "that is this node itself".to_owned();
             return Err(Error::Unreachable { address: text.to_owned(), why });
+        }
+        if self.parts.conduct.pardon(&address.peer, SystemTime::now()) {
+            tracing::info!(peer = %address.peer, "a ban is lifted: an administrator connects to the peer");
         }
         let failed = |why: Unconnected| match why {
             Unconnected::OtherNetwork => Error::OtherNetwork(text.to_owned()),

@@ -88,6 +88,14 @@ pub enum DialError {
         /// What went wrong.
         why: String,
     },
+    /// The peer, or its block of addresses, is banned.
+    #[error(
+        "no connection to {at}: that peer is banned here for having misbehaved; `casctl peers` shows until when"
+    )]
+    Banned {
+        /// Where.
+        at: SocketAddr,
+    },
     /// This node has as many connections as it may have.
     #[error("no connection to {at}: the limit of {limit} connections is reached (transfer.connections)")]
     Full {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use super::PeerId;
+use super::{Block, PeerId};
 
 /// Peers remembered at most: about 200 bytes each, so under a megabyte.
 const MAX_PEERS: usize = 4096;
@@ -45,6 +45,8 @@ pub struct Score {
     pub strikes: Vec<SystemTime>,
     /// The end of its ban.
     pub banned_until: Option<SystemTime>,
+    /// Where it was seen when it was struck last, if that was at a global address.
+    pub block: Option<Block>,
     /// Attempts in a row that came to nothing.
     pub failures: u32,
     /// Not worth another attempt before this.
@@ -80,6 +82,24 @@ impl Scores {
         let until = now + BAN;
         score.banned_until = Some(until);
         Verdict::Ban(until)
+    }
+
+    /// Where a peer was seen that has just been struck.
+    pub fn seen_at(&mut self, peer: &PeerId, block: Option<Block>) {
+        if let Some(score) = self.peers.get_mut(peer) {
+            score.block = block.or(score.block);
+        }
+    }
+
+    /// How many banned peers were seen in a block.
+    #[must_use]
+    pub fn banned_in(&self, block: Block, now: SystemTime) -> usize {
+        let is_there = |score: &&Score| score.block == Some(block);
+        self.peers
+            .values()
+            .filter(is_there)
+            .filter(|score| score.banned_until.is_some_and(|until| until > now))
+            .count()
     }
 
     /// When the peer's ban ends; `None` when it has none (any more).
@@ -153,6 +173,7 @@ impl Scores {
         let score = self.peers.entry(peer).or_insert_with(|| Score {
             strikes: Vec::new(),
             banned_until: None,
+            block: None,
             failures: 0,
             retry_at: None,
             rate: None,

@@ -1,9 +1,10 @@
 //! What every room stands on: spawning and joining tasks, a bounded pool for blocking work, shutdown,
-//! readiness, systemd, telemetry, rate limits and small files.
+//! readiness, systemd, telemetry, rate limits, allowances of many sources and small files.
 //!
 //! Owns: the only places that spawn. Refuses: anything that knows what casd is for. Survives a crash:
 //! nothing, it keeps no state.
 
+pub mod allowance;
 pub mod file;
 pub mod pool;
 pub mod rate;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -110,7 +110,10 @@ impl Incoming {
         let handshake = async {
             tune(&stream)?;
             let (stream, peer) = shared.tls.accept(stream).await?;
-            conn(stream, peer, from, permit).map_err(io::Error::other)
+            if !shared.conduct.admits(&peer, Some(from.ip()), SystemTime::now()) {
+                return Err(io::Error::other("it is banned"));
+            }
+            conn(stream, peer, from, permit, &shared.conduct).map_err(io::Error::other)
         };
         let timed = tokio::time::timeout(shared.options.handshake, handshake).await;
         match timed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {

@@ -1,7 +1,7 @@
 //! The chunk plane's connections: TCP and TLS 1.3, both ends named by their libp2p identity.
 //!
-//! Owns: certificates, cipher order, listening, dialling, and the limits on connections. Refuses: to know what is said
-//! on a connection, to choose whom to dial, to look up names. Survives a crash: nothing.
+//! Owns: certificates, cipher order, listening, dialling, the limits on connections, and that those with banned peers
+//! end. Refuses: peers that are banned, to know what is said on a connection, to choose whom to dial, to look up names. Survives a crash: nothing.
 //!
 //! A certificate is self-signed and carries the peer's Ed25519 key with its signature over the certificate's own key
 //! (the libp2p TLS specification), so whoever completes a handshake has proved its [`PeerId`]. Its key lives as long
@@ -19,13 +19,13 @@ pub use listener::Listener;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 
-use crate::peer::{Conn, Dial, DialError, Keypair, PeerId};
+use crate::peer::{Conduct, Conn, Dial, DialError, Keypair, PeerId};
 use crate::support::task::Tasks;
 use caps::Caps;
 use stream::conn;
@@ -82,20 +82,29 @@ struct Shared {
     options: Options,
     tls: Tls,
     caps: Caps,
+    conduct: Conduct,
     accepted: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
 }
 
 impl Wire {
-    /// A chunk plane for the node of this identity. Makes a fresh certificate.
+    /// A chunk plane for the node of this identity that bans nobody. Makes a fresh certificate.
     ///
     /// # Errors
     /// [`Error::Certificate`] when the key cannot sign one.
     pub fn new(identity: &Keypair, options: Options) -> Result<Self, Error> {
+        Self::minding(identity, options, Conduct::default())
+    }
+
+    /// As [`Wire::new`], that speaks to nobody who is banned.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when the key cannot sign one.
+    pub fn minding(identity: &Keypair, options: Options, conduct: Conduct) -> Result<Self, Error> {
         let (tls, caps) = (Tls::new(identity)?, Caps::new(&options));
         let (accepted, failed, refused) = Default::default();
-        Ok(Self { shared: Arc::new(Shared { options, tls, caps, accepted, failed, refused }) })
+        Ok(Self { shared: Arc::new(Shared { options, tls, caps, conduct, accepted, failed, refused }) })
     }
 
     /// Listens on `at`; port 0 takes a free one. `[::]` takes IPv6 only. Incoming connections shake hands in
@@ -137,10 +146,14 @@ impl Dial for Wire {
         async move {
             let limit = shared.options.connections;
             let permit = shared.caps.outgoing().ok_or(DialError::Full { at, limit })?;
+            if !shared.conduct.admits(&peer, Some(at.ip()), SystemTime::now()) {
+                return Err(DialError::Banned { at });
+            }
             let attempt = async {
                 let socket = connect(at).await.map_err(|source| DialError::Connect { at, source })?;
                 let stream = shared.tls.connect(peer, at, socket).await?;
-                conn(stream, peer, at, permit).map_err(|error| tls::handshake_error(at, &error))
+                conn(stream, peer, at, permit, &shared.conduct)
+                    .map_err(|error| tls::handshake_error(at, &error))
             };
             tokio::time::timeout(shared.options.dial, attempt)
                 .await

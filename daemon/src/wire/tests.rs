@@ -232,3 +232,36 @@ async fn ports_are_taken_freed_and_told_apart() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_banned_peer_is_let_in_from_neither_side_and_its_connections_end() {
+    let (bob, other, _port, _other_tasks) = node(Options::default());
+    let (key, tasks, conduct) = (Keypair::generate_ed25519(), Tasks::new(), Conduct::default());
+    let wire = Wire::minding(&key, Options::default(), conduct.clone()).unwrap();
+    let mut port = wire.listen(LOOPBACK.parse().unwrap(), &tasks).unwrap();
+    let alice = key.public().to_peer_id();
+    within(async {
+        let (out, into) = meet(&other, alice, &mut port).await;
+        let (mut out, mut into) = (out.unwrap(), into.unwrap());
+        let ban = async {
+            for _ in 0..3 {
+                conduct.strike(bob, None, "it lies", SystemTime::now());
+            }
+        };
+        let (ended, ()) = tokio::join!(into.stream.read_u8(), ban);
+        assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionAborted);
+        drop(into);
+        assert!(out.stream.read_u8().await.is_err(), "the other end sees it close");
+        // Whether its dial fails or the connection ends at once, it is not handed over.
+        if let Ok(mut out) = other.dial(alice, port.local_addr()).await {
+            assert!(out.stream.read_u8().await.is_err());
+        }
+        until(|| wire.counters().failed == 1).await;
+        let refused = wire.dial(bob, LOOPBACK.parse().unwrap()).await;
+        assert!(matches!(refused, Err(DialError::Banned { .. })), "{refused:?}");
+        assert!(conduct.pardon(&bob, SystemTime::now()));
+        let (out, into) = meet(&other, alice, &mut port).await;
+        assert!(out.is_ok() && into.is_some());
+    })
+    .await;
+}

@@ -7,7 +7,7 @@ mod serving;
 mod trees;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,8 +30,8 @@ use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
-    Announce, Announced, Announcing, Catalogue, CataloguePage, Conn, Dial, DialError, Discovery, Key,
-    Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Scores, Told, Unconnected,
+    Announce, Announced, Announcing, Catalogue, CataloguePage, Conduct, Conn, Dial, DialError, Discovery,
+    Key, Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Told, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -218,7 +218,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         links: Links::new(Arc::new(Nobody), session, tasks.clone()),
         discovery: Arc::new(Nobody),
         download: Arc::new(Limiter::new(0)),
-        scores: Arc::new(Mutex::new(Scores::new())),
+        conduct: Conduct::default(),
         board: Board::new(),
         notices: mpsc::channel(8).0,
     });
@@ -236,6 +236,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         catalogue: Arc::new(Nobody),
         neighbours: Arc::new(Nobody),
         visitors: crate::serve::Visitors::default(),
+        conduct: Conduct::default(),
         about: About {
             peer,
             name: "alice".to_owned(),

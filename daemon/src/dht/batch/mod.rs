@@ -47,7 +47,7 @@ pub(in crate::dht) use self::answer::{Answer, Refusal, Taken};
 
 use crate::content::{MAX_DESCRIPTION, SignedDescription};
 use crate::dht::Key;
-use crate::dht::codec::{Exchange, Reader, malformed};
+use crate::dht::codec::{Exchange, Reader, cut_short, malformed};
 use crate::dht::records::MAX_LIFETIME;
 use crate::peer::network_id;
 
@@ -165,8 +165,7 @@ pub(in crate::dht) fn peer_record(keypair: &Keypair, addresses: Vec<Multiaddr>) 
 impl Announcing {
     /// Reads and proves a batch. An error means that it is not in the form; a refusal is answered.
     fn read(&self, bytes: &[u8]) -> io::Result<Result<Batch, Refusal>> {
-        let (body, signature) =
-            bytes.split_last_chunk::<SIGNATURE>().ok_or_else(|| malformed("a batch that is cut short"))?;
+        let (body, signature) = bytes.split_last_chunk::<SIGNATURE>().ok_or_else(cut_short)?;
         let mut reader = Reader::new(body);
         if reader.u8()? != VERSION {
             return Err(malformed("a batch of another version"));

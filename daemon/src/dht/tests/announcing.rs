@@ -217,13 +217,15 @@ async fn stolen_repeated_and_misplaced_batches_are_refused() {
         removals: vec![],
         descriptions: vec![],
     };
-    let stolen = draft(&nodes[1], 5).sign("test", &Keypair::generate_ed25519(), &[]).unwrap();
-    assert_eq!(send(stolen, &nodes[1]).await, Answer::Refused(Refusal::Signature, 0));
     let good = draft(&nodes[1], 5).sign("test", &sender.keypair, &[]).unwrap();
     assert!(matches!(send(good.clone(), &nodes[1]).await, Answer::Taken(_)));
     assert_eq!(send(good, &nodes[1]).await, Answer::Refused(Refusal::Sequence, 5));
     let misplaced = draft(&nodes[0], 6).sign("test", &sender.keypair, &[]).unwrap();
     assert_eq!(send(misplaced, &nodes[1]).await, Answer::Refused(Refusal::Receiver, 0));
+    assert_eq!(receiver.status().await.other_records, 1);
+    // For this one the connection ends.
+    let stolen = draft(&nodes[1], 5).sign("test", &Keypair::generate_ed25519(), &[]).unwrap();
+    assert_eq!(send(stolen, &nodes[1]).await, Answer::Refused(Refusal::Signature, 0));
     assert_eq!(receiver.status().await.other_records, 1);
     let client = Options { mode: Mode::Client, ..options(TCP, &[]) };
     let client = Node::with(client).await;

@@ -16,7 +16,7 @@ async fn two_nodes_find_each_other_over_quic_and_tcp() {
         let found = nodes[1].find(key(1)).await;
         assert_eq!(found.len(), 1, "{listen}");
         assert_eq!(found[0].peer, nodes[0].dht.0.local);
-        assert_eq!(found[0].chunk, ["127.0.0.1:9".parse().unwrap()]);
+        assert_eq!(found[0].chunk, nodes[0].chunk);
         assert_eq!(found[0].dht, nodes[0].dht.listen_addresses());
         assert!(nodes[0].find(key(1)).await.is_empty(), "the own id is skipped");
         assert!(nodes[1].find(key(2)).await.is_empty());
@@ -33,7 +33,7 @@ async fn peers_are_listed_and_greeted() {
     assert!(peer.connected && peer.member && peer.routed && peer.agent.starts_with("casd/"));
     assert_eq!(peer.addresses, nodes[1].dht.listen_addresses());
     let chunk = within("the hello is answered", nodes[0].dht.chunk_addresses(peer.peer, Vec::new())).await;
-    assert_eq!(chunk, ["127.0.0.1:9".parse().unwrap()]);
+    assert_eq!(chunk, nodes[1].chunk);
     let nobody = within(
         "a stranger has no address",
         nodes[0].dht.chunk_addresses(libp2p::PeerId::random(), Vec::new()),
@@ -43,14 +43,14 @@ async fn peers_are_listed_and_greeted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wildcard_chunk_port_is_told_as_a_port() {
-    let a = Node::with(Options { chunk: vec!["0.0.0.0:77".parse().unwrap()], ..options(TCP, &[]) }).await;
+    let a = Node::with(Options { chunk: vec!["0.0.0.0:7777".parse().unwrap()], ..options(TCP, &[]) }).await;
     let b = Node::server(QUIC, &[]).await;
     assert!(matches!(b.dht.connect("/ip4/127.0.0.1/tcp/1".parse().unwrap()).await, Err(Error::NoPeerId(_))));
     assert!(matches!(b.dht.connect(b.address()).await, Err(Error::Myself(_))));
     let peer = within("it connects", b.dht.connect(a.address())).await.unwrap();
     assert_eq!(within("it connects", b.dht.connect(a.address())).await.unwrap(), peer);
     let chunk = within("the hello is answered", b.dht.chunk_addresses(peer, Vec::new())).await;
-    assert_eq!(chunk, ["127.0.0.1:77".parse().unwrap()]);
+    assert_eq!(chunk, ["127.0.0.1:7777".parse().unwrap()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,23 +124,23 @@ async fn clients_announce_and_find_without_being_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wildcard_listeners_tell_where_they_are() {
-    let everywhere = |others: Vec<crate::peer::Multiaddr>| Options {
+    let everywhere = |others: Vec<crate::peer::Multiaddr>, chunk: u16| Options {
         listen: vec!["/ip4/0.0.0.0/tcp/0".parse().unwrap(), "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap()],
-        chunk: vec!["0.0.0.0:9".parse().unwrap()],
+        chunk: vec![([0, 0, 0, 0], chunk).into()],
         bootstrap: others,
         ..options(TCP, &[])
     };
-    let first = Node::with(everywhere(vec![])).await;
+    let first = Node::with(everywhere(vec![], 9001)).await;
     let near = |at: &crate::peer::Multiaddr| at.to_string().starts_with("/ip4/127.0.0.1/");
     until("it says where", || async { first.dht.listen_addresses().iter().any(near) }).await;
     let bootstrap = first.dht.listen_addresses().into_iter().find(near).unwrap();
-    let second = Node::with(everywhere(vec![bootstrap])).await;
-    let third = Node::with(everywhere(second.dht.listen_addresses())).await;
+    let second = Node::with(everywhere(vec![bootstrap], 9002)).await;
+    let third = Node::with(everywhere(second.dht.listen_addresses(), 9003)).await;
     for node in [&first, &second, &third] {
         node.knows(2).await;
     }
     within("the key is placed", third.announce(vec![key(1)], 20)).await;
     let found = first.find(key(1)).await;
     assert_eq!(found.len(), 1);
-    assert!(!found[0].chunk.is_empty() && found[0].chunk.iter().all(|at| at.port() == 9));
+    assert!(!found[0].chunk.is_empty() && found[0].chunk.iter().all(|at| at.port() == 9003));
 }

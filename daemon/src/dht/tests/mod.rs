@@ -3,20 +3,25 @@
 //! Nothing sleeps: tests wait for conditions, each within [`PATIENCE`].
 
 mod announcing;
+mod frames;
+mod hostile;
 mod joining;
+mod outsider;
 mod private;
 mod publishing;
 mod rejoining;
 mod strangers;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use super::announcer::{Announcer, Purpose};
 use super::holdings::Minute;
 use super::{Dht, Mode, Options};
-use crate::peer::{Announced, Discovery, Key, Keypair, Kind, Multiaddr, Provider};
+use crate::peer::{Announced, Conduct, Discovery, Key, Keypair, Kind, Multiaddr, Provider};
 use crate::support::task::Tasks;
 use crate::support::unix_now;
 
@@ -29,6 +34,10 @@ pub(super) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 /// A node of a test's network, stopped when the test ends.
 pub(super) struct Node {
     pub(super) dht: Dht,
+    /// Where it says that its chunk port is.
+    pub(super) chunk: Vec<SocketAddr>,
+    /// What it remembers of others.
+    pub(super) conduct: Conduct,
     tasks: Tasks,
 }
 
@@ -46,9 +55,9 @@ impl Node {
 
     /// As [`Node::with`], of a node that was there before.
     pub(super) async fn of(options: Options, keypair: Keypair) -> Self {
-        let tasks = Tasks::new();
+        let (tasks, chunk, conduct) = (Tasks::new(), options.chunk.clone(), options.conduct.clone());
         let dht = Dht::start(options, keypair, &tasks).await.unwrap();
-        Self { dht, tasks }
+        Self { dht, chunk, conduct, tasks }
     }
 
     /// Starts a server on loopback that joins by `others`.
@@ -97,11 +106,14 @@ impl Node {
 }
 
 pub(super) fn options(listen: &str, others: &[&Node]) -> Options {
+    // Nobody is told of a chunk port that is its own.
+    static CHUNK: AtomicU16 = AtomicU16::new(10_000);
+    let port = CHUNK.fetch_add(1, Ordering::Relaxed);
     Options {
         network: "test".into(),
         listen: vec![listen.parse().unwrap()],
         bootstrap: others.iter().map(|node| node.address()).collect(),
-        chunk: vec!["127.0.0.1:9".parse().unwrap()],
+        chunk: vec![SocketAddr::from(([127, 0, 0, 1], port))],
         mode: Mode::Server,
         ..Options::default()
     }

@@ -8,7 +8,7 @@ use libp2p::multiaddr::Protocol;
 
 use super::{Node, QUIC, TCP, key, options, until, within};
 use crate::dht::{Dht, Options};
-use crate::peer::{Keypair, Multiaddr};
+use crate::peer::{Conduct, Keypair, Multiaddr};
 use crate::support::task::Tasks;
 
 /// A node that can be stopped and started where it was, as whom it was.
@@ -49,7 +49,7 @@ impl Home {
             ..options(QUIC, others)
         };
         let dht = Dht::start(options, self.keypair.clone(), &tasks).await.unwrap();
-        Node { dht, tasks }
+        Node { dht, chunk: Vec::new(), conduct: Conduct::default(), tasks }
     }
 }
 

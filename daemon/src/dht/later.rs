@@ -1,0 +1,49 @@
+//! Questions of peers that are faster than their rates: answered when their turn comes.
+//!
+//! Owns: the line. Refuses: nothing; how long something may wait is the [`meter`](super::meter)'s to say, and each
+//! connection has few questions under way, which bounds the line. Survives a crash: nothing.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use libp2p::PeerId;
+use libp2p::request_response::ResponseChannel;
+use libp2p::swarm::ConnectionId;
+
+use super::Key;
+use super::batch::{Answer, Request};
+use super::find::Holders;
+use super::hello::Hello;
+
+/// A question and the way back.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// Where the chunk port is.
+    Hello(PeerId, ConnectionId, Hello, ResponseChannel<Hello>),
+    /// To keep keys.
+    Batch(PeerId, Request, ResponseChannel<Answer>),
+    /// Who holds a key.
+    Find(Key, ResponseChannel<Holders>),
+}
+
+/// The line, in the order in which its questions are due.
+#[derive(Debug, Default)]
+pub(super) struct Later(VecDeque<(Instant, Question)>);
+
+impl Later {
+    pub(super) fn push(&mut self, due: Instant, question: Question) {
+        let place = self.0.partition_point(|(at, _)| *at <= due);
+        self.0.insert(place, (due, question));
+    }
+
+    /// The next question, when it is due. Cancel-safe; waits for ever while there is none.
+    pub(super) async fn next(&mut self) -> Question {
+        loop {
+            let Some((due, _)) = self.0.front() else { std::future::pending().await };
+            tokio::time::sleep_until((*due).into()).await;
+            if let Some((_, question)) = self.0.pop_front() {
+                return question;
+            }
+        }
+    }
+}

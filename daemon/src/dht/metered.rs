@@ -1,0 +1,171 @@
+//! Kademlia as strangers may use it: each peer at its rate.
+//!
+//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes. Refuses: plain ADD_PROVIDER
+//! over the rate or in another's name. Survives a crash: nothing.
+//!
+//! It stands between the connections and Kademlia, and hands on what they bring, later where it is too much. A
+//! connection carries 32 questions at once, which bounds what waits here.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::{
+    ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId, kad};
+
+use super::meter::{Act, Meter};
+use super::records::Records;
+
+/// What is wrapped.
+type Inner = kad::Behaviour<Records>;
+/// What a connection brings.
+type Brought = THandlerOutEvent<Inner>;
+
+/// See the module.
+pub(super) struct Metered {
+    inner: Inner,
+    /// What each peer may do, of Kademlia and of our own protocols.
+    pub(super) meter: Meter,
+    /// What waits, and until when: those of one peer in order.
+    waiting: VecDeque<(Instant, PeerId, ConnectionId, Brought)>,
+    /// Ends when the first of those is due.
+    alarm: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+// === impl Metered ===
+
+impl Metered {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner, meter: Meter::new(), waiting: VecDeque::new(), alarm: None }
+    }
+
+    /// When a request may be handed on; now: `now`. None: never.
+    fn due(&mut self, peer: PeerId, brought: &Brought, now: Instant) -> Option<Instant> {
+        match brought {
+            Brought::FindNodeReq { .. }
+            | Brought::GetProvidersReq { .. }
+            | Brought::GetRecord { .. }
+            | Brought::PutRecord { .. } => {
+                // One that waited too long is answered last: its stream would be lost otherwise.
+                let wait = self.meter.wait(peer, Act::Question, now);
+                Some(now + wait.unwrap_or(super::meter::LONGEST))
+            }
+            Brought::AddProvider { provider, .. } => {
+                if provider.node_id != peer {
+                    self.meter.drop(peer, now);
+                    return None;
+                }
+                self.meter.admits(peer, Act::Provide, now).then_some(now)
+            }
+            _ => Some(now),
+        }
+    }
+
+    /// Hands on what is due.
+    fn release(&mut self, now: Instant) {
+        let due = self.waiting.partition_point(|(at, ..)| *at <= now);
+        for (_, peer, connection, brought) in self.waiting.drain(..due) {
+            self.inner.on_connection_handler_event(peer, connection, brought);
+        }
+    }
+}
+
+impl Deref for Metered {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Metered {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl NetworkBehaviour for Metered {
+    type ConnectionHandler = <Inner as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = <Inner as NetworkBehaviour>::ToSwarm;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner.handle_pending_inbound_connection(connection, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) = &event {
+            self.waiting.retain(|(_, _, connection, _)| connection != connection_id);
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, brought: Brought) {
+        let now = Instant::now();
+        let Some(due) = self.due(peer, &brought, now) else { return };
+        if due <= now {
+            self.inner.on_connection_handler_event(peer, connection, brought);
+            return;
+        }
+        let place = self.waiting.partition_point(|(at, ..)| *at <= due);
+        self.waiting.insert(place, (due, peer, connection, brought));
+        // Polling sets it anew.
+        self.alarm = None;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        while let Some((due, ..)) = self.waiting.front() {
+            let due = tokio::time::Instant::from_std(*due);
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if alarm.as_mut().poll(context).is_pending() {
+                break;
+            }
+            self.alarm = None;
+            self.release(Instant::now());
+        }
+        self.inner.poll(context)
+    }
+}

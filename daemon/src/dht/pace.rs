@@ -1,0 +1,146 @@
+//! How fast addresses that others tell are dialled.
+//!
+//! Owns: the pace, in which dials wait for their turn, and how many addresses of one peer are tried: whoever makes up
+//! addresses cannot have this node knock at many doors in a short time. Refuses: a dial that would wait longer than
+//! [`LONGEST`], and more than [`OF_ONE`] addresses of a peer within [`WHILE`]. Neither says anything of the peer.
+//! What the owner gave, and loopback, is not counted. Survives a crash: nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::DialError;
+use libp2p::{Multiaddr, PeerId, TransportError};
+
+/// Between two dials: twenty a second.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// Dials that may be made at once after a rest: as many as may be under way.
+const BURST: u32 = 128;
+/// How long a dial waits at most: Kademlia's questions give up on a node that long after it was to be dialled.
+const LONGEST: Duration = Duration::from_secs(8);
+/// Addresses of one peer that are dialled…
+const OF_ONE: u8 = 16;
+/// …within this time.
+const WHILE: Duration = Duration::from_secs(5);
+/// Peers whose addresses are counted; with more, counting begins anew.
+const MAX_PEERS: usize = 4_096;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// When the next dial would be made if none were ever saved up.
+    next: Option<Instant>,
+    /// Addresses of peers that were dialled since `counted`.
+    peers: HashMap<PeerId, u8>,
+    counted: Option<Instant>,
+}
+
+/// A dial that was not made, for reasons of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unhurried {
+    /// Too many wait already.
+    #[error("too many other addresses are to be dialled first")]
+    Crowded,
+    /// Enough addresses of that peer have been tried.
+    #[error("enough other addresses of that peer are being tried")]
+    Many,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// Counts an address among its peer's.
+    pub(super) fn admit(&self, address: &Multiaddr, now: Instant) -> Result<(), Unhurried> {
+        let Some(Protocol::P2p(peer)) = address.iter().last() else { return Ok(()) };
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = state.counted.is_none_or(|since| now >= since + WHILE);
+        if is_over || state.peers.len() >= MAX_PEERS {
+            state.peers.clear();
+            state.counted = Some(now);
+        }
+        let count = state.peers.entry(peer).or_default();
+        *count = count.saturating_add(1);
+        if *count > OF_ONE { Err(Unhurried::Many) } else { Ok(()) }
+    }
+
+    /// A turn for one dial: how long it has to wait.
+    pub(super) fn turn(&self, now: Instant) -> Result<Duration, Unhurried> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = now.checked_sub(INTERVAL * BURST).unwrap_or(now);
+        let turn = state.next.map_or(saved, |next| next.max(saved)) + INTERVAL;
+        let wait = turn.saturating_duration_since(now);
+        if wait > LONGEST {
+            return Err(Unhurried::Crowded);
+        }
+        state.next = Some(turn);
+        Ok(wait)
+    }
+}
+
+impl From<Unhurried> for io::Error {
+    fn from(why: Unhurried) -> Self {
+        Self::other(why)
+    }
+}
+
+/// Whether a dial failed because some of its addresses were not even tried: then nothing is known of the peer.
+pub(super) fn is_unhurried(failed: &DialError) -> bool {
+    let DialError::Transport(tried) = failed else { return false };
+    tried.iter().any(|(_, error)| {
+        let TransportError::Other(error) = error else { return false };
+        error.get_ref().is_some_and(|inner| inner.is::<Unhurried>())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dials_go_at_a_pace_and_the_line_is_short() {
+        let (pace, start) = (Pace::default(), Instant::now() + Duration::from_secs(60));
+        let waits: Vec<_> = std::iter::from_fn(|| pace.turn(start).ok()).collect();
+        let longest = usize::try_from(LONGEST.as_millis() / INTERVAL.as_millis()).unwrap();
+        assert_eq!(waits.len(), BURST as usize + longest);
+        assert!(waits[..BURST as usize].iter().all(Duration::is_zero) && waits.is_sorted());
+        assert_eq!(waits.last(), Some(&LONGEST));
+        assert_eq!(pace.turn(start), Err(Unhurried::Crowded));
+        // Whoever was refused has taken nobody's turn.
+        assert_eq!(pace.turn(start + INTERVAL), Ok(LONGEST));
+        assert_eq!(pace.turn(start + Duration::from_secs(3600)), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn of_one_peer_sixteen_addresses_are_tried() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        let peer = PeerId::random();
+        let at = |port: u16, peer| format!("/ip4/203.0.113.1/tcp/{port}/p2p/{peer}").parse().unwrap();
+        let tried = (1..=500).filter(|port| pace.admit(&at(*port, peer), now).is_ok()).count();
+        assert_eq!(tried, 16);
+        assert!(pace.admit(&at(1, PeerId::random()), now).is_ok());
+        assert!(pace.admit(&at(1, peer), now + WHILE).is_ok());
+        for _ in 0..2 * MAX_PEERS {
+            let _ = pace.admit(&at(1, PeerId::random()), now);
+        }
+        assert!(pace.0.lock().unwrap().peers.len() <= MAX_PEERS);
+    }
+
+    #[test]
+    fn what_was_not_tried_is_told_from_what_failed() {
+        let at: Multiaddr = "/ip4/203.0.113.1/tcp/8468".parse().unwrap();
+        let failed =
+            |error: io::Error| DialError::Transport(vec![(at.clone(), TransportError::Other(error))]);
+        assert!(
+            is_unhurried(&failed(Unhurried::Crowded.into())) && is_unhurried(&failed(Unhurried::Many.into()))
+        );
+        assert!(!is_unhurried(&failed(io::ErrorKind::TimedOut.into())));
+        let refused =
+            DialError::Transport(vec![(at.clone(), TransportError::MultiaddrNotSupported(at.clone()))]);
+        assert!(!is_unhurried(&refused));
+    }
+}

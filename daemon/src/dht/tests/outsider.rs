@@ -1,0 +1,190 @@
+//! A node of stock libp2p that says bytes in our protocols, whatever they are.
+
+use std::io;
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use libp2p::request_response::{self, Codec, Event, Message, OutboundFailure, ProtocolSupport};
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
+use libp2p::{StreamProtocol, identify};
+
+use super::{Node, within};
+use crate::dht::transport;
+use crate::peer::{Keypair, PeerId};
+
+/// One end of a stream: writes the bytes, closes its direction if they are whole, and reads what comes back.
+#[derive(Clone, Debug)]
+pub(super) struct Raw;
+
+/// What is said on a stream.
+#[derive(Clone, Debug)]
+pub(super) enum Says {
+    /// These bytes, and the end.
+    Whole(Vec<u8>),
+    /// These bytes again and again, until the other end has had enough.
+    Endless(Vec<u8>),
+    /// These bytes, and then nothing more, nor the end.
+    Half(Vec<u8>),
+}
+
+#[derive(NetworkBehaviour)]
+pub(super) struct Speaks {
+    identify: identify::Behaviour,
+    /// Each protocol is one of these, in the order of [`PROTOCOLS`].
+    hello: request_response::Behaviour<Raw>,
+    announce: request_response::Behaviour<Raw>,
+    find: request_response::Behaviour<Raw>,
+    kad: request_response::Behaviour<Raw>,
+}
+
+/// Our protocols, and Kademlia.
+pub(super) const PROTOCOLS: [&str; 4] = ["hello/1", "announce/1", "find/1", "kad/1.0.0"];
+
+/// A node that is no casd.
+pub(super) struct Outsider {
+    swarm: Swarm<Speaks>,
+    pub(super) keypair: Keypair,
+}
+
+impl Outsider {
+    /// Of the network `name`, not connected.
+    pub(super) fn new(name: &str) -> Self {
+        let keypair = Keypair::generate_ed25519();
+        let speaks = |rest: &str, support| {
+            let protocol = StreamProtocol::try_from_owned(format!("/casd/{name}/{rest}")).unwrap();
+            let config = request_response::Config::default().with_request_timeout(Duration::from_secs(15));
+            request_response::Behaviour::with_codec(Raw, [(protocol, support)], config)
+        };
+        let [hello, announce, find, kad] = PROTOCOLS;
+        let behaviour = Speaks {
+            identify: identify::Behaviour::new(identify::Config::new("/x/1".into(), keypair.public())),
+            hello: speaks(hello, ProtocolSupport::Full),
+            announce: speaks(announce, ProtocolSupport::Full),
+            find: speaks(find, ProtocolSupport::Full),
+            // It only asks: else it would be looked at as a server of the DHT.
+            kad: speaks(kad, ProtocolSupport::Outbound),
+        };
+        let config = libp2p::swarm::Config::with_tokio_executor();
+        let config = config.with_idle_connection_timeout(Duration::from_secs(60));
+        let local = keypair.public().to_peer_id();
+        Self { swarm: Swarm::new(transport::sockets(&keypair).unwrap(), behaviour, local, config), keypair }
+    }
+
+    pub(super) fn id(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    /// Connects, if it is let in.
+    pub(super) async fn meet(&mut self, node: &Node) -> Result<(), String> {
+        self.swarm.dial(DialOpts::unknown_peer_id().address(node.address()).build()).unwrap();
+        let met = async {
+            loop {
+                match self.swarm.select_next_some().await {
+                    SwarmEvent::Behaviour(SpeaksEvent::Identify(identify::Event::Received { .. })) => {
+                        return Ok(());
+                    }
+                    SwarmEvent::ConnectionClosed { cause, .. } => return Err(format!("closed: {cause:?}")),
+                    SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.to_string()),
+                    _ => {}
+                }
+            }
+        };
+        within("the two have met, or not", met).await
+    }
+
+    /// Says something in a protocol to a connected node; what it answers.
+    pub(super) async fn say(&mut self, node: &Node, protocol: &str, says: Says) -> Result<Vec<u8>, String> {
+        let (to, all) = (node.dht.0.local, self.swarm.behaviour_mut());
+        let behaviour = match protocol {
+            "hello/1" => &mut all.hello,
+            "announce/1" => &mut all.announce,
+            "find/1" => &mut all.find,
+            _ => &mut all.kad,
+        };
+        behaviour.send_request(&to, says);
+        let answered = async {
+            loop {
+                let event = match self.swarm.select_next_some().await {
+                    SwarmEvent::Behaviour(
+                        SpeaksEvent::Hello(event)
+                        | SpeaksEvent::Announce(event)
+                        | SpeaksEvent::Find(event)
+                        | SpeaksEvent::Kad(event),
+                    ) => event,
+                    _ => continue,
+                };
+                match event {
+                    Event::Message { message: Message::Response { response, .. }, .. } => {
+                        // Or its stream is ended without an answer.
+                        let is_silent = response.is_empty();
+                        return if is_silent { Err("nothing".to_owned()) } else { Ok(response) };
+                    }
+                    Event::OutboundFailure { error: OutboundFailure::Io(error), .. } => {
+                        return Err(error.to_string());
+                    }
+                    Event::OutboundFailure { error, .. } => return Err(error.to_string()),
+                    _ => {}
+                }
+            }
+        };
+        within("it answers, or does not", answered).await
+    }
+
+    /// Waits until the node has ended all connections.
+    pub(super) async fn is_let_go(&mut self) {
+        let gone = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        within("the connection ends", gone).await;
+    }
+}
+
+impl Codec for Raw {
+    type Protocol = StreamProtocol;
+    type Request = Says;
+    type Response = Vec<u8>;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<Says>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let mut bytes = Vec::new();
+        io.take(1 << 20).read_to_end(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, says: Says) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        match says {
+            Says::Whole(bytes) => io.write_all(&bytes).await,
+            Says::Endless(bytes) => loop {
+                io.write_all(&bytes).await?;
+                io.flush().await?;
+            },
+            Says::Half(bytes) => {
+                io.write_all(&bytes).await?;
+                io.flush().await?;
+                std::future::pending().await
+            }
+        }
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, _: &mut T, _: Vec<u8>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

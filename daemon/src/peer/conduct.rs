@@ -1,0 +1,243 @@
+//! How peers behave, shared by all who meet them: strikes, bans, scores.
+//!
+//! Owns: the book of all peers, and who may not be spoken to. Refuses: to ban a block of addresses before several peers
+//! there were banned, and ever for loopback, private or configured peers. The time is passed in. Survives a crash: what
+//! was written of [`Conduct::save`].
+//!
+//! A peer that broke a protocol, lied, or flooded is struck: its connections end. Three strikes within an hour ban it
+//! for a day. While [`OF_BLOCK`] peers of one block are banned, nobody is let in from there.
+
+mod saved;
+
+use std::collections::HashSet;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::{Block, PeerId, Scores, Verdict};
+
+/// Banned peers of one block that ban the block.
+const OF_BLOCK: usize = 4;
+
+/// The book. Cheap to clone; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Conduct(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    book: Mutex<Book>,
+    /// Counts bans and pardons, so that connections learn of them.
+    bans: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    scores: Scores,
+    /// Configured peers.
+    spared: HashSet<PeerId>,
+    /// Whether something has changed that is kept.
+    is_news: bool,
+}
+
+/// A peer that is not spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Who.
+    pub peer: PeerId,
+    /// Until when.
+    pub until: SystemTime,
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        let book = Mutex::new(Book::default());
+        Self(Arc::new(Inner { book, bans: watch::Sender::new(0) }))
+    }
+}
+
+impl Conduct {
+    /// An empty book; blocks are never banned for `configured` peers.
+    #[must_use]
+    pub fn new(configured: impl IntoIterator<Item = PeerId>) -> Self {
+        let conduct = Self::default();
+        conduct.book().spared.extend(configured);
+        conduct
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer, seen `at`, broke a protocol, lied or flooded; `why` is for the log, which hears of bans. The caller
+    /// drops the connection.
+    pub fn strike(&self, peer: PeerId, at: Option<IpAddr>, why: &str, now: SystemTime) -> Verdict {
+        let mut book = self.book();
+        if let Some(until) = book.scores.banned_until(&peer, now) {
+            return Verdict::Ban(until);
+        }
+        let verdict = book.scores.strike(peer, now);
+        let block = at.and_then(Block::of);
+        book.scores.seen_at(&peer, block);
+        book.is_news = true;
+        let of_block = block.map_or(0, |block| book.scores.banned_in(block, now));
+        drop(book);
+        if let Verdict::Ban(until) = verdict {
+            let hours = until.duration_since(now).unwrap_or_default().as_secs().div_ceil(3600);
+            let neighbours = of_block >= OF_BLOCK;
+            tracing::warn!(%peer, why, hours, neighbours, "a peer is banned: it misbehaved three times within an hour");
+            self.0.bans.send_modify(|count| *count += 1);
+        }
+        verdict
+    }
+
+    /// An attempt came to nothing: no connection, a time-out.
+    pub fn failed(&self, peer: PeerId, now: SystemTime) {
+        let mut book = self.book();
+        book.scores.failed(peer, now);
+        book.is_news = true;
+    }
+
+    /// Whether an attempt is worth it now: not banned, and not waiting after failures.
+    #[must_use]
+    pub fn is_worth_trying(&self, peer: &PeerId, now: SystemTime) -> bool {
+        self.book().scores.is_worth_trying(peer, now)
+    }
+
+    /// When a peer's own ban ends; `None` when it has none (any more).
+    #[must_use]
+    pub fn banned_until(&self, peer: &PeerId, now: SystemTime) -> Option<SystemTime> {
+        self.book().scores.banned_until(peer, now)
+    }
+
+    /// Whether a peer seen `at` may be spoken to: neither it nor its block is banned.
+    #[must_use]
+    pub fn admits(&self, peer: &PeerId, at: Option<IpAddr>, now: SystemTime) -> bool {
+        let book = self.book();
+        if book.scores.banned_until(peer, now).is_some() {
+            return false;
+        }
+        let block = at.and_then(Block::of).filter(|_| !book.spared.contains(peer));
+        block.is_none_or(|block| book.scores.banned_in(block, now) < OF_BLOCK)
+    }
+
+    /// Lifts a peer's ban; false when it had none.
+    #[must_use]
+    pub fn pardon(&self, peer: &PeerId, now: SystemTime) -> bool {
+        let mut book = self.book();
+        let had = book.scores.banned_until(peer, now).is_some();
+        book.scores.pardon(peer);
+        book.is_news = true;
+        drop(book);
+        self.0.bans.send_modify(|count| *count += 1);
+        had
+    }
+
+    /// Who is banned.
+    #[must_use]
+    pub fn bans(&self, now: SystemTime) -> Vec<Ban> {
+        let book = self.book();
+        let banned = book.scores.iter().filter_map(|(peer, score)| Some((*peer, score.banned_until?)));
+        banned.filter(|(_, until)| *until > now).map(|(peer, until)| Ban { peer, until }).collect()
+    }
+
+    /// Changes when somebody is banned or pardoned.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.bans.subscribe()
+    }
+
+    /// What is to be written down, when something has changed since the last call.
+    #[must_use]
+    pub fn save(&self) -> Option<Vec<u8>> {
+        let mut book = self.book();
+        std::mem::take(&mut book.is_news).then(|| saved::encode(&book.scores))
+    }
+
+    /// Takes in what was written down.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when it is damaged or of another form; then nothing is taken.
+    pub fn restore(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut book = self.book();
+        for (peer, score) in saved::decode(bytes)? {
+            book.scores.restore(peer, score);
+        }
+        Ok(())
+    }
+
+    /// The longest that is written down.
+    pub const MAX_SAVED: usize = saved::MAX_FILE;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+    }
+
+    fn ban(conduct: &Conduct, peer: PeerId, ip: &str) {
+        for _ in 0..3 {
+            conduct.strike(peer, ip.parse().ok(), "it lies", at(0));
+        }
+    }
+
+    #[test]
+    fn a_block_is_banned_for_several_peers_and_never_a_private_or_configured_one() {
+        let configured = PeerId::random();
+        let conduct = Conduct::new([configured]);
+        let stranger = PeerId::random();
+        let admits = |peer: &PeerId, ip: &str| conduct.admits(peer, ip.parse().ok(), at(1));
+        let liars: Vec<_> = (0..OF_BLOCK).map(|_| PeerId::random()).collect();
+        for (number, liar) in liars.iter().enumerate() {
+            assert!(admits(&stranger, "203.0.113.77"), "{number}");
+            ban(&conduct, *liar, &format!("203.0.113.{number}"));
+            assert!(!admits(liar, "198.51.100.1"), "wherever it comes from");
+        }
+        assert!(!admits(&stranger, "203.0.113.77") && !admits(&stranger, "::ffff:203.0.113.78"));
+        assert!(admits(&stranger, "203.0.112.77") && admits(&configured, "203.0.113.77"));
+        // A pardon opens the block again, and so does the end of the bans.
+        assert!(conduct.pardon(&liars[0], at(1)) && !conduct.pardon(&liars[0], at(1)));
+        assert!(admits(&stranger, "203.0.113.77") && admits(&liars[0], "203.0.113.0"));
+        ban(&conduct, liars[0], "203.0.113.0");
+        assert!(conduct.admits(&stranger, "203.0.113.77".parse().ok(), at(24 * 3600)));
+        for ip in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "fd00::1", "::1"] {
+            (0..2 * OF_BLOCK).for_each(|_| ban(&conduct, PeerId::random(), ip));
+            assert!(admits(&stranger, ip), "{ip}");
+        }
+        assert!(conduct.admits(&stranger, None, at(1)));
+    }
+
+    #[test]
+    fn who_watches_learns_of_bans_and_pardons() {
+        let (conduct, peer) = (Conduct::default(), PeerId::random());
+        let mut changes = conduct.changes();
+        conduct.strike(peer, None, "it lies", at(0));
+        assert!(!changes.has_changed().unwrap() && conduct.bans(at(0)).is_empty());
+        ban(&conduct, peer, "203.0.113.1");
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert_eq!(conduct.bans(at(0))[0].peer, peer);
+        assert!(conduct.pardon(&peer, at(0)) && changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn what_is_written_down_is_known_again() {
+        let (conduct, liar, late) = (Conduct::default(), PeerId::random(), PeerId::random());
+        assert_eq!(conduct.save(), None);
+        ban(&conduct, liar, "203.0.113.1");
+        conduct.failed(late, at(5));
+        let bytes = conduct.save().unwrap();
+        assert_eq!(conduct.save(), None, "nothing is new");
+        let again = Conduct::default();
+        again.restore(&bytes).unwrap();
+        assert_eq!(again.bans(at(1)), conduct.bans(at(1)));
+        assert!(!again.is_worth_trying(&late, at(6)) && again.is_worth_trying(&late, at(7)));
+        assert!(again.restore(&bytes[1..]).is_err());
+    }
+}

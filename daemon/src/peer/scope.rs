@@ -1,0 +1,85 @@
+//! Whom an IP address can belong to, and which addresses probably have one owner. Pure.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Whom an IP address can belong to. An IPv4 address within IPv6 counts as itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This host.
+    Loopback,
+    /// A host of a private network: RFC 1918, RFC 6598, RFC 4193.
+    Private,
+    /// Any host.
+    Global,
+    /// Nobody that could be dialled: link-local (which means nothing without its interface), multicast, unspecified.
+    Nowhere,
+}
+
+/// Hosts of one subscriber: a /24 of IPv4 or a /48 of IPv6. Of globally routable addresses only: those of one's own
+/// network are not many to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Block {
+    /// The upper 24 bits.
+    V4(u32),
+    /// The upper 48 bits.
+    V6(u64),
+}
+
+impl Scope {
+    /// Of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
+        if ip.is_loopback() {
+            return Self::Loopback;
+        }
+        let (nowhere, private) = match ip {
+            IpAddr::V4(ip) => {
+                let [first, second, ..] = ip.octets();
+                let reserved = first == 0 || first >= 224;
+                let shared = first == 100 && second & 0xc0 == 64;
+                (reserved || ip.is_link_local() || ip == Ipv4Addr::BROADCAST, ip.is_private() || shared)
+            }
+            IpAddr::V6(ip) => {
+                let nowhere = ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local();
+                (nowhere, ip.is_unique_local())
+            }
+        };
+        match (nowhere, private) {
+            (true, _) => Self::Nowhere,
+            (false, true) => Self::Private,
+            (false, false) => Self::Global,
+        }
+    }
+}
+
+impl Block {
+    /// The block of a global address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Option<Self> {
+        let ip = ip.to_canonical();
+        (Scope::of(ip) == Scope::Global).then(|| match ip {
+            IpAddr::V4(ip) => Self::V4(ip.to_bits() >> 8),
+            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 80).unwrap_or(0)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_of_global_addresses() {
+        let block = |text: &str| Block::of(text.parse().unwrap());
+        assert_eq!(block("8.8.4.4"), block("::ffff:8.8.4.200"));
+        assert_ne!(block("8.8.4.4"), block("8.8.5.4"));
+        assert_eq!(block("2a00:1450:4001::1"), block("2a00:1450:4001:ffff::2"));
+        assert_ne!(block("2a00:1450:4001::1"), block("2a00:1450:4002::1"));
+        for near in
+            ["127.0.0.1", "10.1.2.3", "100.64.0.1", "192.168.0.1", "169.254.0.1", "fe80::1", "fd00::1", "::1"]
+        {
+            assert_eq!(block(near), None, "{near}");
+        }
+    }
+}

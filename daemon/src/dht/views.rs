@@ -82,6 +82,7 @@ impl EventLoop {
             self.swarm.add_external_address(new.clone());
         }
         self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
+        self.try_addresses(&listening);
         self.addresses.send_replace(Addresses { listening, external });
     }
 

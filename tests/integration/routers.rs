@@ -2,11 +2,12 @@
 //! home are found, connect by both dialling at once, and give each other what they have. Real daemons with default
 //! ports; what they are told is the address of the third.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use casd_tests::corpus::{self, MIB};
 use casd_tests::ctl::Run;
-use casd_tests::machines::{Machines, Passes};
+use casd_tests::machines::{Between, Machines};
 use casd_tests::wait::{self, LONG};
 use casd_tests::{Daemon, Home, Settings, skip};
 use serde_json::Value;
@@ -18,8 +19,8 @@ const PUBLIC: usize = 2;
 const FILE: u64 = 12 * MIB;
 
 /// A home for a daemon on a machine, whose settings are those of a new user but for where it keeps things, and for a
-/// network of its own name.
-fn home(machines: &Machines, number: usize, bootstrap: &[String]) -> Home {
+/// network of its own name, with a key or without.
+fn home(machines: &Machines, number: usize, bootstrap: &[String], key: Option<[u8; 32]>) -> Home {
     let mut home = Home::new();
     let (state, socket) = (home.state(), home.socket());
     home.change(|_| {
@@ -27,6 +28,12 @@ fn home(machines: &Machines, number: usize, bootstrap: &[String]) -> Home {
         let settings = settings.text("api.socket", &socket.display().to_string());
         settings.texts("network.bootstrap", bootstrap).text("network.name", "routers")
     });
+    if let Some(key) = key {
+        let file = home.path("network.key");
+        std::fs::write(&file, format!("{}\n", hex::encode(key))).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        home.change(|settings| settings.text("network.key_file", &file.display().to_string()));
+    }
     home.runs_on(machines.on(number));
     home
 }
@@ -54,14 +61,17 @@ fn is_reachable(daemon: &Daemon, expected: &str) {
 }
 
 /// A file is added at one home and fetched by its id alone at the other.
-fn is_fetched(passes: Passes) {
-    let Some(machines) = Machines::behind_routers(passes) else {
+fn is_fetched(between: Between, is_private: bool) {
+    let Some(machines) = Machines::behind_routers(between) else {
         return skip("only root can make network namespaces and routers, with iproute2 and nftables");
     };
-    let middle = home(&machines, PUBLIC, &[]).start();
+    let public = if between == Between::Firewalls { "/ip6/2001:db8::2" } else { "/ip4/192.0.2.2" };
+    let key = is_private.then(|| rand::random());
+    let open = home(&machines, PUBLIC, &[], key);
+    let middle = open.start();
     let at = ["udp/8468/quic-v1", "tcp/8468"];
-    let bootstrap = at.map(|at| format!("/ip4/192.0.2.2/{at}/p2p/{}", middle.peer_id()));
-    let (giver, taker) = (home(&machines, 0, &bootstrap), home(&machines, 1, &bootstrap));
+    let bootstrap = at.map(|at| format!("{public}/{at}/p2p/{}", middle.peer_id()));
+    let [giver, taker] = [0, 1].map(|number| home(&machines, number, &bootstrap, key));
     let holder = giver.start();
     let file = giver.path("file");
     let id = corpus::file(&file, 5, FILE);
@@ -71,7 +81,7 @@ fn is_fetched(passes: Passes) {
     let fetcher = taker.start();
     let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());
     fetcher.ctl().run(&["fetch", &id, "-o"]).arg(&out).done().ok();
-    eprintln!("{passes:?}: fetched in {:?}", begun.elapsed());
+    eprintln!("{between:?}: fetched in {:?}", begun.elapsed());
     assert_eq!(corpus::id_of_file(&out), id);
     let carried = carried(&machines) - before;
     assert!(carried < MIB, "{carried} bytes went by the node in the middle");
@@ -82,7 +92,7 @@ fn is_fetched(passes: Passes) {
     assert!(said["what"].as_str().unwrap().contains("both ends dialling at once"), "{said}");
     is_reachable(&middle, "yes");
     let said = reach(&middle);
-    assert!(said["level"] == "ok" && said["what"].as_str().unwrap().contains("/ip4/192.0.2.2/"), "{said}");
+    assert!(said["level"] == "ok" && said["what"].as_str().unwrap().contains(public), "{said}");
     for inside in [&holder, &fetcher] {
         is_reachable(inside, "no");
         let said = reach(inside);
@@ -96,10 +106,20 @@ fn is_fetched(passes: Passes) {
 
 #[test]
 fn two_behind_routers_fetch_from_each_other() {
-    is_fetched(Passes::All);
+    is_fetched(Between::Nat, false);
 }
 
 #[test]
 fn two_behind_routers_fetch_from_each_other_without_udp() {
-    is_fetched(Passes::NoUdp);
+    is_fetched(Between::NatWithoutUdp, false);
+}
+
+#[test]
+fn two_behind_firewalls_fetch_from_each_other_over_ipv6() {
+    is_fetched(Between::Firewalls, false);
+}
+
+#[test]
+fn two_behind_routers_fetch_from_each_other_in_a_private_network() {
+    is_fetched(Between::Nat, true);
 }

@@ -16,13 +16,55 @@ pub struct Machines {
     keepers: Vec<Child>,
 }
 
-/// What passes from one network to another in [`Machines::behind_routers`].
+/// What is between the machines of [`Machines::behind_routers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passes {
-    /// Everything that the routers let through.
-    All,
-    /// No datagram of UDP.
-    NoUdp,
+pub enum Between {
+    /// Routers that show one address of IPv4 for all inside, and let through what belongs to what went out.
+    Nat,
+    /// The same, and no datagram of UDP passes from one network to another.
+    NatWithoutUdp,
+    /// IPv6 and firewalls, which let through what belongs to what went out.
+    Firewalls,
+}
+
+/// The addresses of one version of IP in [`Machines::behind_routers`].
+struct Plan {
+    /// Of the two at home.
+    inside: [&'static str; 2],
+    /// Of their routers, inside…
+    lan: [&'static str; 2],
+    /// …and outside.
+    wan: [&'static str; 2],
+    /// Of the machine in the middle, towards the routers…
+    middle: [&'static str; 2],
+    /// …and towards the public machine.
+    hub: &'static str,
+    /// Of the public machine.
+    public: &'static str,
+}
+
+/// Both homes have the same network, as homes do.
+const IPV4: Plan = Plan {
+    inside: ["192.168.0.2/24", "192.168.0.3/24"],
+    lan: ["192.168.0.1/24", "192.168.0.1/24"],
+    wan: ["198.51.100.2/24", "203.0.113.2/24"],
+    middle: ["198.51.100.1/24", "203.0.113.1/24"],
+    hub: "192.0.2.1/24",
+    public: "192.0.2.2/24",
+};
+
+const IPV6: Plan = Plan {
+    inside: ["2001:db8:1::2/64", "2001:db8:2::2/64"],
+    lan: ["2001:db8:1::1/64", "2001:db8:2::1/64"],
+    wan: ["2001:db8:11::2/64", "2001:db8:12::2/64"],
+    middle: ["2001:db8:11::1/64", "2001:db8:12::1/64"],
+    hub: "2001:db8::1/64",
+    public: "2001:db8::2/64",
+};
+
+/// An address without the length of its network.
+fn host(address: &str) -> &str {
+    address.split('/').next().unwrap_or(address)
 }
 
 /// What a home's router does: it shows its own address for those inside, and lets in what belongs to what went out.
@@ -34,6 +76,7 @@ table inet filter {
     chain input {
         type filter hook input priority 0; policy drop;
         ct state established,related accept
+        meta l4proto ipv6-icmp accept
         iifname { "lan", "lo" } accept
     }
     chain forward {
@@ -83,32 +126,47 @@ impl Machines {
         Some(all)
     }
 
-    /// Two machines, 0 and 1, at home behind a router each, and a third, 2, that all can reach, at 192.0.2.2; between
-    /// them a network that passes what it `passes`. `None`: this user, or this machine, cannot, or has no nftables.
+    /// Two machines, 0 and 1, at home behind a router each, and a third, 2, that all can reach, at 192.0.2.2 or
+    /// 2001:db8::2. `None`: this user, or this machine, cannot, or has no nftables.
     #[must_use]
-    pub fn behind_routers(passes: Passes) -> Option<Self> {
+    pub fn behind_routers(between: Between) -> Option<Self> {
         const PUBLIC: usize = 2;
         const MIDDLE: usize = 5;
         Command::new("nft").arg("--version").output().is_ok_and(|done| done.status.success()).then_some(())?;
+        let plan = if between == Between::Firewalls { IPV6 } else { IPV4 };
         let all = Self::new(6)?;
-        for (inside, router) in [(0, 3), (1, 4)] {
-            let (wan, middle) = (format!("wan{inside}"), format!("198.51.{}", 100 + inside));
+        for (inside, router, wan) in [(0, 3, "wan0"), (1, 4, "wan1")] {
             all.cable((inside, "eth0"), (router, "lan"))?;
-            all.cable((router, "wan"), (MIDDLE, &wan))?;
-            // Both homes have the same network, as homes do.
-            all.open(inside, "eth0", &format!("192.168.0.{}/24", 2 + inside));
-            all.open(router, "lan", "192.168.0.1/24");
-            all.open(router, "wan", &format!("{middle}.2/24"));
-            all.open(MIDDLE, &wan, &format!("{middle}.1/24"));
-            all.ip(inside, &["route", "add", "default", "via", "192.168.0.1"]);
-            all.ip(router, &["route", "add", "default", "via", &format!("{middle}.1")]);
+            all.cable((router, "wan"), (MIDDLE, wan))?;
+            all.open(inside, "eth0", plan.inside[inside]);
+            all.open(router, "lan", plan.lan[inside]);
+            all.open(router, "wan", plan.wan[inside]);
+            all.open(MIDDLE, wan, plan.middle[inside]);
+            all.ip(inside, &["route", "add", "default", "via", host(plan.lan[inside])]);
+            all.ip(router, &["route", "add", "default", "via", host(plan.middle[inside])]);
+            if between == Between::Firewalls {
+                let home = format!("2001:db8:{}::/64", inside + 1);
+                all.ip(MIDDLE, &["route", "add", &home, "via", host(plan.wan[inside])]);
+                // Whoever forwards asks for neighbours from an address of this kind.
+                let near = [
+                    (router, "lan", "fe80::1:1/64"),
+                    (router, "wan", "fe80::1:2/64"),
+                    (MIDDLE, wan, "fe80::1:3/64"),
+                ];
+                for (number, name, address) in near {
+                    all.ip(number, &["address", "add", address, "dev", name, "nodad"]);
+                }
+            }
             all.forwards(router, ROUTER);
         }
         all.cable((PUBLIC, "eth0"), (MIDDLE, "lan"))?;
-        all.open(PUBLIC, "eth0", "192.0.2.2/24");
-        all.open(MIDDLE, "lan", "192.0.2.1/24");
-        all.ip(PUBLIC, &["route", "add", "default", "via", "192.0.2.1"]);
-        all.forwards(MIDDLE, if passes == Passes::NoUdp { NO_UDP } else { "" });
+        all.open(PUBLIC, "eth0", plan.public);
+        all.open(MIDDLE, "lan", plan.hub);
+        if between == Between::Firewalls {
+            all.ip(MIDDLE, &["address", "add", "fe80::1:3/64", "dev", "lan", "nodad"]);
+        }
+        all.ip(PUBLIC, &["route", "add", "default", "via", host(plan.hub)]);
+        all.forwards(MIDDLE, if between == Between::NatWithoutUdp { NO_UDP } else { "" });
         Some(all)
     }
 
@@ -143,7 +201,17 @@ impl Machines {
     /// Makes a router of a machine, with these rules for nftables.
     #[track_caller]
     fn forwards(&self, number: usize, rules: &str) {
-        self.run(number, &["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"], "");
+        self.run(
+            number,
+            &[
+                "sh",
+                "-c",
+                &["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"]
+                    .map(|at| format!("echo 1 >{at}"))
+                    .join(" && "),
+            ],
+            "",
+        );
         self.run(number, &["nft", "-f", "-"], rules);
     }
 

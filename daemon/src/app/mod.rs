@@ -182,7 +182,7 @@ impl House {
             tasks::accept(listener, session.clone(), (Arc::clone(&serve), conduct.clone()), &below);
         }
         if let Some(streams) = dht.take_accepted() {
-            tasks::accept_streams(streams, session.clone(), Arc::clone(&serve), &below);
+            tasks::accept_streams(streams, session.clone(), (Arc::clone(&serve), conduct.clone()), &below);
         }
         let visitors = serve.visitors();
         let discovery: Arc<dyn peer::Discovery> = Arc::new(dht.clone());

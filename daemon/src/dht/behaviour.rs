@@ -124,7 +124,7 @@ pub(super) struct Behaviour {
     /// …and is one for them.
     pub(super) relay: relay::Behaviour,
     /// Dials those who ask for us while they dial us.
-    punch: dcutr::Behaviour,
+    pub(super) punch: dcutr::Behaviour,
     /// Asks the router to let others in.
     #[cfg(feature = "upnp")]
     upnp: Toggle<libp2p::upnp::tokio::Behaviour>,

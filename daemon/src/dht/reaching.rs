@@ -16,6 +16,8 @@ use libp2p::autonat::v2::client;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::{FromSwarm, NewExternalAddrCandidate};
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId, dcutr, kad, relay};
 use tokio::sync::watch;
@@ -320,6 +322,20 @@ impl EventLoop {
         self.reaching.relays.remove(peer);
     }
 
+    /// Of our own addresses those that are global may be reached, or only while this node dials as well: a firewall that
+    /// changes no addresses stands in between, or none. Others do not say that they see us there, since we told them.
+    pub(super) fn try_addresses(&mut self, listening: &[Multiaddr]) {
+        let global = |at: &&Multiaddr| !is_relayed(at) && ip_of(at).is_some_and(is_global);
+        let behaviour = self.swarm.behaviour_mut();
+        for addr in listening.iter().filter(global) {
+            let seen = FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr });
+            behaviour.punch.on_swarm_event(seen);
+            if let Some(candidates) = behaviour.candidates.as_mut() {
+                candidates.consider(addr);
+            }
+        }
+    }
+
     /// This host has other addresses: what was known of them is soon looked at again.
     pub(super) fn reach_moved(&mut self) {
         self.reaching.due = self.reaching.due.min(Instant::now() + SETTLED);
@@ -345,6 +361,8 @@ impl EventLoop {
         if let Some(candidates) = self.swarm.behaviour_mut().candidates.as_mut() {
             candidates.renew(&again);
         }
+        let listening: Vec<_> = self.swarm.listeners().cloned().collect();
+        self.try_addresses(&listening);
         let asked = self.reaching.relays.iter().nth(rand::random_range(0..MAX_RELAYS));
         let asked = asked.or_else(|| self.reaching.relays.iter().next());
         if let Some((peer, at)) = asked.map(|(peer, at)| (*peer, at.clone())) {

@@ -143,8 +143,8 @@ impl Streams {
             return;
         };
         // Full or closed: the stream is dropped, which its opener sees.
-        let taken = self.accepted.as_ref().is_some_and(|to| to.try_send(conn(peer, stream, places)).is_ok());
-        if !taken {
+        let conn = conn(peer, stream, places);
+        if !self.accepted.as_ref().is_some_and(|accepted| accepted.try_send(conn).is_ok()) {
             tracing::debug!(%peer, "a stream is refused: too many wait");
         }
     }

@@ -117,6 +117,7 @@ impl EventLoop {
         self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
         let told = listening.iter().chain(self.swarm.external_addresses());
         self.reach.stand(Own::new(told, &self.options.listen, &self.options.chunk));
+        self.try_addresses(&listening);
         self.addresses.send_replace(Addresses { listening, external });
     }
 

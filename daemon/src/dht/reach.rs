@@ -90,9 +90,9 @@ impl Reach {
             return true;
         }
         // Of a way through a relay the relay is what this node dials.
-        let address = \&address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
+        let address: &Multiaddr = &address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
         let is_for_nodes = port(address).is_some_and(|port| !is_privileged(port));
-        if !is_for_nodes || End::of(address).is_some_and(|end| self.is_own(\&end)) {
+        if !is_for_nodes || End::of(address).is_some_and(|end| self.is_own(&end)) {
             return false;
         }
         let is_known = self.known().given.has_host(address);
@@ -203,13 +203,13 @@ mod tests {
         ] {
             assert!(!reach.allows(&at(bad)), "{bad}");
         }
-        let relayed = |ip: \&str| {
+        let relayed = |ip: &str| {
             let (relay, peer) = (PeerId::random(), PeerId::random());
-            at(\&format!("/ip4/{ip}/tcp/1024/p2p/{relay}/p2p-circuit/p2p/{peer}"))
+            at(&format!("/ip4/{ip}/tcp/1024/p2p/{relay}/p2p-circuit/p2p/{peer}"))
         };
-        assert!(reach.allows(\&relayed("203.0.113.1")) \&\& !reach.allows(\&relayed("10.0.0.1")));
-        assert!(reach.allows(\&at("/ip4/203.0.113.1/tcp/1024")));
-        assert!(reach.allows(\&at("/ip6/2001:db8::1/udp/443/quic-v1")));
+        assert!(reach.allows(&relayed("203.0.113.1")) && !reach.allows(&relayed("10.0.0.1")));
+        assert!(reach.allows(&at("/ip4/203.0.113.1/tcp/1024")));
+        assert!(reach.allows(&at("/ip6/2001:db8::1/udp/443/quic-v1")));
     }
 
     #[test]

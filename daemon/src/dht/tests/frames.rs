@@ -85,7 +85,14 @@ fn a_batch_is_taken_whole_or_not_at_all() {
     let (keypair, announcing) = (Keypair::generate_ed25519(), announcing());
     let (receiver, lifetime) = (announcing.local, Duration::from_secs(9));
     let keys: Vec<Key> = (0..9).map(|number| [number; 32]).collect();
-    let draft = Draft { receiver, sequence: 1, lifetime, keys: keys.clone(), removals: keys };
+    let draft = Draft {
+        receiver,
+        sequence: 1,
+        lifetime,
+        keys: keys.clone(),
+        removals: keys,
+        descriptions: Vec::new(),
+    };
     let whole = draft.sign("test", &keypair, &[]).unwrap();
     let is_taken = |bytes: &[u8]| {
         matches!(announcing.decode_request(bytes), Ok(crate::dht::batch::Request::Incoming(Ok(_))))

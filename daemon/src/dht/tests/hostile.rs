@@ -179,7 +179,14 @@ async fn b18_of_five_hundred_addresses_of_a_peer_sixteen_are_kept() {
     let record = crate::dht::batch::peer_record(&hostile.keypair, told);
     assert!(!record.is_empty());
     let (receiver, lifetime) = (node.dht.0.local, std::time::Duration::from_secs(60));
-    let draft = Draft { receiver, sequence: 1, lifetime, keys: vec![key(1)], removals: Vec::new() };
+    let draft = Draft {
+        receiver,
+        sequence: 1,
+        lifetime,
+        keys: vec![key(1)],
+        removals: Vec::new(),
+        descriptions: Vec::new(),
+    };
     let batch = draft.sign("test", &hostile.keypair, &record).unwrap();
     assert_eq!(hostile.say(&node, "announce/1", Says::Whole(batch)).await.unwrap()[..2], [1, 0]);
     let asked = hostile.say(&node, "find/1", Says::Whole(Finding.encode_request(key(1)))).await.unwrap();

@@ -1,7 +1,7 @@
 //! Machines on one segment of a network: network namespaces with an interface each, joined by a cable or a switch.
 //!
-//! Owns: the namespaces, the cable and the switch. Refuses: any way out of them. They have no names and belong to processes that
-//! wait for the test to end, so that nothing is left of them however it ends. Only root can make them.
+//! Owns: the namespaces, the cable and the switch. Refuses: any way out of them. They have no names and belong to
+//! processes that wait for the test to end, so that nothing is left of them however it ends. Only root can make them.
 
 use std::process::{Child, Command, Stdio};
 

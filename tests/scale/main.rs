@@ -264,7 +264,7 @@ async fn flooded(args: &Args, world: &mut World, networks: usize, table: &mut Ta
     world.announce(KEYS).await;
     let found = world.look_up(args.look_ups).await;
     let (all, new) = (world.infested(0, &liars).await, world.infested(size, &liars).await);
-    println!("{:>6}  of what is in routing tables {all:.1} % lies, in those of new nodes {new:.1} %", size);
+    println!("{size:>6}  of what is in routing tables {all:.1} % lies, in those of new nodes {new:.1} %");
     table.row(world, &format!("{} liars of {networks} networks", liars.len()), &found, 0.0).await;
     Ok(())
 }

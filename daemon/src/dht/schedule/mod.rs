@@ -109,12 +109,13 @@ impl Inner {
             (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
         // Noted first: whoever sees that they are announced may stop this node at once.
         self.journal.note(&Entry::Announced { kind, minute, keys: placed.clone() });
+        // Held until all is reckoned: whoever sees that nothing is queued sees all the figures.
+        let mut desk = self.schedule.desk();
         {
             let mut holdings = self.holdings();
             placed.iter().for_each(|key| holdings.placed(key, minute));
             missed.iter().for_each(|key| holdings.take(key, false));
         }
-        let mut desk = self.schedule.desk();
         let figures = &mut desk.figures;
         figures.placed += placed.len() as u64;
         figures.messages += announced.messages as u64;

@@ -66,7 +66,7 @@ fn is_fetched(between: Between, is_private: bool) {
         return skip("only root can make network namespaces and routers, with iproute2 and nftables");
     };
     let public = if between == Between::Firewalls { "/ip6/2001:db8::2" } else { "/ip4/192.0.2.2" };
-    let key = is_private.then(|| rand::random());
+    let key = is_private.then(rand::random);
     let open = home(&machines, PUBLIC, &[], key);
     let middle = open.start();
     let at = ["udp/8468/quic-v1", "tcp/8468"];

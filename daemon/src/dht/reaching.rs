@@ -115,7 +115,8 @@ impl EventLoop {
             return;
         }
         let Some(remote) = ip_of(end.get_remote_address()) else { return };
-        if self.is_near(remote) {
+        // Whom it cannot place yet, the next tick does.
+        if self.reach.is_blind() || self.is_near(remote) {
             return;
         }
         self.reaching.outside = Some(Instant::now());
@@ -151,11 +152,20 @@ impl EventLoop {
         ip.to_canonical().is_loopback() || self.reach.is_neighbour(ip)
     }
 
-    /// Whether nodes beyond our subnets are known.
+    /// Whether nodes beyond our subnets are known; while nobody is connected, those to join by count.
     fn is_outside(&self) -> bool {
         let is_far = |at: &Multiaddr| !ip_of(at).is_some_and(|ip| self.is_near(ip));
+        let is_alone = self.peers.connected().next().is_none();
         self.reaching.outside.is_some_and(|at| at.elapsed() < OUTSIDE)
-            || self.options.bootstrap.iter().any(is_far)
+            || is_alone && self.options.bootstrap.iter().any(is_far)
+    }
+
+    /// Notes that somebody beyond our subnets is connected.
+    fn look_outside(&mut self, now: Instant) {
+        let mut remotes = self.peers.connected().flat_map(|(_, one)| one.remotes()).filter_map(ip_of);
+        if !self.reach.is_blind() && remotes.any(|ip| !self.is_near(ip)) {
+            self.reaching.outside = Some(now);
+        }
     }
 
     /// A dial begins.
@@ -228,7 +238,7 @@ impl EventLoop {
         let at = at.filter(|at| !is_relayed(at) && ip_of(at).is_some_and(|ip| !self.is_near(ip)));
         let relays = &mut self.reaching.relays;
         match at {
-            Some(mut at) if is_relay && relays.len() < MAX_RELAYS => {
+            Some(mut at) if is_relay && (relays.len() < MAX_RELAYS || relays.contains_key(&peer)) => {
                 if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
                     at.pop();
                 }
@@ -344,6 +354,7 @@ impl EventLoop {
     pub(super) fn reach_tick(&mut self, now: Instant) {
         self.sweep_detours();
         self.reaching.dialled.retain(|_, at| now < *at + DIALLED);
+        self.look_outside(now);
         self.take_part();
         self.use_relays(now);
         if now >= self.reaching.due {

@@ -81,9 +81,10 @@ fn is_fetched(between: Between, is_private: bool) {
     let fetcher = taker.start();
     let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());
     fetcher.ctl().run(&["fetch", &id, "-o"]).arg(&out).done().ok();
-    eprintln!("{between:?}: fetched in {:?}", begun.elapsed());
+    let took = begun.elapsed();
     assert_eq!(corpus::id_of_file(&out), id);
     let carried = carried(&machines) - before;
+    eprintln!("{between:?}: fetched in {took:?}; {carried} bytes went by the node in the middle");
     assert!(carried < MIB, "{carried} bytes went by the node in the middle");
 
     // What happened is told.

@@ -2,8 +2,8 @@
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
 //! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: chunks, but on
-//! streams where no TCP connection is to be had, values in the DHT, and nodes of other networks. Survives a crash: peers to join by again; what was announced, here
-//! and by this node, but for the last seconds (`journal`).
+//! streams where no TCP connection is to be had, values in the DHT, and nodes of other networks. Survives a crash: peers
+//! to join by again; what was announced, here and by this node, but for the last seconds (`journal`).
 //!
 //! # Where things are
 //!
@@ -19,8 +19,9 @@
 //! - `batch`, `hello`, `find`: our three protocols, over `codec`.
 //! - `behaviour`, `transport`, `listen`: how the swarm is put together; `reach`: what it may dial; `proof`: whom a
 //!   private network lets in.
-//! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries for
-//!   them; `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `upnp`: what a router says.
+//! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
+//!   for them; `relays`: what is done where they do not; `upnp`: what a router says.
+//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`.
 //! - `views`: what is told of all this to other rooms.
 
 mod announcer;
@@ -54,6 +55,7 @@ mod reachable;
 mod reaching;
 mod records;
 mod regions;
+mod relays;
 mod remembered;
 mod schedule;
 mod seeking;

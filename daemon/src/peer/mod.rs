@@ -1,8 +1,8 @@
 //! Who the others are, and the seams through which the network is reached.
 //!
 //! Owns: this node's identity, how peers are written down ([`PeerAddr`]), what is remembered of how they behaved
-//! ([`Scores`]), and the traits that the network rooms, the simulator and the tests all implement ([`Dial`], [`Detour`],
-//! [`Discovery`], [`Announce`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever
+//! ([`Scores`]), and the traits that the network rooms, the simulator and the tests all implement ([`Dial`],
+//! [`Detour`], [`Discovery`], [`Announce`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever
 //! moves bytes lives behind a trait. Survives a crash: `node.key`; nothing else is written here.
 
 mod addr;

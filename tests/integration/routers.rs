@@ -66,7 +66,7 @@ fn is_fetched(between: Between, is_private: bool) {
         return skip("only root can make network namespaces and routers, with iproute2 and nftables");
     };
     let public = if between == Between::Firewalls { "/ip6/2001:db8::2" } else { "/ip4/192.0.2.2" };
-    let key = is_private.then(|| rand::random());
+    let key = is_private.then(rand::random);
     let open = home(&machines, PUBLIC, &[], key);
     let middle = open.start();
     let at = ["udp/8468/quic-v1", "tcp/8468"];
@@ -81,9 +81,10 @@ fn is_fetched(between: Between, is_private: bool) {
     let fetcher = taker.start();
     let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());
     fetcher.ctl().run(&["fetch", &id, "-o"]).arg(&out).done().ok();
-    eprintln!("{between:?}: fetched in {:?}", begun.elapsed());
+    let took = begun.elapsed();
     assert_eq!(corpus::id_of_file(&out), id);
     let carried = carried(&machines) - before;
+    eprintln!("{between:?}: fetched in {took:?}; {carried} bytes went by the node in the middle");
     assert!(carried < MIB, "{carried} bytes went by the node in the middle");
 
     // What happened is told.

@@ -2,8 +2,8 @@
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
 //! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: chunks, but on
-//! streams where no TCP connection is to be had, values in the DHT, and nodes of other networks. Survives a crash: peers to join by again; what was announced, here
-//! and by this node, but for the last seconds (`journal`).
+//! streams where no TCP connection is to be had, values in the DHT, and nodes of other networks. Survives a crash: peers
+//! to join by again; what was announced, here and by this node, but for the last seconds (`journal`).
 //!
 //! # Where things are
 //!
@@ -25,7 +25,8 @@
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
 //! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `strikes`, `guard`: who is not spoken to.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries for
-//!   them; `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `upnp`: what a router says.
+//!   them; `relays`: what is done where they do not; `upnp`: what a router says.
+//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`.
 //! - `views`: what is told of all this to other rooms.
 
 mod about;
@@ -71,6 +72,7 @@ mod reachable;
 mod reaching;
 mod records;
 mod regions;
+mod relays;
 mod remembered;
 mod schedule;
 mod seeking;

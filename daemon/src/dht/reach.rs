@@ -131,6 +131,11 @@ impl Reach {
         }
     }
 
+    /// Whether the interfaces are not known (yet), so that nobody is seen to be a neighbour.
+    pub(super) fn is_blind(&self) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).subnets.is_empty()
+    }
+
     /// Whether it is on a subnet of one of our interfaces.
     pub(super) fn is_neighbour(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();

@@ -1,8 +1,8 @@
 //! The reaching part of the event loop: whether others can connect to this node, and what is done where they cannot.
 //!
-//! Owns: what the events of AutoNAT, relays and hole punching lead to; this node's part in the DHT where that is
-//! "auto"; and whose relays it uses. Refuses: to be a relay, or to dial others back, unless it is reached itself.
-//! Survives a crash: nothing.
+//! Owns: what the events of AutoNAT lead to, and this node's part in the DHT where that is "auto"; `relays` has what is
+//! done where nobody reaches it. Refuses: to be a relay, or to dial others back, unless it is reached itself. Survives a
+//! crash: nothing.
 //!
 //! A node is a server of the DHT when others have connected to it, or when all that it knows are on its own subnets.
 //! Others have connected to it when AutoNAT says so, or when somebody from beyond its subnets has come in at an address
@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 use libp2p::autonat::v2::client;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::{FromSwarm, NewExternalAddrCandidate};
 use libp2p::swarm::dial_opts::PeerCondition;
-use libp2p::{Multiaddr, PeerId, dcutr, kad, relay};
+use libp2p::{Multiaddr, PeerId, kad, relay};
 use tokio::sync::watch;
 
 use super::event_loop::EventLoop;
@@ -27,15 +26,10 @@ use super::listen::ip_of;
 use super::options::{Mode, Options};
 use super::reach::is_global;
 use super::reachable::Reachable;
+use super::relays::MAX_RELAYS;
 use super::streams::is_relayed;
 use crate::peer::{ReachVerdict as Verdict, Reachability};
 
-/// Relays through which this node is asked to connect.
-const SLOTS: usize = 2;
-/// Relays that are remembered.
-const MAX_RELAYS: usize = 32;
-/// How long a relay that refused, or went away, is left alone.
-const REST: Duration = Duration::from_secs(60);
 /// How often it is tried again whether others reach this node, while that is so and while it is not.
 const CONFIRMED: Duration = Duration::from_secs(3600);
 const UNCONFIRMED: Duration = Duration::from_secs(600);
@@ -61,17 +55,17 @@ pub(super) struct Reaching {
     /// When it is tried again.
     due: Instant,
     /// Connected nodes that are relays, and where they are.
-    relays: HashMap<PeerId, Multiaddr>,
+    pub(super) relays: HashMap<PeerId, Multiaddr>,
     /// The relays that are used, and whether they have agreed.
-    slots: HashMap<ListenerId, (PeerId, bool)>,
+    pub(super) slots: HashMap<ListenerId, (PeerId, bool)>,
     /// Relays that are left alone until then.
-    resting: HashMap<PeerId, Instant>,
+    pub(super) resting: HashMap<PeerId, Instant>,
     /// Whom this node has dialled lately.
     dialled: HashMap<PeerId, Instant>,
     /// What a router said, where one is asked.
     pub(super) router: String,
-    punched: u64,
-    missed: u64,
+    pub(super) punched: u64,
+    pub(super) missed: u64,
 }
 
 impl Reaching {
@@ -115,7 +109,8 @@ impl EventLoop {
             return;
         }
         let Some(remote) = ip_of(end.get_remote_address()) else { return };
-        if self.is_near(remote) {
+        // Whom it cannot place yet, the next tick does.
+        if self.reach.is_blind() || self.is_near(remote) {
             return;
         }
         self.reaching.outside = Some(Instant::now());
@@ -147,15 +142,24 @@ impl EventLoop {
         }
     }
 
-    fn is_near(&self, ip: IpAddr) -> bool {
+    pub(super) fn is_near(&self, ip: IpAddr) -> bool {
         ip.to_canonical().is_loopback() || self.reach.is_neighbour(ip)
     }
 
-    /// Whether nodes beyond our subnets are known.
-    fn is_outside(&self) -> bool {
+    /// Whether nodes beyond our subnets are known; while nobody is connected, those to join by count.
+    pub(super) fn is_outside(&self) -> bool {
         let is_far = |at: &Multiaddr| !ip_of(at).is_some_and(|ip| self.is_near(ip));
+        let is_alone = self.peers.connected().next().is_none();
         self.reaching.outside.is_some_and(|at| at.elapsed() < OUTSIDE)
-            || self.options.bootstrap.iter().any(is_far)
+            || is_alone && self.options.bootstrap.iter().any(is_far)
+    }
+
+    /// Notes that somebody beyond our subnets is connected.
+    fn look_outside(&mut self, now: Instant) {
+        let mut remotes = self.peers.connected().flat_map(|(_, one)| one.remotes()).filter_map(ip_of);
+        if !self.reach.is_blind() && remotes.any(|ip| !self.is_near(ip)) {
+            self.reaching.outside = Some(now);
+        }
     }
 
     /// A dial begins.
@@ -222,108 +226,8 @@ impl EventLoop {
         }
     }
 
-    /// A member has said what it speaks.
-    pub(super) fn note_relay(&mut self, peer: PeerId, is_relay: bool) {
-        let at = self.peers.get(&peer).and_then(|connected| connected.dialled.clone());
-        let at = at.filter(|at| !is_relayed(at) && ip_of(at).is_some_and(|ip| !self.is_near(ip)));
-        let relays = &mut self.reaching.relays;
-        match at {
-            Some(mut at) if is_relay && relays.len() < MAX_RELAYS => {
-                if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
-                    at.pop();
-                }
-                relays.insert(peer, at);
-                self.use_relays(Instant::now());
-            }
-            _ => drop(relays.remove(&peer)),
-        }
-    }
-
-    /// Asks relays to let others ask for this node there, where it cannot be reached otherwise.
-    fn use_relays(&mut self, now: Instant) {
-        let is_reached = self.reaching.reachable.verdict() == Verdict::Yes;
-        if is_reached || !self.options.serves || !self.is_outside() {
-            return;
-        }
-        self.reaching.resting.retain(|_, until| now < *until);
-        let Reaching { relays, slots, resting, .. } = &self.reaching;
-        let is_used = |peer: &PeerId| slots.values().any(|(relay, _)| relay == peer);
-        let fresh = relays.iter().filter(|(peer, _)| !is_used(peer) && !resting.contains_key(peer));
-        let room = SLOTS.saturating_sub(slots.len());
-        let fresh: Vec<_> = fresh.take(room).map(|(peer, at)| (*peer, at.clone())).collect();
-        for (peer, at) in fresh {
-            let circuit = at.with(Protocol::P2p(peer)).with(Protocol::P2pCircuit);
-            match self.swarm.listen_on(circuit) {
-                Ok(listener) => drop(self.reaching.slots.insert(listener, (peer, false))),
-                Err(error) => {
-                    tracing::debug!(relay = %peer, %error, "a relay cannot be used");
-                    self.reaching.resting.insert(peer, now + REST);
-                }
-            }
-        }
-    }
-
-    /// Others reach this node without relays: their slots are for those who need them. A relay is left by closing the
-    /// connection, which it and the swarm both understand at any time.
-    fn leave_relays(&mut self) {
-        for (peer, _) in self.reaching.slots.values() {
-            let _ = self.swarm.disconnect_peer_id(*peer);
-        }
-    }
-
-    pub(super) fn on_relayed(&mut self, event: &relay::client::Event) {
-        match event {
-            relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } => {
-                if !renewal {
-                    tracing::info!(relay = %relay_peer_id, "others may ask for this node at a relay");
-                }
-                for (peer, agreed) in self.reaching.slots.values_mut() {
-                    *agreed |= peer == relay_peer_id;
-                }
-                self.tell_reach();
-            }
-            relay::client::Event::OutboundCircuitEstablished { relay_peer_id, .. } => {
-                tracing::debug!(relay = %relay_peer_id, "a relay connects us");
-            }
-            relay::client::Event::InboundCircuitEstablished { src_peer_id, .. } => {
-                tracing::debug!(peer = %src_peer_id, "a peer asks for this node at a relay");
-            }
-        }
-    }
-
-    /// Two that dialled each other at the same moment are connected, or are not.
-    pub(super) fn on_punched(&mut self, event: &dcutr::Event) {
-        let peer = event.remote_peer_id;
-        match &event.result {
-            Ok(_) => {
-                self.reaching.punched += 1;
-                tracing::info!(%peer, "connected by both dialling at once, which a relay arranged");
-            }
-            Err(error) => {
-                self.reaching.missed += 1;
-                tracing::info!(%peer, %error, "could not connect by both dialling at once");
-                self.detour_failed(&peer, "neither end's router lets the other in, and relays carry no data");
-            }
-        }
-        self.tell_reach();
-    }
-
-    /// A listener has closed. Whether it was at a relay.
-    pub(super) fn reach_closed(&mut self, listener: ListenerId) -> bool {
-        let Some((relay, _)) = self.reaching.slots.remove(&listener) else { return false };
-        tracing::debug!(%relay, "a relay is not used any more");
-        self.reaching.resting.insert(relay, Instant::now() + REST);
-        self.tell_reach();
-        true
-    }
-
-    /// A peer is gone.
-    pub(super) fn reach_parted(&mut self, peer: &PeerId) {
-        self.reaching.relays.remove(peer);
-    }
-
-    /// Of our own addresses those that are global may be reached, or only while this node dials as well: a firewall that
-    /// changes no addresses stands in between, or none. Others do not say that they see us there, since we told them.
+    /// Of our own addresses those that are global may be reached, or only while this node dials as well: a firewall
+    /// that changes no addresses stands in between, or none. Others do not say that they see us there: we told them.
     pub(super) fn try_addresses(&mut self, listening: &[Multiaddr]) {
         let global = |at: &&Multiaddr| !is_relayed(at) && ip_of(at).is_some_and(is_global);
         let behaviour = self.swarm.behaviour_mut();
@@ -344,6 +248,7 @@ impl EventLoop {
     pub(super) fn reach_tick(&mut self, now: Instant) {
         self.sweep_detours();
         self.reaching.dialled.retain(|_, at| now < *at + DIALLED);
+        self.look_outside(now);
         self.take_part();
         self.use_relays(now);
         if now >= self.reaching.due {
@@ -370,7 +275,8 @@ impl EventLoop {
         }
     }
 
-    fn tell_reach(&self) {
+    /// Tells the handles, where there is news.
+    pub(super) fn tell_reach(&self) {
         let Reaching { reachable, part, slots, router, punched, missed, told, .. } = &self.reaching;
         let mut relays: Vec<_> =
             slots.values().filter(|(_, agreed)| *agreed).map(|(peer, _)| *peer).collect();

@@ -144,7 +144,7 @@ impl Streams {
         };
         // Full or closed: the stream is dropped, which its opener sees.
         let conn = conn(peer, stream, places);
-        if !self.accepted.as_ref().is_some_and(|accepted| accepted.try_send(conn).is_ok()) {
+        if self.accepted.as_ref().is_none_or(|accepted| accepted.try_send(conn).is_err()) {
             tracing::debug!(%peer, "a stream is refused: too many wait");
         }
     }

@@ -1,8 +1,8 @@
 //! Sessions with peers as their asker, shared by all fetches.
 //!
 //! One session a peer. A session stays as long as it lives, so that the next fetch finds it open; it ends by the
-//! peer's or our idle limit. What is dialled is bounded by the wire's cap on connections. Where no address of a chunk port
-//! leads to a peer, other ways are tried beside.
+//! peer's or our idle limit. What is dialled is bounded by the wire's cap on connections. Where no address of a chunk
+//! port leads to a peer, other ways are tried beside.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -96,9 +96,9 @@ impl Links {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The open session with `peer`, or a new one at the first of `addresses` where that peer answers, or by another way
-    /// than its chunk ports, to which what is `known` of it may lead; with `None` no other way is tried. Bounded in time
-    /// by the diallers and the hello.
+    /// The open session with `peer`, or a new one at the first of `addresses` where that peer answers, or by another
+    /// way than its chunk ports, to which what is `known` of it may lead; with `None` no other way is tried. Bounded in
+    /// time by the diallers and the hello.
     ///
     /// # Errors
     /// [`Unconnected`]: what the last address that was tried gave.

@@ -1,0 +1,124 @@
+//! The relaying part of the event loop: how others connect to this node where they cannot by themselves.
+//!
+//! Owns: whose relays it uses, and what comes of two dialling each other at once. Refuses: more relays than two, and any
+//! while others reach this node, or nobody beyond its own subnets is known. Survives a crash: nothing.
+
+use std::time::{Duration, Instant};
+
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol;
+use libp2p::{PeerId, dcutr, relay};
+
+use super::event_loop::EventLoop;
+use super::listen::ip_of;
+use super::reaching::Reaching;
+use super::streams::is_relayed;
+use crate::peer::ReachVerdict as Verdict;
+
+/// Relays through which this node is asked to connect.
+const SLOTS: usize = 2;
+/// Relays that are remembered.
+pub(super) const MAX_RELAYS: usize = 32;
+/// How long a relay that refused, or went away, is left alone.
+const REST: Duration = Duration::from_secs(60);
+impl EventLoop {
+    /// A member has said what it speaks.
+    pub(super) fn note_relay(&mut self, peer: PeerId, is_relay: bool) {
+        let at = self.peers.get(&peer).and_then(|connected| connected.dialled.clone());
+        let at = at.filter(|at| !is_relayed(at) && ip_of(at).is_some_and(|ip| !self.is_near(ip)));
+        let relays = &mut self.reaching.relays;
+        match at {
+            Some(mut at) if is_relay && (relays.len() < MAX_RELAYS || relays.contains_key(&peer)) => {
+                if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
+                    at.pop();
+                }
+                relays.insert(peer, at);
+                self.use_relays(Instant::now());
+            }
+            _ => drop(relays.remove(&peer)),
+        }
+    }
+
+    /// Asks relays to let others ask for this node there, where it cannot be reached otherwise.
+    pub(super) fn use_relays(&mut self, now: Instant) {
+        let is_reached = self.reaching.reachable.verdict() == Verdict::Yes;
+        if is_reached || !self.options.serves || !self.is_outside() {
+            return;
+        }
+        self.reaching.resting.retain(|_, until| now < *until);
+        let Reaching { relays, slots, resting, .. } = &self.reaching;
+        let is_used = |peer: &PeerId| slots.values().any(|(relay, _)| relay == peer);
+        let fresh = relays.iter().filter(|(peer, _)| !is_used(peer) && !resting.contains_key(peer));
+        let room = SLOTS.saturating_sub(slots.len());
+        let fresh: Vec<_> = fresh.take(room).map(|(peer, at)| (*peer, at.clone())).collect();
+        for (peer, at) in fresh {
+            let circuit = at.with(Protocol::P2p(peer)).with(Protocol::P2pCircuit);
+            match self.swarm.listen_on(circuit) {
+                Ok(listener) => drop(self.reaching.slots.insert(listener, (peer, false))),
+                Err(error) => {
+                    tracing::debug!(relay = %peer, %error, "a relay cannot be used");
+                    self.reaching.resting.insert(peer, now + REST);
+                }
+            }
+        }
+    }
+
+    /// Others reach this node without relays: their slots are for those who need them. A relay is left by closing the
+    /// connection, which it and the swarm both understand at any time.
+    pub(super) fn leave_relays(&mut self) {
+        for (peer, _) in self.reaching.slots.values() {
+            let _ = self.swarm.disconnect_peer_id(*peer);
+        }
+    }
+
+    pub(super) fn on_relayed(&mut self, event: &relay::client::Event) {
+        match event {
+            relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } => {
+                if !renewal {
+                    tracing::info!(relay = %relay_peer_id, "others may ask for this node at a relay");
+                }
+                for (peer, agreed) in self.reaching.slots.values_mut() {
+                    *agreed |= peer == relay_peer_id;
+                }
+                self.tell_reach();
+            }
+            relay::client::Event::OutboundCircuitEstablished { relay_peer_id, .. } => {
+                tracing::debug!(relay = %relay_peer_id, "a relay connects us");
+            }
+            relay::client::Event::InboundCircuitEstablished { src_peer_id, .. } => {
+                tracing::debug!(peer = %src_peer_id, "a peer asks for this node at a relay");
+            }
+        }
+    }
+
+    /// Two that dialled each other at the same moment are connected, or are not.
+    pub(super) fn on_punched(&mut self, event: &dcutr::Event) {
+        let peer = event.remote_peer_id;
+        match &event.result {
+            Ok(_) => {
+                self.reaching.punched += 1;
+                tracing::info!(%peer, "connected by both dialling at once, which a relay arranged");
+            }
+            Err(error) => {
+                self.reaching.missed += 1;
+                tracing::info!(%peer, %error, "could not connect by both dialling at once");
+                self.detour_failed(&peer, "neither end's router lets the other in, and relays carry no data");
+            }
+        }
+        self.tell_reach();
+    }
+
+    /// A listener has closed. Whether it was at a relay.
+    pub(super) fn reach_closed(&mut self, listener: ListenerId) -> bool {
+        let Some((relay, _)) = self.reaching.slots.remove(&listener) else { return false };
+        tracing::debug!(%relay, "a relay is not used any more");
+        self.reaching.resting.insert(relay, Instant::now() + REST);
+        self.tell_reach();
+        true
+    }
+
+    /// A peer is gone.
+    pub(super) fn reach_parted(&mut self, peer: &PeerId) {
+        self.reaching.relays.remove(peer);
+    }
+}

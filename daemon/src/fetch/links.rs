@@ -189,8 +189,7 @@ impl Links {
     /// Where the open session with a peer leads.
     pub(super) fn address(&self, peer: &PeerId) -> Option<IpAddr> {
         let slot = Arc::clone(self.slots().get(peer)?);
-        let at = slot.link().as_ref().and_then(|(_, at)| at.map(|at| at.ip()));
-        at
+        slot.link().as_ref().and_then(|(_, at)| at.map(|at| at.ip()))
     }
 
     /// Drops the session with a peer: it lied.

@@ -2,7 +2,8 @@
 //!
 //! `poisoner NETWORK LISTEN TARGET CHUNK RECORDS`: listens at the multiaddr LISTEN and connects to the daemon at TARGET,
 //! whose chunk port is CHUNK, as a server of its DHT. Each question for holders it answers with itself and with made-up ones, at forbidden addresses
-//! of all kinds; where a key begins with less than 0x40, only the question that casd itself adds to Kademlia; so it does in hellos and in identify; and its table of nodes is full of such. Beforehand RECORDS
+//! of all kinds; where a key begins with less than 0x40, only the question that casd itself adds to
+//! Kademlia, and with less than 0x80 only with itself; so it does in hellos and in identify; and its table of nodes is full of such. Beforehand RECORDS
 //! records are placed at the daemon, in signed batches of identities that say to be at such addresses and then leave.
 //! When all that has been done it prints `ready PEERID`, and goes on until its input ends.
 //!
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
-use libp2p::kad::RecordKey;
+use libp2p::kad::{self, RecordKey};
 use libp2p::request_response::{Event, Message};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{Swarm, SwarmEvent};
@@ -62,12 +63,15 @@ async fn main() {
     let keypair = Keypair::generate_ed25519();
     let own = keypair.public().to_peer_id();
     let made_up = move |key: &RecordKey| {
-        // Where Kademlia names nobody, other nodes are asked who holds the key.
-        if key.as_ref().first().is_some_and(|first| *first < 64) {
-            return Vec::new();
+        let own = (own, forbidden_of(Way::Identify, 8));
+        match key.as_ref().first() {
+            // Where Kademlia names nobody, other nodes are asked who holds the key.
+            Some(..64) | None => return Vec::new(),
+            Some(64..128) => return vec![own],
+            Some(128..) => {}
         }
         let some = (0..MADE_UP).map(|_| (PeerId::random(), vec![forbidden(Way::Kademlia)]));
-        some.chain([(own, forbidden_of(Way::Identify, 8))]).collect()
+        some.chain([own]).collect()
     };
     let mut swarm = outsider::swarm(network, keypair, MADE_UP + 1, Arc::new(made_up));
     let _: ListenerId = swarm.listen_on(listen.parse().expect("a multiaddr")).unwrap();
@@ -105,7 +109,13 @@ async fn place(network: &str, target: &Multiaddr, identity: usize, count: usize)
         (first..first + count).map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()).collect();
     keys.sort_unstable();
     let mut swarm = outsider::swarm(network, keypair.clone(), 1, Arc::new(|_| Vec::new()));
-    forbidden_of(Way::Identify, 8).into_iter().for_each(|at| swarm.add_external_address(at));
+    // Servers are looked for where identify says that they are, before their records are looked at; of the others only
+    // the record says where.
+    if identity % 2 == 0 {
+        swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Client));
+    } else {
+        forbidden_of(Way::Identify, 8).into_iter().for_each(|at| swarm.add_external_address(at));
+    }
     let receiver = meet(&mut swarm, target).await;
     let at = forbidden_of(Way::Batch, 16);
     let batch = outsider::batch(network, &keypair, &receiver, 1, &keys, at);

@@ -10,6 +10,7 @@ use libp2p::request_response::{Event, Message};
 
 use super::Key;
 use super::batch::{Answer, Batch, Refusal, Request, Taken};
+use super::codec::Asked;
 use super::event_loop::EventLoop;
 use super::find::Holders;
 use super::hello::Hello;
@@ -21,12 +22,12 @@ use super::records::{MAX_LIFETIME, Verdict};
 use crate::support::unix_now;
 
 impl EventLoop {
-    pub(super) fn on_hello(&mut self, event: Event<Hello, Hello>) {
+    pub(super) fn on_hello(&mut self, event: Event<Asked<Hello>, Hello>) {
         match event {
             Event::Message { peer, connection_id, message } => match message {
                 Message::Request { request, channel, .. } => {
-                    let question = Question::Hello(peer, connection_id, request, channel);
-                    self.in_turn(peer, Act::Hello, question);
+                    let asked = request.map(|hello| Question::Hello(peer, connection_id, hello, channel));
+                    self.in_turn(peer, Act::Hello, asked);
                 }
                 Message::Response { request_id, response } => {
                     let remote = self.peers.remote_ip(&peer, connection_id);
@@ -39,15 +40,18 @@ impl EventLoop {
                 self.hello_failed(peer, &error);
                 self.on_no_answer(peer, &error);
             }
-            Event::InboundFailure { peer, error, .. } => self.on_bad_question(peer, &error),
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a question went wrong")
+            }
             Event::ResponseSent { .. } => {}
         }
     }
 
-    pub(super) fn on_announce(&mut self, event: Event<Request, Answer>) {
+    pub(super) fn on_announce(&mut self, event: Event<Asked<Request>, Answer>) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.in_turn(peer, Act::Batch, Question::Batch(peer, request, channel));
+                let asked = request.map(|batch| Question::Batch(peer, batch, channel));
+                self.in_turn(peer, Act::Batch, asked);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 if let Some(done) = self.batches.remove(&request_id) {
@@ -60,15 +64,18 @@ impl EventLoop {
                 }
                 self.on_no_answer(peer, &error);
             }
-            Event::InboundFailure { peer, error, .. } => self.on_bad_question(peer, &error),
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a question went wrong")
+            }
             Event::ResponseSent { .. } => {}
         }
     }
 
-    pub(super) fn on_find(&mut self, event: Event<Key, Holders>) {
+    pub(super) fn on_find(&mut self, event: Event<Asked<Key>, Holders>) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.in_turn(peer, Act::Find, Question::Find(request, channel));
+                let asked = request.map(|key| Question::Find(key, channel));
+                self.in_turn(peer, Act::Find, asked);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 if let Some(done) = self.finds.remove(&request_id) {
@@ -80,14 +87,20 @@ impl EventLoop {
                 drop(self.finds.remove(&request_id));
                 self.on_no_answer(peer, &error);
             }
-            Event::InboundFailure { peer, error, .. } => self.on_bad_question(peer, &error),
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a question went wrong")
+            }
             Event::ResponseSent { .. } => {}
         }
     }
 
-    /// Answers a question when it is within its peer's rate. One that would have to wait too long is not answered: its
-    /// stream is reset.
-    fn in_turn(&mut self, peer: PeerId, act: Act, question: Question) {
+    /// Answers a question when it is within its peer's rate. One that would have to wait too long, or that could not be
+    /// read, is not answered: its stream ends.
+    fn in_turn(&mut self, peer: PeerId, act: Act, asked: Asked<Question>) {
+        let question = match asked {
+            Ok(question) => question,
+            Err(malformed) => return self.on_malformed(peer, malformed),
+        };
         let now = Instant::now();
         match self.swarm.behaviour_mut().kad.meter.wait(peer, act, now) {
             Some(wait) if wait.is_zero() => self.reply(question),

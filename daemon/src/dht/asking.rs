@@ -45,7 +45,7 @@ impl EventLoop {
 
     pub(super) fn ask_for_holders(&mut self, to: &Node, key: Key, done: oneshot::Sender<Holders>) {
         let find = &mut self.swarm.behaviour_mut().find;
-        let request = find.send_request_with_addresses(&to.peer, key, to.addresses.clone());
+        let request = find.send_request_with_addresses(&to.peer, Ok(key), to.addresses.clone());
         self.finds.insert(request, done);
     }
 
@@ -56,7 +56,8 @@ impl EventLoop {
         done: oneshot::Sender<Result<Answer, String>>,
     ) {
         let announce = &mut self.swarm.behaviour_mut().announce;
-        let request = announce.send_request_with_addresses(&to.peer, Request::Outgoing(batch), to.addresses);
+        let request =
+            announce.send_request_with_addresses(&to.peer, Ok(Request::Outgoing(batch)), to.addresses);
         self.batches.insert(request, done);
     }
 
@@ -214,7 +215,7 @@ impl EventLoop {
         }
         let remote = self.peers.get(&peer).and_then(|connected| connected.remotes().next().and_then(ip_of));
         let hello = Hello::to(&self.options.chunk, self.options.serves, remote);
-        let request = self.swarm.behaviour_mut().hello.send_request(&peer, hello);
+        let request = self.swarm.behaviour_mut().hello.send_request(&peer, Ok(hello));
         self.hellos.insert(request, peer);
     }
 

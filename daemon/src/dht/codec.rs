@@ -36,14 +36,18 @@ pub(super) struct Whole<E>(pub(super) E);
 
 impl<E: Exchange + Sync> Codec for Whole<E> {
     type Protocol = StreamProtocol;
-    type Request = E::Request;
+    type Request = Asked<E::Request>;
     type Response = E::Response;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<E::Request>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Asked<E::Request>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        self.0.decode_request(&read_whole(io, E::MAX_REQUEST).await?)
+        let read = read_whole(io, E::MAX_REQUEST).await.and_then(|bytes| self.0.decode_request(&bytes));
+        match read {
+            Ok(request) => Ok(Ok(request)),
+            Err(error) => malformation(&error).map(Err).ok_or(error),
+        }
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<E::Response>
@@ -57,11 +61,13 @@ impl<E: Exchange + Sync> Codec for Whole<E> {
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-        request: E::Request,
+        request: Asked<E::Request>,
     ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
+        // Only what is read can be malformed.
+        let request = request.map_err(io::Error::other)?;
         io.write_all(&self.0.encode_request(request)).await
     }
 
@@ -92,7 +98,10 @@ async fn read_whole<T: AsyncRead + Unpin>(io: &mut T, limit: usize) -> io::Resul
 /// What is wrong with a message that is not as its protocol says.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{0}")]
-struct Malformed(&'static str);
+pub(super) struct Malformed(&'static str);
+
+/// A question as it was read. The swarm would keep it to itself that one could not be, and nobody would learn who lies.
+pub(super) type Asked<T> = Result<T, Malformed>;
 
 /// The error of a message that is not as its protocol says.
 pub(super) fn malformed(what: &'static str) -> io::Error {
@@ -106,7 +115,11 @@ pub(super) fn cut_short() -> io::Error {
 
 /// Whether an error is the fault of whoever wrote the message.
 pub(super) fn is_malformed(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Malformed>())
+    malformation(error).is_some()
+}
+
+fn malformation(error: &io::Error) -> Option<Malformed> {
+    error.get_ref()?.downcast_ref::<Malformed>().copied()
 }
 
 /// Takes fields off the front of a message; every step says when it runs short.

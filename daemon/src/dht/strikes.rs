@@ -6,9 +6,9 @@
 use std::time::SystemTime;
 
 use libp2p::PeerId;
-use libp2p::request_response::{InboundFailure, OutboundFailure};
+use libp2p::request_response::OutboundFailure;
 
-use super::codec::is_malformed;
+use super::codec::{Malformed, is_malformed};
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::peers::Connected;
@@ -30,12 +30,10 @@ impl EventLoop {
         }
     }
 
-    /// A question of a peer could not be read or answered.
-    pub(super) fn on_bad_question(&mut self, peer: PeerId, error: &InboundFailure) {
-        tracing::debug!(%peer, %error, "a question went wrong");
-        if matches!(error, InboundFailure::Io(error) if is_malformed(error)) {
-            self.strike(peer, MALFORMED);
-        }
+    /// What a peer sent cannot be read.
+    pub(super) fn on_malformed(&mut self, peer: PeerId, malformed: Malformed) {
+        tracing::debug!(%peer, %malformed, "a question cannot be read");
+        self.strike(peer, MALFORMED);
     }
 
     /// A peer did not answer, or not in the protocol's form.

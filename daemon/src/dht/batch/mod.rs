@@ -165,11 +165,12 @@ pub(in crate::dht) fn peer_record(keypair: &Keypair, addresses: Vec<Multiaddr>) 
 impl Announcing {
     /// Reads and proves a batch. An error means that it is not in the form; a refusal is answered.
     fn read(&self, bytes: &[u8]) -> io::Result<Result<Batch, Refusal>> {
-        let (body, signature) = bytes.split_last_chunk::<SIGNATURE>().ok_or_else(cut_short)?;
-        let mut reader = Reader::new(body);
-        if reader.u8()? != VERSION {
+        if bytes.first().is_some_and(|version| *version != VERSION) {
             return Err(malformed("a batch of another version"));
         }
+        let (body, signature) = bytes.split_last_chunk::<SIGNATURE>().ok_or_else(cut_short)?;
+        let mut reader = Reader::new(body);
+        reader.u8()?;
         let receiver = short(&mut reader)?;
         let key = PublicKey::try_decode_protobuf(short(&mut reader)?);
         let key = key.map_err(|_| malformed("a batch without its announcer's key"))?;

@@ -91,7 +91,10 @@ impl Records {
     /// Remembers where a connected peer is, for when it announces without telling.
     pub(in crate::dht) fn met(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>, group: Option<Group>) {
         addresses.truncate(MAX_ADDRESSES);
-        self.locate(&peer, addresses.clone());
+        // Who says nothing of it now may have signed something before.
+        if !addresses.is_empty() {
+            self.locate(&peer, addresses.clone());
+        }
         let number = self.numbers.get(&peer).copied();
         if let Some(source) = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut()) {
             source.group = group;

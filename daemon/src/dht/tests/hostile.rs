@@ -51,7 +51,7 @@ async fn messages_in_no_form_end_the_connection_and_three_of_them_ban() {
                 hostile.meet(&node).await.unwrap();
                 assert!(conduct.bans(std::time::SystemTime::now()).is_empty(), "{protocol} {number}");
                 hostile.say(&node, protocol, Says::Whole(garbage)).await.unwrap_err();
-                hostile.is_let_go().await;
+                hostile.is_let_go(&format!("{listen} {protocol} {number}")).await;
             }
             assert_eq!(conduct.bans(std::time::SystemTime::now())[0].peer, hostile.id(), "{protocol}");
             hostile.meet(&node).await.unwrap_err();
@@ -100,7 +100,7 @@ async fn another_networks_protocols_are_not_spoken() {
         let mut stranger = Outsider::new("other");
         stranger.meet(&node).await.unwrap();
         stranger.say(&node, protocol, Says::Whole(vec![1; 33])).await.unwrap_err();
-        stranger.is_let_go().await;
+        stranger.is_let_go(protocol).await;
         assert!(conduct.admits(&stranger.id(), None, std::time::SystemTime::now()), "it did no wrong");
     }
     is_well(&node).await;

@@ -132,13 +132,13 @@ impl Outsider {
     }
 
     /// Waits until the node has ended all connections.
-    pub(super) async fn is_let_go(&mut self) {
+    pub(super) async fn is_let_go(&mut self, why: &str) {
         let gone = async {
             while self.swarm.connected_peers().next().is_some() {
                 self.swarm.select_next_some().await;
             }
         };
-        within("the connection ends", gone).await;
+        within(&format!("the connection ends: {why}"), gone).await;
     }
 }
 

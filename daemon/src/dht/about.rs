@@ -27,9 +27,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::batch::{push_description, take_description};
-use super::codec::{Exchange, Reader, malformed};
+use super::codec::{Asked, Exchange, Reader, malformed};
 use super::command::{Command, Node};
 use super::event_loop::EventLoop;
+use super::later::Question;
+use super::meter::Act;
 use super::position::Position;
 use super::records::MAX_OF_OBJECT;
 use super::regions::K;
@@ -122,12 +124,11 @@ pub(super) fn read_descriptions(
 }
 
 impl EventLoop {
-    pub(super) fn on_describe(&mut self, event: Event<Key, Said>) {
+    pub(super) fn on_describe(&mut self, event: Event<Asked<Key>, Said>) {
         match event {
-            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
-                let said = self.said_of(&request);
-                // Fails only when the asker has gone.
-                let _ = self.swarm.behaviour_mut().describe.send_response(channel, said);
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                let asked = request.map(|key| Question::About(key, channel));
+                self.in_turn(peer, Act::Find, asked);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 if let Some(done) = self.descriptions.remove(&request_id) {
@@ -135,7 +136,10 @@ impl EventLoop {
                 }
             }
             // Whoever waits learns of nothing.
-            Event::OutboundFailure { request_id, .. } => drop(self.descriptions.remove(&request_id)),
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                drop(self.descriptions.remove(&request_id));
+                self.on_no_answer(peer, &error);
+            }
             Event::InboundFailure { peer, error, .. } => {
                 tracing::debug!(%peer, %error, "a question for descriptions went wrong");
             }
@@ -144,7 +148,7 @@ impl EventLoop {
     }
 
     /// What this node says of an object that it holds, and what others do.
-    fn said_of(&mut self, key: &Key) -> Said {
+    pub(super) fn said_of(&mut self, key: &Key) -> Said {
         let records = self.swarm.behaviour_mut().kad.store_mut();
         let own = self.published.of(key).filter(|_| records.holds(key));
         let now = unix_now();
@@ -157,7 +161,7 @@ impl EventLoop {
 
     pub(super) fn ask_about(&mut self, to: &Node, key: Key, done: oneshot::Sender<Said>) {
         let describe = &mut self.swarm.behaviour_mut().describe;
-        let request = describe.send_request_with_addresses(&to.peer, key, to.addresses.clone());
+        let request = describe.send_request_with_addresses(&to.peer, Ok(key), to.addresses.clone());
         self.descriptions.insert(request, done);
     }
 }

@@ -96,7 +96,7 @@ impl EventLoop {
 
     /// Answers a question when it is within its peer's rate. One that would have to wait too long, or that could not be
     /// read, is not answered: its stream ends.
-    fn in_turn(&mut self, peer: PeerId, act: Act, asked: Asked<Question>) {
+    pub(super) fn in_turn(&mut self, peer: PeerId, act: Act, asked: Asked<Question>) {
         let question = match asked {
             Ok(question) => question,
             Err(malformed) => return self.on_malformed(peer, malformed),
@@ -132,6 +132,10 @@ impl EventLoop {
                         "it announces in another's name, or with a signature that does not hold",
                     );
                 }
+            }
+            Question::About(key, channel) => {
+                let said = self.said_of(&key);
+                let _ = self.swarm.behaviour_mut().describe.send_response(channel, said);
             }
             Question::Find(key, channel) => {
                 let holders = self.swarm.behaviour_mut().kad.store_mut().all_holders(&key);

@@ -33,7 +33,7 @@ use libp2p::request_response::{Event, Message};
 use tokio::sync::oneshot;
 
 use super::about::{read_descriptions, write_descriptions};
-use super::codec::{Exchange, Reader, malformed};
+use super::codec::{Asked, Exchange, Reader, malformed};
 use super::command::{Command, Node};
 use super::event_loop::EventLoop;
 use super::{Dht, Key};
@@ -165,9 +165,13 @@ impl Turns {
 }
 
 impl EventLoop {
-    pub(super) fn on_catalogue(&mut self, event: Event<Question, Answer>) {
+    pub(super) fn on_catalogue(&mut self, event: Event<Asked<Question>, Answer>) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                let request = match request {
+                    Ok(request) => request,
+                    Err(malformed) => return self.on_malformed(peer, malformed),
+                };
                 let answer = self.turns.admit(peer, Instant::now()).then(|| self.list(&request));
                 // Fails only when the asker has gone.
                 let _ = self.swarm.behaviour_mut().catalogue.send_response(channel, answer);
@@ -177,10 +181,11 @@ impl EventLoop {
                     let _ = done.send(Ok(response));
                 }
             }
-            Event::OutboundFailure { request_id, error, .. } => {
+            Event::OutboundFailure { peer, request_id, error, .. } => {
                 if let Some(done) = self.lists.remove(&request_id) {
                     let _ = done.send(Err(error.to_string()));
                 }
+                self.on_no_answer(peer, &error);
             }
             Event::InboundFailure { peer, error, .. } => {
                 tracing::debug!(%peer, %error, "a question for a list went wrong");
@@ -205,7 +210,7 @@ impl EventLoop {
         done: oneshot::Sender<Result<Answer, String>>,
     ) {
         let catalogue = &mut self.swarm.behaviour_mut().catalogue;
-        let request = catalogue.send_request_with_addresses(&to.peer, question, to.addresses.clone());
+        let request = catalogue.send_request_with_addresses(&to.peer, Ok(question), to.addresses.clone());
         self.lists.insert(request, done);
     }
 }

@@ -11,6 +11,7 @@ use libp2p::request_response::ResponseChannel;
 use libp2p::swarm::ConnectionId;
 
 use super::Key;
+use super::about::Said;
 use super::batch::{Answer, Request};
 use super::find::Holders;
 use super::hello::Hello;
@@ -22,6 +23,8 @@ pub(super) enum Question {
     Hello(PeerId, ConnectionId, Hello, ResponseChannel<Hello>),
     /// To keep keys.
     Batch(PeerId, Request, ResponseChannel<Answer>),
+    /// What is said of an object.
+    About(Key, ResponseChannel<Said>),
     /// Who holds a key.
     Find(Key, ResponseChannel<Holders>),
 }

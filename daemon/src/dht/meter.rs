@@ -43,7 +43,7 @@ pub(super) enum Act {
     Provide,
     /// A hello.
     Hello,
-    /// A question for holders.
+    /// A question for holders, or for what is said of an object.
     Find,
     /// A batch of keys.
     Batch,

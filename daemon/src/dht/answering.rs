@@ -41,7 +41,7 @@ impl EventLoop {
                 self.on_no_answer(peer, &error);
             }
             Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a question went wrong")
+                tracing::debug!(%peer, %error, "a question went wrong");
             }
             Event::ResponseSent { .. } => {}
         }
@@ -65,7 +65,7 @@ impl EventLoop {
                 self.on_no_answer(peer, &error);
             }
             Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a question went wrong")
+                tracing::debug!(%peer, %error, "a question went wrong");
             }
             Event::ResponseSent { .. } => {}
         }
@@ -88,7 +88,7 @@ impl EventLoop {
                 self.on_no_answer(peer, &error);
             }
             Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a question went wrong")
+                tracing::debug!(%peer, %error, "a question went wrong");
             }
             Event::ResponseSent { .. } => {}
         }

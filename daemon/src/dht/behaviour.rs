@@ -58,7 +58,8 @@ const CONNECTIONS_PER_PEER: u32 = 4;
 /// Handshakes under way.
 const PENDING: u32 = 128;
 /// Nodes that may be asked for at this one, for how long, and how many connections are relayed at once, for how long
-/// and with how many bytes each way: two that meet take about 20 KiB, and under attack 16 times 128 KiB go out in a minute.
+/// and with how many bytes each way: two that meet take less than 50 KiB (decision 10), and under attack 16 times
+/// 128 KiB go out in a minute.
 const RESERVATIONS: usize = 64;
 const RESERVED: Duration = Duration::from_secs(1800);
 const CIRCUITS: usize = 16;

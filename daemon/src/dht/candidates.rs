@@ -1,8 +1,8 @@
 //! Whether this node is reached where others see it: the asking half of AutoNAT v2.
 //!
 //! Owns: which addresses are tried, and whom to ask. Refuses: addresses that are not global, more than its limit
-//! (whoever says where it sees this node may lie), and the word of nodes on our own subnets, who are behind the same router.
-//! Survives a crash: nothing.
+//! (whoever says where it sees this node may lie), and the word of nodes on our own subnets, who are behind the same
+//! router. Survives a crash: nothing.
 //!
 //! The behaviour of libp2p tries each address once and for all, so that it is made anew now and then; it does not know
 //! the connections from before then, and nothing of theirs is told to it.

@@ -2,8 +2,8 @@
 //!
 //! Owns: the swarm, who is known, the record store, announcing and look-ups. Other rooms see the traits
 //! [`Discovery`] and [`Announce`](crate::peer::Announce), and this room's [`Dht`]. Refuses: chunks, but on
-//! streams where no TCP connection is to be had, values in the DHT, and nodes of other networks. Survives a crash: peers
-//! to join by again; what was announced, here and by this node, but for the last seconds (`journal`).
+//! streams where no TCP connection is to be had, values in the DHT, and nodes of other networks. Survives a crash:
+//! peers to join by again; what was announced, here and by this node, but for the last seconds (`journal`).
 //!
 //! # Where things are
 //!

@@ -1,8 +1,8 @@
 //! The reaching part of the event loop: whether others can connect to this node, and what is done where they cannot.
 //!
 //! Owns: what the events of AutoNAT lead to, and this node's part in the DHT where that is "auto"; `relays` has what is
-//! done where nobody reaches it. Refuses: to be a relay, or to dial others back, unless it is reached itself. Survives a
-//! crash: nothing.
+//! done where nobody reaches it. Refuses: to be a relay, or to dial others back, unless it is reached itself. Survives
+//! a crash: nothing.
 //!
 //! A node is a server of the DHT when others have connected to it, or when all that it knows are on its own subnets.
 //! Others have connected to it when AutoNAT says so, or when somebody from beyond its subnets has come in at an address

@@ -1,7 +1,7 @@
 //! The relaying part of the event loop: how others connect to this node where they cannot by themselves.
 //!
-//! Owns: whose relays it uses, and what comes of two dialling each other at once. Refuses: more relays than two, and any
-//! while others reach this node, or nobody beyond its own subnets is known. Survives a crash: nothing.
+//! Owns: whose relays it uses, and what comes of two dialling each other at once. Refuses: more relays than two, and
+//! any while others reach this node, or nobody beyond its own subnets is known. Survives a crash: nothing.
 
 use std::time::{Duration, Instant};
 

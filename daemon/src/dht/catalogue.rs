@@ -276,7 +276,7 @@ mod tests {
         assert!(bytes.len() == Listing::MAX_RESPONSE);
         let read = PROTOCOL.decode_response(&bytes).unwrap().unwrap();
         assert_eq!((read.said.as_slice(), read.next), (&sent.said[..64], sent.next));
-        let mut lie = bytes.clone();
+        let mut lie = bytes;
         *lie.last_mut().unwrap() ^= 1;
         assert!(PROTOCOL.decode_response(&lie).is_err());
         assert_eq!(PROTOCOL.decode_response(&PROTOCOL.encode_response(None)).unwrap(), None);

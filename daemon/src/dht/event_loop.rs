@@ -109,8 +109,7 @@ impl EventLoop {
         protocols: Protocols,
         reach: Arc<Reach>,
         commands: mpsc::Receiver<Command>,
-        (addresses, routed): (watch::Sender<Addresses>, watch::Sender<usize>),
-        published: Arc<Published>,
+        (addresses, routed, published): (watch::Sender<Addresses>, watch::Sender<usize>, Arc<Published>),
     ) -> Self {
         let network = network_id(&options.network);
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));

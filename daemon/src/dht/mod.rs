@@ -221,9 +221,8 @@ impl Dht {
         let id = network_id(&network);
         let (lifetime, file) = (options.lifetime, options.journal.clone());
         let of_group = options.limits.of_group;
-        let told = (here, routing);
-        let (near, says) = (Arc::clone(&reach), Arc::clone(&published));
-        let mut event_loop = EventLoop::new(swarm, options, protocols, near, requests, told, says);
+        let told = (here, routing, Arc::clone(&published));
+        let mut event_loop = EventLoop::new(swarm, options, protocols, Arc::clone(&reach), requests, told);
         event_loop.publish_addresses();
         event_loop.begin(remembered);
         let stopping = tasks.clone();

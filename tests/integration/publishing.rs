@@ -157,20 +157,20 @@ fn publishers_stand_side_by_side_and_each_takes_back_its_own() {
     std::fs::copy(&path, &again).unwrap();
     add(two, &again, &[]);
     let (first, second) = ((one.id(), "of one".to_owned()), (two.id(), "renamed".to_owned()));
-    until_named(other.ctl(), &id, &[first.clone()]);
+    until_named(other.ctl(), &id, std::slice::from_ref(&first));
     // Announced already, it is published under a new name.
     let line = two.ctl().json(&["publish", &id, "--name", "renamed"]).pop().unwrap();
     assert_eq!(
         (&line["published"], &line["changed"], &line["name"]),
         (&true.into(), &true.into(), &"renamed".into())
     );
-    let mut both = [first.clone(), second.clone()];
+    let mut both = [first, second.clone()];
     both.sort();
     until_named(other.ctl(), &id, &both);
 
     assert_eq!(one.ctl().json(&["publish", "--withdraw", &id])[0]["changed"], true);
     assert_eq!(one.ctl().json(&["publish", "--withdraw", &id])[0]["changed"], false);
-    until_named(other.ctl(), &id, &[second.clone()]);
+    until_named(other.ctl(), &id, std::slice::from_ref(&second));
     assert_eq!(other.ctl().json(&["providers", &id]).len(), 2, "both still hold it");
     // A node that starts again publishes what it published, and no more than that.
     let mut nodes = nodes;

@@ -6,6 +6,7 @@
 //! What the owner gave, and loopback, is not counted. Survives a crash: nothing.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -92,8 +93,7 @@ impl From<Unhurried> for io::Error {
 pub(super) fn is_unhurried(failed: &DialError) -> bool {
     let DialError::Transport(tried) = failed else { return false };
     tried.iter().any(|(_, error)| {
-        let TransportError::Other(error) = error else { return false };
-        error.get_ref().is_some_and(|inner| inner.is::<Unhurried>())
+        matches!(error, TransportError::Other(error) if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Unhurried>))
     })
 }
 

@@ -9,6 +9,7 @@ mod names;
 mod objects;
 mod people;
 mod reach;
+mod search;
 mod trees;
 mod verify;
 
@@ -20,9 +21,9 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
 pub use error::Error;
-pub use names::{Found, Listed, Query, Source};
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
+pub use search::{Found, Listed, Query, Source};
 pub use trees::AddingTree;
 
 use crate::content::ObjectId;

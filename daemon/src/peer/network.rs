@@ -167,8 +167,8 @@ pub trait Announce: Send + Sync {
     /// known.
     fn place(&self, key: Key) -> BoxFuture<'static, Announced>;
 
-    /// These are no longer held, and nothing is said of them: they are taken back from where they were placed, as far as those nodes are reached.
-    /// Returns at once.
+    /// These are no longer held, and nothing is said of them: they are taken back from where they were placed, as far
+    /// as those nodes are reached. Returns at once.
     fn release(&self, keys: &[Key]);
 
     /// This is said of objects that are held, or soon will be: told with their keys, and to who asks. With `anew` those
@@ -211,8 +211,8 @@ pub struct CataloguePage {
 
 /// Learns what others say of objects.
 pub trait Catalogue: Send + Sync {
-    /// Asks the nodes that keep what is said of `key`: at most 16 publishers, first what most of them tell. It takes 10 s
-    /// at most.
+    /// Asks the nodes that keep what is said of `key`: at most 16 publishers, first what most of them tell. It takes
+    /// 10 s at most.
     fn about(&self, key: Key) -> BoxFuture<'static, Vec<Told>>;
 
     /// A page of what is kept here of others' words, of objects behind `after`, that are called `text` (empty:

@@ -276,8 +276,8 @@ impl Store {
         .await
     }
 
-    /// Lets an object's name leave this node, or no more; `name` is what it is called from now on. `Ok(false)`: there is
-    /// no such whole object. Durable when it returns.
+    /// Lets an object's name leave this node, or no more; `name` is what it is called from now on. `Ok(false)`: there
+    /// is no such whole object. Durable when it returns.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`], [`Error::Privacy`] where a private one is to be

@@ -397,6 +397,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_names_that_are_published_are_told() {
+        let (folder, store, network, announcer, first) = started(Policy::Auto).await;
+        let names = |network: &Network| network.names.lock().unwrap().values().cloned().collect::<Vec<_>>();
+        assert!(store.publish(&first, true, None).await.unwrap());
+        announcer.publish([&store.object(&first).unwrap()]);
+        assert!(names(&network).is_empty(), "it has none");
+        assert!(store.publish(&first, true, Some("a/b".to_owned())).await.unwrap());
+        announcer.publish([&store.object(&first).unwrap()]);
+        assert!(names(&network).is_empty(), "it is a path");
+        assert!(store.publish(&first, true, Some("a name".to_owned())).await.unwrap());
+        announcer.publish([&store.object(&first).unwrap()]);
+        assert_eq!(names(&network), ["a name"]);
+        announcer.withdraw([first]);
+        assert!(names(&network).is_empty());
+        let private = store.private_objects().first().copied().unwrap();
+        assert!(store.publish(&private, true, Some("secret".to_owned())).await.is_err());
+
+        // Another start tells what the store knows to be published; one that announces nothing tells nothing.
+        for (policy, expected) in [(Policy::Auto, vec!["a name"]), (Policy::None, vec![])] {
+            let (network, tasks) = (Arc::new(Network::default()), Tasks::new());
+            let announce = Arc::clone(&network) as Arc<dyn Announce>;
+            let options = Options { policy, ..Options::default() };
+            let again = Announcer::start(options, store.clone(), announce, &tasks);
+            until(|| *network.counts.lock().unwrap() == 1).await;
+            assert_eq!((names(&network), again.is_announcing()), (vec_of(&expected), policy != Policy::None));
+        }
+        drop(folder);
+    }
+
+    fn vec_of(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[tokio::test]
     async fn with_nothing_to_tell_all_is_taken_back() {
         let (_folder, store, network, announcer, _) = started(Policy::None).await;
         let id = add(&store, 2, false).await;

@@ -121,7 +121,8 @@ mod tests {
             if let Ok(answer) = Answer::decode(&bytes) {
                 prop_assert_eq!(answer.encode(), bytes);
             }
-            let answer = Answer::Taken(Taken { far: 1, full: 2, known: 3, described: 4, taken: bits, ..Taken::default() });
+            let counts = Taken { far: 1, full: 2, known: 3, described: 4, ..Taken::default() };
+            let answer = Answer::Taken(Taken { taken: bits, ..counts });
             prop_assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
             let refused = Answer::Refused(Refusal::Sequence, 9);
             prop_assert_eq!(Answer::decode(&refused.encode()).unwrap(), refused);

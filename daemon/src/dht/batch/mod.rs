@@ -29,8 +29,9 @@
 //! A batch says all of its keys: one that comes without a description has none any more.
 //!
 //! The answer: version 1; outcome (0 = taken, else a [`Refusal`]); then, taken: expiry granted (4), keys far
-//! (4), keys full (4), removed (4), taken that were known (4), descriptions kept (4), number of keys (2), a bit for each
-//! key in order, set when it was taken, in whole bytes, lowest bit first; refused: the highest sequence seen, or 0 (8).
+//! (4), keys full (4), removed (4), taken that were known (4), descriptions kept (4), number of keys (2), a bit for
+//! each key in order, set when it was taken, in whole bytes, lowest bit first; refused: the highest sequence seen, or 0
+//! (8).
 
 mod answer;
 

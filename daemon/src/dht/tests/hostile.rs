@@ -236,7 +236,7 @@ fn b20_a_key_of_another_kind_is_no_identity() {
 
 /// Speaks yamux byte by byte: writes frames, and reads until the other end closes.
 #[derive(Clone)]
-struct Frames(Vec<u8>, mpsc::UnboundedSender<()>);
+struct Frames(Vec<u8>, mpsc::Sender<()>);
 
 impl UpgradeInfo for Frames {
     type Info = &'static str;
@@ -261,7 +261,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
             let _ = io.flush().await;
             let mut said = Vec::new();
             let _ = io.read_to_end(&mut said).await;
-            let _ = self.1.send(());
+            let _ = self.1.send(()).await;
             Err(io::ErrorKind::ConnectionAborted.into())
         })
     }
@@ -295,7 +295,7 @@ async fn b21_frames_that_broke_yamux_once_end_the_connection() {
     for (what, frames) in
         [("a body that is too long", large), ("too large a window", full), ("no frame", unknown)]
     {
-        let (done, mut closed) = mpsc::unbounded_channel();
+        let (done, mut closed) = mpsc::channel(1);
         let keypair = Keypair::generate_ed25519();
         let mut dialer = tcp::tokio::Transport::new(tcp::Config::default())
             .upgrade(Version::V1)

@@ -105,14 +105,14 @@ impl Outsider {
         behaviour.send_request(&to, says);
         let answered = async {
             loop {
-                let event = match self.swarm.select_next_some().await {
-                    SwarmEvent::Behaviour(
-                        SpeaksEvent::Hello(event)
-                        | SpeaksEvent::Announce(event)
-                        | SpeaksEvent::Find(event)
-                        | SpeaksEvent::Kad(event),
-                    ) => event,
-                    _ => continue,
+                let SwarmEvent::Behaviour(
+                    SpeaksEvent::Hello(event)
+                    | SpeaksEvent::Announce(event)
+                    | SpeaksEvent::Find(event)
+                    | SpeaksEvent::Kad(event),
+                ) = self.swarm.select_next_some().await
+                else {
+                    continue;
                 };
                 match event {
                     Event::Message { message: Message::Response { response, .. }, .. } => {

@@ -1,0 +1,235 @@
+//! Searching names: of the store, of what is kept here of others' words, and of what connected peers publish.
+//!
+//! Owns: the three sources, side by side, each line with whose word it is. Refuses: more lines of a source than its
+//! limit, and more of a peer's time than the caller gives. Survives a crash: nothing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use tokio::time::Instant;
+
+use super::{Error, Node, ObjectInfo};
+use crate::content::{ObjectId, SignedDescription, is_called};
+use crate::peer::{CataloguePage, Key, PeerId};
+
+/// Objects of the store that are looked at in one go.
+const PAGE: usize = 1024;
+
+/// Connected peers that a search asks, and how many of them at once.
+const MAX_PEERS: usize = 64;
+const PEERS_AT_ONCE: usize = 8;
+
+/// Pages that one peer is asked for in a search of many, and of it alone.
+const PAGES: usize = 8;
+const PAGES_ALONE: usize = 1024;
+
+/// What is searched for.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// It stands in the name, whatever the case. Empty: everything.
+    pub text: String,
+    /// Lines of each of the three sources.
+    pub limit: usize,
+    /// Only what this peer publishes.
+    pub peer: Option<PeerId>,
+    /// How long others are asked.
+    pub time: Duration,
+}
+
+/// From where a line comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The store: this node's own word.
+    Local,
+    /// What is kept here of others' words.
+    Kept,
+    /// Asked of the publisher.
+    Peer,
+}
+
+/// An object that has been found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// From where.
+    pub source: Source,
+    /// Its id.
+    pub id: ObjectId,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its parity.
+    pub parity: Option<(u8, u8)>,
+    /// What it is called.
+    pub name: String,
+    /// Whose word all this is; `None`: this node's.
+    pub publisher: Option<PeerId>,
+    /// When that was said, in Unix seconds; 0 of this node's own.
+    pub time: u64,
+}
+
+/// Some of what has been found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// It.
+    pub found: Vec<Found>,
+    /// Whether a source has more than the limit.
+    pub more: bool,
+}
+
+impl Found {
+    /// In the word of its publisher.
+    #[must_use]
+    pub fn new(said: &SignedDescription, source: Source) -> Self {
+        let description = said.description();
+        Self {
+            source,
+            id: description.object,
+            is_directory: description.is_directory,
+            length: description.length,
+            parity: description.parity,
+            name: description.name.clone(),
+            publisher: Some(said.publisher()),
+            time: description.time,
+        }
+    }
+}
+
+impl Node {
+    /// Searches names: those in the store, those that are kept here of others, and those that connected peers publish.
+    /// What is not found before the time is over, is not told.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when the one peer that is to be asked does not answer.
+    pub async fn search(&self, query: Query) -> Result<BoxStream<'static, Listed>, Error> {
+        let ask = self.asks.clone().acquire_owned().await;
+        let end = Instant::now() + query.time;
+        let Query { text, limit, .. } = query;
+        let found = if let Some(peer) = query.peer {
+            let mut pages = self.clone().of_peer(peer, text, PAGES_ALONE, end).boxed();
+            let why = |why| Error::Unreachable { address: peer.to_string(), why };
+            let first = pages.next().await.transpose().map_err(why)?;
+            let rest = pages.filter_map(|page| std::future::ready(page.ok()));
+            bounded(stream::iter(first).chain(rest), limit)
+        } else {
+            let local = bounded(self.clone().local(text.clone()), limit);
+            let kept = bounded(self.clone().kept(text.clone()), limit);
+            let peers = bounded(self.clone().of_peers(text, end), limit);
+            stream::select(local, stream::select(kept, peers)).boxed()
+        };
+        let mut told = HashSet::new();
+        let new = found.map(move |mut listed| {
+            let _ = &ask;
+            listed.found.retain(|found| told.insert((found.id, found.publisher)));
+            listed
+        });
+        Ok(new.filter(|listed| std::future::ready(listed.more || !listed.found.is_empty())).boxed())
+    }
+
+    /// What is in the store and has such a name.
+    fn local(self, text: String) -> impl Stream<Item = Listed> + Send + 'static {
+        let pages = stream::unfold(None, move |after| {
+            let page = self.parts.store.objects(after, PAGE);
+            async move {
+                tokio::task::yield_now().await;
+                let last = page.last()?.id;
+                Some((page, Some(last)))
+            }
+        });
+        pages.map(move |page| {
+            let named = page.into_iter().filter_map(|info| Some((info.name.clone()?, info)));
+            let called = named.filter(|(name, _)| is_called(name, &text));
+            Listed { found: called.map(|(name, info)| found_here(name, &info)).collect(), more: false }
+        })
+    }
+
+    /// What is kept here of others' words.
+    fn kept(self, text: String) -> impl Stream<Item = Listed> + Send + 'static {
+        stream::unfold(Some(None), move |after: Option<Option<Key>>| {
+            let page = after.map(|after| self.parts.catalogue.kept(&text, after));
+            async move {
+                tokio::task::yield_now().await;
+                let CataloguePage { said, next } = page?;
+                let found = said.iter().map(|said| Found::new(said, Source::Kept)).collect();
+                Some((Listed { found, more: false }, next.map(Some)))
+            }
+        })
+    }
+
+    /// What connected peers publish.
+    fn of_peers(self, text: String, end: Instant) -> impl Stream<Item = Listed> + Send + 'static {
+        let node = self.clone();
+        let connected = async move {
+            let peers = node.parts.neighbours.peers().await.into_iter();
+            stream::iter(peers.filter(|(.., connected)| *connected).map(|(peer, ..)| peer).take(MAX_PEERS))
+        };
+        let ask = move |peer| {
+            let pages = self.clone().of_peer(peer, text.clone(), PAGES, end).map(move |page| {
+                page.map_err(|why| tracing::debug!(%peer, why, "a peer does not tell what it publishes")).ok()
+            });
+            pages.filter_map(std::future::ready).boxed()
+        };
+        stream::once(connected).flatten().map(ask).flatten_unordered(PEERS_AT_ONCE)
+    }
+
+    /// What one peer publishes, as far as so many pages, and the time, go.
+    fn of_peer(
+        self,
+        peer: PeerId,
+        text: String,
+        pages: usize,
+        end: Instant,
+    ) -> impl Stream<Item = Result<Listed, String>> + Send + 'static {
+        stream::unfold(Some((None, pages)), move |state: Option<(Option<Key>, usize)>| {
+            let (node, text) = (self.clone(), text.clone());
+            async move {
+                let (after, left) = state?;
+                if left == 0 {
+                    return Some((Ok(Listed { more: true, ..Listed::default() }), None));
+                }
+                let page = node.parts.catalogue.published_by(peer, text.clone(), after);
+                let page = match tokio::time::timeout_at(end, page).await {
+                    Ok(Ok(page)) => page,
+                    Ok(Err(why)) => return Some((Err(why), None)),
+                    Err(_) if after.is_none() => {
+                        return Some((Err("it does not answer in time".to_owned()), None));
+                    }
+                    Err(_) => return Some((Ok(Listed { more: true, ..Listed::default() }), None)),
+                };
+                // Whoever answers may have found something else, or lead round in circles.
+                let called = page.said.iter().filter(|said| is_called(&said.description().name, &text));
+                let found = called.map(|said| Found::new(said, Source::Peer)).collect();
+                let next = page.next.filter(|next| after.is_none_or(|after| *next > after));
+                Some((Ok(Listed { found, more: false }), next.map(|next| (Some(next), left - 1))))
+            }
+        })
+    }
+}
+
+/// The first `limit` lines of a source, and whether it has more.
+fn bounded(source: impl Stream<Item = Listed> + Send + 'static, limit: usize) -> BoxStream<'static, Listed> {
+    let cut = source.scan(Some(limit), |left, mut listed| {
+        let Some(room) = *left else { return std::future::ready(None) };
+        *left = room.checked_sub(listed.found.len());
+        if left.is_none() {
+            listed.found.truncate(room);
+            listed.more = true;
+        }
+        std::future::ready(Some(listed))
+    });
+    cut.boxed()
+}
+
+fn found_here(name: String, info: &ObjectInfo) -> Found {
+    Found {
+        source: Source::Local,
+        id: info.id,
+        is_directory: info.tree,
+        length: info.length,
+        parity: info.parity,
+        name,
+        publisher: None,
+        time: 0,
+    }
+}

@@ -1,9 +1,9 @@
 //! The one task that owns the swarm.
 //!
-//! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
-//! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
-//! [`asking`](super::asking), [`answering`](super::answering) and [`strikes`](super::strikes). Refuses: nothing by itself.
-//! Survives a crash: nothing.
+//! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel. Every event
+//! has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking), [`asking`](super::asking),
+//! [`answering`](super::answering) and [`strikes`](super::strikes). Refuses: nothing by itself. Survives a crash:
+//! nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! A node that tells addresses at which no node is, in every way in which one can tell addresses.
 //!
-//! `poisoner NETWORK LISTEN TARGET CHUNK RECORDS`: listens at the multiaddr LISTEN and connects to the daemon at TARGET,
-//! whose chunk port is CHUNK, as a server of its DHT. Each question for holders it answers with itself and with made-up ones, at forbidden addresses
-//! of all kinds; where a key begins with less than 0x40, only the question that casd itself adds to
-//! Kademlia, and with less than 0x80 only with itself; so it does in hellos and in identify; and its table of nodes is full of such. Beforehand RECORDS
-//! records are placed at the daemon, in signed batches of identities that say to be at such addresses and then leave.
-//! When all that has been done it prints `ready PEERID`, and goes on until its input ends.
-//!
-//! `poisoner junk NETWORK TARGET PEERS RECORDS`: so many peers, all connected at once, place so many records together of
-//! keys that nothing has; prints `placed N`, how many were taken, and goes on until its input ends.
+//! `poisoner NETWORK LISTEN TARGET CHUNK RECORDS`: listens at the multiaddr LISTEN and connects to the daemon at
+//! TARGET, whose chunk port is CHUNK, as a server of its DHT. Each question for holders it answers with itself and
+//! with made-up ones, at forbidden addresses of all kinds; where a key begins with less than 0x40, only the question
+//! that casd itself adds to Kademlia, and with less than 0x80 only with itself; so it does in hellos and in identify;
+//! and its table of nodes is full of such. Beforehand RECORDS records are placed at the daemon, in signed batches of
+//! identities that say to be at such addresses and then leave. When all that has been done it prints `ready PEERID`,
+//! and goes on until its input ends.  `poisoner junk NETWORK TARGET PEERS RECORDS`: so many peers, all connected at
+//! once, place so many records together of keys that nothing has; prints `placed N`, how many were taken, and goes on
+//! until its input ends.
 //!
 //! Each way has a port of its own, so that what is dialled tells how it was learnt.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a step that fails is a failed test")]

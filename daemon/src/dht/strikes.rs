@@ -18,7 +18,8 @@ use crate::peer::Verdict;
 const MALFORMED: &str = "what it sent is in no form of this protocol";
 
 impl EventLoop {
-    /// A peer misbehaved: it is remembered, and its connections end with the next tick, so that it hears an answer first.
+    /// A peer misbehaved: it is remembered, and its connections end with the next tick, so that it hears an answer
+    /// first.
     pub(super) fn strike(&mut self, peer: PeerId, why: &str) {
         let at = self.peers.get(&peer).and_then(|known| known.remotes().find_map(ip_of));
         let verdict = self.options.conduct.strike(peer, at, why, SystemTime::now());

@@ -1,8 +1,8 @@
 //! How bytes move on the DHT plane: QUIC, and TCP or a relay's circuit with TLS 1.3 and yamux, all bound to peer ids.
 //!
-//! Owns: the transport stack and its per-connection limits. Refuses: addresses that [`Reach`] does not allow
-//! (whoever wants to dial them), dialling them faster than [`Pace`] says, and other security (noise is not needed where every node has TLS).
-//! Survives a crash: nothing.
+//! Owns: the transport stack and its per-connection limits. Refuses: addresses that [`Reach`] does not allow (whoever
+//! wants to dial them), dialling them faster than [`Pace`] says, and other security (noise is not needed where every
+//! node has TLS). Survives a crash: nothing.
 //!
 //! In a private network the key is proved on top of this, before the swarm sees a connection: see
 //! [`proof`](super::proof).
@@ -106,8 +106,7 @@ fn multiplexer() -> yamux::Config {
 }
 
 /// A transport that dials only what [`Reach`] allows, and at a pace what nobody but strangers told. It sits above the
-/// resolver: names are dialled only when
-/// the owner gave them.
+/// resolver: names are dialled only when the owner gave them.
 struct Guarded {
     inner: Transport,
     reach: Arc<Reach>,

@@ -1,7 +1,8 @@
 //! The chunk plane's connections: TCP and TLS 1.3, both ends named by their libp2p identity.
 //!
 //! Owns: certificates, cipher order, listening, dialling, the limits on connections, and that those with banned peers
-//! end. Refuses: peers that are banned, to know what is said on a connection, to choose whom to dial, to look up names. Survives a crash: nothing.
+//! end. Refuses: peers that are banned, to know what is said on a connection, to choose whom to dial, to look up
+//! names. Survives a crash: nothing.
 //!
 //! A certificate is self-signed and carries the peer's Ed25519 key with its signature over the certificate's own key
 //! (the libp2p TLS specification), so whoever completes a handshake has proved its [`PeerId`]. Its key lives as long

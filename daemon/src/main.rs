@@ -81,6 +81,6 @@ fn serve(args: Args, config: Config) -> Result<(), app::Error> {
             reload: Box::new(move || read(&args)),
             dials_everything: false,
         };
-        app::run(config, process).await
+        Box::pin(app::run(config, process)).await
     })
 }

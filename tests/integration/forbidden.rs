@@ -231,8 +231,11 @@ fn without_the_rule_the_same_look_sees_it_send_there() {
     }
 }
 
+/// A kind of forbidden address, and how it is told.
+type Forbidden = (&'static str, fn(SocketAddr) -> bool);
+
 /// Kinds of addresses.
-const KINDS: [(&str, fn(SocketAddr) -> bool); 5] = [
+const KINDS: [Forbidden; 5] = [
     ("loopback", |at| at.ip().is_loopback()),
     ("private addresses of IPv4", |at| matches!(at.ip(), IpAddr::V4(v4) if v4.is_private())),
     ("link-local addresses", |at| matches!(at.ip(), IpAddr::V4(v4) if v4.is_link_local())),

@@ -15,17 +15,9 @@ const BATCH: usize = 4_096;
 /// See the head of `main.rs`.
 pub(crate) async fn flood(network: &str, target: &Multiaddr, peers: usize, records: usize) {
     let each = records.div_ceil(peers);
-    let all = (0..peers).map(|_| {
-        let (network, target) = (network.to_owned(), target.clone());
-        tokio::spawn(async move { place(&network, &target, each).await })
-    });
-    let mut swarms = Vec::new();
-    let mut taken = 0;
-    for done in futures::future::join_all(all).await {
-        let (swarm, count) = done.expect("a peer goes on");
-        taken += count;
-        swarms.push(swarm);
-    }
+    let all = (0..peers).map(|_| place(network, target, each));
+    let (swarms, taken): (Vec<_>, Vec<usize>) = futures::future::join_all(all).await.into_iter().unzip();
+    let taken: usize = taken.iter().sum();
     println!("placed {taken}");
     // All stay connected until the test ends.
     let answering = swarms.into_iter().map(|mut swarm| async move {
@@ -61,8 +53,8 @@ async fn place(
         let batch = outsider::batch(network, &keypair, &receiver, sequence, &keys, Vec::new());
         let answer = crate::announce(&mut swarm, &receiver, batch).await;
         assert_eq!(answer[..2], [1, 0], "a batch is refused");
-        // Behind five counts and the number of keys is a bit for each of them.
-        taken += answer[24..].iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
+        // Behind six counts and the number of keys is a bit for each of them.
+        taken += answer[28..].iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
         left -= keys.len();
         sequence += 1;
     }

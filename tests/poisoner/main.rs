@@ -11,13 +11,19 @@
 //! until its input ends.
 //!
 //! Each way has a port of its own, so that what is dialled tells how it was learnt.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a step that fails is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a step that fails is a failed test"
+)]
 
 mod addresses;
 mod junk;
 mod outsider;
 
 use std::collections::HashSet;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -39,19 +45,19 @@ const MADE_UP: usize = 300;
 const OF_ONE: usize = 250;
 
 #[tokio::main(worker_threads = 2)]
-async fn main() {
+async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [way, network, target, peers, records] = &args[..]
         && way == "junk"
     {
-        return junk::flood(network, &target.parse().expect("a multiaddr"), number(peers), number(records))
-            .await;
+        junk::flood(network, &target.parse().expect("a multiaddr"), number(peers), number(records)).await;
+        return ExitCode::SUCCESS;
     }
     let [network, listen, target, chunk, records] = &args[..] else {
         eprintln!(
             "usage: poisoner NETWORK LISTEN TARGET CHUNK RECORDS, or poisoner junk NETWORK TARGET PEERS RECORDS"
         );
-        std::process::exit(64);
+        return ExitCode::from(64);
     };
     let target: Multiaddr = target.parse().expect("a multiaddr");
     let chunk = chunk.parse().expect("a chunk port");
@@ -82,6 +88,7 @@ async fn main() {
     meet(&mut swarm, &target).await;
     println!("ready {own}");
     go_on(&mut swarm).await;
+    ExitCode::SUCCESS
 }
 
 /// Answers until the input ends.
@@ -111,7 +118,7 @@ async fn place(network: &str, target: &Multiaddr, identity: usize, count: usize)
     let mut swarm = outsider::swarm(network, keypair.clone(), 1, Arc::new(|_| Vec::new()));
     // Servers are looked for where identify says that they are, before their records are looked at; of the others only
     // the record says where.
-    if identity % 2 == 0 {
+    if identity.is_multiple_of(2) {
         swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Client));
     } else {
         forbidden_of(Way::Identify, 8).into_iter().for_each(|at| swarm.add_external_address(at));

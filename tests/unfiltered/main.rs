@@ -28,6 +28,6 @@ fn run(read: app::Reload) -> Result<(), Box<dyn std::error::Error>> {
     runtime.block_on(async {
         let signals = Signals::listen()?;
         let process = Process { signals, notifier, socket: None, reload: read, dials_everything: true };
-        Ok(app::run(config, process).await?)
+        Ok(Box::pin(app::run(config, process)).await?)
     })
 }

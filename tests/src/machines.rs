@@ -1,8 +1,8 @@
 //! Machines on a network of their own: network namespaces with interfaces, joined by cables or a switch.
 //!
-//! Owns: the namespaces, the cables and the switch, and the rules of routers among them. Refuses: any way out of them. They have no
-//! names and belong to processes that wait for the test to end, so that nothing is left of them however it ends. Only
-//! root can make them.
+//! Owns: the namespaces, the cables and the switch, and the rules of routers among them. Refuses: any way out of them.
+//! They have no names and belong to processes that wait for the test to end, so that nothing is left of them however it
+//! ends. Only root can make them.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};

@@ -2,8 +2,8 @@
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
 //! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
-//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching), [`relays`](super::relays),
-//! [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
+//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching),
+//! [`relays`](super::relays), [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 
 use std::collections::HashMap;

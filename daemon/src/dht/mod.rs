@@ -20,12 +20,12 @@
 //! - `lan`: who is on the local network.
 //! - `batch`, `hello`, `find`, `about`, `catalogue`: our protocols, over `codec`; `published`: what this node says.
 //! - `turns`, `diversity`: whom to ask first, and who stays in the routing table.
-//! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a private
-//!   network lets in.
+//! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
+//!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
 //! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `strikes`, `guard`: who is not spoken to.
-//! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries for
-//!   them; `relays`: what is done where they do not; `upnp`: what a router says.
+//! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
+//!   for them; `relays`: what is done where they do not; `upnp`: what a router says.
 //! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`.
 //! - `views`: what is told of all this to other rooms.
 

@@ -93,7 +93,8 @@ impl From<Unhurried> for io::Error {
 pub(super) fn is_unhurried(failed: &DialError) -> bool {
     let DialError::Transport(tried) = failed else { return false };
     tried.iter().any(|(_, error)| {
-        matches!(error, TransportError::Other(error) if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Unhurried>))
+        let TransportError::Other(error) = error else { return false };
+        error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Unhurried>)
     })
 }
 

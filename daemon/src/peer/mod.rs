@@ -2,9 +2,9 @@
 //!
 //! Owns: this node's identity, how peers are written down ([`PeerAddr`]), what is remembered of how they behaved
 //! ([`Conduct`], [`Scores`]), whose an address may be ([`Scope`]), and the traits that the network rooms, the simulator
-//! and the tests all implement ([`Dial`], [`Detour`], [`Discovery`], [`Announce`], [`Catalogue`]). Refuses: sockets, clocks
-//! and tasks: the time is passed in, and whatever moves bytes lives behind a trait. Survives a crash: `node.key`; of
-//! conduct what [`Conduct::save`] gave to be written.
+//! and the tests all implement ([`Dial`], [`Detour`], [`Discovery`], [`Announce`], [`Catalogue`]). Refuses: sockets,
+//! clocks and tasks: the time is passed in, and whatever moves bytes lives behind a trait. Survives a crash:
+//! `node.key`; of conduct what [`Conduct::save`] gave to be written.
 
 mod addr;
 mod conduct;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 
+use futures::future::join_all;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::core::Endpoint;
 use libp2p::core::Transport as _;
@@ -64,33 +65,42 @@ async fn messages_in_no_form_end_the_connection_and_three_of_them_ban() {
     }
 }
 
+/// Says something that does not end. Each time another peer: three in a row would be a ban.
+async fn goes_on_and_on(node: &Node, protocol: &str) {
+    let mut hostile = Outsider::new("test");
+    hostile.meet(node).await.unwrap();
+    hostile.say(node, protocol, Says::Endless(vec![0xff; 1 << 16])).await.unwrap_err();
+}
+
+/// Ends a question at each of its bytes, and holds one back.
+async fn stops_halfway(node: &Node, protocol: &str, whole: Vec<u8>) {
+    let mut slow = Outsider::new("test");
+    slow.meet(node).await.unwrap();
+    for length in 0..whole.len() {
+        let said = slow.say(node, protocol, Says::Whole(whole[..length].to_vec())).await;
+        assert!(said.is_err(), "{protocol}: {length} bytes");
+    }
+    slow.say(node, protocol, Says::Whole(whole.clone())).await.unwrap();
+    // It is given up on when it has taken too long.
+    slow.say(node, protocol, Says::Half(whole[..1].to_vec())).await.unwrap_err();
+    slow.say(node, protocol, Says::Whole(whole)).await.unwrap();
+}
+
+async fn outlasts_what_does_not_end(listen: &str) {
+    let (node, conduct) = judge(listen).await;
+    let greeting = Greeting.encode_request(crate::dht::hello::Hello::to(&[], true, None));
+    let question = Finding.encode_request(key(1));
+    let endless = join_all(PROTOCOLS.into_iter().map(|protocol| goes_on_and_on(&node, protocol)));
+    let slow = [("hello/1", greeting), ("find/1", question)];
+    let slow = join_all(slow.into_iter().map(|(protocol, whole)| stops_halfway(&node, protocol, whole)));
+    tokio::join!(endless, slow);
+    assert!(conduct.bans(std::time::SystemTime::now()).is_empty());
+    is_well(&node).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_without_end_are_cut_off_and_halves_are_nobodys_fault() {
-    for listen in [QUIC, TCP] {
-        let (node, conduct) = judge(listen).await;
-        for protocol in PROTOCOLS {
-            // One at a time: three in a row would be a ban.
-            let mut hostile = Outsider::new("test");
-            hostile.meet(&node).await.unwrap();
-            hostile.say(&node, protocol, Says::Endless(vec![0xff; 1 << 16])).await.unwrap_err();
-        }
-        let greeting = Greeting.encode_request(crate::dht::hello::Hello::to(&[], true, None));
-        let question = Finding.encode_request(key(1));
-        for (protocol, whole) in [("hello/1", greeting), ("find/1", question)] {
-            let mut slow = Outsider::new("test");
-            slow.meet(&node).await.unwrap();
-            for length in 0..whole.len() {
-                let said = slow.say(&node, protocol, Says::Whole(whole[..length].to_vec())).await;
-                assert!(said.is_err(), "{protocol}: {length} bytes");
-            }
-            slow.say(&node, protocol, Says::Whole(whole.clone())).await.unwrap();
-            // It is given up on when it has taken too long.
-            slow.say(&node, protocol, Says::Half(whole[..1].to_vec())).await.unwrap_err();
-            slow.say(&node, protocol, Says::Whole(whole)).await.unwrap();
-        }
-        assert!(conduct.bans(std::time::SystemTime::now()).is_empty());
-        is_well(&node).await;
-    }
+    tokio::join!(outlasts_what_does_not_end(QUIC), outlasts_what_does_not_end(TCP));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

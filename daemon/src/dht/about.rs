@@ -45,6 +45,8 @@ use crate::support::unix_now;
 const MAX_TOLD: usize = MAX_OF_OBJECT + 1;
 /// Publishers told of one object.
 const MAX_PUBLISHERS: usize = 16;
+/// Publishers that are heard of: all that the asked nodes can tell, lest some of them crowd out the others' words.
+const MAX_HEARD: usize = (K + 1) * MAX_TOLD;
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 16;
 /// How long answers are waited for, and how long once somebody has told something.
@@ -128,7 +130,7 @@ impl EventLoop {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
                 let asked = request.map(|key| Question::About(key, channel));
-                self.in_turn(peer, Act::Find, asked);
+                self.in_turn(peer, Act::Describe, asked);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 if let Some(done) = self.descriptions.remove(&request_id) {
@@ -215,7 +217,7 @@ impl Gathered {
                 if told.said.description().time < said.description().time {
                     told.said = said;
                 }
-            } else if self.0.len() < 2 * MAX_PUBLISHERS {
+            } else if self.0.len() < MAX_HEARD {
                 self.0.insert(publisher, Told { said, told_by: 1 });
             }
         }
@@ -283,7 +285,7 @@ mod tests {
             let flood = (0..5).map(|_| say(&Keypair::generate_ed25519(), key, now, "x")).collect();
             told.hear(&key, flood);
         }
-        assert_eq!(told.0.len(), 2 * MAX_PUBLISHERS);
+        assert_eq!(told.0.len(), MAX_HEARD);
         assert_eq!(told.sorted().len(), MAX_PUBLISHERS);
     }
 

@@ -319,6 +319,7 @@ impl EventLoop {
         self.swarm.behaviour_mut().kad.store_mut().clean(now);
         self.seek(now);
         self.save_peers(now, tasks);
+        self.later.clean();
         self.enforce();
         self.sweep_look_ups();
         self.reach_tick(now);

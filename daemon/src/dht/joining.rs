@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::error::Error;
 use super::event_loop::EventLoop;
-use super::listen::ip_of;
+use super::listen::{ip_of, is_plain};
 use super::meter::Act;
 use super::pace;
 use super::peers::{Connected, Standing};
@@ -116,7 +116,7 @@ impl EventLoop {
         let group = seen.first().and_then(|ip| Group::of(*ip));
         let told =
             info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
-        let addresses: Vec<_> = told.take(MAX_ADDRESSES).collect();
+        let addresses: Vec<_> = told.filter(is_plain).take(MAX_ADDRESSES).collect();
         let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
         let kad = &mut self.swarm.behaviour_mut().kad;
         kad.store_mut().met(peer, addresses.clone(), group);

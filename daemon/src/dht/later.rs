@@ -29,6 +29,18 @@ pub(super) enum Question {
     Find(Key, ResponseChannel<Holders>),
 }
 
+impl Question {
+    /// Whether somebody waits for the answer.
+    fn is_open(&self) -> bool {
+        match self {
+            Self::Hello(.., channel) => channel.is_open(),
+            Self::Batch(.., channel) => channel.is_open(),
+            Self::About(_, channel) => channel.is_open(),
+            Self::Find(_, channel) => channel.is_open(),
+        }
+    }
+}
+
 /// The line, in the order in which its questions are due.
 #[derive(Debug, Default)]
 pub(super) struct Later(VecDeque<(Instant, Question)>);
@@ -37,6 +49,11 @@ impl Later {
     pub(super) fn push(&mut self, due: Instant, question: Question) {
         let place = self.0.partition_point(|(at, _)| *at <= due);
         self.0.insert(place, (due, question));
+    }
+
+    /// Forgets those whose askers have gone.
+    pub(super) fn clean(&mut self) {
+        self.0.retain(|(_, question)| question.is_open());
     }
 
     /// The next question, when it is due. Cancel-safe; waits for ever while there is none.

@@ -44,6 +44,24 @@ fn free_port(address: &Multiaddr, replace: bool) -> Result<Multiaddr, Error> {
     }
 }
 
+/// Whether an address is one host, one port and one carrier, then ids only. libp2p's TCP reads an address from its end and
+/// its resolver a name anywhere in it, while everything else looks at the beginning: two hosts in one would be taken for
+/// the first and dialled at the last.
+pub(super) fn is_plain(address: &Multiaddr) -> bool {
+    use Protocol::{Dns, Dns4, Dns6, Dnsaddr, Ip4, Ip6, P2p, P2pCircuit, QuicV1, Tcp, Udp};
+    let mut parts = address.iter();
+    let is_carried = match parts.next() {
+        Some(Dnsaddr(_)) => true,
+        Some(Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_)) => match parts.next() {
+            Some(Tcp(_)) => true,
+            Some(Udp(_)) => parts.next() == Some(QuicV1),
+            _ => false,
+        },
+        _ => false,
+    };
+    is_carried && parts.all(|part| matches!(part, P2p(_) | P2pCircuit))
+}
+
 /// The IP address in a multiaddr, where it is one that is reached directly.
 pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {

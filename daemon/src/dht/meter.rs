@@ -27,6 +27,8 @@ const PROVIDED: Rate = Rate { each_second: 500, burst: 10_000 };
 const HELLOS: Rate = Rate { each_second: 5, burst: 100 };
 /// Questions for holders: one for each key that look-ups found nobody for.
 const FINDS: Rate = Rate { each_second: 500, burst: 2_000 };
+/// Questions for what is said of an object: each costs the proofs of up to five signatures.
+const DESCRIBES: Rate = Rate { each_second: 50, burst: 200 };
 /// Batches: full ones at 5,000 keys a second are one or two; single objects that are added one by one are more.
 const BATCHES: Rate = Rate { each_second: 50, burst: 500 };
 /// What identify tells: once a connection, when addresses change, and every five minutes.
@@ -43,8 +45,10 @@ pub(super) enum Act {
     Provide,
     /// A hello.
     Hello,
-    /// A question for holders, or for what is said of an object.
+    /// A question for holders.
     Find,
+    /// A question for what is said of an object.
+    Describe,
     /// A batch of keys.
     Batch,
     /// Telling what it is.
@@ -55,7 +59,7 @@ pub(super) enum Act {
 #[derive(Debug)]
 pub(super) struct Meter {
     /// By [`Act`].
-    rates: [Allowances<PeerId>; 6],
+    rates: [Allowances<PeerId>; 7],
     dropped: Allowances<PeerId>,
     /// Those who have flooded since they were taken last; a few: each is then struck.
     floods: Vec<PeerId>,
@@ -65,7 +69,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new() -> Self {
-        let rates = [QUESTIONS, PROVIDED, HELLOS, FINDS, BATCHES, IDENTIFIED];
+        let rates = [QUESTIONS, PROVIDED, HELLOS, FINDS, DESCRIBES, BATCHES, IDENTIFIED];
         let rates = rates.map(|rate| Allowances::new(rate, PEERS));
         Self { rates, dropped: Allowances::new(DROPPED, PEERS), floods: Vec::new() }
     }

@@ -16,12 +16,13 @@ use std::time::Instant;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, kad};
 
 use super::meter::{Act, Meter};
+use super::pace::is_unhurried;
 use super::records::Records;
 
 /// What is wrapped.
@@ -139,6 +140,13 @@ impl NetworkBehaviour for Metered {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) = &event {
             self.waiting.retain(|(_, _, connection, _)| connection != connection_id);
+        }
+        // What was not dialled for want of time says nothing of the address; Kademlia would forget it.
+        if let FromSwarm::DialFailure(failed) = &event
+            && is_unhurried(failed.error)
+        {
+            let failed = DialFailure { error: &DialError::Aborted, ..*failed };
+            return self.inner.on_swarm_event(FromSwarm::DialFailure(failed));
         }
         self.inner.on_swarm_event(event);
     }

@@ -24,7 +24,7 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
 use super::given::{Given, port};
-use super::listen::ip_of;
+use super::listen::{ip_of, is_plain};
 use super::own::{End, Own, is_privileged};
 use crate::peer::Scope;
 use crate::support::task::Tasks;
@@ -86,7 +86,13 @@ impl Reach {
 
     /// Whether `address` may be dialled.
     pub(super) fn allows(&self, address: &Multiaddr) -> bool {
-        if self.open || self.is_given(address) {
+        if self.open {
+            return true;
+        }
+        if !is_plain(address) {
+            return false;
+        }
+        if self.is_given(address) {
             return true;
         }
         // Of a way through a relay the relay is what this node dials.
@@ -207,6 +213,12 @@ mod tests {
             "/p2p/12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa/p2p-circuit",
         ] {
             assert!(!reach.allows(&at(bad)), "{bad}");
+        }
+        for two in
+            ["/ip4/203.0.113.1/tcp/8468/ip4/127.0.0.1/tcp/8468", "/ip4/203.0.113.1/tcp/8468/dns4/x/tcp/8468"]
+        {
+            reach.give(&at("/ip4/203.0.113.1/tcp/8468"));
+            assert!(!reach.allows(&at(two)), "{two}");
         }
         let relayed = |ip: &str| {
             let (relay, peer) = (PeerId::random(), PeerId::random());

@@ -115,8 +115,8 @@ impl EventLoop {
             self.swarm.add_external_address(new.clone());
         }
         self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
-        let told = listening.iter().chain(self.swarm.external_addresses());
-        self.reach.stand(Own::new(told, &self.options.listen, &self.options.chunk));
+        // What others say where this node is, they may lie: it would keep it from dialling who really is there.
+        self.reach.stand(Own::new(listening.iter(), &self.options.listen, &self.options.chunk));
         self.try_addresses(&listening);
         self.addresses.send_replace(Addresses { listening, external });
     }

@@ -149,7 +149,9 @@ impl Crowd {
                     let is_named = self.dialled.remove(&peer).is_none();
                     match asker {
                         Some(asker) if is_named || self.members.len() < self.parts.options.per_fetch => {
-                            return Arrival::Joined(self.join(asker));
+                            let number = self.join(asker);
+                            self.members.entry(number).and_modify(|member| member.is_named = is_named);
+                            return Arrival::Joined(number);
                         }
                         // It answered too late; the next look-up may find a place for it.
                         Some(_) => _ = self.gone.insert(peer),

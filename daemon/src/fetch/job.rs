@@ -386,7 +386,7 @@ fn plan(parts: &Parts, request: &Request, shape: &Shape, wanted: &Wanted, local:
             Order::Any => planner::Order::Rarest,
             Order::InOrder => planner::Order::InOrder { window: WINDOW },
         },
-        limits: planner::Limits { in_flight: parts.options.in_flight, peers: parts.options.per_fetch },
+        limits: planner::Limits { in_flight: parts.options.in_flight },
         seed: rand::random(),
     }
 }

@@ -87,7 +87,14 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
                 Arrival::Quiet => quiet = true,
             },
             Some((peer, told)) = asking.next() => match told {
-                Told::Shape(shape) => return Ok(shape),
+                Told::Shape(shape) => {
+                    // Who proved it may have had to make room meanwhile.
+                    if crowd.get(peer).is_none() {
+                        crowd.retry();
+                        crowd.look_for(*id.as_bytes());
+                    }
+                    return Ok(shape);
+                }
                 Told::Nothing => crowd.knows_nothing(peer),
                 Told::Lie => crowd.strike(peer),
                 Told::Gone => _ = crowd.leave(peer),

@@ -19,6 +19,8 @@ const SLOW: Duration = Duration::from_secs(10);
 pub(super) struct Member {
     pub(super) peer: PeerId,
     pub(super) asker: Asker,
+    /// The caller named it, or it gave something elsewhere: it keeps its place.
+    pub(super) is_named: bool,
     /// Bytes that it gave.
     pub(super) bytes: u64,
     /// It has said to hold a chunk that it then did not have.
@@ -36,12 +38,20 @@ pub(super) struct Heard(Mutex<(Instant, bool)>);
 impl Member {
     pub(super) fn new(asker: Asker, now: Instant) -> Self {
         let heard = Arc::new(Heard(Mutex::new((now, false))));
-        Self { peer: asker.peer(), asker, bytes: 0, broke_word: false, has_nothing: false, heard }
+        Self {
+            peer: asker.peer(),
+            asker,
+            is_named: false,
+            bytes: 0,
+            broke_word: false,
+            has_nothing: false,
+            heard,
+        }
     }
 
     /// Whether it has to go when another waits for its place.
     pub(super) fn makes_room(&self, now: Instant) -> bool {
-        self.bytes == 0 && (self.has_nothing || self.heard.is_over(now))
+        !self.is_named && self.bytes == 0 && (self.has_nothing || self.heard.is_over(now))
     }
 }
 

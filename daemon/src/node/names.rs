@@ -73,7 +73,7 @@ impl Node {
         let stored = ids.into_iter().filter_map(|id| self.parts.store.object(&id));
         let published: Vec<ObjectInfo> = stored.filter(|info| info.publish).collect();
         if !published.is_empty() {
-            self.parts.announcer.publish(&published);
+            self.parts.announcer.publish(&published, &self.parts.store);
         }
     }
 

@@ -25,11 +25,26 @@ pub enum Block {
     V6(u64),
 }
 
+/// The address of IPv4 that one of IPv6 carries (mapped, compatible, RFC 6052, RFC 3056), which is where a translator
+/// sends what goes there; else the address itself.
+fn carried(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip.to_canonical() else { return ip.to_canonical() };
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => both(high, low),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => both(high, low),
+        _ => v6.into(),
+    }
+}
+
+fn both(high: u16, low: u16) -> IpAddr {
+    Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into()
+}
+
 impl Scope {
     /// Of an address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
-        let ip = ip.to_canonical();
+        let ip = carried(ip);
         if ip.is_loopback() {
             return Self::Loopback;
         }

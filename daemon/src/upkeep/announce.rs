@@ -112,10 +112,11 @@ impl Announcer {
         self.shared.policy != Policy::None
     }
 
-    /// The names of these objects, which are published, may be told from now on. Before or after they are held.
-    pub fn publish<'a>(&self, objects: impl IntoIterator<Item = &'a ObjectInfo>) {
+    /// The names of these objects of `store`, which are published, may be told from now on. Before or after they are held.
+    pub fn publish(&self, objects: &[ObjectInfo], store: &Store) {
         if self.is_announcing() {
             self.shared.publish(objects, true);
+            self.shared.reconsider(objects, store);
         }
     }
 
@@ -149,6 +150,22 @@ impl Shared {
         if over > 0 {
             tracing::warn!(over, "more objects are published than can be; others do not learn these names");
         }
+    }
+
+    /// What was published of these as they were: where a name was taken back or changed meanwhile, that counts.
+    fn reconsider(&self, told: &[ObjectInfo], store: &Store) {
+        let published = told.iter().filter(|info| info.publish);
+        let now = published.map(|info| (info, store.object(&info.id)));
+        let (mut gone, mut other) = (Vec::new(), Vec::new());
+        for (then, now) in now {
+            match now.filter(|now| now.publish && !now.private) {
+                None => gone.push(*then.id.as_bytes()),
+                Some(now) if now.name != then.name => other.push(now),
+                Some(_) => {}
+            }
+        }
+        self.network.withdraw(&gone);
+        self.publish(&other, true);
     }
 
     /// Their chunks are told soon.
@@ -215,6 +232,7 @@ impl Teller {
             // They are announced in their time; what was announced before this start went with its name.
             if self.options.policy != Policy::None {
                 self.shared.publish(&page, false);
+                self.shared.reconsider(&page, &self.store);
             }
             self.shared.tell(&public);
             self.shared.pending().extend(public);
@@ -401,16 +419,26 @@ mod tests {
         let (folder, store, network, announcer, first) = started(Policy::Auto).await;
         let names = |network: &Network| network.names.lock().unwrap().values().cloned().collect::<Vec<_>>();
         assert!(store.publish(&first, true, None).await.unwrap());
-        announcer.publish([&store.object(&first).unwrap()]);
+        announcer.publish(&[store.object(&first).unwrap()], &store);
         assert!(names(&network).is_empty(), "it has none");
         assert!(store.publish(&first, true, Some("a/b".to_owned())).await.unwrap());
-        announcer.publish([&store.object(&first).unwrap()]);
+        announcer.publish(&[store.object(&first).unwrap()], &store);
         assert!(names(&network).is_empty(), "it is a path");
         assert!(store.publish(&first, true, Some("a name".to_owned())).await.unwrap());
-        announcer.publish([&store.object(&first).unwrap()]);
+        announcer.publish(&[store.object(&first).unwrap()], &store);
         assert_eq!(names(&network), ["a name"]);
         announcer.withdraw([first]);
         assert!(names(&network).is_empty());
+        // Told from what was read before it was taken back, or renamed.
+        let before = [store.object(&first).unwrap()];
+        assert!(store.publish(&first, false, None).await.unwrap());
+        announcer.publish(&before, &store);
+        assert!(names(&network).is_empty(), "it has been taken back");
+        assert!(store.publish(&first, true, Some("another".to_owned())).await.unwrap());
+        announcer.publish(&before, &store);
+        assert_eq!(names(&network), ["another"]);
+        assert!(store.publish(&first, true, Some("a name".to_owned())).await.unwrap());
+        announcer.withdraw([first]);
         let private = store.private_objects().first().copied().unwrap();
         assert!(store.publish(&private, true, Some("secret".to_owned())).await.is_err());
 

@@ -146,7 +146,7 @@ impl Planner {
         let in_flight = plan.limits.in_flight.max(LEAST_IN_FLIGHT);
         Self {
             order: plan.order,
-            limits: Limits { in_flight, ..plan.limits },
+            limits: Limits { in_flight },
             holders: Holders::new(count),
             runs: Runs::new(count, plan.seed),
             stripes: Stripes::new(plan.stripes, count),

@@ -52,8 +52,6 @@ pub struct Limits {
     /// Bytes asked for and not yet arrived, over all peers, plus parity shards that wait in memory for their
     /// stripe. A single request is always allowed, and so is the one stripe that is nearest to its end.
     pub in_flight: u64,
-    /// Peers wanted at once: with fewer, [`Action::NeedPeers`] may be emitted.
-    pub peers: usize,
 }
 
 /// Everything that is known when a fetch begins.

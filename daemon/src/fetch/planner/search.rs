@@ -75,7 +75,7 @@ impl Planner {
         }
         self.search.lookups.retain(|_, until| *until > now);
         let (opened, lacking) = self.walk(actions);
-        if (alone || lacking) && now >= self.search.need_at && self.peers.len() < self.limits.peers {
+        if (alone || lacking) && now >= self.search.need_at {
             self.search.need_at = now + NEED_EVERY;
             actions.push(Action::NeedPeers);
         }

@@ -23,7 +23,7 @@ fn plan(chunks: u64) -> Plan {
         local: Bits::new(chunks),
         stripes: Vec::new(),
         order: Order::Rarest,
-        limits: Limits { in_flight: 48 * MIB, peers: 16 },
+        limits: Limits { in_flight: 48 * MIB },
         seed: 1,
     }
 }
@@ -139,7 +139,7 @@ fn nobody_is_asked_for_more_than_it_grants_nor_all_for_more_than_may_be_in_fligh
     case.join(0, 3, Has::Whole);
     case.run_some(30);
     assert!(case.asked.len() <= 3);
-    let mut small = Case::new(Plan { limits: Limits { in_flight: 6 * MIB, peers: 16 }, ..plan(100) });
+    let mut small = Case::new(Plan { limits: Limits { in_flight: 6 * MIB }, ..plan(100) });
     (0..5).for_each(|peer| small.join(peer, 64, Has::Whole));
     for _ in 0..50 {
         assert!(small.asked.len() <= 6, "{:?}", small.asked);

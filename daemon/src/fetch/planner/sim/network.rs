@@ -122,7 +122,7 @@ impl Network {
             local: Bits::new(chunks),
             stripes: Vec::new(),
             order: Order::Rarest,
-            limits: Limits { in_flight: 64 * CHUNK_LEN, peers: 16 },
+            limits: Limits { in_flight: 64 * CHUNK_LEN },
             seed: 1,
         };
         let stripes = layout(chunks, 16, 4);

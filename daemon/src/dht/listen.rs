@@ -44,9 +44,9 @@ fn free_port(address: &Multiaddr, replace: bool) -> Result<Multiaddr, Error> {
     }
 }
 
-/// Whether an address is one host, one port and one carrier, then ids only. libp2p's TCP reads an address from its end and
-/// its resolver a name anywhere in it, while everything else looks at the beginning: two hosts in one would be taken for
-/// the first and dialled at the last.
+/// Whether an address is one host, one port and one carrier, then ids only. libp2p's TCP reads an address from its end
+/// and its resolver a name anywhere in it, while everything else looks at the beginning: two hosts in one would be
+/// taken for the first and dialled at the last.
 pub(super) fn is_plain(address: &Multiaddr) -> bool {
     use Protocol::{Dns, Dns4, Dns6, Dnsaddr, Ip4, Ip6, P2p, P2pCircuit, QuicV1, Tcp, Udp};
     let mut parts = address.iter();

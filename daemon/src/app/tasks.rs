@@ -57,7 +57,7 @@ pub(super) fn accept_streams(
 fn give(conn: Conn, options: session::Options, (serve, conduct): (Arc<Serve>, Conduct), tasks: &Tasks) {
     let inner = tasks.clone();
     tasks.spawn("session giver", async move {
-        let (peer, at) = (conn.peer, conn.remote.map(|at| at.ip()));
+        let (peer, at) = (conn.peer, conn.remote);
         let _visit = serve.visitors().enter(peer);
         match session::give(conn, &options, serve, &inner).await {
             Ok(summary) => tracing::debug!(%peer, sent = summary.sent, "a session ended"),

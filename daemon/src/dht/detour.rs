@@ -82,7 +82,9 @@ impl EventLoop {
             self.detours.relayed.insert(peer, Instant::now());
             return;
         }
-        self.detours.relayed.remove(&peer);
+        if self.detours.relayed.remove(&peer).is_some() {
+            self.punched(peer);
+        }
         for opening in self.detours.sought.remove(&peer).unwrap_or_default() {
             if let Err(opening) = self.swarm.behaviour_mut().streams.open(peer, opening) {
                 opening.end(Err("the connection with it broke".to_owned()));

@@ -3,9 +3,10 @@
 //! Owns: the pace, in which dials wait for their turn, and how many addresses of one peer are tried: whoever makes up
 //! addresses cannot have this node knock at many doors in a short time. Refuses: a dial that would wait longer than
 //! [`LONGEST`], and more than [`OF_ONE`] addresses of a peer within [`WHILE`]. Neither says anything of the peer.
-//! What the owner gave, and loopback, is not counted. Survives a crash: nothing.
+//! What the owner gave, and loopback, is not counted, and where a peer has answered before it is no stranger's door:
+//! nobody who makes up others can keep this node from those it knows. Survives a crash: nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -27,6 +28,8 @@ const OF_ONE: u8 = 16;
 const WHILE: Duration = Duration::from_secs(5);
 /// Peers whose addresses are counted; with more, counting begins anew.
 const MAX_PEERS: usize = 4_096;
+/// Addresses that have answered lately, and as many before these.
+const MAX_ANSWERED: usize = 2_048;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -39,6 +42,8 @@ struct State {
     /// Addresses of peers that were dialled since `counted`.
     peers: HashMap<PeerId, u8>,
     counted: Option<Instant>,
+    /// Addresses, with their peers' ids, at which these answered, and those before them.
+    answered: [HashSet<Multiaddr>; 2],
 }
 
 /// A dial that was not made, for reasons of our own.
@@ -69,9 +74,22 @@ impl Pace {
         if *count > OF_ONE { Err(Unhurried::Many) } else { Ok(()) }
     }
 
-    /// A turn for one dial: how long it has to wait.
-    pub(super) fn turn(&self, now: Instant) -> Result<Duration, Unhurried> {
+    /// A peer was found at an address, which names it.
+    pub(super) fn answered(&self, address: Multiaddr) {
+        let State { answered: [fresh, old], .. } =
+            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.len() >= MAX_ANSWERED {
+            *old = std::mem::take(fresh);
+        }
+        fresh.insert(address);
+    }
+
+    /// A turn for one dial of an address: how long it has to wait.
+    pub(super) fn turn(&self, address: &Multiaddr, now: Instant) -> Result<Duration, Unhurried> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.answered.iter().any(|known| known.contains(address)) {
+            return Ok(Duration::ZERO);
+        }
         let saved = now.checked_sub(INTERVAL * BURST).unwrap_or(now);
         let turn = state.next.map_or(saved, |next| next.max(saved)) + INTERVAL;
         let wait = turn.saturating_duration_since(now);
@@ -102,25 +120,44 @@ pub(super) fn is_unhurried(failed: &DialError) -> bool {
 mod tests {
     use super::*;
 
+    fn at(port: u16, peer: PeerId) -> Multiaddr {
+        format!("/ip4/203.0.113.1/tcp/{port}/p2p/{peer}").parse().unwrap()
+    }
+
     #[test]
     fn dials_go_at_a_pace_and_the_line_is_short() {
         let (pace, start) = (Pace::default(), Instant::now() + Duration::from_secs(60));
-        let waits: Vec<_> = std::iter::from_fn(|| pace.turn(start).ok()).collect();
+        let at = at(1, PeerId::random());
+        let waits: Vec<_> = std::iter::from_fn(|| pace.turn(&at, start).ok()).collect();
         let longest = usize::try_from(LONGEST.as_millis() / INTERVAL.as_millis()).unwrap();
         assert_eq!(waits.len(), BURST as usize + longest);
         assert!(waits[..BURST as usize].iter().all(Duration::is_zero) && waits.is_sorted());
         assert_eq!(waits.last(), Some(&LONGEST));
-        assert_eq!(pace.turn(start), Err(Unhurried::Crowded));
+        assert_eq!(pace.turn(&at, start), Err(Unhurried::Crowded));
         // Whoever was refused has taken nobody's turn.
-        assert_eq!(pace.turn(start + INTERVAL), Ok(LONGEST));
-        assert_eq!(pace.turn(start + Duration::from_secs(3600)), Ok(Duration::ZERO));
+        assert_eq!(pace.turn(&at, start + INTERVAL), Ok(LONGEST));
+        assert_eq!(pace.turn(&at, start + Duration::from_secs(3600)), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn who_has_answered_does_not_wait_behind_strangers() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        let known = at(1, PeerId::random());
+        pace.answered(known.clone());
+        while pace.turn(&at(2, PeerId::random()), now).is_ok() {}
+        assert_eq!(pace.turn(&known, now), Ok(Duration::ZERO));
+        assert!(pace.turn(&at(1, PeerId::random()), now).is_err(), "another peer there");
+        for _ in 0..5 * MAX_ANSWERED {
+            pace.answered(at(1, PeerId::random()));
+        }
+        assert!(pace.0.lock().unwrap().answered.iter().map(HashSet::len).sum::<usize>() <= 2 * MAX_ANSWERED);
+        assert!(pace.turn(&known, now).is_err(), "it was long ago");
     }
 
     #[test]
     fn of_one_peer_sixteen_addresses_are_tried() {
         let (pace, now) = (Pace::default(), Instant::now());
         let peer = PeerId::random();
-        let at = |port: u16, peer| format!("/ip4/203.0.113.1/tcp/{port}/p2p/{peer}").parse().unwrap();
         let tried = (1..=500).filter(|port| pace.admit(&at(*port, peer), now).is_ok()).count();
         assert_eq!(tried, 16);
         assert!(pace.admit(&at(1, PeerId::random()), now).is_ok());

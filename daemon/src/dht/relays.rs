@@ -91,20 +91,24 @@ impl EventLoop {
         }
     }
 
-    /// Two that dialled each other at the same moment are connected, or are not.
+    /// Two that agreed over a relay to dial each other at the same moment are connected. Whose dial it was that came
+    /// through, only one of them learns from the other events.
+    pub(super) fn punched(&mut self, peer: PeerId) {
+        self.reaching.punched += 1;
+        tracing::info!(%peer, "connected by both dialling at once, which a relay arranged");
+        self.tell_reach();
+    }
+
+    /// This node's own dials of such a pair have ended. Where they failed, the other's may have come through.
     pub(super) fn on_punched(&mut self, event: &dcutr::Event) {
         let peer = event.remote_peer_id;
-        match &event.result {
-            Ok(_) => {
-                self.reaching.punched += 1;
-                tracing::info!(%peer, "connected by both dialling at once, which a relay arranged");
-            }
-            Err(error) => {
-                self.reaching.missed += 1;
-                tracing::info!(%peer, %error, "could not connect by both dialling at once");
-                self.detour_failed(&peer, "neither end's router lets the other in, and relays carry no data");
-            }
+        let Err(error) = &event.result else { return };
+        if self.swarm.behaviour().streams.has_direct(&peer) {
+            return;
         }
+        self.reaching.missed += 1;
+        tracing::info!(%peer, %error, "could not connect by both dialling at once");
+        self.detour_failed(&peer, "neither end's router lets the other in, and relays carry no data");
         self.tell_reach();
     }
 

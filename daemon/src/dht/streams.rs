@@ -10,6 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
+use super::listen::ip_of;
 use crate::peer::Conn;
 
 /// Streams that others have opened, at once. A session takes a chunk of memory at least: 1 MiB.
@@ -65,7 +67,8 @@ pub(super) struct Opening(pub(super) oneshot::Sender<Result<Conn, String>>);
 
 /// One connection's part.
 pub(super) struct Handler {
-    peer: PeerId,
+    /// Who is at its other end, and where.
+    other: (PeerId, Option<IpAddr>),
     protocol: StreamProtocol,
     accepts: bool,
     /// Those that wait for their streams to be asked for.
@@ -87,9 +90,9 @@ pub(super) fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
-fn conn(peer: PeerId, stream: Stream, places: Vec<OwnedSemaphorePermit>) -> Conn {
+fn conn((peer, remote): (PeerId, Option<IpAddr>), stream: Stream, places: Vec<OwnedSemaphorePermit>) -> Conn {
     let stream = Box::new(Held { stream: stream.compat(), _places: places });
-    Conn { peer, remote: None, stream, binding: [0; 32] }
+    Conn { peer, remote, stream, binding: [0; 32] }
 }
 
 // === impl Streams ===
@@ -107,6 +110,11 @@ impl Streams {
         }
     }
 
+    /// Whether a connection leads to `peer` without a relay.
+    pub(super) fn has_direct(&self, peer: &PeerId) -> bool {
+        self.direct.contains_key(peer)
+    }
+
     /// Opens a stream on the latest direct connection with `peer`. Gives the caller back when there is none.
     pub(super) fn open(&mut self, peer: PeerId, opening: Opening) -> Result<(), Opening> {
         let Some(connection) = self.direct.get(&peer).and_then(|all| all.last()) else { return Err(opening) };
@@ -115,12 +123,17 @@ impl Streams {
         Ok(())
     }
 
-    fn handler(&self, peer: PeerId, is_direct: bool) -> Either<Handler, dummy::ConnectionHandler> {
+    fn handler(
+        &self,
+        peer: PeerId,
+        remote: &Multiaddr,
+        is_direct: bool,
+    ) -> Either<Handler, dummy::ConnectionHandler> {
         if !is_direct {
             return Either::Right(dummy::ConnectionHandler);
         }
         Either::Left(Handler {
-            peer,
+            other: (peer, ip_of(remote)),
             protocol: self.protocol.clone(),
             accepts: self.accepted.is_some(),
             queued: VecDeque::new(),
@@ -137,13 +150,14 @@ impl Streams {
         Some(vec![one, Arc::clone(&self.places).try_acquire_owned().ok()?])
     }
 
-    fn accept(&mut self, peer: PeerId, stream: Stream) {
+    fn accept(&mut self, other: (PeerId, Option<IpAddr>), stream: Stream) {
+        let (peer, _) = other;
         let Some(places) = self.places(peer) else {
             tracing::debug!(%peer, "a stream is refused: there are too many");
             return;
         };
         // Full or closed: the stream is dropped, which its opener sees.
-        let conn = conn(peer, stream, places);
+        let conn = conn(other, stream, places);
         if self.accepted.as_ref().is_none_or(|accepted| accepted.try_send(conn).is_err()) {
             tracing::debug!(%peer, "a stream is refused: too many wait");
         }
@@ -159,9 +173,9 @@ impl NetworkBehaviour for Streams {
         _: ConnectionId,
         peer: PeerId,
         local: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<Self::ConnectionHandler, ConnectionDenied> {
-        Ok(self.handler(peer, !is_relayed(local)))
+        Ok(self.handler(peer, remote, !is_relayed(local)))
     }
 
     fn handle_established_outbound_connection(
@@ -172,7 +186,7 @@ impl NetworkBehaviour for Streams {
         _: Endpoint,
         _: PortUse,
     ) -> Result<Self::ConnectionHandler, ConnectionDenied> {
-        Ok(self.handler(peer, !is_relayed(remote)))
+        Ok(self.handler(peer, remote, !is_relayed(remote)))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -196,10 +210,10 @@ impl NetworkBehaviour for Streams {
         &mut self,
         peer: PeerId,
         _: ConnectionId,
-        event: Either<Stream, Infallible>,
+        event: Either<(Option<IpAddr>, Stream), Infallible>,
     ) {
         match event {
-            Either::Left(stream) => self.accept(peer, stream),
+            Either::Left((remote, stream)) => self.accept((peer, remote), stream),
             Either::Right(never) => match never {},
         }
     }
@@ -214,7 +228,7 @@ impl NetworkBehaviour for Streams {
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = Opening;
-    type ToBehaviour = Stream;
+    type ToBehaviour = (Option<IpAddr>, Stream);
     type InboundProtocol = Either<ReadyUpgrade<StreamProtocol>, DeniedUpgrade>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
@@ -231,9 +245,9 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opening, Stream>> {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opening, Self::ToBehaviour>> {
         if let Some(stream) = self.came.pop_front() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(stream));
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour((self.other.1, stream)));
         }
         let Some(opening) = self.queued.pop_front() else { return Poll::Pending };
         self.opening += 1;
@@ -260,7 +274,7 @@ impl ConnectionHandler for Handler {
             }) => self.came.push_back(stream),
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 self.opening -= 1;
-                info.end(Ok(conn(self.peer, protocol, Vec::new())));
+                info.end(Ok(conn(self.other, protocol, Vec::new())));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 self.opening -= 1;

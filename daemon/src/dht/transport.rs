@@ -18,6 +18,7 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, dns, quic, relay, tcp, tls, yamux};
 
 use super::error::Error;
@@ -138,10 +139,14 @@ impl Transporting for Guarded {
         self.pace.admit(&at, Instant::now()).map_err(|why| TransportError::Other(why.into()))?;
         // Nothing is sent before a dial is polled, and of one peer's addresses not all are polled at once: so the turn
         // is taken then.
-        let (dial, pace) = (self.inner.dial(at, how)?, Arc::clone(&self.pace));
+        let (dial, pace) = (self.inner.dial(at.clone(), how)?, Arc::clone(&self.pace));
         Ok(Box::pin(async move {
-            tokio::time::sleep(pace.turn(Instant::now())?).await;
-            dial.await
+            tokio::time::sleep(pace.turn(&at, Instant::now())?).await;
+            let (peer, connection) = dial.await?;
+            if at.iter().last() == Some(Protocol::P2p(peer)) {
+                pace.answered(at);
+            }
+            Ok((peer, connection))
         }))
     }
 

@@ -189,7 +189,7 @@ impl Links {
     /// Where the open session with a peer leads.
     pub(super) fn address(&self, peer: &PeerId) -> Option<IpAddr> {
         let slot = Arc::clone(self.slots().get(peer)?);
-        slot.link().as_ref().and_then(|(_, at)| at.map(|at| at.ip()))
+        slot.link().as_ref().and_then(|(asker, _)| asker.remote())
     }
 
     /// Drops the session with a peer: it lied.

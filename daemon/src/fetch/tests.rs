@@ -120,7 +120,7 @@ impl Dial for End {
             let tasks = web.tasks.clone();
             let _at_home = runtime.enter();
             web.tasks.spawn("giver", async move { session::give(conn, &options, giver, &tasks).await });
-            Ok(Conn { peer, remote: Some(at), stream: Box::new(here), binding: [0; 32] })
+            Ok(Conn { peer, remote: Some(at.ip()), stream: Box::new(here), binding: [0; 32] })
         })
     }
 }

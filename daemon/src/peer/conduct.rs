@@ -1,11 +1,12 @@
 //! How peers behave, shared by all who meet them: strikes, bans, scores.
 //!
-//! Owns: the book of all peers, and who may not be spoken to. Refuses: to ban a block of addresses before several peers
-//! there were banned, and ever for loopback, private or configured peers. The time is passed in. Survives a crash: what
+//! Owns: the book of all peers, and who may not be spoken to. Refuses: to ban a host before several peers at it
+//! were banned, or a block before peers at several hosts of it were, and ever for loopback, private or configured peers. The time is passed in. Survives a crash: what
 //! was written of [`Conduct::save`].
 //!
 //! A peer that broke a protocol, lied, or flooded is struck: its connections end. Three strikes within an hour ban it
-//! for a day. While [`OF_BLOCK`] peers of one block are banned, nobody is let in from there.
+//! for a day. While [`OF_HOST`] peers of one host are banned, nobody is let in from it, and while peers at [`OF_BLOCK`] hosts
+//! of one block are, nobody from there: who makes up ids at one host shuts out no neighbours.
 
 mod saved;
 
@@ -17,9 +18,11 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::{Block, PeerId, Scores, Verdict};
+use super::{HostAddr, PeerId, Scores, Verdict};
 
-/// Banned peers of one block that ban the block.
+/// Banned peers of one host that ban the host.
+const OF_HOST: usize = 4;
+/// Hosts of one block with banned peers that ban the block.
 const OF_BLOCK: usize = 4;
 
 /// The book. Cheap to clone; clones are the same.
@@ -51,6 +54,13 @@ pub struct Ban {
     pub until: SystemTime,
 }
 
+impl Book {
+    /// Whether nobody is let in from a host.
+    fn is_shut(&self, host: HostAddr, now: SystemTime) -> bool {
+        self.scores.banned_at(host, now) >= OF_HOST || self.scores.banned_in(host.block(), now) >= OF_BLOCK
+    }
+}
+
 impl Default for Conduct {
     fn default() -> Self {
         let book = Mutex::new(Book::default());
@@ -79,14 +89,13 @@ impl Conduct {
             return Verdict::Ban(until);
         }
         let verdict = book.scores.strike(peer, now);
-        let block = at.and_then(Block::of);
-        book.scores.seen_at(&peer, block);
+        let host = at.and_then(HostAddr::of);
+        book.scores.seen_at(&peer, host);
         book.is_news = true;
-        let of_block = block.map_or(0, |block| book.scores.banned_in(block, now));
+        let neighbours = host.is_some_and(|host| book.is_shut(host, now));
         drop(book);
         if let Verdict::Ban(until) = verdict {
             let hours = until.duration_since(now).unwrap_or_default().as_secs().div_ceil(3600);
-            let neighbours = of_block >= OF_BLOCK;
             tracing::warn!(%peer, why, hours, neighbours, "a peer is banned: it misbehaved three times within an hour");
             self.0.bans.send_modify(|count| *count += 1);
         }
@@ -112,15 +121,15 @@ impl Conduct {
         self.book().scores.banned_until(peer, now)
     }
 
-    /// Whether a peer seen `at` may be spoken to: neither it nor its block is banned.
+    /// Whether a peer seen `at` may be spoken to: neither it nor its host or block is banned.
     #[must_use]
     pub fn admits(&self, peer: &PeerId, at: Option<IpAddr>, now: SystemTime) -> bool {
         let book = self.book();
         if book.scores.banned_until(peer, now).is_some() {
             return false;
         }
-        let block = at.and_then(Block::of).filter(|_| !book.spared.contains(peer));
-        block.is_none_or(|block| book.scores.banned_in(block, now) < OF_BLOCK)
+        let host = at.and_then(HostAddr::of).filter(|_| !book.spared.contains(peer));
+        host.is_none_or(|host| !book.is_shut(host, now))
     }
 
     /// Lifts a peer's ban; false when it had none.
@@ -211,6 +220,21 @@ mod tests {
             assert!(admits(&stranger, ip), "{ip}");
         }
         assert!(conduct.admits(&stranger, None, at(1)));
+    }
+
+    #[test]
+    fn ids_made_up_at_one_host_ban_that_host_alone() {
+        let (conduct, stranger) = (Conduct::default(), PeerId::random());
+        let admits = |ip: &str| conduct.admits(&stranger, ip.parse().ok(), at(1));
+        for (own, neighbour) in
+            [("203.0.113.1", "203.0.113.2"), ("2a00:1450:4001::1", "2a00:1450:4001:100::1")]
+        {
+            for number in 0..3 * OF_HOST {
+                assert_eq!(admits(own), number < OF_HOST, "{number} {own}");
+                ban(&conduct, PeerId::random(), own);
+            }
+            assert!(admits(neighbour));
+        }
     }
 
     #[test]

@@ -29,5 +29,5 @@ pub use network::{
 };
 pub use network_key::{NetworkKey, network_id};
 pub use reachability::{Reachability, Verdict as ReachVerdict};
-pub use scope::{Block, Scope};
+pub use scope::{Block, HostAddr, Scope};
 pub use scores::{Score, Scores, Verdict};

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use futures::future::BoxFuture;
 use multiaddr::Multiaddr;
@@ -23,8 +23,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 pub struct Conn {
     /// Who is there.
     pub peer: PeerId,
-    /// Where it is, as seen from here; `None` for streams that have no socket of their own.
-    pub remote: Option<SocketAddr>,
+    /// Where it is, as seen from here; `None` for streams within a process.
+    pub remote: Option<IpAddr>,
     /// The bytes. Whatever must live as long as the connection (a socket, a permit) is inside.
     pub stream: Box<dyn ByteStream>,
     /// A value that both ends of this connection know and no other connection has: the TLS exporter. All zeros
@@ -88,7 +88,7 @@ pub enum DialError {
         /// What went wrong.
         why: String,
     },
-    /// The peer, or its block of addresses, is banned.
+    /// The peer, its host or its block of addresses is banned.
     #[error(
         "no connection to {at}: that peer is banned here for having misbehaved; `casctl peers` shows until when"
     )]

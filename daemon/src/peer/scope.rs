@@ -15,8 +15,17 @@ pub enum Scope {
     Nowhere,
 }
 
-/// Hosts of one subscriber: a /24 of IPv4 or a /48 of IPv6. Of globally routable addresses only: those of one's own
-/// network are not many to begin with.
+/// What one host can have for itself: an address of IPv4, or a /56 of IPv6, which is what a home is given. Of globally
+/// routable addresses only: those of one's own network are not many to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HostAddr {
+    /// The address.
+    V4(u32),
+    /// The upper 56 bits.
+    V6(u64),
+}
+
+/// Hosts that probably have one owner: a /24 of IPv4 or a /48 of IPv6, of globally routable addresses as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Block {
     /// The upper 24 bits.
@@ -68,15 +77,24 @@ impl Scope {
     }
 }
 
-impl Block {
-    /// The block of a global address.
+impl HostAddr {
+    /// The host of a global address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Option<Self> {
         let ip = ip.to_canonical();
         (Scope::of(ip) == Scope::Global).then(|| match ip {
-            IpAddr::V4(ip) => Self::V4(ip.to_bits() >> 8),
-            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 80).unwrap_or(0)),
+            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
+            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 72).unwrap_or(0)),
         })
+    }
+
+    /// Its block.
+    #[must_use]
+    pub fn block(self) -> Block {
+        match self {
+            Self::V4(ip) => Block::V4(ip >> 8),
+            Self::V6(upper) => Block::V6(upper >> 8),
+        }
     }
 }
 
@@ -86,7 +104,11 @@ mod tests {
 
     #[test]
     fn blocks_are_of_global_addresses() {
-        let block = |text: &str| Block::of(text.parse().unwrap());
+        let host = |text: &str| HostAddr::of(text.parse().unwrap());
+        let block = |text: &str| host(text).map(HostAddr::block);
+        assert_ne!(host("8.8.4.4"), host("8.8.4.5"));
+        assert_eq!(host("2a00:1450:4001:1::1"), host("2a00:1450:4001:ff::1"));
+        assert_ne!(host("2a00:1450:4001:1::1"), host("2a00:1450:4001:100::1"));
         assert_eq!(block("8.8.4.4"), block("::ffff:8.8.4.200"));
         assert_ne!(block("8.8.4.4"), block("8.8.5.4"));
         assert_eq!(block("2a00:1450:4001::1"), block("2a00:1450:4001:ffff::2"));

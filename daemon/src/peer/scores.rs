@@ -3,10 +3,10 @@
 //! Pure: the time comes in, nothing is timed or stored here. The table is bounded; a flood of new peers pushes out
 //! whoever was heard of least recently, banned peers last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use super::{Block, PeerId};
+use super::{Block, HostAddr, PeerId};
 
 /// Peers remembered at most: about 200 bytes each, so under a megabyte.
 const MAX_PEERS: usize = 4096;
@@ -46,7 +46,7 @@ pub struct Score {
     /// The end of its ban.
     pub banned_until: Option<SystemTime>,
     /// Where it was seen when it was struck last, if that was at a global address.
-    pub block: Option<Block>,
+    pub host: Option<HostAddr>,
     /// Attempts in a row that came to nothing.
     pub failures: u32,
     /// Not worth another attempt before this.
@@ -85,21 +85,27 @@ impl Scores {
     }
 
     /// Where a peer was seen that has just been struck.
-    pub fn seen_at(&mut self, peer: &PeerId, block: Option<Block>) {
+    pub fn seen_at(&mut self, peer: &PeerId, host: Option<HostAddr>) {
         if let Some(score) = self.peers.get_mut(peer) {
-            score.block = block.or(score.block);
+            score.host = host.or(score.host);
         }
     }
 
-    /// How many banned peers were seen in a block.
+    fn banned_hosts(&self, now: SystemTime) -> impl Iterator<Item = HostAddr> {
+        let banned = move |score: &&Score| score.banned_until.is_some_and(|until| until > now);
+        self.peers.values().filter(banned).filter_map(|score| score.host)
+    }
+
+    /// How many banned peers were seen at a host.
+    #[must_use]
+    pub fn banned_at(&self, host: HostAddr, now: SystemTime) -> usize {
+        self.banned_hosts(now).filter(|banned| *banned == host).count()
+    }
+
+    /// At how many hosts of a block banned peers were seen.
     #[must_use]
     pub fn banned_in(&self, block: Block, now: SystemTime) -> usize {
-        let is_there = |score: &&Score| score.block == Some(block);
-        self.peers
-            .values()
-            .filter(is_there)
-            .filter(|score| score.banned_until.is_some_and(|until| until > now))
-            .count()
+        self.banned_hosts(now).filter(|host| host.block() == block).collect::<HashSet<_>>().len()
     }
 
     /// When the peer's ban ends; `None` when it has none (any more).
@@ -173,7 +179,7 @@ impl Scores {
         let score = self.peers.entry(peer).or_insert_with(|| Score {
             strikes: Vec::new(),
             banned_until: None,
-            block: None,
+            host: None,
             failures: 0,
             retry_at: None,
             rate: None,

@@ -1,5 +1,6 @@
 //! The asking end of a session: a handle that many use at once.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
@@ -40,6 +41,8 @@ const NEWS: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Asker {
     handle: Arc<Handle>,
+    /// Where the giver is, as seen from here.
+    remote: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -86,7 +89,7 @@ impl Asker {
     /// # Errors
     /// [`Error`]: the peer is of another network, too slow, or breaks the protocol.
     pub async fn open(conn: Conn, options: &Options, tasks: &Tasks) -> Result<Self, Error> {
-        let Conn { peer, stream, binding, .. } = conn;
+        let Conn { peer, remote, stream, binding } = conn;
         let (meter, mut reader, mut writer) = split(stream);
         let ends = Ends { asker: &options.me, giver: &peer, binding: &binding };
         let hello = match hello::ask((&mut reader, &mut writer), options, &ends).await {
@@ -102,13 +105,19 @@ impl Asker {
             "session asker",
             asking::run(Arc::clone(&shared), reader, writer, out, options.clone(), tasks.clone()),
         );
-        Ok(Self { handle: Arc::new(Handle { shared }) })
+        Ok(Self { handle: Arc::new(Handle { shared }), remote })
     }
 
     /// Who gives.
     #[must_use]
     pub fn peer(&self) -> PeerId {
         self.shared().peer
+    }
+
+    /// Where that one is, as seen from here.
+    #[must_use]
+    pub fn remote(&self) -> Option<IpAddr> {
+        self.remote
     }
 
     /// Bytes read in this session, heads and all.

@@ -47,7 +47,7 @@ pub(super) fn conn(
         banned: banned(peer, remote, conduct.clone()).boxed(),
         _permit: permit,
     });
-    Ok(Conn { peer, remote: Some(remote), stream, binding })
+    Ok(Conn { peer, remote: Some(remote.ip()), stream, binding })
 }
 
 /// Waits until the peer is banned.

@@ -3,9 +3,9 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use crate::peer::{Block, PeerId, Score, Scores};
+use crate::peer::{HostAddr, PeerId, Score, Scores};
 
-const MAGIC: &[u8; 8] = b"casdcon1";
+const MAGIC: &[u8; 8] = b"casdcon2";
 /// A peer's id is a multihash of at most 32 bytes with its two numbers; public keys within an id are as short.
 const MAX_ID: usize = 48;
 /// Peers that are written down, strikes of one.
@@ -34,13 +34,13 @@ pub(super) fn encode(scores: &Scores) -> Vec<u8> {
         out.push(u8::try_from(strikes.len()).unwrap_or(0));
         strikes.iter().for_each(|at| out.extend(seconds(Some(*at)).to_le_bytes()));
         out.extend(seconds(score.banned_until).to_le_bytes());
-        let (kind, block) = match score.block {
+        let (kind, host) = match score.host {
             None => (0, 0),
-            Some(Block::V4(block)) => (4, u64::from(block)),
-            Some(Block::V6(block)) => (6, block),
+            Some(HostAddr::V4(ip)) => (4, u64::from(ip)),
+            Some(HostAddr::V6(upper)) => (6, upper),
         };
         out.push(kind);
-        out.extend(block.to_le_bytes());
+        out.extend(host.to_le_bytes());
         out.extend(score.failures.to_le_bytes());
         out.extend(seconds(score.retry_at).to_le_bytes());
         out.extend(score.rate.unwrap_or(0).to_le_bytes());
@@ -81,18 +81,18 @@ fn score(rest: &mut &[u8]) -> io::Result<(PeerId, Score)> {
     let strikes = (0..strikes).map(|_| time(rest)?.ok_or_else(wrong)).collect::<io::Result<Vec<_>>>()?;
     let banned_until = time(rest)?;
     let [kind] = take(rest)?;
-    let block = u64::from_le_bytes(take(rest)?);
-    let block = match kind {
+    let host = u64::from_le_bytes(take(rest)?);
+    let host = match kind {
         0 => None,
-        4 => Some(Block::V4(u32::try_from(block).map_err(|_| wrong())?)),
-        6 => Some(Block::V6(block)),
+        4 => Some(HostAddr::V4(u32::try_from(host).map_err(|_| wrong())?)),
+        6 => Some(HostAddr::V6(host)),
         _ => return Err(wrong()),
     };
     let failures = u32::from_le_bytes(take(rest)?);
     let retry_at = time(rest)?;
     let rate = Some(u64::from_le_bytes(take(rest)?)).filter(|rate| *rate > 0);
     let seen = time(rest)?.unwrap_or(SystemTime::UNIX_EPOCH);
-    Ok((peer, Score { strikes, banned_until, block, failures, retry_at, rate, seen }))
+    Ok((peer, Score { strikes, banned_until, host, failures, retry_at, rate, seen }))
 }
 
 /// Seconds since 1970, at least 1; 0: never.
@@ -138,7 +138,7 @@ mod tests {
                 scores.strike(peer, at(number as u64));
             }
             let ips = ["203.0.113.1", "2a00:1450::1", "10.0.0.1"];
-            scores.seen_at(&peer, Block::of(ips[number % 3].parse().unwrap()));
+            scores.seen_at(&peer, HostAddr::of(ips[number % 3].parse().unwrap()));
             if number % 2 == 0 {
                 scores.failed(peer, at(5));
             } else {
@@ -152,7 +152,8 @@ mod tests {
     fn what_is_written_is_read_and_what_is_torn_is_not() {
         let scores = sample(9);
         let bytes = encode(&scores);
-        let whole = crate::golden::is("conduct", &bytes);
+        let whole = crate::golden::is("conduct.2", &bytes);
+        assert!(decode(include_bytes!("../../../../tests/golden/conduct")).is_err(), "of another form");
         let read = decode(&whole).unwrap();
         assert_eq!(read.len(), 9);
         for (peer, score) in &read {

@@ -122,6 +122,10 @@ impl Node {
             None
         };
         let after = tokio::time::timeout(PATIENCE, holder_told).await.unwrap_or(None);
+        if after.is_none() {
+            let (at, took) = (self.at, begun.elapsed());
+            eprintln!("{at} does not find {holder}, after {took:.1?} and {told} others");
+        }
         let dials = self.line.dials() - dials + told;
         let questions = self.status().await.questions_until_found - before.questions_until_found;
         Found { after, questions, dials }

@@ -228,6 +228,19 @@ impl EventLoop {
         self.start_look_ups();
     }
 
+    /// A peer was not dialled, for want of time: look-ups ask it later.
+    pub(super) fn hello_put_off(&mut self, peer: PeerId) {
+        let now = Instant::now();
+        for waiter in self.peers.resolve(peer, None, now) {
+            match waiter {
+                Waiter::LookUp(number) => self.look_ups.put_off(number, &peer, now),
+                call @ Waiter::Call(_) => self.answer(peer, call, None),
+            }
+        }
+        self.ask_providers();
+        self.start_look_ups();
+    }
+
     pub(super) fn hello_failed(&mut self, peer: PeerId, error: &OutboundFailure) {
         tracing::debug!(%peer, %error, "no hello");
         self.hello_resolved(peer, None);

@@ -75,10 +75,14 @@ impl EventLoop {
                 tracing::warn!(%peer, reason = %innermost(error), "cannot reach a bootstrap node; trying on");
             }
             let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
-            if is_tried && !pace::is_unhurried(error) {
+            self.detour_failed(&peer, &innermost(error));
+            if pace::is_unhurried(error) {
+                self.hello_put_off(peer);
+                return;
+            }
+            if is_tried {
                 self.missed(&peer);
             }
-            self.detour_failed(&peer, &innermost(error));
             self.hello_resolved(peer, None);
         }
     }

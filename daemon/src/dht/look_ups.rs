@@ -30,6 +30,10 @@ const ASKING: usize = 16;
 /// …not counting those that have been asked so long ago: a dial to nobody takes five to ten seconds. So all are asked
 /// within 16 s.
 const SLOW: Duration = Duration::from_secs(2);
+/// How long nobody is asked after one could not be dialled because too many others wait for that…
+const REST: Duration = Duration::from_secs(1);
+/// …and how often that may happen before the provider is taken for one that does not answer.
+const MAX_PUT_OFF: usize = 256;
 
 /// A look-up.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(super) struct LookUp {
     turns: Turns,
     /// Those that are being asked for their chunk addresses, and since when.
     asking: HashMap<PeerId, Instant>,
+    /// Until when nobody is asked, and how often one could not be.
+    rest: (Option<Instant>, usize),
     /// How many have been told, at most [`MAX_FOUND`].
     told: usize,
     /// The query, while it runs.
@@ -82,13 +88,14 @@ pub(super) struct LookUps {
 
 impl LookUp {
     fn new((key, out, wider): Wanted) -> Self {
-        let (turns, asking) = (Turns::default(), HashMap::new());
-        Self { key, out, turns, asking, told: 0, query: None, again: false, wider: Some(wider) }
+        let (turns, asking, rest) = (Turns::default(), HashMap::new(), (None, 0));
+        Self { key, out, turns, asking, rest, told: 0, query: None, again: false, wider: Some(wider) }
     }
 
     fn next_to_ask(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
         let fresh = self.asking.values().filter(|since| now.saturating_duration_since(**since) < SLOW);
-        if fresh.count() >= ASKING || self.told >= MAX_FOUND {
+        let rests = self.rest.0.is_some_and(|until| now < until);
+        if rests || fresh.count() >= ASKING || self.told >= MAX_FOUND {
             return None;
         }
         let (peer, addresses) = self.turns.next(MAX_ASKED)?;
@@ -177,6 +184,18 @@ impl LookUps {
         self.drop_if_done(number);
     }
 
+    /// A provider could not even be dialled, since too many others wait for that: it is asked later.
+    pub(super) fn put_off(&mut self, number: u64, peer: &PeerId, now: Instant) {
+        let Some(look_up) = self.running.get_mut(&number) else { return };
+        let (until, times) = &mut look_up.rest;
+        if *times >= MAX_PUT_OFF {
+            return self.told(number, peer, None);
+        }
+        (*until, *times) = (Some(now + REST), *times + 1);
+        look_up.asking.remove(peer);
+        look_up.turns.put_off(peer);
+    }
+
     /// A query ended at nodes that are crowded together.
     pub(super) fn crowded(&mut self, query: QueryId) {
         let number = self.by_query.get(&query);
@@ -261,6 +280,23 @@ mod tests {
         look_ups.told(last.0, &last.1, Some(provider));
         assert_eq!(told.try_recv().unwrap().peer, last.1);
         assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(false)));
+    }
+
+    #[test]
+    fn whom_there_was_no_time_to_dial_is_asked_later() {
+        let (mut look_ups, number, _told, mut wider) = running();
+        name(&mut look_ups, number, 1);
+        let mut now = Instant::now();
+        for _ in 0..MAX_PUT_OFF {
+            let (_, peer, _) = look_ups.next_to_ask(now).unwrap();
+            look_ups.put_off(number, &peer, now);
+            assert!(look_ups.next_to_ask(now).is_none(), "not at once");
+            assert_eq!(look_ups.running.len(), 1, "it goes on");
+            now += REST;
+        }
+        let (_, peer, _) = look_ups.next_to_ask(now).unwrap();
+        look_ups.put_off(number, &peer, now);
+        assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(true)), "it ends");
     }
 
     #[test]

@@ -109,6 +109,16 @@ impl Turns {
         Some((chosen, named.addresses.clone()))
     }
 
+    /// One that was to be asked could not be, for reasons of our own: it has another turn, after the others.
+    pub(super) fn put_off(&mut self, peer: &PeerId) {
+        let group = self.group(peer);
+        let Some(named) = self.named.get_mut(peer).filter(|named| named.is_asked) else { return };
+        named.is_asked = false;
+        self.asked -= 1;
+        self.of_group.entry(group).and_modify(|asked| *asked -= 1);
+        self.answers.push_back(vec![*peer]);
+    }
+
     /// Whether there is somebody to be asked before `most` have been.
     pub(super) fn has_next(&self, most: usize) -> bool {
         self.asked < most && self.named.values().any(|named| !named.is_asked)

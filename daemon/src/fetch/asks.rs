@@ -9,6 +9,7 @@ use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
 
 use super::Parts;
+use super::member::Heard;
 use super::planner::{PeerNo, Shard};
 use crate::content::{Chunk, ChunkRef};
 use crate::session::{Answer, Asker};
@@ -90,12 +91,16 @@ pub(super) struct Ask {
     pub(super) parts: Arc<Parts>,
     pub(super) lease: Arc<Lease>,
     pub(super) asker: Asker,
+    /// When that peer was heard of.
+    pub(super) heard: Arc<Heard>,
     pub(super) chunk: ChunkRef,
 }
 
 impl Ask {
     async fn run(self, shard: Shard) -> Outcome {
+        let held = self.heard.hold_back();
         self.parts.download.take(self.chunk.length as usize).await;
+        drop(held);
         let unproven = match self.asker.want(self.chunk).await {
             Ok(Answer::Found(unproven)) => unproven,
             Ok(Answer::NotFound) => return Outcome::NotFound,

@@ -216,7 +216,8 @@ impl Job {
         };
         let (Some(chunk), Some(member)) = (chunk, self.crowd.get(peer)) else { return };
         let (parts, lease) = (Arc::clone(&self.parts), Arc::clone(&self.lease));
-        self.asks.ask(peer, shard, Ask { parts, lease, asker: member.asker.clone(), chunk });
+        let (asker, heard) = (member.asker.clone(), Arc::clone(&member.heard));
+        self.asks.ask(peer, shard, Ask { parts, lease, asker, heard, chunk });
     }
 
     /// A peer can be asked: its credits, what it holds, and the parity it knows of.

@@ -2,9 +2,10 @@
 //!
 //! Anybody can say that he holds an object, and many can: whoever then has nothing of it, or says nothing, must not
 //! keep the place of one who has it. So a member that has given nothing goes when others wait: at once when it says
-//! that it has nothing, else some time after it was last heard of. Nobody goes while there are places.
+//! that it has nothing, else some time after it was last heard of; the time for which our own limit keeps it from being
+//! asked does not count. Nobody goes while there are places.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::peer::PeerId;
@@ -33,11 +34,22 @@ pub(super) struct Member {
 
 /// When a peer last proved or told something of the object; before that, when it came.
 #[derive(Debug)]
-pub(super) struct Heard(Mutex<(Instant, bool)>);
+pub(super) struct Heard(Mutex<Last>);
+
+#[derive(Debug)]
+struct Last {
+    at: Instant,
+    has_proved: bool,
+    /// Requests to it that our own limit holds back.
+    held: usize,
+}
+
+/// A request that our own limit holds back, until this is dropped.
+pub(super) struct HeldBack(Arc<Heard>);
 
 impl Member {
     pub(super) fn new(asker: Asker, now: Instant) -> Self {
-        let heard = Arc::new(Heard(Mutex::new((now, false))));
+        let heard = Arc::new(Heard(Mutex::new(Last { at: now, has_proved: false, held: 0 })));
         Self {
             peer: asker.peer(),
             asker,
@@ -58,11 +70,53 @@ impl Member {
 impl Heard {
     /// Something came of it now.
     pub(super) fn now(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), true);
+        let mut last = self.last();
+        (last.at, last.has_proved) = (Instant::now(), true);
+    }
+
+    /// It would be asked for something now, but for our own limit.
+    pub(super) fn hold_back(self: Arc<Self>) -> HeldBack {
+        self.last().held += 1;
+        HeldBack(self)
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let (last, has_proved) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        now.saturating_duration_since(last) > if has_proved { SLOW } else { UNPROVED }
+        let last = self.last();
+        let patience = if last.has_proved { SLOW } else { UNPROVED };
+        last.held == 0 && now.saturating_duration_since(last.at) > patience
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        let mut last = self.0.last();
+        last.held -= 1;
+        last.at = last.at.max(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_our_own_limit_keeps_waiting_keeps_its_place() {
+        let start = Instant::now();
+        let heard = Arc::new(Heard(Mutex::new(Last { at: start, has_proved: false, held: 0 })));
+        let late = start + UNPROVED + Duration::from_secs(60);
+        assert!(!heard.is_over(start + UNPROVED) && heard.is_over(late));
+        let held = [Arc::clone(&heard).hold_back(), Arc::clone(&heard).hold_back()];
+        assert!(!heard.is_over(late + SLOW));
+        let [first, second] = held;
+        drop(first);
+        assert!(!heard.is_over(late + SLOW), "one more waits");
+        drop(second);
+        // Its time begins when it is asked.
+        let asked = heard.last().at;
+        assert!(asked > start && !heard.is_over(asked + UNPROVED) && heard.is_over(asked + UNPROVED + SLOW));
     }
 }

@@ -50,6 +50,15 @@ struct Known {
     own: Own,
 }
 
+// === impl Known ===
+
+impl Known {
+    /// Whether an interface has this address.
+    fn has(&self, ip: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.addr().to_canonical() == ip)
+    }
+}
+
 // === impl Reach ===
 
 impl Reach {
@@ -123,7 +132,12 @@ impl Reach {
     /// Whether this node itself is there.
     fn is_own(&self, end: &End) -> bool {
         let known = self.known();
-        known.own.is(end, |ip| known.subnets.iter().any(|subnet| subnet.addr().to_canonical() == ip))
+        known.own.is(end, |ip| known.has(ip))
+    }
+
+    /// Whether it is the address of one of this host's interfaces.
+    pub(super) fn is_ours(&self, ip: IpAddr) -> bool {
+        self.known().has(ip.to_canonical())
     }
 
     /// Whether an IP address that nobody gave may be dialled.
@@ -271,6 +285,9 @@ mod tests {
             ("fe80::1", false),
         ] {
             assert_eq!(reach.is_neighbour(ip.parse().unwrap()), near, "{ip}");
+        }
+        for (ip, ours) in [("203.0.113.9", true), ("203.0.113.14", false), ("::ffff:192.168.7.9", true)] {
+            assert_eq!(reach.is_ours(ip.parse().unwrap()), ours, "{ip}");
         }
     }
 

@@ -5,8 +5,9 @@
 //! a crash: nothing.
 //!
 //! A node is a server of the DHT when others have connected to it, or when all that it knows are on its own subnets.
-//! Others have connected to it when AutoNAT says so, or when somebody from beyond its subnets has come in at an address
-//! of one of its own interfaces, to whom it had said nothing before: then no router stands in between.
+//! Others have connected to it when enough of them say so, by AutoNAT (`reachable` has how many), or when somebody from
+//! beyond its subnets has come in at an address of one of its own interfaces, to whom it had said nothing before: then no
+//! router stands in between.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,14 +20,15 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::{FromSwarm, NewExternalAddrCandidate};
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId, kad, relay};
+use rand::seq::IteratorRandom;
 use tokio::sync::watch;
 
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::options::{Mode, Options};
 use super::reach::is_global;
-use super::reachable::Reachable;
-use super::relays::MAX_RELAYS;
+use super::reachable::{News, Reachable, Witness};
+use super::records::Group;
 use super::streams::is_relayed;
 use crate::peer::{ReachVerdict as Verdict, Reachability};
 
@@ -133,11 +135,8 @@ impl EventLoop {
                 && carrier(at) == carrier(local)
         };
         let open: Vec<_> = self.swarm.listeners().filter(is_open).cloned().collect();
-        let mut news = false;
-        for address in open {
-            news |= self.reaching.reachable.reached(&address);
-        }
-        if news {
+        let news: Vec<_> = open.iter().map(|address| self.reaching.reachable.reached(address)).collect();
+        if news.contains(&News::Changed) {
             self.judge_reach();
         }
     }
@@ -173,16 +172,41 @@ impl EventLoop {
     /// Another node has tried one of our addresses.
     pub(super) fn on_tried(&mut self, tried: &client::Event) {
         let address = &tried.tested_addr;
+        // Only those are asked whom this node has dialled at a global address; who is gone has no say.
+        let Some(by) = self.witness(tried.server) else { return };
+        let is_ours = ip_of(address).is_some_and(|ip| self.reach.is_ours(ip));
+        let reachable = &mut self.reaching.reachable;
         let news = match &tried.result {
-            Ok(()) => self.reaching.reachable.reached(address),
+            Ok(()) => reachable.vouched(address, by, is_ours),
             Err(error) => {
                 tracing::debug!(%address, by = %tried.server, %error, "another node cannot connect here");
-                self.reaching.reachable.failed(address)
+                reachable.failed(address, by)
             }
         };
-        if news {
-            self.judge_reach();
+        match news {
+            News::Changed => self.judge_reach(),
+            // Where there is somebody else to ask, that is done soon.
+            News::Half if self.unheard().next().is_some() => {
+                self.reaching.due = self.reaching.due.min(Instant::now() + SETTLED);
+            }
+            News::Half | News::None => {}
         }
+    }
+
+    /// One who has tried an address of ours, by where it was dialled.
+    fn witness(&self, peer: PeerId) -> Option<Witness> {
+        let connected = self.peers.get(&peer)?;
+        let dialled = connected.dialled.as_ref().and_then(ip_of);
+        let ip = dialled.or_else(|| connected.remotes().find_map(ip_of))?;
+        Some(Witness { peer, group: Group::of(ip)? })
+    }
+
+    /// Relays, which try addresses for others as well, of groups whose word is not waiting for that of others.
+    fn unheard(&self) -> impl Iterator<Item = (&PeerId, &Multiaddr)> {
+        let heard = self.reaching.reachable.heard();
+        let is_heard =
+            move |at: &Multiaddr| ip_of(at).and_then(Group::of).is_none_or(|group| heard.contains(&group));
+        self.reaching.relays.iter().filter(move |(_, at)| !is_heard(at))
     }
 
     /// What is known of our addresses has changed.
@@ -262,14 +286,14 @@ impl EventLoop {
         let reachable = &self.reaching.reachable;
         let is_sure = reachable.verdict() == Verdict::Yes && !reachable.is_doubted();
         self.reaching.due = now + if is_sure { CONFIRMED } else { UNCONFIRMED };
-        let again: Vec<_> = reachable.confirmed();
+        let again: Vec<_> = reachable.hopeful();
         if let Some(candidates) = self.swarm.behaviour_mut().candidates.as_mut() {
             candidates.renew(&again);
         }
         let listening: Vec<_> = self.swarm.listeners().cloned().collect();
         self.try_addresses(&listening);
-        let asked = self.reaching.relays.iter().nth(rand::random_range(0..MAX_RELAYS));
-        let asked = asked.or_else(|| self.reaching.relays.iter().next());
+        let asked = self.unheard().choose(&mut rand::rng());
+        let asked = asked.or_else(|| self.reaching.relays.iter().choose(&mut rand::rng()));
         if let Some((peer, at)) = asked.map(|(peer, at)| (*peer, at.clone())) {
             self.dial(peer, vec![at], PeerCondition::Always);
         }

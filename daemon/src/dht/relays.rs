@@ -18,7 +18,7 @@ use crate::peer::ReachVerdict as Verdict;
 /// Relays through which this node is asked to connect.
 const SLOTS: usize = 2;
 /// Relays that are remembered.
-pub(super) const MAX_RELAYS: usize = 32;
+const MAX_RELAYS: usize = 32;
 /// How long a relay that refused, or went away, is left alone.
 const REST: Duration = Duration::from_secs(60);
 impl EventLoop {

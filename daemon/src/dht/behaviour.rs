@@ -13,7 +13,7 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    StreamProtocol, connection_limits, dcutr, identify, kad, memory_connection_limits, ping, relay,
+    StreamProtocol, connection_limits, identify, kad, memory_connection_limits, ping, relay,
 };
 
 use tokio::sync::mpsc;
@@ -33,6 +33,7 @@ use super::journal::Journal;
 use super::lan::Lan;
 use super::metered::Metered;
 use super::options::Options;
+use super::punch::Punch;
 use super::reach::Reach;
 use super::reaching;
 use super::records::{self, Described, Records};
@@ -125,7 +126,7 @@ pub(super) struct Behaviour {
     /// …and is one for them.
     pub(super) relay: relay::Behaviour,
     /// Dials those who ask for us while they dial us.
-    pub(super) punch: dcutr::Behaviour,
+    pub(super) punch: Punch,
     /// Asks the router to let others in.
     #[cfg(feature = "upnp")]
     upnp: Toggle<libp2p::upnp::tokio::Behaviour>,
@@ -230,7 +231,7 @@ impl Behaviour {
             dial_backs: DialBacks::new(),
             relayed,
             relay: relaying(local),
-            punch: dcutr::Behaviour::new(local),
+            punch: Punch::new(local),
             #[cfg(feature = "upnp")]
             upnp: Toggle::from(options.listens_beyond_loopback().then(Default::default)),
         }

@@ -26,7 +26,8 @@
 //! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `strikes`, `guard`: who is not spoken to.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
 //!   for them; `relays`: what is done where they do not; `upnp`: what a router says.
-//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`.
+//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `punch`: both dial at once, where
+//!   others see them by `sightings`.
 //! - `views`: what is told of all this to other rooms.
 
 mod about;
@@ -67,6 +68,7 @@ mod peers;
 mod position;
 mod proof;
 mod published;
+mod punch;
 mod reach;
 mod reachable;
 mod reaching;
@@ -76,6 +78,7 @@ mod relays;
 mod remembered;
 mod schedule;
 mod seeking;
+mod sightings;
 mod start;
 mod streams;
 mod strikes;

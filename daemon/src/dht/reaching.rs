@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 use libp2p::autonat::v2::client;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
-use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::{FromSwarm, NewExternalAddrCandidate};
+use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId, kad, relay};
 use rand::seq::IteratorRandom;
@@ -250,14 +249,19 @@ impl EventLoop {
         }
     }
 
+    /// A peer speaks of where it sees this node.
+    pub(super) fn hear(&mut self, peer: PeerId, connection: ConnectionId) {
+        let group = self.peers.remote_ip(&peer, connection).and_then(Group::of);
+        self.swarm.behaviour_mut().punch.hear(peer, group);
+    }
+
     /// Of our own addresses those that are global may be reached, or only while this node dials as well: a firewall
     /// that changes no addresses stands in between, or none. Others do not say that they see us there: we told them.
     pub(super) fn try_addresses(&mut self, listening: &[Multiaddr]) {
         let global = |at: &&Multiaddr| !is_relayed(at) && ip_of(at).is_some_and(is_global);
         let behaviour = self.swarm.behaviour_mut();
+        behaviour.punch.stand(listening.iter().filter(global));
         for addr in listening.iter().filter(global) {
-            let seen = FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr });
-            behaviour.punch.on_swarm_event(seen);
             if let Some(candidates) = behaviour.candidates.as_mut() {
                 candidates.consider(addr);
             }

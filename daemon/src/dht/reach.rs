@@ -16,6 +16,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures::StreamExt;
 use if_watch::IpNet;
@@ -23,6 +24,7 @@ use if_watch::tokio::IfWatcher;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
+use super::dialled::Dialled;
 use super::given::{Given, port};
 use super::listen::{ip_of, is_plain};
 use super::own::{End, Own, is_privileged};
@@ -48,6 +50,8 @@ struct Known {
     subnets: Vec<IpNet>,
     /// Where this node itself is.
     own: Own,
+    /// Where it has dialled lately.
+    dialled: Dialled<IpAddr>,
 }
 
 // === impl Known ===
@@ -91,6 +95,18 @@ impl Reach {
     /// Whether the owner gave just this address.
     pub(super) fn is_given(&self, address: &Multiaddr) -> bool {
         self.known().given.has(address)
+    }
+
+    /// A dial of `address` begins.
+    pub(super) fn dials(&self, address: &Multiaddr, now: Instant) {
+        if let Some(ip) = ip_of(address) {
+            self.known().dialled.note(ip.to_canonical(), now);
+        }
+    }
+
+    /// Whether something at `ip` was dialled lately, or may have been.
+    pub(super) fn has_dialled(&self, ip: IpAddr, now: Instant) -> bool {
+        self.known().dialled.has(&ip.to_canonical(), now)
     }
 
     /// Whether `address` may be dialled.

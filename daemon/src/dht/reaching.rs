@@ -6,8 +6,8 @@
 //!
 //! A node is a server of the DHT when others have connected to it, or when all that it knows are on its own subnets.
 //! Others have connected to it when enough of them say so, by AutoNAT (`reachable` has how many), or when somebody from
-//! beyond its subnets has come in at an address of one of its own interfaces, to whom it had said nothing before: then no
-//! router stands in between.
+//! beyond its subnets has come in at an address of one of its own interfaces, and neither that peer nor its
+//! host has been dialled lately: then no router stands in between.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,6 +22,7 @@ use libp2p::{Multiaddr, PeerId, kad, relay};
 use rand::seq::IteratorRandom;
 use tokio::sync::watch;
 
+use super::dialled::Dialled;
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::options::{Mode, Options};
@@ -38,10 +39,6 @@ const UNCONFIRMED: Duration = Duration::from_secs(600);
 const SETTLED: Duration = Duration::from_secs(5);
 /// How long nodes beyond this host's subnets are remembered, as such.
 const OUTSIDE: Duration = Duration::from_secs(3600);
-/// How long after it was dialled a peer that comes in may have been let in by the router for that reason alone.
-const DIALLED: Duration = Duration::from_secs(300);
-/// Peers that are remembered to have been dialled.
-const MAX_DIALLED: usize = 4_096;
 
 /// What this part of the loop knows.
 pub(super) struct Reaching {
@@ -62,7 +59,7 @@ pub(super) struct Reaching {
     /// Relays that are left alone until then.
     pub(super) resting: HashMap<PeerId, Instant>,
     /// Whom this node has dialled lately.
-    dialled: HashMap<PeerId, Instant>,
+    dialled: Dialled<PeerId>,
     /// What a router said, where one is asked.
     pub(super) router: String,
     pub(super) punched: u64,
@@ -80,7 +77,7 @@ impl Reaching {
             relays: HashMap::new(),
             slots: HashMap::new(),
             resting: HashMap::new(),
-            dialled: HashMap::new(),
+            dialled: Dialled::default(),
             router: String::new(),
             punched: 0,
             missed: 0,
@@ -114,9 +111,12 @@ impl EventLoop {
         if self.reach.is_blind() || self.is_near(remote) {
             return;
         }
-        self.reaching.outside = Some(Instant::now());
+        let now = Instant::now();
+        self.reaching.outside = Some(now);
+        // One host has many ids, and what a router lets in it lets in by address.
         if let ConnectedPoint::Listener { local_addr, .. } = end
-            && !self.reaching.dialled.contains_key(&peer)
+            && !self.reaching.dialled.has(&peer, now)
+            && !self.reach.has_dialled(remote, now)
         {
             self.came_in(remote, &local_addr.clone());
         }
@@ -162,10 +162,7 @@ impl EventLoop {
 
     /// A dial begins.
     pub(super) fn reach_dials(&mut self, peer: PeerId) {
-        let dialled = &mut self.reaching.dialled;
-        if dialled.len() < MAX_DIALLED || dialled.contains_key(&peer) {
-            dialled.insert(peer, Instant::now());
-        }
+        self.reaching.dialled.note(peer, Instant::now());
     }
 
     /// Another node has tried one of our addresses.
@@ -275,7 +272,7 @@ impl EventLoop {
 
     pub(super) fn reach_tick(&mut self, now: Instant) {
         self.sweep_detours();
-        self.reaching.dialled.retain(|_, at| now < *at + DIALLED);
+        self.reaching.dialled.sweep(now);
         self.look_outside(now);
         self.take_part();
         self.use_relays(now);

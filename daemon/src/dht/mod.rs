@@ -27,8 +27,8 @@
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
 //!   for them; `relays`: what is done where they do not, by `relay_choice`; `shares`: what they get of
 //!   this node as a relay; `dialled`: who does not come in unasked; `upnp`: what a router says.
-//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `punch`: both dial at once, where
-//!   others see them by `sightings`.
+//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `punch`: both dial at once,
+//!   where others see them by `sightings`.
 //! - `views`: what is told of all this to other rooms.
 
 mod about;

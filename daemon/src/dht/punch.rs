@@ -1,11 +1,11 @@
 //! Dialling those who ask for this node at a relay while they dial it (DCUtR), and the addresses they are told for it.
 //!
 //! Owns: what libp2p's behaviour knows of where this node is. Refuses: that it hears of it from whoever says something:
-//! what it tells is chosen by [`Sightings`] in the moment a connection through a relay comes, and with it this node's own
-//! global addresses. Survives a crash: nothing.
+//! what it tells is chosen by [`Sightings`] in the moment a connection through a relay comes, and with it this node's
+//! own global addresses. Survives a crash: nothing.
 //!
-//! The swarm does not say who sees this node at a new address. Identify tells first who spoke, and then, before anything
-//! else of it, what it saw: so who spoke last is who says it.
+//! The swarm does not say who sees this node at a new address. Identify tells first who spoke, and then, before it
+//! tells of anybody else, what that one saw: so who spoke last is who says it.
 
 use std::task::{Context, Poll};
 

@@ -1,7 +1,8 @@
 //! The relaying part of the event loop: how others connect to this node where they cannot by themselves.
 //!
-//! Owns: whose relays it uses (`relay_choice` has which), and what comes of two dialling each other at once. Refuses: more
-//! relays than two, but for a moment, and any while others reach this node, or nobody beyond its own subnets is known. Survives a crash: nothing.
+//! Owns: whose relays it uses (`relay_choice` has which), and what comes of two dialling each other at once. Refuses:
+//! more relays than two, but for a moment, and any while others reach this node, or nobody beyond its own subnets is
+//! known. Survives a crash: nothing.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Where others say they see this node, and which of that is told to those with whom it dials at once.
 //!
-//! Owns: what was said, by whom, and the choice. Pure. Refuses: more sayings of one peer, of one address group and in all
-//! than its limits. Survives a crash: nothing.
+//! Owns: what was said, by whom, and the choice. Pure. Refuses: more sayings of one peer, of one address group and in
+//! all than its limits. Survives a crash: nothing.
 //!
 //! Whoever is connected may say anything, and again and again. Twenty addresses are told (as many as libp2p's DCUtR
 //! keeps), so that a few liars could leave no room for the one that is right. Therefore it is chosen when it is needed:

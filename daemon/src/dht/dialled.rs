@@ -1,8 +1,8 @@
-//! Whom, or where, this node has dialled lately: who comes in from there may have been let in by a router for that reason
-//! alone.
+//! Whom, or where, this node has dialled lately: who comes in from there may have been let in by a router for that
+//! reason alone.
 //!
-//! Owns: that memory. Pure. Refuses: more than its limit; while it is full everybody counts as dialled. Survives a crash:
-//! nothing.
+//! Owns: that memory. Pure. Refuses: more than its limit; while it is full everybody counts as dialled. Survives a
+//! crash: nothing.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -13,7 +13,7 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    StreamProtocol, connection_limits, dcutr, identify, kad, memory_connection_limits, ping, relay,
+    PeerId, StreamProtocol, connection_limits, identify, kad, memory_connection_limits, ping, relay,
 };
 
 use tokio::sync::mpsc;
@@ -33,9 +33,11 @@ use super::journal::Journal;
 use super::lan::Lan;
 use super::metered::Metered;
 use super::options::Options;
+use super::punch::Punch;
 use super::reach::Reach;
 use super::reaching;
 use super::records::{self, Described, Records};
+use super::shares;
 use super::streams::Streams;
 use crate::peer::{Conn, network_id};
 
@@ -57,14 +59,6 @@ const BATCHES_AT_ONCE: usize = 8;
 const CONNECTIONS_PER_PEER: u32 = 4;
 /// Handshakes under way.
 const PENDING: u32 = 128;
-/// Nodes that may be asked for at this one, for how long, and how many connections are relayed at once, for how long
-/// and with how many bytes each way: two that meet take less than 50 KiB (decision 10), and under attack 16 times
-/// 128 KiB go out in a minute.
-const RESERVATIONS: usize = 64;
-const RESERVED: Duration = Duration::from_secs(1800);
-const CIRCUITS: usize = 16;
-const CIRCUIT: Duration = Duration::from_secs(60);
-const CIRCUIT_BYTES: u64 = 128 << 10;
 /// What identify says we are.
 const AGENT: &str = concat!("casd/", env!("CARGO_PKG_VERSION"));
 
@@ -125,7 +119,7 @@ pub(super) struct Behaviour {
     /// …and is one for them.
     pub(super) relay: relay::Behaviour,
     /// Dials those who ask for us while they dial us.
-    pub(super) punch: dcutr::Behaviour,
+    pub(super) punch: Punch,
     /// Asks the router to let others in.
     #[cfg(feature = "upnp")]
     upnp: Toggle<libp2p::upnp::tokio::Behaviour>,
@@ -229,36 +223,18 @@ impl Behaviour {
             candidates: Toggle::from(options.asks_to_be_dialled.then(|| Candidates::new(reach))),
             dial_backs: DialBacks::new(),
             relayed,
-            relay: relaying(local),
-            punch: dcutr::Behaviour::new(local),
+            relay: shares::relay(local),
+            punch: Punch::new(local),
             #[cfg(feature = "upnp")]
             upnp: Toggle::from(options.listens_beyond_loopback().then(Default::default)),
         }
     }
 }
 
-/// A relay that carries what two need to agree on dialling each other, and no more.
-fn relaying(local: libp2p::PeerId) -> relay::Behaviour {
-    // Their rates for each peer and address are libp2p's: thirty an hour of a peer, sixty of an address.
-    let config = relay::Config {
-        max_reservations: RESERVATIONS,
-        max_reservations_per_peer: 2,
-        reservation_duration: RESERVED,
-        max_circuits: CIRCUITS,
-        max_circuits_per_peer: 2,
-        max_circuit_duration: CIRCUIT,
-        max_circuit_bytes: CIRCUIT_BYTES,
-        ..relay::Config::default()
-    };
-    let mut relay = relay::Behaviour::new(local, config);
-    relay.set_status(Some(relay::Status::Disable));
-    relay
-}
-
 fn kademlia(
     options: &Options,
     protocols: &Protocols,
-    local: libp2p::PeerId,
+    local: PeerId,
     (own, journal, described): (Arc<Mutex<Holdings>>, Journal, Described),
 ) -> kad::Behaviour<Records> {
     let mut config = kad::Config::new(protocols.kad.clone());

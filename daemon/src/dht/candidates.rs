@@ -1,8 +1,9 @@
 //! Whether this node is reached where others see it: the asking half of AutoNAT v2.
 //!
 //! Owns: which addresses are tried, and whom to ask. Refuses: addresses that are not global, more than its limit
-//! (whoever says where it sees this node may lie), and the word of nodes on our own subnets, who are behind the same
-//! router. Survives a crash: nothing.
+//! (whoever says where it sees this node may lie), the word of nodes on our own subnets, who are behind the same
+//! router, and to have the swarm tell an address on one node's word: `reachable` says what it takes. Survives a crash:
+//! nothing.
 //!
 //! The behaviour of libp2p tries each address once and for all, so that it is made anew now and then; it does not know
 //! the connections from before then, and nothing of theirs is told to it.
@@ -188,8 +189,18 @@ impl NetworkBehaviour for Candidates {
         if let Some(found) = self.found.pop_front() {
             return Poll::Ready(ToSwarm::NewExternalAddrCandidate(found));
         }
-        self.inner.poll(context).map(|event| event.map_in(Either::Left))
+        loop {
+            match self.inner.poll(context) {
+                Poll::Ready(event) if is_hearsay(&event) => {}
+                other => return other.map(|event| event.map_in(Either::Left)),
+            }
+        }
     }
+}
+
+/// Whether the swarm would tell others of an address on one node's word; what has been said is in an event besides.
+fn is_hearsay<E, I>(event: &ToSwarm<E, I>) -> bool {
+    matches!(event, ToSwarm::ExternalAddrConfirmed(_))
 }
 
 #[cfg(test)]
@@ -209,6 +220,19 @@ mod tests {
         assert_eq!(sibling(&udp, &own_udp), None);
         assert_eq!(sibling(&udp, &at("/ip6/2001:db8::1/tcp/1")), None);
         assert_eq!(sibling(&udp, &at("/ip4/127.0.0.1/tcp/1")), None);
+    }
+
+    #[test]
+    fn one_node_does_not_make_the_swarm_tell_an_address() {
+        let at = at("/ip4/203.0.113.9/tcp/9468");
+        let said = client::Event {
+            tested_addr: at.clone(),
+            bytes_sent: 0,
+            server: PeerId::random(),
+            result: Ok(()),
+        };
+        assert!(is_hearsay::<client::Event, ()>(&ToSwarm::ExternalAddrConfirmed(at)));
+        assert!(!is_hearsay::<client::Event, ()>(&ToSwarm::GenerateEvent(said)));
     }
 
     #[test]

@@ -273,7 +273,8 @@ impl EventLoop {
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Kad(event) => self.on_kad(event),
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, connection_id, info }) => {
+                self.hear(peer_id, connection_id);
                 self.on_identified(peer_id, info);
             }
             BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {

@@ -25,8 +25,10 @@
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
 //! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `strikes`, `guard`: who is not spoken to.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
-//!   for them; `relays`: what is done where they do not; `upnp`: what a router says.
-//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`.
+//!   for them; `relays`: what is done where they do not, by `relay_choice`; `shares`: what they get of
+//!   this node as a relay; `dialled`: who does not come in unasked; `upnp`: what a router says.
+//! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `punch`: both dial at once,
+//!   where others see them by `sightings`.
 //! - `views`: what is told of all this to other rooms.
 
 mod about;
@@ -43,6 +45,7 @@ mod codec;
 mod command;
 mod detour;
 mod dial_backs;
+mod dialled;
 mod diversity;
 mod error;
 mod event_loop;
@@ -67,15 +70,19 @@ mod peers;
 mod position;
 mod proof;
 mod published;
+mod punch;
 mod reach;
 mod reachable;
 mod reaching;
 mod records;
 mod regions;
+mod relay_choice;
 mod relays;
 mod remembered;
 mod schedule;
 mod seeking;
+mod shares;
+mod sightings;
 mod start;
 mod streams;
 mod strikes;

@@ -16,6 +16,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures::StreamExt;
 use if_watch::IpNet;
@@ -23,6 +24,7 @@ use if_watch::tokio::IfWatcher;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
+use super::dialled::Dialled;
 use super::given::{Given, port};
 use super::listen::{ip_of, is_plain};
 use super::own::{End, Own, is_privileged};
@@ -48,6 +50,17 @@ struct Known {
     subnets: Vec<IpNet>,
     /// Where this node itself is.
     own: Own,
+    /// Where it has dialled lately.
+    dialled: Dialled<IpAddr>,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Whether an interface has this address.
+    fn has(&self, ip: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.addr().to_canonical() == ip)
+    }
 }
 
 // === impl Reach ===
@@ -82,6 +95,18 @@ impl Reach {
     /// Whether the owner gave just this address.
     pub(super) fn is_given(&self, address: &Multiaddr) -> bool {
         self.known().given.has(address)
+    }
+
+    /// A dial of `address` begins.
+    pub(super) fn dials(&self, address: &Multiaddr, now: Instant) {
+        if let Some(ip) = ip_of(address) {
+            self.known().dialled.note(ip.to_canonical(), now);
+        }
+    }
+
+    /// Whether something at `ip` was dialled lately, or may have been.
+    pub(super) fn has_dialled(&self, ip: IpAddr, now: Instant) -> bool {
+        self.known().dialled.has(&ip.to_canonical(), now)
     }
 
     /// Whether `address` may be dialled.
@@ -123,7 +148,12 @@ impl Reach {
     /// Whether this node itself is there.
     fn is_own(&self, end: &End) -> bool {
         let known = self.known();
-        known.own.is(end, |ip| known.subnets.iter().any(|subnet| subnet.addr().to_canonical() == ip))
+        known.own.is(end, |ip| known.has(ip))
+    }
+
+    /// Whether it is the address of one of this host's interfaces.
+    pub(super) fn is_ours(&self, ip: IpAddr) -> bool {
+        self.known().has(ip.to_canonical())
     }
 
     /// Whether an IP address that nobody gave may be dialled.
@@ -271,6 +301,9 @@ mod tests {
             ("fe80::1", false),
         ] {
             assert_eq!(reach.is_neighbour(ip.parse().unwrap()), near, "{ip}");
+        }
+        for (ip, ours) in [("203.0.113.9", true), ("203.0.113.14", false), ("::ffff:192.168.7.9", true)] {
+            assert_eq!(reach.is_ours(ip.parse().unwrap()), ours, "{ip}");
         }
     }
 

@@ -5,8 +5,9 @@
 //! a crash: nothing.
 //!
 //! A node is a server of the DHT when others have connected to it, or when all that it knows are on its own subnets.
-//! Others have connected to it when AutoNAT says so, or when somebody from beyond its subnets has come in at an address
-//! of one of its own interfaces, to whom it had said nothing before: then no router stands in between.
+//! Others have connected to it when enough of them say so, by AutoNAT (`reachable` has how many), or when somebody from
+//! beyond its subnets has come in at an address of one of its own interfaces, and neither that peer nor its
+//! host has been dialled lately: then no router stands in between.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,18 +16,19 @@ use std::time::{Duration, Instant};
 use libp2p::autonat::v2::client;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
-use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::{FromSwarm, NewExternalAddrCandidate};
+use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId, kad, relay};
+use rand::seq::IteratorRandom;
 use tokio::sync::watch;
 
+use super::dialled::Dialled;
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::options::{Mode, Options};
 use super::reach::is_global;
-use super::reachable::Reachable;
-use super::relays::MAX_RELAYS;
+use super::reachable::{News, Reachable, Witness};
+use super::records::Group;
 use super::streams::is_relayed;
 use crate::peer::{ReachVerdict as Verdict, Reachability};
 
@@ -37,10 +39,6 @@ const UNCONFIRMED: Duration = Duration::from_secs(600);
 const SETTLED: Duration = Duration::from_secs(5);
 /// How long nodes beyond this host's subnets are remembered, as such.
 const OUTSIDE: Duration = Duration::from_secs(3600);
-/// How long after it was dialled a peer that comes in may have been let in by the router for that reason alone.
-const DIALLED: Duration = Duration::from_secs(300);
-/// Peers that are remembered to have been dialled.
-const MAX_DIALLED: usize = 4_096;
 
 /// What this part of the loop knows.
 pub(super) struct Reaching {
@@ -61,7 +59,7 @@ pub(super) struct Reaching {
     /// Relays that are left alone until then.
     pub(super) resting: HashMap<PeerId, Instant>,
     /// Whom this node has dialled lately.
-    dialled: HashMap<PeerId, Instant>,
+    dialled: Dialled<PeerId>,
     /// What a router said, where one is asked.
     pub(super) router: String,
     pub(super) punched: u64,
@@ -79,7 +77,7 @@ impl Reaching {
             relays: HashMap::new(),
             slots: HashMap::new(),
             resting: HashMap::new(),
-            dialled: HashMap::new(),
+            dialled: Dialled::default(),
             router: String::new(),
             punched: 0,
             missed: 0,
@@ -113,9 +111,12 @@ impl EventLoop {
         if self.reach.is_blind() || self.is_near(remote) {
             return;
         }
-        self.reaching.outside = Some(Instant::now());
+        let now = Instant::now();
+        self.reaching.outside = Some(now);
+        // One host has many ids, and what a router lets in it lets in by address.
         if let ConnectedPoint::Listener { local_addr, .. } = end
-            && !self.reaching.dialled.contains_key(&peer)
+            && !self.reaching.dialled.has(&peer, now)
+            && !self.reach.has_dialled(remote, now)
         {
             self.came_in(remote, &local_addr.clone());
         }
@@ -133,11 +134,8 @@ impl EventLoop {
                 && carrier(at) == carrier(local)
         };
         let open: Vec<_> = self.swarm.listeners().filter(is_open).cloned().collect();
-        let mut news = false;
-        for address in open {
-            news |= self.reaching.reachable.reached(&address);
-        }
-        if news {
+        let news: Vec<_> = open.iter().map(|address| self.reaching.reachable.reached(address)).collect();
+        if news.contains(&News::Changed) {
             self.judge_reach();
         }
     }
@@ -164,25 +162,47 @@ impl EventLoop {
 
     /// A dial begins.
     pub(super) fn reach_dials(&mut self, peer: PeerId) {
-        let dialled = &mut self.reaching.dialled;
-        if dialled.len() < MAX_DIALLED || dialled.contains_key(&peer) {
-            dialled.insert(peer, Instant::now());
-        }
+        self.reaching.dialled.note(peer, Instant::now());
     }
 
     /// Another node has tried one of our addresses.
     pub(super) fn on_tried(&mut self, tried: &client::Event) {
         let address = &tried.tested_addr;
+        // Only those are asked whom this node has dialled at a global address; who is gone has no say.
+        let Some(by) = self.witness(tried.server) else { return };
+        let is_ours = ip_of(address).is_some_and(|ip| self.reach.is_ours(ip));
+        let reachable = &mut self.reaching.reachable;
         let news = match &tried.result {
-            Ok(()) => self.reaching.reachable.reached(address),
+            Ok(()) => reachable.vouched(address, by, is_ours),
             Err(error) => {
                 tracing::debug!(%address, by = %tried.server, %error, "another node cannot connect here");
-                self.reaching.reachable.failed(address)
+                reachable.failed(address, by)
             }
         };
-        if news {
-            self.judge_reach();
+        match news {
+            News::Changed => self.judge_reach(),
+            // Where there is somebody else to ask, that is done soon.
+            News::Half if self.unheard().next().is_some() => {
+                self.reaching.due = self.reaching.due.min(Instant::now() + SETTLED);
+            }
+            News::Half | News::None => {}
         }
+    }
+
+    /// One who has tried an address of ours, by where it was dialled.
+    fn witness(&self, peer: PeerId) -> Option<Witness> {
+        let connected = self.peers.get(&peer)?;
+        let dialled = connected.dialled.as_ref().and_then(ip_of);
+        let ip = dialled.or_else(|| connected.remotes().find_map(ip_of))?;
+        Some(Witness { peer, group: Group::of(ip)? })
+    }
+
+    /// Relays, which try addresses for others as well, of groups whose word is not waiting for that of others.
+    fn unheard(&self) -> impl Iterator<Item = (&PeerId, &Multiaddr)> {
+        let heard = self.reaching.reachable.heard();
+        let is_heard =
+            move |at: &Multiaddr| ip_of(at).and_then(Group::of).is_none_or(|group| heard.contains(&group));
+        self.reaching.relays.iter().filter(move |(_, at)| !is_heard(at))
     }
 
     /// What is known of our addresses has changed.
@@ -226,14 +246,19 @@ impl EventLoop {
         }
     }
 
+    /// A peer speaks of where it sees this node.
+    pub(super) fn hear(&mut self, peer: PeerId, connection: ConnectionId) {
+        let group = self.peers.remote_ip(&peer, connection).and_then(Group::of);
+        self.swarm.behaviour_mut().punch.hear(peer, group);
+    }
+
     /// Of our own addresses those that are global may be reached, or only while this node dials as well: a firewall
     /// that changes no addresses stands in between, or none. Others do not say that they see us there: we told them.
     pub(super) fn try_addresses(&mut self, listening: &[Multiaddr]) {
         let global = |at: &&Multiaddr| !is_relayed(at) && ip_of(at).is_some_and(is_global);
         let behaviour = self.swarm.behaviour_mut();
+        behaviour.punch.stand(listening.iter().filter(global));
         for addr in listening.iter().filter(global) {
-            let seen = FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr });
-            behaviour.punch.on_swarm_event(seen);
             if let Some(candidates) = behaviour.candidates.as_mut() {
                 candidates.consider(addr);
             }
@@ -247,7 +272,7 @@ impl EventLoop {
 
     pub(super) fn reach_tick(&mut self, now: Instant) {
         self.sweep_detours();
-        self.reaching.dialled.retain(|_, at| now < *at + DIALLED);
+        self.reaching.dialled.sweep(now);
         self.look_outside(now);
         self.take_part();
         self.use_relays(now);
@@ -262,14 +287,14 @@ impl EventLoop {
         let reachable = &self.reaching.reachable;
         let is_sure = reachable.verdict() == Verdict::Yes && !reachable.is_doubted();
         self.reaching.due = now + if is_sure { CONFIRMED } else { UNCONFIRMED };
-        let again: Vec<_> = reachable.confirmed();
+        let again: Vec<_> = reachable.hopeful();
         if let Some(candidates) = self.swarm.behaviour_mut().candidates.as_mut() {
             candidates.renew(&again);
         }
         let listening: Vec<_> = self.swarm.listeners().cloned().collect();
         self.try_addresses(&listening);
-        let asked = self.reaching.relays.iter().nth(rand::random_range(0..MAX_RELAYS));
-        let asked = asked.or_else(|| self.reaching.relays.iter().next());
+        let asked = self.unheard().choose(&mut rand::rng());
+        let asked = asked.or_else(|| self.reaching.relays.iter().choose(&mut rand::rng()));
         if let Some((peer, at)) = asked.map(|(peer, at)| (*peer, at.clone())) {
             self.dial(peer, vec![at], PeerCondition::Always);
         }

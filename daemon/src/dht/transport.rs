@@ -133,6 +133,7 @@ impl Transporting for Guarded {
             tracing::debug!(address = %at, "not dialled: no node is there, or it is neither global, nor near, nor given");
             return Err(TransportError::MultiaddrNotSupported(at));
         }
+        self.reach.dials(&at, Instant::now());
         if self.reach.is_given(&at) || ip_of(&at).is_some_and(|ip| ip.to_canonical().is_loopback()) {
             return self.inner.dial(at, how);
         }
@@ -172,5 +173,21 @@ mod tests {
         let failed = tokio::time::timeout(Duration::from_secs(60), name).await.unwrap();
         assert!(failed.is_err());
         transport.listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_it_dials_is_remembered() {
+        let (reach, now) = (Arc::new(Reach::default()), Instant::now());
+        let sockets = nameless(&Keypair::generate_ed25519()).unwrap();
+        let mut transport = guarded(sockets, Arc::clone(&reach));
+        let mut dial = |at: &str| {
+            let how = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+            // Nothing is sent: it is not polled.
+            drop(transport.dial(at.parse().unwrap(), how));
+        };
+        dial("/ip4/203.0.113.1/tcp/8468");
+        dial("/ip4/10.1.2.3/tcp/8468");
+        let has = |ip: [u8; 4]| reach.has_dialled(ip.into(), now);
+        assert!(has([203, 0, 113, 1]) && !has([203, 0, 113, 2]) && !has([10, 1, 2, 3]));
     }
 }

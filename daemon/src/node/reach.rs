@@ -26,8 +26,10 @@ pub(super) fn check(reach: &Reachability, listens: bool) -> Check {
             (Level::Ok, "all nodes it knows are on its own network, or there are none".to_owned(), "")
         }
         ReachVerdict::Unknown => {
-            let what =
-                format!("no other node has tried yet whether it can connect to this one; {}", help(reach));
+            let what = format!(
+                "too few other nodes have tried yet whether they can connect to this one; {}",
+                help(reach)
+            );
             (Level::Ok, what, "ask again in a minute")
         }
         ReachVerdict::No => {

@@ -112,12 +112,15 @@ impl Shelf {
         self.by_key.range((*key, 0)..=(*key, u32::MAX)).map(|((_, source), kept)| (*source, kept))
     }
 
-    /// Keeps a description unless a newer one of the same source is here, or there is no room for it.
-    fn keep(&mut self, key: Key, source: u32, new: Kept) -> bool {
+    /// Keeps a description unless a newer one of the same source is here, or there is no room for it. What gives way is
+    /// added to `gone`.
+    fn keep(&mut self, key: Key, source: u32, new: Kept, gone: &mut Vec<(Key, u32)>) -> bool {
         if self.by_key.get(&(key, source)).is_some_and(|old| old.time > new.time) {
             return false;
         }
-        self.drop_one(&key, source);
+        if self.drop_one(&key, source) {
+            gone.push((key, source));
+        }
         let is_apart = |kept: &Kept| new.group.is_none() || kept.group != new.group;
         let others: Vec<_> =
             self.of_key(&key).map(|(source, kept)| (is_apart(kept), kept.time, source)).collect();
@@ -125,12 +128,12 @@ impl Shelf {
             && let Some((_, _, source)) = others.iter().min()
         {
             self.drop_one(&key, *source);
+            gone.push((key, *source));
         }
         let cost = new.bytes.len() + OVERHEAD;
         while self.bytes + cost > self.budget {
-            if !self.push_out(source) {
-                return false;
-            }
+            let Some(pushed) = self.push_out(source) else { return false };
+            gone.push(pushed);
         }
         self.bytes += cost;
         self.by_key.insert((key, source), new);
@@ -138,14 +141,14 @@ impl Shelf {
         true
     }
 
-    /// Drops something of whoever has the most, for one that has less.
-    fn push_out(&mut self, source: u32) -> bool {
-        let Some((most, largest)) = self.by_count.last().copied() else { return false };
+    /// Drops something of whoever has the most, for one that has less; says what.
+    fn push_out(&mut self, source: u32) -> Option<(Key, u32)> {
+        let (most, largest) = self.by_count.last().copied()?;
         if self.by_source.get(&source).map_or(0, BTreeSet::len) + 1 >= most {
-            return false;
+            return None;
         }
-        let first = self.by_source.get(&largest).and_then(BTreeSet::first).copied();
-        first.is_some_and(|key| self.drop_one(&key, largest))
+        let first = self.by_source.get(&largest)?.first().copied()?;
+        self.drop_one(&first, largest).then_some((first, largest))
     }
 
     fn drop_one(&mut self, key: &Key, source: u32) -> bool {
@@ -185,17 +188,19 @@ impl Records {
             return true;
         }
         let is_kept = self.shelve(peer, said.description(), bytes.clone());
+        self.note_gone();
         if is_kept {
             self.journal.note(&Entry::Described { bytes });
         }
         is_kept
     }
 
-    /// Takes in again what the journal remembers; proved when it came, and again by whoever reads it.
-    pub(super) fn describe_again(&mut self, bytes: Bytes) {
-        if let Ok((said, publisher)) = Description::read_unproved(&bytes) {
-            self.shelve(&publisher, &said, bytes);
-        }
+    /// Takes in again what the journal remembers; proved when it came, and again by whoever reads it. False when there
+    /// was no place for it, though its record is here.
+    pub(super) fn describe_again(&mut self, bytes: Bytes) -> bool {
+        let Ok((said, publisher)) = Description::read_unproved(&bytes) else { return false };
+        let expired = self.known(&[*said.object.as_bytes()], &publisher) == 0;
+        expired || self.shelve(&publisher, &said, bytes)
     }
 
     fn shelve(&mut self, peer: &PeerId, said: &Description, bytes: Bytes) -> bool {
@@ -204,7 +209,12 @@ impl Records {
             return false;
         };
         let group = self.source(source).and_then(|source| source.group);
-        self.described.shelf().keep(key, source, Kept { bytes, time: said.time, group })
+        let mut gone = Vec::new();
+        let is_kept =
+            self.described.shelf().keep(key, source, Kept { bytes, time: said.time, group }, &mut gone);
+        gone.retain(|(of, from)| !is_kept || (of, from) != (&key, &source));
+        gone.iter().for_each(|(key, source)| self.gave_way(key, *source));
+        is_kept
     }
 
     /// Of these keys, ascending, those that `peer` has described here.
@@ -222,6 +232,11 @@ impl Records {
             self.undescribe_one(key, source);
         }
         self.journal.note(&Entry::Undescribed { peer: *peer, keys });
+    }
+
+    /// Whether there is a description of this record.
+    pub(super) fn is_described(&self, key: &Key, source: u32) -> bool {
+        self.described.shelf().by_key.contains_key(&(*key, source))
     }
 
     pub(super) fn undescribe_one(&self, key: &Key, source: u32) {

@@ -8,7 +8,7 @@
 //! is used up, something of whoever has the most, and never for one who has as much.
 //!
 //! It is shared with those who search it, so that no search holds up the event loop. What is kept was proved when it
-//! came; whoever reads it proves it again.
+//! came, on its connection's task, and is told as it came; nobody here proves it again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use libp2p::PeerId;
 
 use super::{Group, Records};
-use crate::content::{Description, SignedDescription, described_name, is_called};
+use crate::content::{Description, SignedDescription, described_name, is_called, is_timely};
 use crate::dht::Key;
 use crate::dht::journal::Entry;
 
@@ -68,6 +68,13 @@ impl Described {
     pub(in crate::dht) fn of(&self, key: &Key) -> Vec<Bytes> {
         let shelf = self.shelf();
         shelf.of_key(key).map(|(_, kept)| kept.bytes.clone()).collect()
+    }
+
+    /// What is said of an object that is believed at `now`, in Unix seconds.
+    pub(in crate::dht) fn timely(&self, key: &Key, now: u64) -> Vec<Bytes> {
+        let shelf = self.shelf();
+        let timely = shelf.of_key(key).filter(|(_, kept)| is_timely(kept.time, now));
+        timely.map(|(_, kept)| kept.bytes.clone()).collect()
     }
 
     /// Of about `look` descriptions of objects behind `after` those that are called `text`; and behind which key to go
@@ -195,12 +202,13 @@ impl Records {
         is_kept
     }
 
-    /// Takes in again what the journal remembers; proved when it came, and again by whoever reads it. False when there
+    /// Takes in again what the journal remembers; proved when it came. False when there
     /// was no place for it, though its record is here.
     pub(super) fn describe_again(&mut self, bytes: Bytes) -> bool {
-        let Ok((said, publisher)) = Description::read_unproved(&bytes) else { return false };
+        let Ok(said) = SignedDescription::read_kept(&bytes) else { return false };
+        let (publisher, said) = (said.publisher(), said.description());
         let expired = self.known(&[*said.object.as_bytes()], &publisher) == 0;
-        expired || self.shelve(&publisher, &said, bytes)
+        expired || self.shelve(&publisher, said, bytes)
     }
 
     fn shelve(&mut self, peer: &PeerId, said: &Description, bytes: Bytes) -> bool {

@@ -33,6 +33,7 @@ use crate::ingest::{self, Ingest};
 use crate::peer::{Catalogue, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
+use crate::support::task::Tasks;
 use crate::upkeep::{Announcer, Scrubber};
 
 pub use crate::content::Link;
@@ -98,6 +99,8 @@ pub struct Parts {
     pub conduct: Conduct,
     /// What the node is.
     pub about: About,
+    /// Work that goes on beside a call.
+    pub tasks: Tasks,
 }
 
 /// What a node is and how it adds by default.

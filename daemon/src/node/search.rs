@@ -1,12 +1,16 @@
 //! Searching names: of the store, of what is kept here of others' words, and of what connected peers publish.
 //!
 //! Owns: the three sources, side by side, each line with whose word it is. Refuses: more lines of a source than its
-//! limit, and more of a peer's time than the caller gives. Survives a crash: nothing.
+//! limit, and more of a peer's time than the caller gives; to keep a place among those who ask while the reader takes
+//! nothing. Survives a crash: nothing.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::{Error, Node, ObjectInfo};
@@ -23,6 +27,9 @@ const PEERS_AT_ONCE: usize = 8;
 /// Pages that one peer is asked for in a search of many, and of it alone.
 const PAGES: usize = 8;
 const PAGES_ALONE: usize = 1024;
+
+/// Pages found ahead of the reader.
+const AHEAD: usize = 4;
 
 /// What is searched for.
 #[derive(Clone, Debug)]
@@ -103,7 +110,7 @@ impl Node {
     /// # Errors
     /// [`Error::Unreachable`] when the one peer that is to be asked does not answer.
     pub async fn search(&self, query: Query) -> Result<BoxStream<'static, Listed>, Error> {
-        let ask = self.asks.clone().acquire_owned().await;
+        let ask = Arc::clone(&self.asks).acquire_owned().await.ok();
         let end = Instant::now() + query.time;
         let Query { text, limit, .. } = query;
         let found = if let Some(peer) = query.peer {
@@ -120,11 +127,20 @@ impl Node {
         };
         let mut told = HashSet::new();
         let new = found.map(move |mut listed| {
-            let _ = &ask;
             listed.found.retain(|found| told.insert((found.id, found.publisher)));
             listed
         });
-        Ok(new.filter(|listed| std::future::ready(listed.more || !listed.found.is_empty())).boxed())
+        let new = new.filter(|listed| std::future::ready(listed.more || !listed.found.is_empty())).boxed();
+        let (tell, told) = mpsc::channel(AHEAD);
+        let (tasks, asks) = (self.parts.tasks.clone(), Arc::clone(&self.asks));
+        self.parts.tasks.spawn("search", async move {
+            tokio::select! {
+                () = tell_all(new, &tell, asks, ask) => {}
+                () = tell.closed() => {}
+                () = tasks.stopping() => {}
+            }
+        });
+        Ok(stream::unfold(told, async |mut told| Some((told.recv().await?, told))).boxed())
     }
 
     /// What is in the store and has such a name.
@@ -207,6 +223,32 @@ impl Node {
     }
 }
 
+/// Tells the reader what is found. While the reader has no room the place among those who ask is another's, so that
+/// nobody who reads slowly, or not at all, keeps others from asking.
+async fn tell_all(
+    mut found: BoxStream<'static, Listed>,
+    tell: &mpsc::Sender<Listed>,
+    asks: Arc<Semaphore>,
+    ask: Option<OwnedSemaphorePermit>,
+) {
+    let mut ask = ask;
+    while let Some(listed) = found.next().await {
+        match tell.try_send(listed) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => return,
+            Err(TrySendError::Full(listed)) => {
+                drop(ask);
+                if tell.send(listed).await.is_err() {
+                    return;
+                }
+                // It is closed never.
+                ask = Arc::clone(&asks).acquire_owned().await.ok();
+            }
+        }
+    }
+    drop(ask);
+}
+
 /// The first `limit` lines of a source, and whether it has more.
 fn bounded(source: impl Stream<Item = Listed> + Send + 'static, limit: usize) -> BoxStream<'static, Listed> {
     let cut = source.scan(Some(limit), |left, mut listed| {
@@ -231,5 +273,49 @@ fn found_here(name: String, info: &ObjectInfo) -> Found {
         name,
         publisher: None,
         time: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many pages of one line each.
+    fn pages(count: u8) -> BoxStream<'static, Listed> {
+        let line = |number| Found {
+            source: Source::Peer,
+            id: ObjectId::from_bytes([number; 32]),
+            is_directory: false,
+            length: 1,
+            parity: None,
+            name: "a name".to_owned(),
+            publisher: None,
+            time: 0,
+        };
+        stream::iter((0..count).map(move |n| Listed { found: vec![line(n)], ..Listed::default() })).boxed()
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_keeps_nobody_from_asking_and_loses_nothing() {
+        let asks = Arc::new(Semaphore::new(1));
+        let ask = Arc::clone(&asks).acquire_owned().await.ok();
+        let (tell, mut told) = mpsc::channel(AHEAD);
+        let of_slow = Arc::clone(&asks);
+        let slow = tokio::spawn(async move { tell_all(pages(100), &tell, of_slow, ask).await });
+        // It reads nothing, and another may ask.
+        let other = tokio::time::timeout(Duration::from_secs(60), asks.acquire()).await.unwrap().unwrap();
+        let mut read = Vec::new();
+        for _ in 0..=AHEAD {
+            read.extend(told.recv().await.unwrap().found);
+        }
+        // While that one asks, what has been found waits its turn.
+        assert!(told.try_recv().is_err() && !slow.is_finished());
+        drop(other);
+        while let Some(listed) = told.recv().await {
+            read.extend(listed.found);
+        }
+        assert_eq!(read.len(), 100);
+        slow.await.unwrap();
+        assert_eq!(asks.available_permits(), 1);
     }
 }

@@ -4,6 +4,7 @@
 //! protocols and encodings (that is `api`), and sockets (the network is behind traits). Survives a crash:
 //! nothing of its own.
 
+mod asked;
 mod error;
 mod names;
 mod objects;
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 pub use error::Error;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
-pub use search::{Found, Listed, Query, Source};
+pub use search::{Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;
 
 use crate::content::ObjectId;

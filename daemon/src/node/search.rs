@@ -273,6 +273,7 @@ fn found_here(name: String, info: &ObjectInfo) -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::task::Tasks;
 
     /// So many pages of one line each.
     fn pages(count: u8) -> BoxStream<'static, Listed> {
@@ -295,7 +296,8 @@ mod tests {
         let ask = Arc::clone(&asks).acquire_owned().await.ok();
         let (tell, mut told) = mpsc::channel(AHEAD);
         let of_slow = Arc::clone(&asks);
-        let slow = tokio::spawn(async move { tell_all(pages(100), &tell, of_slow, ask).await });
+        let work = async move { tell_all(pages(100), &tell, of_slow, ask).await };
+        let slow = Tasks::new().spawn("slow", work);
         // It reads nothing, and another may ask.
         let other = tokio::time::timeout(Duration::from_secs(60), asks.acquire()).await.unwrap().unwrap();
         let mut read = Vec::new();

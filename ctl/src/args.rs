@@ -218,7 +218,7 @@ pub(crate) struct Publish {
     /// The whole id of an object that you have pinned
     #[arg(value_name = "ID", value_parser = crate::object::whole_id)]
     pub(crate) id: Id,
-    /// What to call it from now on, here as well
+    /// What to call it from now on, here as well; needed where another user may have named it
     #[arg(long, conflicts_with = "withdraw")]
     pub(crate) name: Option<String>,
     /// Take it back: nodes that were told are told that it has no name any more

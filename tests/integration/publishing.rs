@@ -311,6 +311,9 @@ fn only_who_keeps_an_object_lets_its_name_out() {
     as_other(&["search", "root"]).done().ok();
     as_other(&["pin", &id]).done().ok();
     as_other(&["publish", "--withdraw", &id]).done().ok();
+    // The name is not that user's, who may give it another one.
+    as_other(&["publish", &id]).done().refused(&[2], "--name");
+    assert_eq!(daemon.ctl().json(&["stat", &id])[0]["published"], false);
     // What a name is called that another user's add of the same bytes lets out, is what that user calls it.
     as_other(&["add", "--name", "of the other", "--publish", "-"]).input(b"of root").done().ok();
     assert_eq!(daemon.ctl().json(&["stat", &id])[0]["name"], "of the other");

@@ -1,6 +1,6 @@
 //! `casctl search` and `casctl ls --network`: names, and whose word they are.
 
-use casd_proto::v1::{FoundObject, FoundSource, SearchRequest};
+use casd_proto::v1::{CutShort, FoundObject, FoundSource, SearchRequest};
 use serde_json::json;
 
 use super::Session;
@@ -25,7 +25,9 @@ async fn ask(session: &Session, request: SearchRequest) -> Result<Exit, Failure>
     let mut found = session.network().search(request).await?.into_inner();
     let mut more = false;
     while let Some(page) = found.message().await? {
-        more |= page.more;
+        // What is cut short is there, and is told by itself.
+        more |= page.more && page.cut.is_empty();
+        page.cut.iter().for_each(|cut| session.output.note(&cut_short(cut)));
         let lines: Vec<Line> = page.objects.iter().map(line).collect();
         session.output.results(&lines)?;
     }
@@ -33,6 +35,13 @@ async fn ask(session: &Session, request: SearchRequest) -> Result<Exit, Failure>
         session.output.note("there is more: search for more of the name, or raise --limit");
     }
     Ok(Exit::Done)
+}
+
+fn cut_short(CutShort { peer_id, why }: &CutShort) -> String {
+    let (peer, why) = (escaped(peer_id), escaped(why));
+    format!(
+        "the end of what {peer} publishes is missing: {why}; `casctl ls --network --peer {peer}` asks it alone"
+    )
 }
 
 fn line(found: &FoundObject) -> Line {
@@ -79,6 +88,13 @@ mod tests {
             told_by: 0,
         };
         FoundObject { description: Some(said), source: source.into() }
+    }
+
+    #[test]
+    fn a_list_that_is_cut_short_is_told_of_in_text_that_drives_no_terminal() {
+        let cut = CutShort { peer_id: "12D3".into(), why: "a\u{1b}[2Jb".into() };
+        let told = cut_short(&cut);
+        assert!(told.starts_with("the end of what 12D3 publishes is missing: a\\u{1b}[2Jb; "), "{told}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLin
 use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
-use crate::node::{Found, Listed, Source, Told};
+use crate::node::{Cut, Found, Listed, Source, Told};
 use crate::node::{Progress, Provider, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
@@ -181,7 +181,7 @@ const FOUND: usize = 1_024;
 
 /// What a search has found, in messages of their size.
 pub(super) fn listing(listed: Listed) -> impl Iterator<Item = v1::SearchResponse> {
-    let Listed { found, more } = listed;
+    let Listed { found, more, cut } = listed;
     let object = |found: Found| v1::FoundObject {
         source: match found.source {
             Source::Local => v1::FoundSource::Local,
@@ -192,11 +192,15 @@ pub(super) fn listing(listed: Listed) -> impl Iterator<Item = v1::SearchResponse
         description: Some(description(found)),
     };
     let mut objects = found.into_iter().map(object);
+    let short = |Cut { peer, why }| v1::CutShort { peer_id: peer.to_string(), why };
+    let mut cut: Vec<_> = cut.into_iter().map(short).collect();
     let mut is_first = true;
     std::iter::from_fn(move || {
         let page: Vec<_> = objects.by_ref().take(FOUND).collect();
         let more = more && std::mem::take(&mut is_first);
-        (more || !page.is_empty()).then_some(v1::SearchResponse { objects: page, more })
+        let cut = std::mem::take(&mut cut);
+        let is_empty = page.is_empty() && cut.is_empty();
+        (more || !is_empty).then_some(v1::SearchResponse { objects: page, more, cut })
     })
 }
 

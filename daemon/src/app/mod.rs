@@ -227,6 +227,7 @@ impl House {
             conduct,
             visitors,
             about: settings::about(config, me, chunk),
+            tasks: above.clone(),
         });
         Ok(Self { node, above, below, upload, download })
     }

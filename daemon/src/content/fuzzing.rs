@@ -10,10 +10,10 @@ use libp2p_identity::{Keypair, ed25519};
 use super::fold::{self, Level};
 use super::tree::{MAX_LINK_TARGET, MAX_TREE_ENTRIES, Node, Tree, TreeBuilder};
 use super::{
-    CHUNK, CHUNK_LEN, CODEC_RS8, Chunk, ChunkId, Description, Error, Link, MAX_DESCRIPTION, MAX_ENTRY_NAME,
-    MAX_OBJECT, MAX_PAGE_BYTES, MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, MAX_TOP_BYTES, Manifest,
-    ManifestPage, ManifestTop, ObjectId, PAGE, PAGE_LEN, PARITY_PAGE, ParityClaim, ParityPage, ParityPart,
-    Place, SignedDescription, TreePath, check_name, check_portable, described_name, link, parity,
+    CHUNK, CHUNK_LEN, CODEC_RS8, Chunk, ChunkId, Error, Link, MAX_DESCRIPTION, MAX_ENTRY_NAME, MAX_OBJECT,
+    MAX_PAGE_BYTES, MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, MAX_TOP_BYTES, Manifest, ManifestPage,
+    ManifestTop, ObjectId, PAGE, PAGE_LEN, PARITY_PAGE, ParityClaim, ParityPage, ParityPart, Place,
+    SignedDescription, TreePath, check_name, check_portable, described_name, link, parity,
 };
 
 /// An object that none of these bytes are.
@@ -244,7 +244,8 @@ pub(crate) fn metadata(encoded: &[u8]) {
     if let Ok(signed) = SignedDescription::check(encoded, &network) {
         assert_eq!(signed.encode(), encoded);
     }
-    let Ok((said, _)) = Description::read_unproved(encoded) else { return };
+    let Ok(kept) = SignedDescription::read_kept(encoded) else { return };
+    let said = kept.description();
     assert!(encoded.len() <= MAX_DESCRIPTION && check_name(&said.name).is_ok());
     assert!((1..=MAX_OBJECT).contains(&said.length) && said.object != ObjectId::EMPTY);
     let signed = SignedDescription::sign(said.clone(), &network, &MAKER);

@@ -89,15 +89,6 @@ impl Description {
         Ok(check_name(&self.name)?)
     }
 
-    /// Reads what is said and by whom it is said to be, without proof: for what was proved before it was kept.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`], [`Error::Name`].
-    pub fn read_unproved(encoded: &[u8]) -> Result<(Self, PeerId), Error> {
-        let SignedDescription { description, publisher, .. } = SignedDescription::decode(encoded)?;
-        Ok((description, PublicKey::from(publisher).to_peer_id()))
-    }
-
     /// What stands before the publisher.
     fn put(&self, out: &mut BytesMut) {
         let (k, m) = self.parity.unwrap_or((0, 0));
@@ -140,6 +131,14 @@ impl SignedDescription {
             return Err(Error::Publisher);
         }
         Ok(description)
+    }
+
+    /// Reads what was proved before it was kept, and does not prove it again.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Name`].
+    pub fn read_kept(encoded: &[u8]) -> Result<Self, Error> {
+        Self::decode(encoded)
     }
 
     /// Reads the format, and not whose it is.
@@ -194,8 +193,7 @@ impl SignedDescription {
     /// Whether it was signed at a time that is believed at `now`, in Unix seconds.
     #[must_use]
     pub fn is_timely(&self, now: u64) -> bool {
-        let time = self.description.time;
-        time <= now.saturating_add(AHEAD.as_secs()) && now <= time.saturating_add(DESCRIPTION_LIFE.as_secs())
+        is_timely(self.description.time, now)
     }
 
     fn body(&self) -> BytesMut {
@@ -212,6 +210,12 @@ impl SignedDescription {
 }
 
 // === names ===
+
+/// Whether what was signed at `time` is believed at `now`, both in Unix seconds.
+#[must_use]
+pub fn is_timely(time: u64, now: u64) -> bool {
+    time <= now.saturating_add(AHEAD.as_secs()) && now <= time.saturating_add(DESCRIPTION_LIFE.as_secs())
+}
 
 /// The name in the bytes of a description; nothing in bytes that are none. Looks at nothing else in them.
 #[must_use]

@@ -36,7 +36,7 @@ pub use id::{ChunkId, IdError, ObjectId};
 pub use link::{Link, LinkError};
 pub use manifest::{Manifest, ManifestBuilder};
 pub use metadata::{
-    DESCRIPTION_LIFE, Description, MAX_DESCRIPTION, SignedDescription, described_name, is_called,
+    DESCRIPTION_LIFE, Description, MAX_DESCRIPTION, SignedDescription, described_name, is_called, is_timely,
 };
 pub use names::{MAX_ENTRY_NAME, NameError, TreePath, check_name, check_portable};
 pub use page::{MAX_PAGE_BYTES, ManifestPage};

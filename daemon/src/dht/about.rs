@@ -4,6 +4,9 @@
 //! time, and to ask more nodes, for longer, than its limits. Whoever answers may leave out what it likes, and make up
 //! publishers; so it is told how many nodes told of each. Survives a crash: nothing.
 //!
+//! What is answered was proved when it came and is sent as it was kept; what is read is proved on its connection's task.
+//! So no signature is checked on the event loop, however much is asked.
+//!
 //! Asked are the nodes at which an object's key is placed: they keep what its holders say (`records/described.rs`).
 //!
 //! Protocol `/casd/<network>/describe/1`, little-endian. The question: version 1, then the key. The answer:
@@ -20,6 +23,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use libp2p::PeerId;
 use libp2p::request_response::{Event, Message};
@@ -61,8 +65,25 @@ pub(super) struct Describing {
     pub(super) network: [u8; 32],
 }
 
-/// What a node tells of an object. Signed; but of which object, and when, is for the asker to look at.
-pub(super) type Said = Vec<SignedDescription>;
+/// Descriptions that a node tells.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// To be sent, as they were kept or signed.
+    Kept(Vec<Bytes>),
+    /// As they were read. Signed; but of which object, and when, is for the asker to look at.
+    Proved(Vec<SignedDescription>),
+}
+
+impl Said {
+    /// What has been read.
+    pub(super) fn proved(self) -> Vec<SignedDescription> {
+        match self {
+            Self::Proved(said) => said,
+            // The reader never makes it.
+            Self::Kept(_) => Vec::new(),
+        }
+    }
+}
 
 impl Exchange for Describing {
     type Request = Key;
@@ -96,16 +117,20 @@ impl Exchange for Describing {
 
     fn encode_response(&self, said: Said) -> Vec<u8> {
         let mut bytes = vec![VERSION];
-        write_descriptions(&mut bytes, &said, MAX_TOLD);
+        write_descriptions(&mut bytes, said, MAX_TOLD);
         bytes
     }
 }
 
 /// A number (one byte) and as many descriptions.
-pub(super) fn write_descriptions(bytes: &mut Vec<u8>, said: &[SignedDescription], most: usize) {
-    let told = &said[..said.len().min(most)];
+pub(super) fn write_descriptions(bytes: &mut Vec<u8>, said: Said, most: usize) {
+    let mut told = match said {
+        Said::Kept(told) => told,
+        Said::Proved(said) => said.iter().map(SignedDescription::encode).collect(),
+    };
+    told.truncate(most);
     bytes.push(u8::try_from(told.len()).unwrap_or(0));
-    told.iter().for_each(|said| push_description(bytes, &said.encode()));
+    told.iter().for_each(|said| push_description(bytes, said));
 }
 
 /// As many descriptions as a number (one byte) says, at most `most`; all must be signed.
@@ -122,7 +147,7 @@ pub(super) fn read_descriptions(
         let said = SignedDescription::check(take_description(reader)?, network);
         said.map_err(|_| malformed("a description that nobody signed"))
     };
-    (0..count).map(one).collect()
+    (0..count).map(one).collect::<io::Result<_>>().map(Said::Proved)
 }
 
 impl EventLoop {
@@ -153,12 +178,7 @@ impl EventLoop {
     pub(super) fn said_of(&mut self, key: &Key) -> Said {
         let records = self.swarm.behaviour_mut().kad.store_mut();
         let own = self.published.of(key).filter(|_| records.holds(key));
-        let now = unix_now();
-        let proved = own.into_iter().chain(records.described().of(key));
-        proved
-            .filter_map(|bytes| SignedDescription::check(&bytes, &self.network).ok())
-            .filter(|said| said.is_timely(now))
-            .collect()
+        Said::Kept(own.into_iter().chain(records.described().timely(key, unix_now())).collect())
     }
 
     pub(super) fn ask_about(&mut self, to: &Node, key: Key, done: oneshot::Sender<Said>) {
@@ -180,9 +200,9 @@ impl Dht {
         let ask = |to: Node| self.0.ask(|done| Command::About { to, key, done });
         let mut answers = std::pin::pin!(stream::iter(near).map(ask).buffer_unordered(AT_ONCE));
         let (mut told, mut until) = (Gathered::default(), deadline);
-        told.hear(&key, self.kept_of(&key));
+        told.hear(&key, read_kept(&self.0.described.of(&key)));
         while let Ok(Some(answer)) = tokio::time::timeout_at(until, answers.next()).await {
-            told.hear(&key, answer.unwrap_or_default());
+            told.hear(&key, answer.map(Said::proved).unwrap_or_default());
             if !told.0.is_empty() {
                 // Others may tell more; those that do not answer are not waited for.
                 until = until.min(Instant::now() + GRACE);
@@ -190,12 +210,11 @@ impl Dht {
         }
         told.sorted()
     }
+}
 
-    /// What this node itself has heard of an object.
-    fn kept_of(&self, key: &Key) -> Said {
-        let kept = self.0.described.of(key).into_iter();
-        kept.filter_map(|bytes| SignedDescription::check(&bytes, &self.0.network_id).ok()).collect()
-    }
+/// Descriptions that are kept here. They were proved when they came.
+pub(super) fn read_kept(kept: &[Bytes]) -> Vec<SignedDescription> {
+    kept.iter().filter_map(|bytes| SignedDescription::read_kept(bytes).ok()).collect()
 }
 
 /// What has been told of one object, by publisher.
@@ -204,7 +223,7 @@ struct Gathered(BTreeMap<PeerId, Told>);
 
 impl Gathered {
     /// One node's answer. What is of another object or time is not heard.
-    fn hear(&mut self, key: &Key, said: Said) {
+    fn hear(&mut self, key: &Key, said: Vec<SignedDescription>) {
         let (now, mut heard) = (unix_now(), HashSet::new());
         for said in said {
             let publisher = said.publisher();
@@ -250,9 +269,9 @@ mod tests {
     fn answers_are_read_as_they_were_written_and_lies_are_not() {
         let (protocol, key) = (Describing { network: NETWORK }, Keypair::generate_ed25519());
         let said = vec![say(&key, [7; 32], 5, &"x".repeat(255)); MAX_TOLD + 1];
-        let bytes = protocol.encode_response(said.clone());
+        let bytes = protocol.encode_response(Said::Proved(said.clone()));
         assert!(bytes.len() <= Describing::MAX_RESPONSE);
-        assert_eq!(protocol.decode_response(&bytes).unwrap(), said[1..]);
+        assert_eq!(protocol.decode_response(&bytes).unwrap().proved(), said[1..]);
         for lie in [2, 60, bytes.len() - 1] {
             let mut other = bytes.clone();
             other[lie] ^= 1;
@@ -261,6 +280,23 @@ mod tests {
         assert!(Describing { network: [2; 32] }.decode_response(&bytes).is_err(), "it is another network's");
         let question = protocol.encode_request([9; 32]);
         assert_eq!(protocol.decode_request(&question).unwrap(), [9; 32]);
+    }
+
+    #[test]
+    fn what_is_kept_is_told_without_a_proof_and_whoever_is_told_proves_it() {
+        let (protocol, key) = (Describing { network: NETWORK }, Keypair::generate_ed25519());
+        let said = say(&key, [7; 32], 5, "x");
+        let kept = vec![said.encode()];
+        assert_eq!(read_kept(&kept), [said]);
+        let mut lie = kept[0].to_vec();
+        *lie.last_mut().unwrap() ^= 1;
+        let lie = vec![Bytes::from(lie)];
+        // It cannot be kept; if it were, nobody here would look.
+        assert_eq!(read_kept(&lie).len(), 1);
+        for (kept, is_true) in [(kept, true), (lie, false)] {
+            let told = protocol.encode_response(Said::Kept(kept));
+            assert_eq!((told[1], protocol.decode_response(&told).is_ok()), (1, is_true));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a node publishes, listed and searched by those who are connected to it.
 //!
-//! Owns: the protocol, both ends of it. Refuses: what is not in the word of whoever answers, pages beyond their limits,
+//! Owns: the protocol, both ends of it; no signature is checked on the event loop for it. Refuses: what is not in the word of whoever answers, pages beyond their limits,
 //! and more than [`RATE`] questions a second of one peer, which is told to wait. Survives a crash: nothing.
 //!
 //! Protocol `/casd/<network>/catalogue/1`, little-endian. The question:
@@ -32,12 +32,12 @@ use libp2p::PeerId;
 use libp2p::request_response::{Event, Message};
 use tokio::sync::oneshot;
 
-use super::about::{read_descriptions, write_descriptions};
+use super::about::{Said, read_descriptions, read_kept, write_descriptions};
 use super::codec::{Asked, Exchange, Reader, malformed};
 use super::command::{Command, Node};
 use super::event_loop::EventLoop;
 use super::{Dht, Key};
-use crate::content::{MAX_DESCRIPTION, SignedDescription};
+use crate::content::MAX_DESCRIPTION;
 use crate::peer::{Catalogue, CataloguePage, Told};
 use crate::support::unix_now;
 
@@ -75,8 +75,17 @@ pub(super) struct Question {
     pub(super) text: String,
 }
 
+/// A page of what a node publishes.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// What is said.
+    said: Said,
+    /// Behind which key to go on; `None` at the end.
+    next: Option<Key>,
+}
+
 /// What is answered: a page, or `None` for "later".
-pub(super) type Answer = Option<CataloguePage>;
+pub(super) type Answer = Option<Page>;
 
 impl Exchange for Listing {
     type Request = Question;
@@ -120,7 +129,7 @@ impl Exchange for Listing {
         };
         let said = read_descriptions(&mut reader, MAX_PAGE, &self.network)?;
         reader.end()?;
-        Ok(Some(CataloguePage { said, next }))
+        Ok(Some(Page { said, next }))
     }
 
     fn encode_request(&self, question: Question) -> Vec<u8> {
@@ -133,10 +142,10 @@ impl Exchange for Listing {
     }
 
     fn encode_response(&self, answer: Answer) -> Vec<u8> {
-        let Some(CataloguePage { said, next }) = answer else { return vec![VERSION, 0] };
+        let Some(Page { said, next }) = answer else { return vec![VERSION, 0] };
         let mut bytes = vec![VERSION, if next.is_some() { 2 } else { 1 }];
         bytes.extend(next.iter().flatten());
-        write_descriptions(&mut bytes, &said, MAX_PAGE);
+        write_descriptions(&mut bytes, said, MAX_PAGE);
         bytes
     }
 }
@@ -195,12 +204,11 @@ impl EventLoop {
     }
 
     /// A page of what this node publishes and holds.
-    fn list(&mut self, question: &Question) -> CataloguePage {
+    fn list(&mut self, question: &Question) -> Page {
         let (page, next) = self.published.page(&question.text, question.after, LOOK, MAX_PAGE);
         let records = self.swarm.behaviour_mut().kad.store_mut();
-        let said = page.iter().filter_map(|bytes| SignedDescription::check(bytes, &self.network).ok());
-        let held = said.filter(|said| records.holds(said.description().object.as_bytes()));
-        CataloguePage { said: held.collect(), next }
+        let held = page.into_iter().filter(|(key, _)| records.holds(key)).map(|(_, said)| said);
+        Page { said: Said::Kept(held.collect()), next }
     }
 
     pub(super) fn ask_for_list(
@@ -220,14 +228,15 @@ impl Dht {
         for _ in 0..TRIES {
             let (to, question) = (Node { peer, addresses: Vec::new() }, question.clone());
             let answer = self.0.ask(|done| Command::List { to, question, done }).await;
-            let Some(mut page) = answer.ok_or("the DHT has been stopped")?? else {
+            let Some(Page { said, next }) = answer.ok_or("the DHT has been stopped")?? else {
                 tokio::time::sleep(LATER).await;
                 continue;
             };
             // What it says of others' words, or of other times, it may have from anywhere.
             let now = unix_now();
-            page.said.retain(|said| said.publisher() == peer && said.is_timely(now));
-            return Ok(page);
+            let mut said = said.proved();
+            said.retain(|said| said.publisher() == peer && said.is_timely(now));
+            return Ok(CataloguePage { said, next });
         }
         Err("it is asked too much".to_owned())
     }
@@ -241,8 +250,9 @@ impl Catalogue for Dht {
     fn kept(&self, text: &str, after: Option<Key>) -> CataloguePage {
         let (page, next) = self.0.described.page(text, after, LOOK_KEPT, MAX_PAGE);
         let now = unix_now();
-        let said = page.iter().filter_map(|bytes| SignedDescription::check(bytes, &self.0.network_id).ok());
-        CataloguePage { said: said.filter(|said| said.is_timely(now)).collect(), next }
+        let mut said = read_kept(&page);
+        said.retain(|said| said.is_timely(now));
+        CataloguePage { said, next }
     }
 
     fn published_by(
@@ -258,33 +268,34 @@ impl Catalogue for Dht {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Description, ObjectId};
+    use crate::content::{Description, ObjectId, SignedDescription};
     use crate::peer::Keypair;
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     const PROTOCOL: Listing = Listing { network: [1; 32] };
 
-    fn page(count: u8) -> CataloguePage {
+    fn page(count: u8) -> Vec<SignedDescription> {
         let key = Keypair::generate_ed25519();
         let say = |number| {
             let (object, name) = (ObjectId::from_bytes([number; 32]), "x".repeat(255));
             let said = Description { object, is_directory: true, length: 9, parity: None, name, time: 1 };
             SignedDescription::sign(said, &PROTOCOL.network, &key).unwrap()
         };
-        CataloguePage { said: (0..count).map(say).collect(), next: None }
+        (0..count).map(say).collect()
     }
 
     #[test]
     fn the_longest_page_is_read_and_one_more_is_not_sent() {
-        let sent = CataloguePage { next: Some([5; 32]), ..page(65) };
-        let bytes = PROTOCOL.encode_response(Some(sent.clone()));
+        let sent = page(65);
+        let kept = Said::Kept(sent.iter().map(SignedDescription::encode).collect());
+        let bytes = PROTOCOL.encode_response(Some(Page { said: kept, next: Some([5; 32]) }));
         assert!(bytes.len() == Listing::MAX_RESPONSE);
         let read = PROTOCOL.decode_response(&bytes).unwrap().unwrap();
-        assert_eq!((read.said.as_slice(), read.next), (&sent.said[..64], sent.next));
+        assert_eq!((read.said.proved().as_slice(), read.next), (&sent[..64], Some([5; 32])));
         let mut lie = bytes;
         *lie.last_mut().unwrap() ^= 1;
         assert!(PROTOCOL.decode_response(&lie).is_err());
-        assert_eq!(PROTOCOL.decode_response(&PROTOCOL.encode_response(None)).unwrap(), None);
+        assert!(PROTOCOL.decode_response(&PROTOCOL.encode_response(None)).unwrap().is_none());
     }
 
     #[test]

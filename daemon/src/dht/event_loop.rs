@@ -37,7 +37,6 @@ use super::reaching::Reaching;
 use super::remembered::Remembered;
 use super::start::Common;
 use super::views::{Addresses, Telling};
-use crate::peer::network_id;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -83,8 +82,6 @@ pub(super) struct EventLoop {
     pub(super) turns: Turns,
     /// What this node publishes.
     pub(super) published: Arc<Published>,
-    /// What stands for the network's name.
-    pub(super) network: [u8; 32],
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
     /// Callers that wait for a connection.
@@ -123,7 +120,6 @@ impl EventLoop {
         commands: mpsc::Receiver<Command>,
         telling: Telling,
     ) -> Self {
-        let network = network_id(&options.network);
         let Telling { addresses, routed, reachability } = telling;
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let (now, reunion) = (Instant::now(), options.reunion);
@@ -147,7 +143,6 @@ impl EventLoop {
             lists: HashMap::new(),
             turns: Turns::default(),
             published: Arc::clone(&common.published),
-            network,
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,

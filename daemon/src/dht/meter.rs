@@ -27,7 +27,7 @@ const PROVIDED: Rate = Rate { each_second: 500, burst: 10_000 };
 const HELLOS: Rate = Rate { each_second: 5, burst: 100 };
 /// Questions for holders: one for each key that look-ups found nobody for.
 const FINDS: Rate = Rate { each_second: 500, burst: 2_000 };
-/// Questions for what is said of an object: each costs the proofs of up to five signatures.
+/// Questions for what is said of an object: each is answered with up to 2 KiB.
 const DESCRIBES: Rate = Rate { each_second: 50, burst: 200 };
 /// Batches: full ones at 5,000 keys a second are one or two; single objects that are added one by one are more.
 const BATCHES: Rate = Rate { each_second: 50, burst: 500 };

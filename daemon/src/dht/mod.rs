@@ -151,8 +151,6 @@ struct Inner {
     accepted: Mutex<Option<mpsc::Receiver<Conn>>>,
     /// What announcing has learnt of the network.
     shelf: Shelf,
-    /// What stands for it in what is signed for long.
-    network_id: [u8; 32],
     /// This node's own keys.
     holdings: Arc<Mutex<Holdings>>,
     /// What this node says of some of them.

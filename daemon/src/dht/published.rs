@@ -70,22 +70,22 @@ impl Published {
         self.signed(entries.get_mut(key)?)
     }
 
-    /// Of at most `look` entries behind `after` those that are called `text`, at most `most` of them; and behind which
-    /// key to go on.
+    /// Of at most `look` entries behind `after` those that are called `text`, at most `most` of them, each with its key;
+    /// and behind which key to go on. None is signed twice in six hours, however often it is asked for.
     pub(super) fn page(
         &self,
         text: &str,
         after: Option<Key>,
         look: usize,
         most: usize,
-    ) -> (Vec<Bytes>, Option<Key>) {
+    ) -> (Vec<(Key, Bytes)>, Option<Key>) {
         let (mut entries, mut page, mut last) = (self.entries(), Vec::new(), None);
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = entries.range_mut::<Key, _>((behind, Bound::Unbounded));
         for (key, entry) in rest.by_ref().take(look) {
             last = Some(*key);
             if is_called(&entry.description.name, text) {
-                page.extend(self.signed(entry));
+                page.extend(self.signed(entry).map(|bytes| (*key, bytes)));
             }
             if page.len() >= most {
                 break;

@@ -95,7 +95,6 @@ pub(super) async fn begin(
         local,
         keypair,
         network,
-        network_id: id,
         accepted: Mutex::new(Some(accepted)),
         shelf: Shelf::default(),
         holdings,

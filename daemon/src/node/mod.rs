@@ -4,6 +4,7 @@
 //! protocols and encodings (that is `api`), and sockets (the network is behind traits). Survives a crash:
 //! nothing of its own.
 
+mod asked;
 mod error;
 mod names;
 mod objects;
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 pub use error::Error;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
-pub use search::{Found, Listed, Query, Source};
+pub use search::{Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;
 
 use crate::content::ObjectId;
@@ -33,6 +34,7 @@ use crate::ingest::{self, Ingest};
 use crate::peer::{Catalogue, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
+use crate::support::task::Tasks;
 use crate::upkeep::{Announcer, Scrubber};
 
 pub use crate::content::Link;
@@ -98,6 +100,8 @@ pub struct Parts {
     pub conduct: Conduct,
     /// What the node is.
     pub about: About,
+    /// Work that goes on beside a call.
+    pub tasks: Tasks,
 }
 
 /// What a node is and how it adds by default.

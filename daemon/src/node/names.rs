@@ -1,7 +1,7 @@
 //! Verbs about names: what is let out, and what others say of what is not here.
 //!
 //! Owns: who may let a name out. Refuses: the names of what is private, of what the caller has not promised to keep,
-//! and any on a node that announces nothing. Survives a crash: what the store noted before it was answered.
+//! those that another user may have given, and any on a node that announces nothing. Survives a crash: what the store noted before it was answered.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ impl Node {
         }
     }
 
-    /// Lets the name of an object leave this node; `name` is what it is called from now on. Gives the object as it is
+    /// Lets the name of an object leave this node; `name` is what it is called from now on. Without it that is the name
+    /// that it has, where it is the caller's own, or an administrator asks. Gives the object as it is
     /// now, and whether that is news. Durable when it returns; others are told soon.
     ///
     /// # Errors
@@ -42,6 +43,9 @@ impl Node {
         let nameless = |why| Error::Nameless { id: old.id, why };
         let called =
             name.as_deref().or(old.name.as_deref()).ok_or_else(|| nameless("it has none".to_owned()))?;
+        if name.is_none() && !is_own_name(caller, &old) {
+            return Err(nameless("another user may have given it the name that it has".to_owned()));
+        }
         check_name(called).map_err(|why| nameless(why.to_string()))?;
         if !self.parts.store.publish(&old.id, true, name).await? {
             return Err(Error::NotFound(text.to_owned()));
@@ -104,5 +108,44 @@ impl Node {
         }
         let told = self.parts.catalogue.about(*id.as_bytes()).await;
         if told.is_empty() { Err(Error::Untold(id)) } else { Ok(Some((id, told))) }
+    }
+}
+
+/// Whether the name of an object is the caller's to let out, or has been let out already. The store does not tell who
+/// gave a name: it is the caller's when nobody else keeps the object, and the caller has kept it since it came.
+fn is_own_name(caller: Caller, info: &ObjectInfo) -> bool {
+    let is_alone = matches!(info.pins.as_slice(), [pin] if pin.uid == caller.uid && pin.since <= info.added);
+    caller.is_admin || info.publish || is_alone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Pin;
+
+    #[test]
+    fn a_name_is_let_out_by_whoever_gave_it() {
+        let (one, two) = (Pin { uid: 1, since: 100 }, Pin { uid: 2, since: 105 });
+        let of = |pins: &[Pin], publish| ObjectInfo {
+            id: ObjectId::from_bytes([7; 32]),
+            length: 1,
+            name: Some("a name".to_owned()),
+            parity: None,
+            private: false,
+            publish,
+            added: 100,
+            pins: pins.to_vec(),
+            state: State::Whole,
+            tree: false,
+            part: false,
+        };
+        let user = |uid| Caller { uid, is_admin: false };
+        let admin = Caller { uid: 0, is_admin: true };
+        assert!(is_own_name(user(1), &of(&[one], false)));
+        assert!(!is_own_name(user(2), &of(&[one, two], false)), "the first gave it");
+        assert!(!is_own_name(user(1), &of(&[one, two], false)), "it had none before the second came");
+        assert!(!is_own_name(user(2), &of(&[two], false)), "the first has gone");
+        assert!(is_own_name(user(2), &of(&[one, two], true)), "it is known to all");
+        assert!(is_own_name(admin, &of(&[two], false)));
     }
 }

@@ -1,14 +1,20 @@
 //! Searching names: of the store, of what is kept here of others' words, and of what connected peers publish.
 //!
 //! Owns: the three sources, side by side, each line with whose word it is. Refuses: more lines of a source than its
-//! limit, and more of a peer's time than the caller gives. Survives a crash: nothing.
+//! limit, more than a peer's part of it while others have something to tell
+//! (`asked`), and more of a peer's time than the caller gives; to keep a place among those who ask while the reader takes
+//! nothing. Survives a crash: nothing.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::asked::{of_peer, shared};
 use super::{Error, Node, ObjectInfo};
 use crate::content::{ObjectId, SignedDescription, is_called};
 use crate::peer::{CataloguePage, Key, PeerId};
@@ -23,6 +29,9 @@ const PEERS_AT_ONCE: usize = 8;
 /// Pages that one peer is asked for in a search of many, and of it alone.
 const PAGES: usize = 8;
 const PAGES_ALONE: usize = 1024;
+
+/// Pages found ahead of the reader.
+const AHEAD: usize = 4;
 
 /// What is searched for.
 #[derive(Clone, Debug)]
@@ -74,8 +83,19 @@ pub struct Found {
 pub struct Listed {
     /// It.
     pub found: Vec<Found>,
-    /// Whether a source has more than the limit.
+    /// Whether a source has more than the limit, or was not asked to its end.
     pub more: bool,
+    /// Peers that have not told the end of their lists.
+    pub cut: Vec<Cut>,
+}
+
+/// A list that ends too early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Whose.
+    pub peer: PeerId,
+    /// Why. Some of it may be a stranger's text.
+    pub why: String,
 }
 
 impl Found {
@@ -103,11 +123,12 @@ impl Node {
     /// # Errors
     /// [`Error::Unreachable`] when the one peer that is to be asked does not answer.
     pub async fn search(&self, query: Query) -> Result<BoxStream<'static, Listed>, Error> {
-        let ask = self.asks.clone().acquire_owned().await;
+        let ask = Arc::clone(&self.asks).acquire_owned().await.ok();
         let end = Instant::now() + query.time;
         let Query { text, limit, .. } = query;
         let found = if let Some(peer) = query.peer {
-            let mut pages = self.clone().of_peer(peer, text, PAGES_ALONE, end).boxed();
+            let catalogue = Arc::clone(&self.parts.catalogue);
+            let mut pages = of_peer(catalogue, peer, text, PAGES_ALONE, end).boxed();
             let why = |why| Error::Unreachable { address: peer.to_string(), why };
             let first = pages.next().await.transpose().map_err(why)?;
             let rest = pages.filter_map(|page| std::future::ready(page.ok()));
@@ -115,16 +136,25 @@ impl Node {
         } else {
             let local = bounded(self.clone().local(text.clone()), limit);
             let kept = bounded(self.clone().kept(text.clone()), limit);
-            let peers = bounded(self.clone().of_peers(text, end), limit);
+            let peers = bounded(self.clone().of_peers(text, limit, end), limit);
             stream::select(local, stream::select(kept, peers)).boxed()
         };
         let mut told = HashSet::new();
         let new = found.map(move |mut listed| {
-            let _ = &ask;
             listed.found.retain(|found| told.insert((found.id, found.publisher)));
             listed
         });
-        Ok(new.filter(|listed| std::future::ready(listed.more || !listed.found.is_empty())).boxed())
+        let new = new.filter(|listed| std::future::ready(listed.more || !listed.found.is_empty())).boxed();
+        let (tell, told) = mpsc::channel(AHEAD);
+        let (tasks, asks) = (self.parts.tasks.clone(), Arc::clone(&self.asks));
+        self.parts.tasks.spawn("search", async move {
+            tokio::select! {
+                () = tell_all(new, &tell, asks, ask) => {}
+                () = tell.closed() => {}
+                () = tasks.stopping() => {}
+            }
+        });
+        Ok(stream::unfold(told, async |mut told| Some((told.recv().await?, told))).boxed())
     }
 
     /// What is in the store and has such a name.
@@ -140,7 +170,10 @@ impl Node {
         pages.map(move |page| {
             let named = page.into_iter().filter_map(|info| Some((info.name.clone()?, info)));
             let called = named.filter(|(name, _)| is_called(name, &text));
-            Listed { found: called.map(|(name, info)| found_here(name, &info)).collect(), more: false }
+            Listed {
+                found: called.map(|(name, info)| found_here(name, &info)).collect(),
+                ..Listed::default()
+            }
         })
     }
 
@@ -152,59 +185,62 @@ impl Node {
                 tokio::task::yield_now().await;
                 let CataloguePage { said, next } = page?;
                 let found = said.iter().map(|said| Found::new(said, Source::Kept)).collect();
-                Some((Listed { found, more: false }, next.map(Some)))
+                Some((Listed { found, ..Listed::default() }, next.map(Some)))
             }
         })
     }
 
     /// What connected peers publish.
-    fn of_peers(self, text: String, end: Instant) -> impl Stream<Item = Listed> + Send + 'static {
-        let node = self.clone();
-        let connected = async move {
-            let peers = node.parts.neighbours.peers().await.into_iter();
-            stream::iter(peers.filter(|(.., connected)| *connected).map(|(peer, ..)| peer).take(MAX_PEERS))
-        };
-        let ask = move |peer| {
-            let pages = self.clone().of_peer(peer, text.clone(), PAGES, end).map(move |page| {
-                page.map_err(|why| tracing::debug!(%peer, why, "a peer does not tell what it publishes")).ok()
-            });
-            pages.filter_map(std::future::ready).boxed()
-        };
-        stream::once(connected).flatten().map(ask).flatten_unordered(PEERS_AT_ONCE)
-    }
-
-    /// What one peer publishes, as far as so many pages, and the time, go.
-    fn of_peer(
+    fn of_peers(
         self,
-        peer: PeerId,
         text: String,
-        pages: usize,
+        limit: usize,
         end: Instant,
-    ) -> impl Stream<Item = Result<Listed, String>> + Send + 'static {
-        stream::unfold(Some((None, pages)), move |state: Option<(Option<Key>, usize)>| {
-            let (node, text) = (self.clone(), text.clone());
-            async move {
-                let (after, left) = state?;
-                if left == 0 {
-                    return Some((Ok(Listed { more: true, ..Listed::default() }), None));
-                }
-                let page = node.parts.catalogue.published_by(peer, text.clone(), after);
-                let page = match tokio::time::timeout_at(end, page).await {
-                    Ok(Ok(page)) => page,
-                    Ok(Err(why)) => return Some((Err(why), None)),
-                    Err(_) if after.is_none() => {
-                        return Some((Err("it does not answer in time".to_owned()), None));
-                    }
-                    Err(_) => return Some((Ok(Listed { more: true, ..Listed::default() }), None)),
-                };
-                // Whoever answers may have found something else, or lead round in circles.
-                let called = page.said.iter().filter(|said| is_called(&said.description().name, &text));
-                let found = called.map(|said| Found::new(said, Source::Peer)).collect();
-                let next = page.next.filter(|next| after.is_none_or(|after| *next > after));
-                Some((Ok(Listed { found, more: false }), next.map(|next| (Some(next), left - 1))))
-            }
-        })
+    ) -> impl Stream<Item = Listed> + Send + 'static {
+        let asked = async move {
+            let peers = self.parts.neighbours.peers().await.into_iter();
+            let connected = peers.filter(|(.., connected)| *connected).map(|(peer, ..)| peer);
+            let peers: Vec<PeerId> = connected.take(MAX_PEERS).collect();
+            let parts = peers.len();
+            let ask = move |(of, peer): (usize, PeerId)| {
+                let pages = of_peer(Arc::clone(&self.parts.catalogue), peer, text.clone(), PAGES, end);
+                let told = pages.filter_map(move |page| {
+                    let page = page.map_err(|why| tracing::debug!(%peer, why, "a peer tells no names"));
+                    std::future::ready(page.ok().map(|page| (of, page)))
+                });
+                told.boxed()
+            };
+            let told = stream::iter(peers.into_iter().enumerate()).map(ask);
+            shared(told.flatten_unordered(PEERS_AT_ONCE), parts, limit)
+        };
+        stream::once(asked).flatten()
     }
+}
+
+/// Tells the reader what is found. While the reader has no room the place among those who ask is another's, so that
+/// nobody who reads slowly, or not at all, keeps others from asking.
+async fn tell_all(
+    mut found: BoxStream<'static, Listed>,
+    tell: &mpsc::Sender<Listed>,
+    asks: Arc<Semaphore>,
+    ask: Option<OwnedSemaphorePermit>,
+) {
+    let mut ask = ask;
+    while let Some(listed) = found.next().await {
+        match tell.try_send(listed) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => return,
+            Err(TrySendError::Full(listed)) => {
+                drop(ask);
+                if tell.send(listed).await.is_err() {
+                    return;
+                }
+                // It is closed never.
+                ask = Arc::clone(&asks).acquire_owned().await.ok();
+            }
+        }
+    }
+    drop(ask);
 }
 
 /// The first `limit` lines of a source, and whether it has more.
@@ -231,5 +267,51 @@ fn found_here(name: String, info: &ObjectInfo) -> Found {
         name,
         publisher: None,
         time: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::task::Tasks;
+
+    /// So many pages of one line each.
+    fn pages(count: u8) -> BoxStream<'static, Listed> {
+        let line = |number| Found {
+            source: Source::Peer,
+            id: ObjectId::from_bytes([number; 32]),
+            is_directory: false,
+            length: 1,
+            parity: None,
+            name: "a name".to_owned(),
+            publisher: None,
+            time: 0,
+        };
+        stream::iter((0..count).map(move |n| Listed { found: vec![line(n)], ..Listed::default() })).boxed()
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_keeps_nobody_from_asking_and_loses_nothing() {
+        let asks = Arc::new(Semaphore::new(1));
+        let ask = Arc::clone(&asks).acquire_owned().await.ok();
+        let (tell, mut told) = mpsc::channel(AHEAD);
+        let of_slow = Arc::clone(&asks);
+        let work = async move { tell_all(pages(100), &tell, of_slow, ask).await };
+        let slow = Tasks::new().spawn("slow", work);
+        // It reads nothing, and another may ask.
+        let other = tokio::time::timeout(Duration::from_secs(60), asks.acquire()).await.unwrap().unwrap();
+        let mut read = Vec::new();
+        for _ in 0..=AHEAD {
+            read.extend(told.recv().await.unwrap().found);
+        }
+        // While that one asks, what has been found waits its turn.
+        assert!(told.try_recv().is_err() && !slow.is_finished());
+        drop(other);
+        while let Some(listed) = told.recv().await {
+            read.extend(listed.found);
+        }
+        assert_eq!(read.len(), 100);
+        slow.await.unwrap();
+        assert_eq!(asks.available_permits(), 1);
     }
 }

@@ -249,6 +249,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
             publish: false,
             started: Instant::now(),
         },
+        tasks: tasks.clone(),
     })
 }
 

@@ -54,7 +54,7 @@ struct Shared {
 struct Notes {
     /// Entries as in the file.
     bytes: Vec<u8>,
-    /// Whether some were left out: then the file has to be written anew.
+    /// Whether the file has to be written anew: some were left out, or it says more than is so.
     is_short: bool,
 }
 
@@ -75,6 +75,25 @@ impl Journal {
         } else {
             notes.is_short = true;
         }
+    }
+
+    /// Has the file written anew, soon: it says more than what is kept.
+    pub(super) fn ask_anew(&self) {
+        if let Some(mut notes) = self.notes() {
+            notes.is_short = true;
+        }
+    }
+
+    /// What has been noted and not been written, and whether all is to be written anew.
+    #[cfg(test)]
+    pub(super) fn noted(&self) -> (Vec<Entry>, bool) {
+        let (Notes { bytes, is_short }, mut entries, mut place) = (self.take(), Vec::new(), 0);
+        while let Some((entry, length)) = Entry::read(&bytes[place..]) {
+            entries.push(entry);
+            place += length;
+        }
+        assert_eq!(place, bytes.len());
+        (entries, is_short)
     }
 
     /// Waits until what was remembered is known again.

@@ -8,7 +8,7 @@
 //! is used up, something of whoever has the most, and never for one who has as much.
 //!
 //! It is shared with those who search it, so that no search holds up the event loop. What is kept was proved when it
-//! came; whoever reads it proves it again.
+//! came, on its connection's task, and is told as it came; nobody here proves it again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use libp2p::PeerId;
 
 use super::{Group, Records};
-use crate::content::{Description, SignedDescription, described_name, is_called};
+use crate::content::{Description, SignedDescription, described_name, is_called, is_timely};
 use crate::dht::Key;
 use crate::dht::journal::Entry;
 
@@ -70,6 +70,13 @@ impl Described {
         shelf.of_key(key).map(|(_, kept)| kept.bytes.clone()).collect()
     }
 
+    /// What is said of an object that is believed at `now`, in Unix seconds.
+    pub(in crate::dht) fn timely(&self, key: &Key, now: u64) -> Vec<Bytes> {
+        let shelf = self.shelf();
+        let timely = shelf.of_key(key).filter(|(_, kept)| is_timely(kept.time, now));
+        timely.map(|(_, kept)| kept.bytes.clone()).collect()
+    }
+
     /// Of about `look` descriptions of objects behind `after` those that are called `text`; and behind which key to go
     /// on. Those of one object stand together.
     pub(in crate::dht) fn page(
@@ -112,12 +119,15 @@ impl Shelf {
         self.by_key.range((*key, 0)..=(*key, u32::MAX)).map(|((_, source), kept)| (*source, kept))
     }
 
-    /// Keeps a description unless a newer one of the same source is here, or there is no room for it.
-    fn keep(&mut self, key: Key, source: u32, new: Kept) -> bool {
+    /// Keeps a description unless a newer one of the same source is here, or there is no room for it. What gives way is
+    /// added to `gone`.
+    fn keep(&mut self, key: Key, source: u32, new: Kept, gone: &mut Vec<(Key, u32)>) -> bool {
         if self.by_key.get(&(key, source)).is_some_and(|old| old.time > new.time) {
             return false;
         }
-        self.drop_one(&key, source);
+        if self.drop_one(&key, source) {
+            gone.push((key, source));
+        }
         let is_apart = |kept: &Kept| new.group.is_none() || kept.group != new.group;
         let others: Vec<_> =
             self.of_key(&key).map(|(source, kept)| (is_apart(kept), kept.time, source)).collect();
@@ -125,12 +135,12 @@ impl Shelf {
             && let Some((_, _, source)) = others.iter().min()
         {
             self.drop_one(&key, *source);
+            gone.push((key, *source));
         }
         let cost = new.bytes.len() + OVERHEAD;
         while self.bytes + cost > self.budget {
-            if !self.push_out(source) {
-                return false;
-            }
+            let Some(pushed) = self.push_out(source) else { return false };
+            gone.push(pushed);
         }
         self.bytes += cost;
         self.by_key.insert((key, source), new);
@@ -138,14 +148,14 @@ impl Shelf {
         true
     }
 
-    /// Drops something of whoever has the most, for one that has less.
-    fn push_out(&mut self, source: u32) -> bool {
-        let Some((most, largest)) = self.by_count.last().copied() else { return false };
+    /// Drops something of whoever has the most, for one that has less; says what.
+    fn push_out(&mut self, source: u32) -> Option<(Key, u32)> {
+        let (most, largest) = self.by_count.last().copied()?;
         if self.by_source.get(&source).map_or(0, BTreeSet::len) + 1 >= most {
-            return false;
+            return None;
         }
-        let first = self.by_source.get(&largest).and_then(BTreeSet::first).copied();
-        first.is_some_and(|key| self.drop_one(&key, largest))
+        let first = self.by_source.get(&largest)?.first().copied()?;
+        self.drop_one(&first, largest).then_some((first, largest))
     }
 
     fn drop_one(&mut self, key: &Key, source: u32) -> bool {
@@ -185,17 +195,20 @@ impl Records {
             return true;
         }
         let is_kept = self.shelve(peer, said.description(), bytes.clone());
+        self.note_gone();
         if is_kept {
             self.journal.note(&Entry::Described { bytes });
         }
         is_kept
     }
 
-    /// Takes in again what the journal remembers; proved when it came, and again by whoever reads it.
-    pub(super) fn describe_again(&mut self, bytes: Bytes) {
-        if let Ok((said, publisher)) = Description::read_unproved(&bytes) {
-            self.shelve(&publisher, &said, bytes);
-        }
+    /// Takes in again what the journal remembers; proved when it came. False when there
+    /// was no place for it, though its record is here.
+    pub(super) fn describe_again(&mut self, bytes: Bytes) -> bool {
+        let Ok(said) = SignedDescription::read_kept(&bytes) else { return false };
+        let (publisher, said) = (said.publisher(), said.description());
+        let expired = self.known(&[*said.object.as_bytes()], &publisher) == 0;
+        expired || self.shelve(&publisher, said, bytes)
     }
 
     fn shelve(&mut self, peer: &PeerId, said: &Description, bytes: Bytes) -> bool {
@@ -204,7 +217,12 @@ impl Records {
             return false;
         };
         let group = self.source(source).and_then(|source| source.group);
-        self.described.shelf().keep(key, source, Kept { bytes, time: said.time, group })
+        let mut gone = Vec::new();
+        let is_kept =
+            self.described.shelf().keep(key, source, Kept { bytes, time: said.time, group }, &mut gone);
+        gone.retain(|(of, from)| !is_kept || (of, from) != (&key, &source));
+        gone.iter().for_each(|(key, source)| self.gave_way(key, *source));
+        is_kept
     }
 
     /// Of these keys, ascending, those that `peer` has described here.
@@ -222,6 +240,11 @@ impl Records {
             self.undescribe_one(key, source);
         }
         self.journal.note(&Entry::Undescribed { peer: *peer, keys });
+    }
+
+    /// Whether there is a description of this record.
+    pub(super) fn is_described(&self, key: &Key, source: u32) -> bool {
+        self.described.shelf().by_key.contains_key(&(*key, source))
     }
 
     pub(super) fn undescribe_one(&self, key: &Key, source: u32) {

@@ -26,9 +26,11 @@ impl Records {
         now: Instant,
     ) -> Vec<Verdict> {
         let verdicts: Vec<_> = keys.iter().map(|key| self.put(*key, peer, lifetime, now)).collect();
+        self.note_gone();
         let taken = keys.into_iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Taken);
-        let (keys, until) = (taken.map(|(key, _)| key).collect(), minute_after(lifetime));
-        self.journal.note(&Entry::Taken { peer, until, keys });
+        // One of them may have given way to another.
+        let here = taken.map(|(key, _)| key).filter(|key| self.known(&[*key], &peer) > 0).collect();
+        self.journal.note(&Entry::Taken { peer, until: minute_after(lifetime), keys: here });
         verdicts
     }
 
@@ -47,8 +49,10 @@ impl Records {
         count
     }
 
-    /// Takes in again what the journal remembers of others.
+    /// Takes in again what the journal remembers of others. It is written anew when some of that is refused or gives
+    /// way, lest a later start has room for what its source has taken back since.
     pub(in crate::dht) fn restore(&mut self, entries: Vec<Entry>, now: Instant) {
+        let mut all_kept = true;
         for entry in entries {
             match entry {
                 Entry::Located { peer, addresses } => {
@@ -62,7 +66,7 @@ impl Records {
                     let lifetime = Duration::from_secs(left).min(MAX_LIFETIME);
                     if !lifetime.is_zero() && peer != self.local {
                         for key in keys {
-                            self.keep(key, peer, lifetime, now);
+                            all_kept &= self.keep(key, peer, lifetime, now) == Verdict::Taken;
                         }
                     }
                 }
@@ -73,7 +77,7 @@ impl Records {
                         }
                     }
                 }
-                Entry::Described { bytes } => self.describe_again(bytes),
+                Entry::Described { bytes } => all_kept &= self.describe_again(bytes),
                 Entry::Undescribed { peer, keys } => {
                     if let Some(source) = self.numbers.get(&peer).copied() {
                         keys.iter().for_each(|key| self.undescribe_one(key, source));
@@ -81,6 +85,10 @@ impl Records {
                 }
                 Entry::Announced { .. } | Entry::Released { .. } => {}
             }
+        }
+        if !all_kept || !self.gone.is_empty() {
+            self.gone.clear();
+            self.journal.ask_anew();
         }
     }
 

@@ -13,6 +13,7 @@
 
 mod adapter;
 mod described;
+mod gone;
 mod kept;
 mod replay;
 mod source;
@@ -91,6 +92,8 @@ pub(super) struct Records {
     journal: Journal,
     /// What others say of the objects they hold.
     described: Described,
+    /// What gave way since the journal was last told: whose, and of which key.
+    gone: Vec<(PeerId, Key)>,
     /// Where this node can be reached, told in answers.
     own_addresses: Vec<Multiaddr>,
     /// (key, source) → the second it expires.
@@ -132,6 +135,7 @@ impl Records {
             own,
             journal,
             described,
+            gone: Vec::new(),
             own_addresses: Vec::new(),
             by_key: BTreeMap::new(),
             by_source: BTreeSet::new(),
@@ -281,7 +285,7 @@ impl Records {
             providers.first().filter(|_| providers.len() >= MAX_PROVIDERS).map(|(_, of)| *of)
         };
         match gives_way {
-            Some(stalest) => self.drop_record(key, stalest),
+            Some(stalest) => self.push_away(key, stalest),
             None => self.by_key.len() < self.room() || self.push_out(key, source),
         }
     }
@@ -298,11 +302,11 @@ impl Records {
         let count = self.source(source).map_or(0, |source| source.count as usize);
         let Some((most, largest)) = self.by_count.last().copied() else { return false };
         if count < share && most as usize > count + 1 {
-            return self.farthest(largest).is_some_and(|(_, key)| self.drop_record(&key, largest));
+            return self.farthest(largest).is_some_and(|(_, key)| self.push_away(&key, largest));
         }
         let distance = Position::of_key(key).distance(self.place);
         let farther = self.farthest(source).filter(|(farthest, _)| *farthest > distance);
-        farther.is_some_and(|(_, key)| self.drop_record(&key, source))
+        farther.is_some_and(|(_, key)| self.push_away(&key, source))
     }
 
     /// The farthest of some records of `source`, and how far it is.
@@ -347,7 +351,7 @@ impl Records {
         let smallest = drawn.filter_map(|n| Some((self.sources[n].as_ref()?.count, n))).min();
         let Some(number) = smallest.and_then(|(_, n)| u32::try_from(n).ok()) else { return };
         while let Some((_, key)) = self.stalest(number) {
-            self.drop_record(&key, number);
+            self.push_away(&key, number);
         }
         self.drop_source(number);
     }

@@ -26,7 +26,8 @@ use crate::peer::{Conduct, Keypair, PeerId};
 /// A node that can be asked what it remembers of others.
 async fn judge(listen: &str) -> (Node, Conduct) {
     let conduct = Conduct::default();
-    (Node::with(Options { conduct: conduct.clone(), ..options(listen, &[]) }).await, conduct)
+    let options = Options { conduct: conduct.clone(), ..options(listen, &[]) };
+    (Box::pin(Node::with(options)).await, conduct)
 }
 
 /// The node does what it did before.

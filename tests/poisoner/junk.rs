@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use casd_tests::hearsay::Speaks;
 use futures::StreamExt;
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use libp2p::kad;
+use libp2p::swarm::Swarm;
 
 use crate::outsider;
 
@@ -36,11 +38,7 @@ pub(crate) async fn flood(network: &str, target: &Multiaddr, peers: usize, recor
 }
 
 /// One peer places so many records; how many were taken.
-async fn place(
-    network: &str,
-    target: &Multiaddr,
-    count: usize,
-) -> (libp2p::swarm::Swarm<outsider::Speaks>, usize) {
+async fn place(network: &str, target: &Multiaddr, count: usize) -> (Swarm<Speaks>, usize) {
     let keypair = Keypair::generate_ed25519();
     let mut swarm = outsider::swarm(network, keypair.clone(), 1, Arc::new(|_| Vec::new()));
     // Not a server: what the daemon itself announces goes to others.

@@ -26,6 +26,7 @@ use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use casd_tests::hearsay::{Speaks, SpeaksEvent};
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
@@ -37,7 +38,6 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::io::AsyncReadExt;
 
 use crate::addresses::{Way, forbidden};
-use crate::outsider::{Speaks, SpeaksEvent};
 
 /// Holders that it makes up for each question: as many fit Kademlia's longest message, with as many nodes besides.
 const MADE_UP: usize = 300;

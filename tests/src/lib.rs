@@ -17,6 +17,7 @@
 pub mod corpus;
 pub mod ctl;
 pub mod disk;
+pub mod hearsay;
 pub mod machines;
 pub mod nodes;
 pub mod process;

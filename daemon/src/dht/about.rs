@@ -4,8 +4,8 @@
 //! time, and to ask more nodes, for longer, than its limits. Whoever answers may leave out what it likes, and make up
 //! publishers; so it is told how many nodes told of each. Survives a crash: nothing.
 //!
-//! What is answered was proved when it came and is sent as it was kept; what is read is proved on its connection's task.
-//! So no signature is checked on the event loop, however much is asked.
+//! What is answered was proved when it came and is sent as it was kept; what is read is proved on its
+//! connection's task. So no signature is checked on the event loop, however much is asked.
 //!
 //! Asked are the nodes at which an object's key is placed: they keep what its holders say (`records/described.rs`).
 //!

@@ -70,8 +70,8 @@ impl Published {
         self.signed(entries.get_mut(key)?)
     }
 
-    /// Of at most `look` entries behind `after` those that are called `text`, at most `most` of them, each with its key;
-    /// and behind which key to go on. None is signed twice in six hours, however often it is asked for.
+    /// Of at most `look` entries behind `after` those that are called `text`, at most `most` of them, each with its
+    /// key; and behind which key to go on. None is signed twice in six hours, however often it is asked for.
     pub(super) fn page(
         &self,
         text: &str,

@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(told(|_| Err("it is away".to_owned())).await, Err("it is away".to_owned()));
     }
 
-    /// Which of these sources, that tell so many lines a page, have how many lines of a limit; and whether that is not all.
+    /// How many lines of a limit each of these sources has, which tell so many a page; and whether that is not all.
     async fn parts(limit: usize, pages: &[(usize, usize)], sources: usize) -> (Vec<usize>, bool) {
         let line = |of: usize| Found {
             source: Source::Peer,

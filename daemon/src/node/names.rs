@@ -1,7 +1,8 @@
 //! Verbs about names: what is let out, and what others say of what is not here.
 //!
 //! Owns: who may let a name out. Refuses: the names of what is private, of what the caller has not promised to keep,
-//! those that another user may have given, and any on a node that announces nothing. Survives a crash: what the store noted before it was answered.
+//! those that another user may have given, and any on a node that announces nothing. Survives a crash: what the store
+//! noted before it was answered.
 
 use std::time::Duration;
 

@@ -1,9 +1,8 @@
 //! Searching names: of the store, of what is kept here of others' words, and of what connected peers publish.
 //!
 //! Owns: the three sources, side by side, each line with whose word it is. Refuses: more lines of a source than its
-//! limit, more than a peer's part of it while others have something to tell
-//! (`asked`), and more of a peer's time than the caller gives; to keep a place among those who ask while the reader takes
-//! nothing. Survives a crash: nothing.
+//! limit, more than a peer's part of it while others have something to tell (`asked`), and more of a peer's time than
+//! the caller gives; to keep a place among those who ask while the reader takes nothing. Survives a crash: nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -43,6 +43,8 @@ use crate::addresses::{Way, forbidden};
 const MADE_UP: usize = 300;
 /// Records of one identity.
 const OF_ONE: usize = 250;
+/// How often a daemon is dialled until it is met.
+const MOST_DIALS: usize = 10;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
@@ -146,9 +148,16 @@ async fn announce(swarm: &mut Swarm<Speaks>, to: &PeerId, batch: Vec<u8>) -> Vec
     }
 }
 
-/// Connects to the daemon, until each has said what it is.
+/// Connects to the daemon, until each has said what it is. On a busy machine a handshake may take longer than the
+/// daemon waits.
 async fn meet(swarm: &mut Swarm<Speaks>, target: &Multiaddr) -> PeerId {
-    swarm.dial(DialOpts::unknown_peer_id().address(target.clone()).build()).unwrap();
+    let mut dials = 0;
+    let mut dial = |swarm: &mut Swarm<Speaks>, why: &dyn std::fmt::Debug| {
+        dials += 1;
+        assert!(dials <= MOST_DIALS, "cannot meet the daemon: {why:?}");
+        swarm.dial(DialOpts::unknown_peer_id().address(target.clone()).build()).unwrap();
+    };
+    dial(swarm, &());
     loop {
         match swarm.select_next_some().await {
             SwarmEvent::Behaviour(SpeaksEvent::Identify(libp2p::identify::Event::Sent {
@@ -156,7 +165,8 @@ async fn meet(swarm: &mut Swarm<Speaks>, target: &Multiaddr) -> PeerId {
             })) => {
                 return peer_id;
             }
-            SwarmEvent::OutgoingConnectionError { error, .. } => panic!("cannot reach the daemon: {error}"),
+            SwarmEvent::OutgoingConnectionError { error, .. } => dial(swarm, &error),
+            SwarmEvent::ConnectionClosed { cause, .. } => dial(swarm, &cause),
             event => answer(swarm, event),
         }
     }

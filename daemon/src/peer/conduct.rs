@@ -1,12 +1,12 @@
 //! How peers behave, shared by all who meet them: strikes, bans, scores.
 //!
-//! Owns: the book of all peers, and who may not be spoken to. Refuses: to ban a host before several peers at it
-//! were banned, or a block before peers at several hosts of it were, and ever for loopback, private or configured peers. The time is passed in. Survives a crash: what
-//! was written of [`Conduct::save`].
+//! Owns: the book of all peers, and who may not be spoken to. Refuses: to ban a host before several peers at it were
+//! banned, or a block before peers at several hosts of it were, and ever for loopback, private or configured peers. The
+//! time is passed in. Survives a crash: what was written of [`Conduct::save`].
 //!
 //! A peer that broke a protocol, lied, or flooded is struck: its connections end. Three strikes within an hour ban it
-//! for a day. While [`OF_HOST`] peers of one host are banned, nobody is let in from it, and while peers at [`OF_BLOCK`] hosts
-//! of one block are, nobody from there: who makes up ids at one host shuts out no neighbours.
+//! for a day. While [`OF_HOST`] peers of one host are banned, nobody is let in from it, and while peers at [`OF_BLOCK`]
+//! hosts of one block are, nobody from there: who makes up ids at one host shuts out no neighbours.
 
 mod saved;
 

@@ -65,7 +65,7 @@ impl EventLoop {
         match event {
             kad::Event::OutboundQueryProgressed { id, result, step, stats } => {
                 self.count_questions(id, &result, &stats);
-                self.on_query(id, result, step.last);
+                self.on_query(id, result, &stats, step.last);
             }
             kad::Event::RoutingUpdated { .. } => self.on_routing_changed(),
             kad::Event::InboundRequest { request } => tracing::trace!(?request, "answered"),
@@ -85,7 +85,7 @@ impl EventLoop {
         }
     }
 
-    fn on_query(&mut self, query: QueryId, result: QueryResult, last: bool) {
+    fn on_query(&mut self, query: QueryId, result: QueryResult, stats: &QueryStats, last: bool) {
         match result {
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 self.name_providers(query, providers);
@@ -101,7 +101,7 @@ impl EventLoop {
             QueryResult::GetProviders(Err(_)) => {}
             QueryResult::GetClosestPeers(result) => {
                 let (nodes, whole) = match result {
-                    Ok(found) => (found.peers, true),
+                    Ok(found) => (found.peers, is_sound(stats)),
                     Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
                 };
                 let node = |PeerInfo { peer_id, addrs }| Node { peer: peer_id, addresses: addrs };
@@ -266,4 +266,10 @@ impl EventLoop {
         }
         known.iter().map(|address| named(address, *peer)).collect()
     }
+}
+
+/// Whether so many nodes answered a query that those that did not are dead rather than out of reach: of a network that
+/// is cut in two half do not, and what one half knows is not what there is.
+fn is_sound(stats: &QueryStats) -> bool {
+    stats.num_failures() * 4 <= stats.num_requests()
 }

@@ -60,6 +60,6 @@ pub(super) struct Node {
 pub(super) struct Closest {
     /// Up to K of them.
     pub(super) nodes: Vec<Node>,
-    /// Whether the look-up ran to its end, so that there are no nearer ones.
+    /// Whether the look-up ran to its end and nearly all answered it, so that there are no nearer ones.
     pub(super) whole: bool,
 }

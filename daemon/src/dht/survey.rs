@@ -35,6 +35,8 @@ pub(super) struct Survey {
     pub(super) atlas: Atlas,
     /// Look-ups so far.
     pub(super) look_ups: usize,
+    /// Whether all of them told what there is.
+    is_sound: bool,
 }
 
 // === impl Survey ===
@@ -45,7 +47,7 @@ impl Survey {
         // A server may be one of the nearest; its own keys are in its store already.
         let own = dht.seen.reachability.borrow().is_server.then_some(dht.local);
         let atlas = dht.shelf.take(own, *dht.seen.routed.borrow(), Instant::now());
-        Self { dht, atlas, look_ups: 0 }
+        Self { dht, atlas, look_ups: 0, is_sound: true }
     }
 
     /// The nodes that shall keep a key: the `copies` nearest; of an object also those that are nearest and not of one
@@ -113,6 +115,7 @@ impl Survey {
             if whole {
                 self.atlas.regions.learn(Position::of_key(&target), &found);
             } else {
+                self.is_sound = false;
                 found.into_iter().for_each(|peer| self.atlas.regions.add(peer));
                 self.atlas.regions.settle(missing);
             }
@@ -125,8 +128,12 @@ impl Survey {
         self.atlas.addresses.get(peer).cloned().unwrap_or_default()
     }
 
-    /// Keeps what was learnt for what follows, but for those that are `dead`.
+    /// Keeps what was learnt for what follows, but for those that are `dead`; nothing where a look-up did not come to
+    /// its end, or many did not answer it: it may be the half of a network.
     pub(super) fn end(mut self, dead: &HashSet<PeerId>) {
+        if !self.is_sound {
+            return;
+        }
         for peer in dead {
             self.atlas.regions.remove(peer);
             self.atlas.addresses.remove(peer);

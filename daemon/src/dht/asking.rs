@@ -101,12 +101,13 @@ impl EventLoop {
             QueryResult::GetProviders(Err(_)) => {}
             QueryResult::GetClosestPeers(result) => {
                 let (nodes, whole) = match result {
-                    Ok(found) => (found.peers, is_sound(stats)),
+                    Ok(found) => (found.peers, true),
                     Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
                 };
                 let node = |PeerInfo { peer_id, addrs }| Node { peer: peer_id, addresses: addrs };
                 if let Some(done) = self.closest.remove(&query) {
-                    let _ = done.send(Closest { nodes: nodes.into_iter().map(node).collect(), whole });
+                    let nodes = nodes.into_iter().map(node).collect();
+                    let _ = done.send(Closest { nodes, whole, sound: whole && is_sound(stats) });
                 }
             }
             QueryResult::Bootstrap(Ok(progress)) => {
@@ -268,7 +269,7 @@ impl EventLoop {
     }
 }
 
-/// Whether so many nodes answered a query that those that did not are dead rather than out of reach: of a network that
+/// Whether so many nodes answered a query that those that did not are gone rather than out of reach: of a network that
 /// is cut in two half do not, and what one half knows is not what there is.
 fn is_sound(stats: &QueryStats) -> bool {
     stats.num_failures() * 4 <= stats.num_requests()

@@ -60,6 +60,8 @@ pub(super) struct Node {
 pub(super) struct Closest {
     /// Up to K of them.
     pub(super) nodes: Vec<Node>,
-    /// Whether the look-up ran to its end and nearly all answered it, so that there are no nearer ones.
+    /// Whether the look-up ran to its end, so that nobody knows nearer ones.
     pub(super) whole: bool,
+    /// Whether so many answered it that those who did not are gone rather than out of reach.
+    pub(super) sound: bool,
 }

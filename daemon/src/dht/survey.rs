@@ -35,7 +35,7 @@ pub(super) struct Survey {
     pub(super) atlas: Atlas,
     /// Look-ups so far.
     pub(super) look_ups: usize,
-    /// Whether all of them told what there is.
+    /// Whether nearly all that were asked in them answered.
     is_sound: bool,
 }
 
@@ -104,18 +104,18 @@ impl Survey {
                 continue;
             };
             self.look_ups += 1;
-            let Some(Closest { nodes, whole }) =
+            let Some(Closest { nodes, whole, sound }) =
                 self.dht.ask(|done| Command::Closest { key: target, done }).await
             else {
                 // The room has stopped.
                 return Vec::new();
             };
+            self.is_sound &= sound;
             let found: Vec<_> = nodes.iter().map(|node| node.peer).collect();
             self.atlas.addresses.extend(nodes.into_iter().map(|node| (node.peer, node.addresses)));
             if whole {
                 self.atlas.regions.learn(Position::of_key(&target), &found);
             } else {
-                self.is_sound = false;
                 found.into_iter().for_each(|peer| self.atlas.regions.add(peer));
                 self.atlas.regions.settle(missing);
             }
@@ -128,8 +128,8 @@ impl Survey {
         self.atlas.addresses.get(peer).cloned().unwrap_or_default()
     }
 
-    /// Keeps what was learnt for what follows, but for those that are `dead`; nothing where a look-up did not come to
-    /// its end, or many did not answer it: it may be the half of a network.
+    /// Keeps what was learnt for what follows, but for those that are `dead`; nothing where many
+    /// did not answer a look-up: it may be the half of a network.
     pub(super) fn end(mut self, dead: &HashSet<PeerId>) {
         if !self.is_sound {
             return;

@@ -18,8 +18,7 @@
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
 //! - `lan`: who is on the local network.
-//! - `batch`, `hello`, `find`, `about`, `catalogue`: our protocols, over `codec`; `published`: what this node says.
-//! - `turns`, `diversity`: whom to ask first, and who stays in the routing table.
+//! - `batch`, `hello`, `find`: our other protocols; all are over `codec`.
 //! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
 //!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.

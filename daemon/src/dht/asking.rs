@@ -25,6 +25,7 @@ use super::hello::Hello;
 use super::listen::ip_of;
 use super::look_ups::{End, Wanted};
 use super::peers::{Connected, Next, Waiter};
+use super::survey::places;
 use super::records::Group;
 use super::{Key, Provider, named};
 
@@ -104,12 +105,14 @@ impl EventLoop {
                     Ok(found) => (found.peers, true),
                     Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
                 };
-                let node = |PeerInfo { peer_id, addrs }| Node { peer: peer_id, addresses: addrs };
                 if let Some(done) = self.closest.remove(&query) {
                     let nodes = nodes.into_iter().map(node).collect();
                     let _ = done.send(Closest { nodes, whole, sound: whole && is_sound(stats) });
                 }
             }
+                    let node = |PeerInfo { peer_id: peer, addrs: addresses }| {
+                        (Node { peer, addresses }, places(self.peers.get(&peer)))
+                    };
             QueryResult::Bootstrap(Ok(progress)) => {
                 tracing::debug!(left = progress.num_remaining, "looking for neighbours");
             }
@@ -143,8 +146,7 @@ impl EventLoop {
     fn is_crowded(&self, nodes: &[PeerId]) -> bool {
         let mut of_group = HashMap::<Group, usize>::new();
         nodes.iter().any(|node| {
-            let remotes = self.peers.get(node).into_iter().flat_map(Connected::remotes);
-            let group = remotes.filter_map(ip_of).find_map(Group::of);
+            let group = self.peers.get(node).map_or(Some(Group::UNSEEN), Connected::group);
             let count = group.map(|group| of_group.entry(group).or_default());
             count.is_some_and(|count| std::mem::replace(count, *count + 1) >= self.options.limits.of_group)
         })

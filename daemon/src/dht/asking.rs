@@ -7,13 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use libp2p::core::Endpoint;
 use libp2p::kad::{
     self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
 };
 use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::dial_opts::PeerCondition;
-use libp2p::swarm::{ConnectionId, NetworkBehaviour};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
@@ -24,6 +22,7 @@ use super::find::Holders;
 use super::hello::Hello;
 use super::listen::ip_of;
 use super::look_ups::{End, Wanted};
+use super::metered::addresses_of;
 use super::peers::{Connected, Next, Waiter};
 use super::survey::places;
 use super::records::Group;
@@ -131,14 +130,10 @@ impl EventLoop {
 
     /// An answer named providers. Where it says they are, the query knows as long as it runs only.
     fn name_providers(&mut self, query: QueryId, providers: HashSet<PeerId>) {
-        let (local, none) = (*self.swarm.local_peer_id(), ConnectionId::new_unchecked(0));
+        let local = *self.swarm.local_peer_id();
         let kad = &mut self.swarm.behaviour_mut().kad;
         let others = providers.into_iter().filter(|peer| *peer != local);
-        let named = others.map(|peer| {
-            // Looks addresses up, and nothing else.
-            let known = kad.handle_pending_outbound_connection(none, Some(peer), &[], Endpoint::Dialer);
-            (peer, known.unwrap_or_default())
-        });
+        let named = others.map(|peer| (peer, addresses_of(kad, peer)));
         self.look_ups.found(query, named.collect());
     }
 

@@ -192,7 +192,7 @@ impl Behaviour {
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
-            kad: Metered::new(kademlia(options, protocols, local, kept)),
+            kad: Metered::new(kademlia(options, protocols, local, kept), Arc::clone(&reach)),
             lan: Toggle::from(options.lan_discovery.then(|| Lan::new(local))),
             hello: request_response::Behaviour::with_codec(
                 Whole(Greeting),

@@ -35,6 +35,7 @@ mod about;
 mod announcer;
 mod answering;
 mod asking;
+mod answers;
 mod atlas;
 mod batch;
 mod behaviour;

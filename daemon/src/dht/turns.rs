@@ -26,8 +26,9 @@ const MAX_OF_ANSWER: usize = 64;
 /// …as long as there are fewer than this in all (about 200 bytes each); then this many of each answer.
 const MANY: usize = 2_048;
 const FEW_OF_ANSWER: usize = 8;
-/// Addresses kept of each.
-const MAX_ADDRESSES: usize = 4;
+/// Addresses that are taken of one answer for each, and in all.
+const OF_ANSWER: usize = 4;
+const MAX_ADDRESSES: usize = 8;
 
 /// Providers that were named, and those that have been asked.
 #[derive(Debug, Default)]
@@ -47,15 +48,29 @@ pub(super) struct Turns {
 }
 
 /// One that was named.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Named {
     /// Where it is said to be, at most [`MAX_ADDRESSES`].
     addresses: Vec<Multiaddr>,
     /// By how many answers.
     times: usize,
-    /// Whether it was asked.
-    is_asked: bool,
+    /// As one of which group it was asked, if it was.
+    asked: Option<Option<Group>>,
 }
+
+// === impl Named ===
+
+impl Named {
+    /// One more answer says where it is; what others said stays.
+    fn say(&mut self, addresses: Vec<Multiaddr>) {
+        self.times += 1;
+        let room = OF_ANSWER.min(MAX_ADDRESSES - self.addresses.len());
+        let new: Vec<_> = addresses.into_iter().filter(|at| !self.addresses.contains(at)).take(room).collect();
+        self.addresses.extend(new);
+    }
+}
+
+// === impl Turns ===
 
 impl Turns {
     /// Whether nobody was named.
@@ -70,24 +85,17 @@ impl Turns {
         }
         self.taken += 1;
         let (mut room, mut new, mut seen) = (MAX_OF_ANSWER, Vec::new(), HashSet::new());
-        for (peer, mut addresses) in names.into_iter().take(MAX_OF_ANSWER) {
+        for (peer, addresses) in names.into_iter().take(MAX_OF_ANSWER) {
             if !seen.insert(peer) {
                 continue;
             }
             if self.named.len() >= MANY {
                 room = room.min(FEW_OF_ANSWER);
             }
-            addresses.truncate(MAX_ADDRESSES);
-            if let Some(known) = self.named.get_mut(&peer) {
-                known.times += 1;
-                if known.addresses.is_empty() {
-                    known.addresses = addresses;
-                }
-            } else if new.len() < room {
-                self.named.insert(peer, Named { addresses, times: 1, is_asked: false });
-            } else {
+            if new.len() >= room && !self.named.contains_key(&peer) {
                 continue;
             }
+            self.named.entry(peer).or_default().say(addresses);
             new.push(peer);
         }
         self.answers.push_back(new);
@@ -103,7 +111,7 @@ impl Turns {
         let chosen = chosen.or_else(|| self.of_next_answer())?;
         let group = self.group(&chosen);
         let named = self.named.get_mut(&chosen)?;
-        named.is_asked = true;
+        named.asked = Some(group);
         self.asked += 1;
         *self.of_group.entry(group).or_default() += 1;
         Some((chosen, named.addresses.clone()))
@@ -111,9 +119,7 @@ impl Turns {
 
     /// One that was to be asked could not be, for reasons of our own: it has another turn, after the others.
     pub(super) fn put_off(&mut self, peer: &PeerId) {
-        let group = self.group(peer);
-        let Some(named) = self.named.get_mut(peer).filter(|named| named.is_asked) else { return };
-        named.is_asked = false;
+        let Some(group) = self.named.get_mut(peer).and_then(|named| named.asked.take()) else { return };
         self.asked -= 1;
         self.of_group.entry(group).and_modify(|asked| *asked -= 1);
         self.answers.push_back(vec![*peer]);
@@ -121,12 +127,12 @@ impl Turns {
 
     /// Whether there is somebody to be asked before `most` have been.
     pub(super) fn has_next(&self, most: usize) -> bool {
-        self.asked < most && self.named.values().any(|named| !named.is_asked)
+        self.asked < most && self.named.values().any(|named| named.asked.is_none())
     }
 
     /// The one that most answers name, more than one.
     fn most_named(&self) -> Option<PeerId> {
-        let several = self.named.iter().filter(|(_, named)| !named.is_asked && named.times > 1);
+        let several = self.named.iter().filter(|(_, named)| named.asked.is_none() && named.times > 1);
         let best = several.min_by_key(|(peer, named)| (std::cmp::Reverse(named.times), self.crowd(peer)));
         best.map(|(peer, _)| *peer)
     }
@@ -134,7 +140,7 @@ impl Turns {
     /// One of the next answer in which somebody is left.
     fn of_next_answer(&mut self) -> Option<PeerId> {
         while let Some(mut answer) = self.answers.pop_front() {
-            answer.retain(|peer| self.named.get(peer).is_some_and(|named| !named.is_asked));
+            answer.retain(|peer| self.named.get(peer).is_some_and(|named| named.asked.is_none()));
             let best = answer.iter().min_by_key(|peer| self.crowd(peer)).copied();
             if best.is_some() {
                 self.answers.push_back(answer);
@@ -240,6 +246,32 @@ mod tests {
         }
         assert!(turns.named.len() <= MANY + MAX_OF_ANSWER + MAX_ANSWERS * FEW_OF_ANSWER);
         assert_eq!(turns.answers.len(), MAX_ANSWERS);
+    }
+
+    #[test]
+    fn where_it_really_is_cannot_be_talked_over() {
+        let (mut turns, holder) = (Turns::default(), PeerId::random());
+        let lies = (1..9).flat_map(|host| at(9, host)).collect();
+        turns.answer([(holder, lies)]);
+        turns.answer([(holder, at(7, 7))]);
+        let (_, told) = turns.next(1).unwrap();
+        assert!(told.contains(&at(7, 7)[0]) && told.len() == OF_ANSWER + 1);
+        (0..99).for_each(|n| turns.answer([(holder, at(8, n))]));
+        assert_eq!(turns.named[&holder].addresses.len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn who_is_put_off_is_counted_as_what_it_was_asked_as() {
+        let (mut turns, [moved, other]) = (Turns::default(), [PeerId::random(), PeerId::random()]);
+        turns.answer([(moved, Vec::new())]);
+        turns.answer([(other, at(7, 7))]);
+        while turns.next(9).is_some() {}
+        turns.put_off(&other);
+        // Where it is, is heard after it was asked.
+        turns.answer([(moved, at(7, 8))]);
+        turns.put_off(&moved);
+        assert!(turns.of_group.values().all(|asked| *asked == 0));
+        assert_eq!(turns.asked, 0);
     }
 
     proptest! {

@@ -57,9 +57,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const BATCHES_AT_ONCE: usize = 8;
 /// Connections with one peer: both may dial both transports at once.
 const CONNECTIONS_PER_PEER: u32 = 4;
-/// Handshakes under way.
+/// Handshakes of others under way.
 const PENDING: u32 = 128;
 /// What identify says we are.
+/// Dials under way: at the [pace](super::pace) 128 begin at once, 160 wait, and in the ten seconds that one may take 200
+/// more begin. That pace shall be what holds them up: what there is no place for is not tried at all.
+const DIALLING: u32 = 512;
 const AGENT: &str = concat!("casd/", env!("CARGO_PKG_VERSION"));
 
 /// The names of a network's protocols.
@@ -170,7 +173,7 @@ impl Behaviour {
         let limits = &options.limits;
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING))
-            .with_max_pending_outgoing(Some(PENDING))
+            .with_max_pending_outgoing(Some(DIALLING))
             .with_max_established_incoming(Some(limits.inbound))
             .with_max_established_outgoing(Some(limits.outbound))
             .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));

@@ -24,8 +24,8 @@ use super::listen::ip_of;
 use super::look_ups::{End, Wanted};
 use super::metered::addresses_of;
 use super::peers::{Connected, Next, Waiter};
-use super::survey::places;
 use super::records::Group;
+use super::survey::places;
 use super::{Key, Provider, named};
 
 impl EventLoop {
@@ -34,8 +34,13 @@ impl EventLoop {
         self.start_look_ups();
     }
 
-    pub(super) fn learn_chunk_addresses(&mut self, peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>>) {
-        self.want_hello(peer, Waiter::Call(done), Vec::new());
+    pub(super) fn learn_chunk_addresses(
+        &mut self,
+        peer: PeerId,
+        known: Vec<Multiaddr>,
+        done: oneshot::Sender<Option<Vec<SocketAddr>>>,
+    ) {
+        self.want_hello(peer, Waiter::Call(done), known);
     }
 
     pub(super) fn find_closest(&mut self, key: Key, done: oneshot::Sender<Closest>) {
@@ -105,13 +110,13 @@ impl EventLoop {
                     Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
                 };
                 if let Some(done) = self.closest.remove(&query) {
+                    let node = |PeerInfo { peer_id: peer, addrs: addresses }| {
+                        (Node { peer, addresses }, places(self.peers.get(&peer)))
+                    };
                     let nodes = nodes.into_iter().map(node).collect();
                     let _ = done.send(Closest { nodes, whole, sound: whole && is_sound(stats) });
                 }
             }
-                    let node = |PeerInfo { peer_id: peer, addrs: addresses }| {
-                        (Node { peer, addresses }, places(self.peers.get(&peer)))
-                    };
             QueryResult::Bootstrap(Ok(progress)) => {
                 tracing::debug!(left = progress.num_remaining, "looking for neighbours");
             }
@@ -246,7 +251,7 @@ impl EventLoop {
 
     fn answer(&mut self, peer: PeerId, waiter: Waiter, chunk: Option<Vec<SocketAddr>>) {
         match waiter {
-            Waiter::Call(done) => drop(done.send(chunk.unwrap_or_default())),
+            Waiter::Call(done) => drop(done.send(chunk)),
             Waiter::LookUp(number) => {
                 let provider = chunk.map(|chunk| Provider { peer, chunk, dht: self.dht_addresses(&peer) });
                 self.look_ups.told(number, &peer, provider);

@@ -29,8 +29,8 @@ pub(super) enum Command {
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.
     Providers { wanted: Wanted },
-    /// Learn where a node's chunk port is.
-    ChunkAddresses { peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>> },
+    /// Learn where a node's chunk port is; it may be at the addresses that are known. Nothing where it does not answer.
+    ChunkAddresses { peer: PeerId, known: Vec<Multiaddr>, done: oneshot::Sender<Option<Vec<SocketAddr>>> },
     /// Find the nodes nearest to a key.
     Closest { key: Key, done: oneshot::Sender<Closest> },
     /// Send a batch.

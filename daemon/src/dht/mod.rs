@@ -35,8 +35,8 @@
 mod about;
 mod announcer;
 mod answering;
-mod asking;
 mod answers;
+mod asking;
 mod atlas;
 mod batch;
 mod behaviour;
@@ -280,15 +280,15 @@ impl Discovery for Dht {
     fn chunk_addresses(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>> {
         let dht = self.clone();
         let learn = async move {
-            let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, done });
-            let mut chunk = ask().await.unwrap_or_default();
+            let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, known: Vec::new(), done });
+            let mut chunk = ask().await.flatten().unwrap_or_default();
             for address in known {
                 if !chunk.is_empty() {
                     break;
                 }
                 let Ok(address) = address.with_p2p(peer) else { continue };
                 if dht.reach(address).await.is_ok() {
-                    chunk = ask().await.unwrap_or_default();
+                    chunk = ask().await.flatten().unwrap_or_default();
                 }
             }
             chunk

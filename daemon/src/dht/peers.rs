@@ -41,7 +41,7 @@ pub(super) enum Waiter {
     /// The provider look-up with this number.
     LookUp(u64),
     /// A caller.
-    Call(oneshot::Sender<Vec<SocketAddr>>),
+    Call(oneshot::Sender<Option<Vec<SocketAddr>>>),
 }
 
 /// What has to be done for somebody who waits for a hello.

@@ -7,13 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use libp2p::core::Endpoint;
 use libp2p::kad::{
     self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
 };
 use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::dial_opts::PeerCondition;
-use libp2p::swarm::{ConnectionId, NetworkBehaviour};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
@@ -24,8 +22,10 @@ use super::find::Holders;
 use super::hello::Hello;
 use super::listen::ip_of;
 use super::look_ups::{End, Wanted};
+use super::metered::addresses_of;
 use super::peers::{Connected, Next, Waiter};
 use super::records::Group;
+use super::survey::places;
 use super::{Key, Provider, named};
 
 impl EventLoop {
@@ -34,8 +34,13 @@ impl EventLoop {
         self.start_look_ups();
     }
 
-    pub(super) fn learn_chunk_addresses(&mut self, peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>>) {
-        self.want_hello(peer, Waiter::Call(done), Vec::new());
+    pub(super) fn learn_chunk_addresses(
+        &mut self,
+        peer: PeerId,
+        known: Vec<Multiaddr>,
+        done: oneshot::Sender<Option<Vec<SocketAddr>>>,
+    ) {
+        self.want_hello(peer, Waiter::Call(done), known);
     }
 
     pub(super) fn find_closest(&mut self, key: Key, done: oneshot::Sender<Closest>) {
@@ -104,8 +109,10 @@ impl EventLoop {
                     Ok(found) => (found.peers, true),
                     Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
                 };
-                let node = |PeerInfo { peer_id, addrs }| Node { peer: peer_id, addresses: addrs };
                 if let Some(done) = self.closest.remove(&query) {
+                    let node = |PeerInfo { peer_id: peer, addrs: addresses }| {
+                        (Node { peer, addresses }, places(self.peers.get(&peer)))
+                    };
                     let nodes = nodes.into_iter().map(node).collect();
                     let _ = done.send(Closest { nodes, whole, sound: whole && is_sound(stats) });
                 }
@@ -128,14 +135,10 @@ impl EventLoop {
 
     /// An answer named providers. Where it says they are, the query knows as long as it runs only.
     fn name_providers(&mut self, query: QueryId, providers: HashSet<PeerId>) {
-        let (local, none) = (*self.swarm.local_peer_id(), ConnectionId::new_unchecked(0));
+        let local = *self.swarm.local_peer_id();
         let kad = &mut self.swarm.behaviour_mut().kad;
         let others = providers.into_iter().filter(|peer| *peer != local);
-        let named = others.map(|peer| {
-            // Looks addresses up, and nothing else.
-            let known = kad.handle_pending_outbound_connection(none, Some(peer), &[], Endpoint::Dialer);
-            (peer, known.unwrap_or_default())
-        });
+        let named = others.map(|peer| (peer, addresses_of(kad, peer)));
         self.look_ups.found(query, named.collect());
     }
 
@@ -143,8 +146,7 @@ impl EventLoop {
     fn is_crowded(&self, nodes: &[PeerId]) -> bool {
         let mut of_group = HashMap::<Group, usize>::new();
         nodes.iter().any(|node| {
-            let remotes = self.peers.get(node).into_iter().flat_map(Connected::remotes);
-            let group = remotes.filter_map(ip_of).find_map(Group::of);
+            let group = self.peers.get(node).map_or(Some(Group::UNSEEN), Connected::group);
             let count = group.map(|group| of_group.entry(group).or_default());
             count.is_some_and(|count| std::mem::replace(count, *count + 1) >= self.options.limits.of_group)
         })
@@ -249,7 +251,7 @@ impl EventLoop {
 
     fn answer(&mut self, peer: PeerId, waiter: Waiter, chunk: Option<Vec<SocketAddr>>) {
         match waiter {
-            Waiter::Call(done) => drop(done.send(chunk.unwrap_or_default())),
+            Waiter::Call(done) => drop(done.send(chunk)),
             Waiter::LookUp(number) => {
                 let provider = chunk.map(|chunk| Provider { peer, chunk, dht: self.dht_addresses(&peer) });
                 self.look_ups.told(number, &peer, provider);

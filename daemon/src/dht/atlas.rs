@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId};
 
 use super::regions::{K, Regions};
+use super::survey::Places;
 
 /// How long nodes are believed to be where they were: within it few come and go, and those that went are found out by
 /// sending to them.
@@ -25,8 +26,10 @@ const SMALL: usize = 2 * K;
 pub(super) struct Atlas {
     /// Who they are, and in which parts of the key space all are known.
     pub(super) regions: Regions,
-    /// Where they are.
+    /// Where they are said to be…
     pub(super) addresses: HashMap<PeerId, Vec<Multiaddr>>,
+    /// …and where they were seen.
+    pub(super) places: HashMap<PeerId, Places>,
     /// Nodes in the routing table when this was begun.
     routed: usize,
     /// When it was begun.
@@ -44,7 +47,7 @@ impl Atlas {
     fn new(own: Option<PeerId>, routed: usize, now: Instant) -> Self {
         let mut regions = Regions::default();
         own.into_iter().for_each(|peer| regions.add(peer));
-        Self { regions, addresses: HashMap::new(), routed, since: now }
+        Self { regions, addresses: HashMap::new(), places: HashMap::new(), routed, since: now }
     }
 
     fn is_fresh(&self, routed: usize, now: Instant) -> bool {

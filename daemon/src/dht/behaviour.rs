@@ -29,6 +29,7 @@ use super::find::Finding;
 use super::guard::Guard;
 use super::hello::Greeting;
 use super::holdings::Holdings;
+use super::hosts::Hosts;
 use super::journal::Journal;
 use super::lan::Lan;
 use super::metered::Metered;
@@ -57,8 +58,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const BATCHES_AT_ONCE: usize = 8;
 /// Connections with one peer: both may dial both transports at once.
 const CONNECTIONS_PER_PEER: u32 = 4;
-/// Handshakes under way.
+/// Handshakes of others under way.
 const PENDING: u32 = 128;
+/// Dials under way: at the [pace](super::pace) 128 begin at once, 160 wait, and in the ten seconds that one may take 200
+/// more begin. That pace shall be what holds them up: what there is no place for is not tried at all.
+const DIALLING: u32 = 512;
 /// What identify says we are.
 const AGENT: &str = concat!("casd/", env!("CARGO_PKG_VERSION"));
 
@@ -88,6 +92,8 @@ pub(super) struct Behaviour {
     guard: Guard,
     /// Bounds connections by number…
     limits: connection_limits::Behaviour,
+    /// …of each host…
+    hosts: Hosts,
     /// …and by memory.
     memory: memory_connection_limits::Behaviour,
     /// Notices dead connections, which are closed then.
@@ -170,7 +176,7 @@ impl Behaviour {
         let limits = &options.limits;
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING))
-            .with_max_pending_outgoing(Some(PENDING))
+            .with_max_pending_outgoing(Some(DIALLING))
             .with_max_established_incoming(Some(limits.inbound))
             .with_max_established_outgoing(Some(limits.outbound))
             .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
@@ -189,10 +195,11 @@ impl Behaviour {
         Self {
             guard: Guard(options.conduct.clone()),
             limits: connection_limits::Behaviour::new(limits),
+            hosts: Hosts::new(options.limits.inbound, PENDING),
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
-            kad: Metered::new(kademlia(options, protocols, local, kept)),
+            kad: Metered::new(kademlia(options, protocols, local, kept), Arc::clone(&reach)),
             lan: Toggle::from(options.lan_discovery.then(|| Lan::new(local))),
             hello: request_response::Behaviour::with_codec(
                 Whole(Greeting),

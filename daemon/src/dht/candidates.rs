@@ -32,7 +32,7 @@ use super::reach::{Reach, is_global};
 use super::streams::is_relayed;
 
 /// Addresses that are tried: two transports of two versions of IP, and as many that are wrong.
-const MOST: usize = 8;
+pub(super) const MOST: usize = 8;
 
 /// Asks others to dial this node.
 pub(super) struct Candidates {

@@ -14,6 +14,7 @@ use super::journal::Entry;
 use super::look_ups::Wanted;
 use super::records::From;
 use super::streams::Opening;
+use super::survey::Places;
 use super::{Key, PeerView, Status};
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
@@ -28,8 +29,8 @@ pub(super) enum Command {
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.
     Providers { wanted: Wanted },
-    /// Learn where a node's chunk port is.
-    ChunkAddresses { peer: PeerId, done: oneshot::Sender<Vec<SocketAddr>> },
+    /// Learn where a node's chunk port is; it may be at the addresses that are known. Nothing where it does not answer.
+    ChunkAddresses { peer: PeerId, known: Vec<Multiaddr>, done: oneshot::Sender<Option<Vec<SocketAddr>>> },
     /// Find the nodes nearest to a key.
     Closest { key: Key, done: oneshot::Sender<Closest> },
     /// Send a batch.
@@ -58,8 +59,8 @@ pub(super) struct Node {
 /// The nodes nearest to a key that answered.
 #[derive(Debug)]
 pub(super) struct Closest {
-    /// Up to K of them.
-    pub(super) nodes: Vec<Node>,
+    /// Up to K of them, and where each is seen.
+    pub(super) nodes: Vec<(Node, Places)>,
     /// Whether the look-up ran to its end, so that nobody knows nearer ones.
     pub(super) whole: bool,
     /// Whether so many answered it that those who did not are gone rather than out of reach.

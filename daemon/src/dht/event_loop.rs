@@ -192,7 +192,7 @@ impl EventLoop {
             Command::Peers { done } => drop(done.send(self.list_peers())),
             Command::Status { done } => drop(done.send(self.status())),
             Command::Providers { wanted } => self.look_up(wanted),
-            Command::ChunkAddresses { peer, done } => self.learn_chunk_addresses(peer, done),
+            Command::ChunkAddresses { peer, known, done } => self.learn_chunk_addresses(peer, known, done),
             Command::Closest { key, done } => self.find_closest(key, done),
             Command::Send { to, batch, done } => self.send_batch(to, batch, done),
             Command::Detour { peer, known, opening } => self.detour(peer, known, opening),

@@ -19,7 +19,7 @@ use super::pace;
 use super::peers::{Connected, Standing};
 use super::position::Position;
 use super::proof::{self, Refusal};
-use super::records::{Group, MAX_ADDRESSES};
+use super::records::MAX_ADDRESSES;
 
 impl EventLoop {
     pub(super) fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
@@ -33,6 +33,8 @@ impl EventLoop {
         if dialled {
             self.peers.answered(&peer, remote.clone());
         }
+        let group = self.peers.get(&peer).and_then(Connected::group);
+        self.swarm.behaviour_mut().kad.store_mut().opened(peer, group);
     }
 
     /// A peer's last connection is gone; `said`: it had said what it is.
@@ -117,7 +119,7 @@ impl EventLoop {
         let remotes = self.peers.get(&peer).into_iter().flat_map(Connected::remotes);
         let seen: Vec<_> = remotes.filter_map(ip_of).collect();
         let near = seen.iter().any(std::net::IpAddr::is_loopback);
-        let group = seen.first().and_then(|ip| Group::of(*ip));
+        let group = self.peers.get(&peer).and_then(Connected::group);
         let told =
             info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
         let addresses: Vec<_> = told.filter(is_plain).take(MAX_ADDRESSES).collect();

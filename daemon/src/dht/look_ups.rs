@@ -30,10 +30,10 @@ const ASKING: usize = 16;
 /// …not counting those that have been asked so long ago: a dial to nobody takes five to ten seconds. So all are asked
 /// within 16 s.
 const SLOW: Duration = Duration::from_secs(2);
-/// How long nobody is asked after one could not be dialled because too many others wait for that…
+/// How long nobody is asked after so many, [`ASKING`], could not be dialled because too many others wait for that…
 const REST: Duration = Duration::from_secs(1);
-/// …and how often that may happen before the provider is taken for one that does not answer.
-const MAX_PUT_OFF: usize = 256;
+/// …and how often that may happen before the providers are taken for ones that do not answer.
+const MAX_RESTS: usize = 256;
 
 /// A look-up.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct LookUp {
     turns: Turns,
     /// Those that are being asked for their chunk addresses, and since when.
     asking: HashMap<PeerId, Instant>,
-    /// Until when nobody is asked, and how often one could not be.
+    /// Until when nobody is asked, and how many could not be.
     rest: (Option<Instant>, usize),
     /// How many have been told, at most [`MAX_FOUND`].
     told: usize,
@@ -188,10 +188,14 @@ impl LookUps {
     pub(super) fn put_off(&mut self, number: u64, peer: &PeerId, now: Instant) {
         let Some(look_up) = self.running.get_mut(&number) else { return };
         let (until, times) = &mut look_up.rest;
-        if *times >= MAX_PUT_OFF {
+        if *times >= MAX_RESTS * ASKING {
             return self.told(number, peer, None);
         }
-        (*until, *times) = (Some(now + REST), *times + 1);
+        *times += 1;
+        // Not after each: where many are made up, the others would wait a second for every one of them.
+        if times.is_multiple_of(ASKING) {
+            *until = Some(now + REST);
+        }
         look_up.asking.remove(peer);
         look_up.turns.put_off(peer);
     }
@@ -285,17 +289,20 @@ mod tests {
     #[test]
     fn whom_there_was_no_time_to_dial_is_asked_later() {
         let (mut look_ups, number, _told, mut wider) = running();
-        name(&mut look_ups, number, 1);
+        name(&mut look_ups, number, 20);
         let mut now = Instant::now();
-        for _ in 0..MAX_PUT_OFF {
-            let (_, peer, _) = look_ups.next_to_ask(now).unwrap();
-            look_ups.put_off(number, &peer, now);
+        for _ in 0..MAX_RESTS {
+            for _ in 0..ASKING {
+                let (_, peer, _) = look_ups.next_to_ask(now).unwrap();
+                look_ups.put_off(number, &peer, now);
+            }
             assert!(look_ups.next_to_ask(now).is_none(), "not at once");
             assert_eq!(look_ups.running.len(), 1, "it goes on");
             now += REST;
         }
-        let (_, peer, _) = look_ups.next_to_ask(now).unwrap();
-        look_ups.put_off(number, &peer, now);
+        while let Some((_, peer, _)) = look_ups.next_to_ask(now) {
+            look_ups.put_off(number, &peer, now);
+        }
         assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(true)), "it ends");
     }
 

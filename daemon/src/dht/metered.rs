@@ -1,4 +1,5 @@
-//! Kademlia as strangers may use it: each peer at its rate.
+//! Kademlia as strangers may use it: each peer at its rate, and of its answers what [`answers`](super::answers) lets
+//! through.
 //!
 //! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes. Refuses: plain ADD_PROVIDER
 //! over the rate or in another's name. Survives a crash: nothing.
@@ -6,23 +7,26 @@
 //! It stands between the connections and Kademlia, and hands on what they bring, later where it is too much. A
 //! connection carries 32 questions at once, which bounds what waits here.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+    ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
     THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, kad};
 
+use super::answers::{self, Known};
 use super::meter::{Act, Meter};
 use super::pace::is_unhurried;
+use super::reach::Reach;
 use super::records::Records;
 
 /// What is wrapped.
@@ -39,13 +43,59 @@ pub(super) struct Metered {
     waiting: VecDeque<(Instant, PeerId, ConnectionId, Brought)>,
     /// Ends when the first of those is due.
     alarm: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Which addresses may be dialled.
+    reach: Arc<Reach>,
+    /// Who is connected.
+    connected: HashSet<PeerId>,
+}
+
+/// What Kademlia knows, for judging an answer.
+struct Knowing<'a> {
+    kad: &'a mut Inner,
+    reach: &'a Reach,
+    connected: &'a HashSet<PeerId>,
+}
+
+impl Known for Knowing<'_> {
+    fn addresses(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
+        addresses_of(self.kad, *peer)
+    }
+
+    fn is_connected(&self, peer: &PeerId) -> bool {
+        self.connected.contains(peer)
+    }
+
+    fn allows(&self, address: &Multiaddr) -> bool {
+        self.reach.allows(address)
+    }
+}
+
+/// Where Kademlia knows a node to be: from its table, and from what running queries have been told.
+pub(super) fn addresses_of(kad: &mut Inner, peer: PeerId) -> Vec<Multiaddr> {
+    // Looks addresses up, and nothing else.
+    let none = ConnectionId::new_unchecked(0);
+    kad.handle_pending_outbound_connection(none, Some(peer), &[], Endpoint::Dialer).unwrap_or_default()
 }
 
 // === impl Metered ===
 
 impl Metered {
-    pub(super) fn new(inner: Inner) -> Self {
-        Self { inner, meter: Meter::new(), waiting: VecDeque::new(), alarm: None }
+    pub(super) fn new(inner: Inner, reach: Arc<Reach>) -> Self {
+        let (waiting, connected) = (VecDeque::new(), HashSet::new());
+        Self { inner, meter: Meter::new(), waiting, alarm: None, reach, connected }
+    }
+
+    /// Makes of an answer what may be believed.
+    fn judge(&mut self, brought: &mut Brought) {
+        let known = &mut Knowing { kad: &mut self.inner, reach: &self.reach, connected: &self.connected };
+        match brought {
+            Brought::FindNodeRes { closer_peers, .. } => answers::judge_nearer(closer_peers, known),
+            Brought::GetProvidersRes { closer_peers, provider_peers, .. } => {
+                answers::judge_nearer(closer_peers, known);
+                answers::judge_holders(provider_peers, known);
+            }
+            _ => {}
+        }
     }
 
     /// When a request may be handed on; now: `now`. None: never.
@@ -138,8 +188,14 @@ impl NetworkBehaviour for Metered {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) = &event {
-            self.waiting.retain(|(_, _, connection, _)| connection != connection_id);
+        if let FromSwarm::ConnectionEstablished(opened) = &event {
+            self.connected.insert(opened.peer_id);
+        }
+        if let FromSwarm::ConnectionClosed(closed) = &event {
+            self.waiting.retain(|(_, _, connection, _)| *connection != closed.connection_id);
+            if closed.remaining_established == 0 {
+                self.connected.remove(&closed.peer_id);
+            }
         }
         // What was not dialled for want of time says nothing of the address; Kademlia would forget it.
         if let FromSwarm::DialFailure(failed) = &event
@@ -151,7 +207,8 @@ impl NetworkBehaviour for Metered {
         self.inner.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, brought: Brought) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, mut brought: Brought) {
+        self.judge(&mut brought);
         let now = Instant::now();
         let Some(due) = self.due(peer, &brought, now) else { return };
         if due <= now {

@@ -22,7 +22,8 @@
 //! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
 //!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
-//! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `strikes`, `guard`: who is not spoken to.
+//! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `answers`: what it may tell of others; `strikes`,
+//!   `guard`: who is not spoken to; `hosts`: how many connections one may have.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
 //!   for them; `relays`: what is done where they do not, by `relay_choice`; `shares`: what they get of
 //!   this node as a relay; `dialled`: who does not come in unasked; `upnp`: what a router says.
@@ -33,6 +34,7 @@
 mod about;
 mod announcer;
 mod answering;
+mod answers;
 mod asking;
 mod atlas;
 mod batch;
@@ -53,6 +55,7 @@ mod given;
 mod guard;
 mod hello;
 mod holdings;
+mod hosts;
 mod joining;
 mod journal;
 mod lan;
@@ -276,15 +279,15 @@ impl Discovery for Dht {
     fn chunk_addresses(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Vec<SocketAddr>> {
         let dht = self.clone();
         let learn = async move {
-            let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, done });
-            let mut chunk = ask().await.unwrap_or_default();
+            let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, known: Vec::new(), done });
+            let mut chunk = ask().await.flatten().unwrap_or_default();
             for address in known {
                 if !chunk.is_empty() {
                     break;
                 }
                 let Ok(address) = address.with_p2p(peer) else { continue };
                 if dht.reach(address).await.is_ok() {
-                    chunk = ask().await.unwrap_or_default();
+                    chunk = ask().await.flatten().unwrap_or_default();
                 }
             }
             chunk

@@ -12,13 +12,14 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;
-use libp2p::{Multiaddr, PeerId, TransportError};
+use libp2p::{Multiaddr, PeerId, TransportError, connection_limits};
 
 /// Between two dials: twenty a second.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Dials that may be made at once after a rest: as many as may be under way.
+/// Dials that may be made at once after a rest.
 const BURST: u32 = 128;
 /// How long a dial waits at most: Kademlia's questions give up on a node that long after it was to be dialled.
 const LONGEST: Duration = Duration::from_secs(8);
@@ -57,13 +58,24 @@ pub(super) enum Unhurried {
     Many,
 }
 
+// === impl State ===
+
+impl State {
+    fn has_answered(&self, address: &Multiaddr) -> bool {
+        self.answered.iter().any(|known| known.contains(address))
+    }
+}
+
 // === impl Pace ===
 
 impl Pace {
-    /// Counts an address among its peer's.
+    /// Counts an address among its peer's, unless the peer has answered there.
     pub(super) fn admit(&self, address: &Multiaddr, now: Instant) -> Result<(), Unhurried> {
         let Some(Protocol::P2p(peer)) = address.iter().last() else { return Ok(()) };
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.has_answered(address) {
+            return Ok(());
+        }
         let is_over = state.counted.is_none_or(|since| now >= since + WHILE);
         if is_over || state.peers.len() >= MAX_PEERS {
             state.peers.clear();
@@ -87,7 +99,7 @@ impl Pace {
     /// A turn for one dial of an address: how long it has to wait.
     pub(super) fn turn(&self, address: &Multiaddr, now: Instant) -> Result<Duration, Unhurried> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.answered.iter().any(|known| known.contains(address)) {
+        if state.has_answered(address) {
             return Ok(Duration::ZERO);
         }
         let saved = now.checked_sub(INTERVAL * BURST).unwrap_or(now);
@@ -107,18 +119,27 @@ impl From<Unhurried> for io::Error {
     }
 }
 
-/// Whether a dial failed because some of its addresses were not even tried: then nothing is known of the peer.
+/// Whether a dial failed because some of its addresses were not even tried, or because this node has as many
+/// connections as it may have: then nothing is known of the peer.
 pub(super) fn is_unhurried(failed: &DialError) -> bool {
-    let DialError::Transport(tried) = failed else { return false };
-    tried.iter().any(|(_, error)| {
-        let TransportError::Other(error) = error else { return false };
-        error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Unhurried>)
-    })
+    match failed {
+        DialError::Transport(tried) => tried.iter().any(|(_, error)| {
+            let TransportError::Other(error) = error else { return false };
+            error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Unhurried>)
+        }),
+        DialError::Denied { cause } => {
+            cause.downcast_ref::<connection_limits::Exceeded>().is_some()
+                || cause.downcast_ref::<MemoryUsageLimitExceeded>().is_some()
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::core::Endpoint;
+    use libp2p::swarm::{ConnectionDenied, ConnectionId, NetworkBehaviour};
 
     fn at(port: u16, peer: PeerId) -> Multiaddr {
         format!("/ip4/203.0.113.1/tcp/{port}/p2p/{peer}").parse().unwrap()
@@ -161,6 +182,9 @@ mod tests {
         let tried = (1..=500).filter(|port| pace.admit(&at(*port, peer), now).is_ok()).count();
         assert_eq!(tried, 16);
         assert!(pace.admit(&at(1, PeerId::random()), now).is_ok());
+        // However many others tell, where it has answered before it is tried.
+        pace.answered(at(501, peer));
+        assert!(pace.admit(&at(501, peer), now).is_ok() && pace.admit(&at(502, peer), now).is_err());
         assert!(pace.admit(&at(1, peer), now + WHILE).is_ok());
         for _ in 0..2 * MAX_PEERS {
             let _ = pace.admit(&at(1, PeerId::random()), now);
@@ -180,5 +204,18 @@ mod tests {
         let refused =
             DialError::Transport(vec![(at.clone(), TransportError::MultiaddrNotSupported(at.clone()))]);
         assert!(!is_unhurried(&refused));
+    }
+
+    #[test]
+    fn what_there_was_no_place_for_was_not_tried() {
+        let none = connection_limits::ConnectionLimits::default().with_max_pending_outgoing(Some(0));
+        let denied = connection_limits::Behaviour::new(none).handle_pending_outbound_connection(
+            ConnectionId::new_unchecked(1),
+            Some(PeerId::random()),
+            &[],
+            Endpoint::Dialer,
+        );
+        assert!(is_unhurried(&DialError::Denied { cause: denied.unwrap_err() }));
+        assert!(!is_unhurried(&DialError::Denied { cause: ConnectionDenied::new(io::Error::other("banned")) }));
     }
 }

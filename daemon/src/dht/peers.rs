@@ -13,6 +13,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use super::listen::ip_of;
+use super::records::Group;
 
 /// Hellos remembered (about 200 bytes each).
 const MAX_CONTACTS: usize = 4_096;
@@ -40,7 +41,7 @@ pub(super) enum Waiter {
     /// The provider look-up with this number.
     LookUp(u64),
     /// A caller.
-    Call(oneshot::Sender<Vec<SocketAddr>>),
+    Call(oneshot::Sender<Option<Vec<SocketAddr>>>),
 }
 
 /// What has to be done for somebody who waits for a hello.
@@ -208,6 +209,12 @@ impl Connected {
     /// Where the connections lead.
     pub(super) fn remotes(&self) -> impl Iterator<Item = &Multiaddr> {
         self.remotes.values()
+    }
+
+    /// The address group in which it is seen, by a direct connection where there is one.
+    pub(super) fn group(&self) -> Option<Group> {
+        let direct = self.remotes().find(|at| ip_of(at).is_some());
+        direct.or_else(|| self.remotes().next()).and_then(Group::seen)
     }
 }
 

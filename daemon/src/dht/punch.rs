@@ -54,6 +54,11 @@ impl Punch {
         self.speaker = Some((peer, group));
     }
 
+    /// Where others see this node, at most so many addresses, those first that most address groups say.
+    pub(super) fn seen(&self, most: usize) -> Vec<Multiaddr> {
+        self.seen.best(most)
+    }
+
     /// What is told, the best last: libp2p lets the first go.
     fn told(&self) -> Vec<Multiaddr> {
         let others = self.seen.best(TOLD - self.own.len());

@@ -22,6 +22,7 @@ use libp2p::{Multiaddr, PeerId, kad, relay};
 use rand::seq::IteratorRandom;
 use tokio::sync::watch;
 
+use super::candidates;
 use super::dialled::Dialled;
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
@@ -265,6 +266,14 @@ impl EventLoop {
         }
     }
 
+    /// Few addresses are tried, and anybody may say anything: what most say comes before what one says next.
+    fn try_sightings(&mut self) {
+        let behaviour = self.swarm.behaviour_mut();
+        if let Some(candidates) = behaviour.candidates.as_mut() {
+            behaviour.punch.seen(candidates::MOST).iter().for_each(|seen| candidates.consider(seen));
+        }
+    }
+
     /// This host has other addresses: what was known of them is soon looked at again.
     pub(super) fn reach_moved(&mut self) {
         self.reaching.due = self.reaching.due.min(Instant::now() + SETTLED);
@@ -293,6 +302,7 @@ impl EventLoop {
         }
         let listening: Vec<_> = self.swarm.listeners().cloned().collect();
         self.try_addresses(&listening);
+        self.try_sightings();
         let asked = self.unheard().choose(&mut rand::rng());
         let asked = asked.or_else(|| self.reaching.relays.iter().choose(&mut rand::rng()));
         if let Some((peer, at)) = asked.map(|(peer, at)| (*peer, at.clone())) {

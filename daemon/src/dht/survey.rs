@@ -5,7 +5,8 @@
 //! Whoever wants an object not to be found can make up ids until twenty nodes of its own are the nearest to the key,
 //! and have them forget what they are told. Addresses are dearer than ids. So an object goes to its twenty nearest
 //! nodes, as everybody expects, and besides to the nearest twenty of which not more than two are in one address group;
-//! who does not find it looks there as well (see [`wider`](super::wider)).
+//! who does not find it looks there as well (see [`wider`](super::wider)). In which group a node is, its connection to
+//! this one shows; where it is said to be, its like may say, of it and of others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use std::time::Instant;
 use libp2p::{Multiaddr, PeerId};
 
 use super::atlas::Atlas;
-use super::command::{Closest, Command};
-use super::listen::ip_of;
+use super::command::{Closest, Command, Node};
+use super::peers::Connected;
 use super::position::{BITS, Position};
 use super::records::Group;
 use super::regions::K;
@@ -27,6 +28,9 @@ const MAX_LOOK_UPS: usize = 2_048;
 /// How many of the nearest nodes are looked at to find those.
 const FAR: usize = 8 * K;
 
+/// The address groups in which a node is seen: none of one that has no global address, as on a local network.
+pub(super) type Places = HashSet<Group>;
+
 /// See the module.
 pub(super) struct Survey {
     /// The way to the event loop.
@@ -35,8 +39,8 @@ pub(super) struct Survey {
     pub(super) atlas: Atlas,
     /// Look-ups so far.
     pub(super) look_ups: usize,
-    /// Whether nearly all that were asked in them answered.
-    is_sound: bool,
+    /// Those of them in which many that were asked did not answer.
+    unsound: usize,
 }
 
 // === impl Survey ===
@@ -47,7 +51,7 @@ impl Survey {
         // A server may be one of the nearest; its own keys are in its store already.
         let own = dht.seen.reachability.borrow().is_server.then_some(dht.local);
         let atlas = dht.shelf.take(own, *dht.seen.routed.borrow(), Instant::now());
-        Self { dht, atlas, look_ups: 0, is_sound: true }
+        Self { dht, atlas, look_ups: 0, unsound: 0 }
     }
 
     /// The nodes that shall keep a key: the `copies` nearest; of an object also those that are nearest and not of one
@@ -67,29 +71,12 @@ impl Survey {
         let mut wanted = copies;
         loop {
             let nearest = self.known_nearest(at, key, wanted).await;
-            let apart = self.apart(&nearest, copies);
+            let apart = apart(&nearest, &self.atlas.places, self.dht.of_group, copies);
             if apart.len() >= copies || nearest.len() < wanted || wanted >= FAR {
                 return apart;
             }
             wanted *= 2;
         }
-    }
-
-    /// The first `most` of `nearest` that are not crowded together.
-    fn apart(&self, nearest: &[PeerId], most: usize) -> Vec<PeerId> {
-        let (mut of_group, mut apart) = (HashMap::<Group, usize>::new(), Vec::new());
-        for peer in nearest {
-            let told = self.atlas.addresses.get(peer).map(Vec::as_slice).unwrap_or_default();
-            // Each address counts: who says to be in many places gains nothing by it.
-            let groups: HashSet<Group> = told.iter().filter_map(ip_of).filter_map(Group::of).collect();
-            let is_crowded =
-                groups.iter().any(|group| of_group.get(group).is_some_and(|n| *n >= self.dht.of_group));
-            if !is_crowded && apart.len() < most {
-                apart.push(*peer);
-                groups.into_iter().for_each(|group| *of_group.entry(group).or_default() += 1);
-            }
-        }
-        apart
     }
 
     /// The `count` nearest nodes of a key, looked up as far as that is needed.
@@ -110,9 +97,12 @@ impl Survey {
                 // The room has stopped.
                 return Vec::new();
             };
-            self.is_sound &= sound;
-            let found: Vec<_> = nodes.iter().map(|node| node.peer).collect();
-            self.atlas.addresses.extend(nodes.into_iter().map(|node| (node.peer, node.addresses)));
+            self.unsound += usize::from(!sound);
+            let found: Vec<_> = nodes.iter().map(|(node, _)| node.peer).collect();
+            for (Node { peer, addresses }, places) in nodes {
+                self.atlas.addresses.insert(peer, addresses);
+                self.atlas.places.insert(peer, places);
+            }
             if whole {
                 self.atlas.regions.learn(Position::of_key(&target), &found);
             } else {
@@ -128,16 +118,101 @@ impl Survey {
         self.atlas.addresses.get(peer).cloned().unwrap_or_default()
     }
 
-    /// Keeps what was learnt for what follows, but for those that are `dead`; nothing where many
-    /// did not answer a look-up: it may be the half of a network.
+    /// Keeps what was learnt for what follows, but for those that are `dead`; nothing where many did not answer: it may
+    /// be the half of a network.
     pub(super) fn end(mut self, dead: &HashSet<PeerId>) {
-        if !self.is_sound {
+        if !is_whole(self.look_ups, self.unsound) {
             return;
         }
         for peer in dead {
             self.atlas.regions.remove(peer);
             self.atlas.addresses.remove(peer);
+            self.atlas.places.remove(peer);
         }
         self.dht.shelf.put(self.atlas);
+    }
+}
+
+/// Whether so many look-ups, of which so many were not sound, told of a whole network. Where it is cut nearly none is
+/// sound; one liar, who names nodes that are not there, spoils those that meet it, and shall not have a large network
+/// looked up anew for every few thousand keys.
+fn is_whole(look_ups: usize, unsound: usize) -> bool {
+    unsound * 4 <= look_ups
+}
+
+/// Where a node is seen: where its connections lead.
+pub(super) fn places(connected: Option<&Connected>) -> Places {
+    let Some(connected) = connected else { return Places::from([Group::UNSEEN]) };
+    connected.remotes().filter_map(Group::seen).collect()
+}
+
+/// The first `most` of `nearest` of which no more than `of_group` are in one address group. Each place counts: who is in
+/// many gains nothing by it.
+fn apart(
+    nearest: &[PeerId],
+    places: &HashMap<PeerId, Places>,
+    of_group: usize,
+    most: usize,
+) -> Vec<PeerId> {
+    let (mut count, mut apart) = (HashMap::<Group, usize>::new(), Vec::new());
+    for peer in nearest {
+        let own = || places.get(peer).into_iter().flatten();
+        let is_crowded = own().any(|group| count.get(group).is_some_and(|n| *n >= of_group));
+        if !is_crowded && apart.len() < most {
+            apart.push(*peer);
+            own().for_each(|group| *count.entry(*group).or_default() += 1);
+        }
+    }
+    apart
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dht::peers::Peers;
+    use libp2p::swarm::ConnectionId;
+
+    /// Where nodes are seen that are connected at these addresses; those without one are not connected.
+    fn seen(at: &[(PeerId, Option<String>)]) -> HashMap<PeerId, Places> {
+        let mut peers = Peers::default();
+        for (number, (peer, at)) in at.iter().enumerate() {
+            if let Some(at) = at {
+                peers.opened(*peer, ConnectionId::new_unchecked(number), at.parse().unwrap());
+            }
+        }
+        at.iter().map(|(peer, _)| (*peer, places(peers.get(peer)))).collect()
+    }
+
+    fn chosen(of: impl Fn(usize) -> Option<String>) -> usize {
+        let at: Vec<_> = (0..30).map(|number| (PeerId::random(), of(number))).collect();
+        let nearest: Vec<_> = at.iter().map(|(peer, _)| *peer).collect();
+        let apart = apart(&nearest, &seen(&at), 2, K);
+        assert!(nearest.starts_with(&apart[..2.min(apart.len())]), "the nearest first");
+        apart.len()
+    }
+
+    #[test]
+    fn of_one_group_two_are_chosen_and_so_of_those_that_are_not_seen() {
+        let relay = format!("/ip4/9.9.9.9/tcp/8468/p2p/{}/p2p-circuit", PeerId::random());
+        assert_eq!(chosen(|number| Some(format!("/ip4/8.8.{number}.1/tcp/8468"))), 2);
+        assert_eq!(chosen(|number| Some(format!("/ip4/8.{number}.1.1/udp/8468/quic-v1"))), K);
+        assert_eq!(chosen(|_| Some(relay.clone())), 2);
+        assert_eq!(chosen(|_| None), 2);
+        // Six networks, and those that have gone.
+        assert_eq!(chosen(|number| (number % 7 > 0).then(|| format!("/ip4/8.{}.1.1/tcp/1", number % 7))), 14);
+    }
+
+    #[test]
+    fn a_liar_spoils_no_large_network_and_half_of_one_is_not_kept() {
+        assert!(is_whole(0, 0) && is_whole(1_000, 100) && is_whole(4, 1));
+        assert!(!is_whole(1, 1) && !is_whole(3, 1) && !is_whole(1_000, 900));
+    }
+
+    #[test]
+    fn on_a_local_network_nobody_is_crowded() {
+        assert_eq!(chosen(|number| Some(format!("/ip4/10.0.0.{number}/tcp/8468"))), K);
+        assert_eq!(chosen(|number| Some(format!("/ip4/127.0.0.1/tcp/{}", 8468 + number))), K);
+        // This node itself is seen nowhere, and may be one of the nearest.
+        assert_eq!(apart(&[PeerId::random()], &HashMap::new(), 2, K).len(), 1);
     }
 }

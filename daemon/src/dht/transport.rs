@@ -133,16 +133,18 @@ impl Transporting for Guarded {
             tracing::debug!(address = %at, "not dialled: no node is there, or it is neither global, nor near, nor given");
             return Err(TransportError::MultiaddrNotSupported(at));
         }
-        self.reach.dials(&at, Instant::now());
         if self.reach.is_given(&at) || ip_of(&at).is_some_and(|ip| ip.to_canonical().is_loopback()) {
+            self.reach.dials(&at, Instant::now());
             return self.inner.dial(at, how);
         }
         self.pace.admit(&at, Instant::now()).map_err(|why| TransportError::Other(why.into()))?;
         // Nothing is sent before a dial is polled, and of one peer's addresses not all are polled at once: so the turn
-        // is taken then.
-        let (dial, pace) = (self.inner.dial(at.clone(), how)?, Arc::clone(&self.pace));
+        // is taken then, and only what has had its turn has been dialled.
+        let (dial, pace, reach) =
+            (self.inner.dial(at.clone(), how)?, Arc::clone(&self.pace), Arc::clone(&self.reach));
         Ok(Box::pin(async move {
             tokio::time::sleep(pace.turn(&at, Instant::now())?).await;
+            reach.dials(&at, Instant::now());
             let (peer, connection) = dial.await?;
             if at.iter().last() == Some(Protocol::P2p(peer)) {
                 pace.answered(at);
@@ -176,18 +178,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_it_dials_is_remembered() {
-        let (reach, now) = (Arc::new(Reach::default()), Instant::now());
+    async fn where_it_dials_is_remembered_and_not_what_it_is_only_told() {
+        // Everything may be dialled: where TCP does not lead, so that nothing leaves this host.
+        let (reach, now) = (Arc::new(Reach::default().opened(true)), Instant::now());
         let sockets = nameless(&Keypair::generate_ed25519()).unwrap();
         let mut transport = guarded(sockets, Arc::clone(&reach));
         let mut dial = |at: &str| {
             let how = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-            // Nothing is sent: it is not polled.
-            drop(transport.dial(at.parse().unwrap(), how));
+            transport.dial(at.parse().unwrap(), how)
         };
-        dial("/ip4/203.0.113.1/tcp/8468");
-        dial("/ip4/10.1.2.3/tcp/8468");
+        // More than are remembered, of which none has its turn.
+        for number in 0..10_000 {
+            drop(dial(&format!("/ip4/203.0.{}.{}/tcp/8468", number / 250, number % 250)));
+        }
         let has = |ip: [u8; 4]| reach.has_dialled(ip.into(), now);
-        assert!(has([203, 0, 113, 1]) && !has([203, 0, 113, 2]) && !has([10, 1, 2, 3]));
+        assert!(!has([203, 0, 0, 1]) && !has([255; 4]));
+        let dialled = dial("/ip4/255.255.255.255/tcp/9").unwrap();
+        let _ = tokio::time::timeout(Duration::from_secs(60), dialled).await.unwrap();
+        assert!(!has([203, 0, 0, 1]) && has([255; 4]));
     }
 }

@@ -23,7 +23,6 @@ use super::regions::K;
 use super::survey::Survey;
 use super::turns::Turns;
 use super::{Dht, Key, Provider};
-use crate::peer::Discovery;
 
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 8;
@@ -65,7 +64,7 @@ impl Dht {
         tokio::join!(widen, tell);
     }
 
-    async fn look_wider(&self, key: Key, found: mpsc::Sender<Provider>) {
+    pub(super) async fn look_wider(&self, key: Key, found: mpsc::Sender<Provider>) {
         let mut survey = Survey::new(Arc::clone(&self.0));
         let nodes = survey.nearest(Position::of_key(&key), key, K).await;
         let nodes: Vec<Node> = nodes
@@ -102,8 +101,11 @@ impl Dht {
 
     /// Where one that was named is itself; nothing when it does not say.
     async fn ask_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Option<Provider> {
-        let chunk = self.chunk_addresses(peer, addresses.clone()).await;
-        (!chunk.is_empty()).then_some(Provider { peer, chunk, dht: addresses })
+        // All of them are dialled side by side: those that liars tell hold up no others.
+        let known = addresses.clone();
+        let chunk = self.0.ask(|done| Command::ChunkAddresses { peer, known, done }).await??;
+        // One behind a router may tell no chunk port that could be dialled, and there are other ways to it.
+        Some(Provider { peer, chunk, dht: addresses })
     }
 
     /// Those whom a node names; nobody when it does not answer.

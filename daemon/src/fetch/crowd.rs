@@ -258,7 +258,7 @@ impl Crowd {
     pub(super) fn has_something(&mut self, peer: PeerNo) {
         if let Some(member) = self.members.get_mut(&peer) {
             member.has_nothing = false;
-            member.heard.now();
+            member.heard.told();
         }
     }
 

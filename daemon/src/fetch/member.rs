@@ -3,7 +3,8 @@
 //! Anybody can say that he holds an object, and many can: whoever then has nothing of it, or says nothing, must not
 //! keep the place of one who has it. So a member that has given nothing goes when others wait: at once when it says
 //! that it has nothing, else some time after it was last heard of; the time for which our own limit keeps it from being
-//! asked does not count. Nobody goes while there are places.
+//! asked does not count. What can be said for ever and costs nothing, that it has something, or is busy, is heard once.
+//! Nobody goes while there are places.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::session::Asker;
 
 /// How long one that has proved nothing of the object yet keeps its place while others wait…
 const UNPROVED: Duration = Duration::from_secs(3);
-/// …and one that has proved or told something of it since it last did: a chunk of 1 MiB at 100 KiB/s takes as long.
+/// …and one that has proved or told something of it: a chunk of 1 MiB at 100 KiB/s takes as long.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -32,7 +33,8 @@ pub(super) struct Member {
     pub(super) heard: Arc<Heard>,
 }
 
-/// When a peer last proved or told something of the object; before that, when it came.
+/// When a peer last proved something of the object, first told that it has some, or was first asked; before that, when
+/// it came.
 #[derive(Debug)]
 pub(super) struct Heard(Mutex<Last>);
 
@@ -40,8 +42,11 @@ pub(super) struct Heard(Mutex<Last>);
 struct Last {
     at: Instant,
     has_proved: bool,
-    /// Requests to it that our own limit holds back.
-    held: usize,
+    has_told: bool,
+    /// Whether it has been asked for a chunk.
+    is_asked: bool,
+    /// Requests to it that our own limit holds back, and since when there are any.
+    held: (usize, Instant),
 }
 
 /// A request that our own limit holds back, until this is dropped.
@@ -49,7 +54,7 @@ pub(super) struct HeldBack(Arc<Heard>);
 
 impl Member {
     pub(super) fn new(asker: Asker, now: Instant) -> Self {
-        let heard = Arc::new(Heard(Mutex::new(Last { at: now, has_proved: false, held: 0 })));
+        let heard = Arc::new(Heard::new(now));
         Self {
             peer: asker.peer(),
             asker,
@@ -68,22 +73,39 @@ impl Member {
 }
 
 impl Heard {
-    /// Something came of it now.
+    fn new(now: Instant) -> Self {
+        let (has_proved, has_told, is_asked) = (false, false, false);
+        Self(Mutex::new(Last { at: now, has_proved, has_told, is_asked, held: (0, now) }))
+    }
+
+    /// It proved something of the object now.
     pub(super) fn now(&self) {
         let mut last = self.last();
         (last.at, last.has_proved) = (Instant::now(), true);
     }
 
+    /// It tells that it has some of the object.
+    pub(super) fn told(&self) {
+        if !std::mem::replace(&mut self.last().has_told, true) {
+            self.now();
+        }
+    }
+
     /// It would be asked for something now, but for our own limit.
     pub(super) fn hold_back(self: Arc<Self>) -> HeldBack {
-        self.last().held += 1;
+        let mut last = self.last();
+        if last.held.0 == 0 {
+            last.held.1 = Instant::now();
+        }
+        last.held.0 += 1;
+        drop(last);
         HeldBack(self)
     }
 
     fn is_over(&self, now: Instant) -> bool {
         let last = self.last();
         let patience = if last.has_proved { SLOW } else { UNPROVED };
-        last.held == 0 && now.saturating_duration_since(last.at) > patience
+        last.held.0 == 0 && now.saturating_duration_since(last.at) > patience
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -93,9 +115,14 @@ impl Heard {
 
 impl Drop for HeldBack {
     fn drop(&mut self) {
-        let mut last = self.0.last();
-        last.held -= 1;
-        last.at = last.at.max(Instant::now());
+        let (mut last, now) = (self.0.last(), Instant::now());
+        last.held.0 -= 1;
+        if last.held.0 == 0 {
+            // Its time begins when it is first asked; from then on it is only not counted while it is held back.
+            let held = now.saturating_duration_since(last.held.1);
+            last.at = if last.is_asked { last.at + held } else { last.at.max(now) };
+            last.is_asked = true;
+        }
     }
 }
 
@@ -106,7 +133,7 @@ mod tests {
     #[test]
     fn whom_our_own_limit_keeps_waiting_keeps_its_place() {
         let start = Instant::now();
-        let heard = Arc::new(Heard(Mutex::new(Last { at: start, has_proved: false, held: 0 })));
+        let heard = Arc::new(Heard::new(start));
         let late = start + UNPROVED + Duration::from_secs(60);
         assert!(!heard.is_over(start + UNPROVED) && heard.is_over(late));
         let held = [Arc::clone(&heard).hold_back(), Arc::clone(&heard).hold_back()];
@@ -118,5 +145,24 @@ mod tests {
         // Its time begins when it is asked.
         let asked = heard.last().at;
         assert!(asked > start && !heard.is_over(asked + UNPROVED) && heard.is_over(asked + UNPROVED + SLOW));
+    }
+
+    #[test]
+    fn who_tells_and_is_asked_for_ever_and_gives_nothing_has_to_go() {
+        let heard = Arc::new(Heard::new(Instant::now()));
+        heard.told();
+        drop(Arc::clone(&heard).hold_back());
+        let first = heard.last().at;
+        // It has the time that a slow one needs…
+        assert!(!heard.is_over(first + SLOW) && heard.is_over(first + SLOW + UNPROVED));
+        // …and gains nothing by saying the same again, nor by being asked again because it is busy.
+        let long_ago = first.checked_sub(2 * SLOW).unwrap();
+        heard.last().at = long_ago;
+        heard.told();
+        drop(Arc::clone(&heard).hold_back());
+        assert!(heard.is_over(Instant::now()));
+        heard.now();
+        let proved = heard.last().at;
+        assert!(proved >= first && !heard.is_over(proved + SLOW), "a proof");
     }
 }

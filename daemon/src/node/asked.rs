@@ -8,14 +8,42 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt};
+use rand::seq::SliceRandom;
 use tokio::time::Instant;
 
 use super::search::{Cut, Found, Listed, Source};
 use crate::content::is_called;
 use crate::peer::{Catalogue, Key, PeerId};
 
+/// Connected peers that a search asks, all at once: one that takes its time keeps none waiting.
+const MAX_PEERS: usize = 64;
+/// Pages that one of them is asked for.
+const PAGES: usize = 8;
 /// Bytes that are told of why a list is cut short.
 const MAX_WHY: usize = 200;
+
+/// What some of these peers publish, at most `limit` lines. Which ones is drawn: whoever chose by id, or by who came
+/// first, could be shown to the same strangers every time.
+pub(super) fn of_peers(
+    catalogue: &Arc<dyn Catalogue>,
+    mut peers: Vec<PeerId>,
+    text: &str,
+    limit: usize,
+    end: Instant,
+) -> impl Stream<Item = Listed> + Send + use<> {
+    peers.shuffle(&mut rand::rng());
+    peers.truncate(MAX_PEERS);
+    let lists = peers.iter().enumerate().map(|(of, peer)| {
+        let (peer, pages) = (*peer, of_peer(Arc::clone(catalogue), *peer, text.to_owned(), PAGES, end));
+        let told = pages.filter_map(move |page| {
+            let page = page.map_err(|why| tracing::debug!(%peer, why, "a peer tells no names"));
+            std::future::ready(page.ok().map(|page| (of, page)))
+        });
+        told.boxed()
+    });
+    let lists: Vec<_> = lists.collect();
+    shared(stream::iter(lists).flatten_unordered(MAX_PEERS), peers.len(), limit)
+}
 
 /// What one peer publishes, as far as so many pages, and the time, go. An error when it does not tell the first page.
 pub(super) fn of_peer(
@@ -193,6 +221,60 @@ mod tests {
         let fails = |at| if at < 2 { Ok(Some(at + 1)) } else { Err("x".repeat(999)) };
         assert_eq!(told(fails).await, Ok((2, one(&"x".repeat(MAX_WHY)))));
         assert_eq!(told(|_| Err("it is away".to_owned())).await, Err("it is away".to_owned()));
+    }
+
+    /// Answers for one peer alone.
+    struct Busy(List, PeerId);
+
+    impl Catalogue for Busy {
+        fn about(&self, key: Key) -> BoxFuture<'static, Vec<Told>> {
+            self.0.about(key)
+        }
+
+        fn kept(&self, text: &str, after: Option<Key>) -> CataloguePage {
+            self.0.kept(text, after)
+        }
+
+        fn published_by(
+            &self,
+            peer: PeerId,
+            text: String,
+            after: Option<Key>,
+        ) -> BoxFuture<'static, Result<CataloguePage, String>> {
+            match peer == self.1 {
+                true => self.0.published_by(peer, text, after),
+                false => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peers_that_take_their_time_keep_no_other_waiting() {
+        let (mut peers, begun) = ((0..MAX_PEERS).map(|_| PeerId::random()).collect::<Vec<_>>(), Instant::now());
+        peers.sort();
+        let list = List(Keypair::generate_ed25519(), |_| Ok(None));
+        let catalogue: Arc<dyn Catalogue> = Arc::new(Busy(list, peers[MAX_PEERS - 1]));
+        let end = begun + Duration::from_secs(10);
+        let mut told = of_peers(&catalogue, peers, "name", 100, end).boxed();
+        assert_eq!((told.next().await.unwrap().found.len(), Instant::now()), (1, begun));
+        let rest: Vec<_> = told.collect().await;
+        assert!(rest.iter().all(|listed| listed.found.is_empty()) && Instant::now() >= end);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_peer_is_never_asked() {
+        let mut peers: Vec<_> = (0..4 * MAX_PEERS).map(|_| PeerId::random()).collect();
+        peers.sort();
+        let list = List(Keypair::generate_ed25519(), |_| Ok(None));
+        let catalogue: Arc<dyn Catalogue> = Arc::new(Busy(list, peers[4 * MAX_PEERS - 1]));
+        let mut searches = 0;
+        while of_peers(&catalogue, peers.clone(), "name", 100, Instant::now() + Duration::from_secs(1))
+            .all(async |listed| listed.found.is_empty())
+            .await
+        {
+            searches += 1;
+            assert!(searches < 1_000, "one of four is asked");
+        }
     }
 
     /// How many lines of a limit each of these sources has, which tell so many a page; and whether that is not all.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::asked::{of_peer, shared};
+use super::asked::{of_peer, of_peers};
 use super::{Error, Node, ObjectInfo};
 use crate::content::{ObjectId, SignedDescription, is_called};
 use crate::peer::{CataloguePage, Key, PeerId};
@@ -21,12 +21,7 @@ use crate::peer::{CataloguePage, Key, PeerId};
 /// Objects of the store that are looked at in one go.
 const PAGE: usize = 1024;
 
-/// Connected peers that a search asks, and how many of them at once.
-const MAX_PEERS: usize = 64;
-const PEERS_AT_ONCE: usize = 8;
-
-/// Pages that one peer is asked for in a search of many, and of it alone.
-const PAGES: usize = 8;
+/// Pages that one peer is asked for that is asked alone.
 const PAGES_ALONE: usize = 1024;
 
 /// Pages found ahead of the reader.
@@ -190,27 +185,11 @@ impl Node {
     }
 
     /// What connected peers publish.
-    fn of_peers(
-        self,
-        text: String,
-        limit: usize,
-        end: Instant,
-    ) -> impl Stream<Item = Listed> + Send + 'static {
+    fn of_peers(self, text: String, limit: usize, end: Instant) -> impl Stream<Item = Listed> + Send + 'static {
         let asked = async move {
             let peers = self.parts.neighbours.peers().await.into_iter();
             let connected = peers.filter(|(.., connected)| *connected).map(|(peer, ..)| peer);
-            let peers: Vec<PeerId> = connected.take(MAX_PEERS).collect();
-            let parts = peers.len();
-            let ask = move |(of, peer): (usize, PeerId)| {
-                let pages = of_peer(Arc::clone(&self.parts.catalogue), peer, text.clone(), PAGES, end);
-                let told = pages.filter_map(move |page| {
-                    let page = page.map_err(|why| tracing::debug!(%peer, why, "a peer tells no names"));
-                    std::future::ready(page.ok().map(|page| (of, page)))
-                });
-                told.boxed()
-            };
-            let told = stream::iter(peers.into_iter().enumerate()).map(ask);
-            shared(told.flatten_unordered(PEERS_AT_ONCE), parts, limit)
+            of_peers(&self.parts.catalogue, connected.collect(), &text, limit, end)
         };
         stream::once(asked).flatten()
     }

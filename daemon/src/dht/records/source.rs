@@ -10,6 +10,7 @@ use libp2p::{Multiaddr, PeerId};
 use super::replay::Window;
 use super::{MAX_ADDRESSES, Records};
 use crate::dht::journal::Entry;
+use crate::dht::listen::ip_of;
 use crate::dht::reach;
 
 /// Hosts that probably have one owner: a /16 of IPv4 or a /32 of IPv6. Of globally routable addresses only; those of
@@ -46,6 +47,10 @@ pub(super) struct Source {
 // === impl Group ===
 
 impl Group {
+    /// Those of whom it is not seen where they are, and who come through relays: however many they are, they are one
+    /// group. No global address is in it.
+    pub(in crate::dht) const UNSEEN: Self = Self(0, false);
+
     /// The group of a global address.
     pub(in crate::dht) fn of(ip: IpAddr) -> Option<Self> {
         let ip = ip.to_canonical();
@@ -53,6 +58,11 @@ impl Group {
             IpAddr::V4(ip) => Self(ip.to_bits() >> 16, false),
             IpAddr::V6(ip) => Self(u32::try_from(ip.to_bits() >> 96).unwrap_or(0), true),
         })
+    }
+
+    /// The group of who is at the other end of a connection.
+    pub(in crate::dht) fn seen(remote: &Multiaddr) -> Option<Self> {
+        ip_of(remote).map_or(Some(Self::UNSEEN), Self::of)
     }
 }
 
@@ -95,11 +105,17 @@ impl Records {
         if !addresses.is_empty() {
             self.locate(&peer, addresses.clone());
         }
+        self.opened(peer, group);
+        self.contacts.insert(peer, Contact { addresses, group });
+    }
+
+    /// A peer is connected, and seen there: it counts there from its first message on, and need never say what it is.
+    pub(in crate::dht) fn opened(&mut self, peer: PeerId, group: Option<Group>) {
         let number = self.numbers.get(&peer).copied();
         if let Some(source) = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut()) {
             source.group = group;
         }
-        self.contacts.insert(peer, Contact { addresses, group });
+        self.contacts.entry(peer).or_default().group = group;
     }
 
     /// Forgets where a peer is that is no longer connected; its records stay.

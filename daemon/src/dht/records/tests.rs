@@ -74,6 +74,20 @@ fn one_address_group_has_few_of_a_keys_places() {
     }
     assert_eq!(holders(&records, 1, now).len(), 1 + MAX_PER_GROUP);
     assert!(holders(&records, 1, now).contains(&honest));
+    // Nor has who never says what it is, or comes through relays.
+    let relayed = format!("/ip4/7.7.7.7/tcp/1/p2p/{}/p2p-circuit", PeerId::random()).parse().unwrap();
+    for number in 0..200 {
+        let [silent, hidden] = [PeerId::random(), PeerId::random()];
+        let at = format!("/ip4/7.7.{number}.1/tcp/8468").parse().unwrap();
+        records.opened(silent, Group::seen(&at));
+        assert!(records.first_time(silent, 1).is_ok());
+        assert_eq!(records.put(key(1), silent, 2 * HOUR, now), Verdict::Taken);
+        records.opened(hidden, Group::seen(&relayed));
+        assert_eq!(records.put(key(1), hidden, 2 * HOUR, now), Verdict::Taken);
+    }
+    assert_eq!(holders(&records, 1, now).len(), 1 + 3 * MAX_PER_GROUP);
+    assert!(holders(&records, 1, now).contains(&honest));
+    assert!(["0.0.0.0", "0.0.1.1"].iter().all(|ip| Group::of(ip.parse().unwrap()).is_none()));
     // Neighbours are not so many that they have to be held back.
     for number in 0..20 {
         let near = meet(&mut records, &format!("192.168.1.{number}"));

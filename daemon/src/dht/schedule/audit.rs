@@ -75,7 +75,7 @@ impl Inner {
         let closest = self.ask(|done| Command::Closest { key, done }).await?;
         let record = self.record();
         let mut found = None;
-        for node in closest.nodes.into_iter().take(ASKED) {
+        for (node, _) in closest.nodes.into_iter().take(ASKED) {
             if let (Ok(Answer::Taken(taken)), _) = self.send(node, vec![key], Vec::new(), &record).await {
                 found = Some(taken.known > 0);
             }

@@ -235,3 +235,17 @@ async fn stolen_repeated_and_misplaced_batches_are_refused() {
     let to_client = draft(&client, 7).sign("test", &sender.keypair, &[]).unwrap();
     assert_eq!(send(to_client, &client).await, Answer::Refused(Refusal::Client, 0));
 }
+
+#[tokio::test]
+async fn a_holder_that_tells_no_chunk_port_is_found_wide_as_well() {
+    let first = Node::server(QUIC, &[]).await;
+    let holder = Node::with(Options { chunk: Vec::new(), ..options(QUIC, &[&first]) }).await;
+    let seeker = Node::server(QUIC, &[&first]).await;
+    for node in [&first, &holder, &seeker] {
+        node.knows(2).await;
+    }
+    assert_eq!(holder.announce(vec![key(1)], 20).await.keys, 1);
+    let (found, mut told) = tokio::sync::mpsc::channel(8);
+    within("a wide look-up ends", seeker.dht.look_wider(key(1), found)).await;
+    assert_eq!(told.recv().await.map(|provider| provider.peer), Some(holder.dht.0.local));
+}

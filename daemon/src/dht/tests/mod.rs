@@ -7,9 +7,11 @@ mod detours;
 mod frames;
 mod hostile;
 mod joining;
+mod memory;
 mod outsider;
 mod private;
 mod publishing;
+mod reached;
 mod rejoining;
 mod strangers;
 

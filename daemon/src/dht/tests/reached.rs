@@ -76,6 +76,7 @@ async fn two_servers_of_different_groups_make_an_address_ours() {
     tries(&net, &node, &other, TRUTH).await;
     until("it is reached", || async { node.node.dht.reachability().verdict == Verdict::Yes }).await;
     assert_eq!(node.node.dht.reachability().confirmed, [at(TRUTH)]);
+    until("others are told", || async { told(&node, &other).await.contains(&at(TRUTH)) }).await;
 }
 
 /// A node that nobody reaches, behind the router `at`.

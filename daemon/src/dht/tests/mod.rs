@@ -3,6 +3,7 @@
 //! Nothing sleeps: tests wait for conditions, each within [`PATIENCE`].
 
 mod announcing;
+mod answers;
 mod detours;
 mod frames;
 mod hostile;

@@ -28,6 +28,7 @@ mod lan;
 mod made_up;
 mod many_machines;
 mod many_nodes;
+mod misled;
 mod modes;
 mod publishing;
 mod python;

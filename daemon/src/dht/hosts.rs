@@ -129,8 +129,8 @@ impl NetworkBehaviour for Hosts {
 mod tests {
     use super::*;
     use libp2p::core::ConnectedPoint;
-    use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, ListenFailure};
     use libp2p::swarm::ListenError;
+    use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, ListenFailure};
 
     const INBOUND: u32 = 256;
     const PENDING: u32 = 128;

@@ -216,6 +216,8 @@ mod tests {
             Endpoint::Dialer,
         );
         assert!(is_unhurried(&DialError::Denied { cause: denied.unwrap_err() }));
-        assert!(!is_unhurried(&DialError::Denied { cause: ConnectionDenied::new(io::Error::other("banned")) }));
+        assert!(!is_unhurried(&DialError::Denied {
+            cause: ConnectionDenied::new(io::Error::other("banned"))
+        }));
     }
 }

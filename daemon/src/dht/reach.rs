@@ -167,6 +167,12 @@ impl Reach {
         }
     }
 
+    /// As if this host had one interface, with this address and subnet.
+    #[cfg(test)]
+    pub(super) fn be_in(&self, subnet: &str) {
+        self.known().subnets = subnet.parse().into_iter().collect();
+    }
+
     /// Whether the interfaces are not known (yet), so that nobody is seen to be a neighbour.
     pub(super) fn is_blind(&self) -> bool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).subnets.is_empty()

@@ -157,9 +157,14 @@ impl Reachable {
         self.all(|word| matches!(word, Word::Reached { .. }))
     }
 
+    /// Where one says that it has, and nobody else.
+    pub(super) fn said(&self) -> Vec<Multiaddr> {
+        self.all(|word| matches!(word, Word::Said(_)))
+    }
+
     /// Where others have connected to, and then where one says that it has: what is tried again.
     pub(super) fn hopeful(&self) -> Vec<Multiaddr> {
-        [self.confirmed(), self.all(|word| matches!(word, Word::Said(_)))].concat()
+        [self.confirmed(), self.said()].concat()
     }
 
     /// Where nobody could.

@@ -319,6 +319,7 @@ impl EventLoop {
         let now = Reachability {
             verdict: reachable.verdict(),
             confirmed: reachable.confirmed(),
+            said: reachable.said(),
             failed: reachable.unreached(),
             is_outside: self.is_outside(),
             is_server: *part == Mode::Server,

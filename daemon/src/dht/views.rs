@@ -114,6 +114,11 @@ impl EventLoop {
         for new in external.iter().filter(|address| !before.contains(address)) {
             self.swarm.add_external_address(new.clone());
         }
+        // Identify tells those that are connected by itself only where this node listens.
+        if external.iter().any(|address| !before.contains(address)) {
+            let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
+            self.swarm.behaviour_mut().identify.push(connected);
+        }
         self.swarm.behaviour_mut().kad.store_mut().locate_self(external.clone());
         // What others say where this node is, they may lie: it would keep it from dialling who really is there.
         self.reach.stand(Own::new(listening.iter(), &self.options.listen, &self.options.chunk));

@@ -250,7 +250,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn peers_that_take_their_time_keep_no_other_waiting() {
-        let (mut peers, begun) = ((0..MAX_PEERS).map(|_| PeerId::random()).collect::<Vec<_>>(), Instant::now());
+        let (mut peers, begun) =
+            ((0..MAX_PEERS).map(|_| PeerId::random()).collect::<Vec<_>>(), Instant::now());
         peers.sort();
         let list = List(Keypair::generate_ed25519(), |_| Ok(None));
         let catalogue: Arc<dyn Catalogue> = Arc::new(Busy(list, peers[MAX_PEERS - 1]));

@@ -25,6 +25,14 @@ pub(super) fn check(reach: &Reachability, listens: bool) -> Check {
         ReachVerdict::Unknown if !reach.is_outside => {
             (Level::Ok, "all nodes it knows are on its own network, or there are none".to_owned(), "")
         }
+        ReachVerdict::Unknown if !reach.said.is_empty() => {
+            let what = format!(
+                "one other node says that it can connect at {}, and none of another network has tried yet; {}",
+                list(&reach.said),
+                help(reach)
+            );
+            (Level::Ok, what, "ask again in a minute")
+        }
         ReachVerdict::Unknown => {
             let what = format!(
                 "too few other nodes have tried yet whether they can connect to this one; {}",
@@ -98,6 +106,10 @@ mod tests {
         reach.is_outside = true;
         let untried = check(&reach, true);
         assert!(untried.level == Level::Ok && untried.what.contains("tried yet"), "{}", untried.what);
+        let half = check(&Reachability { said: vec![at.clone()], ..reach.clone() }, true);
+        assert!(
+            half.level == Level::Ok && half.what.contains("says that it can connect at /ip4/203.0.113.9")
+        );
         (reach.verdict, reach.failed) = (ReachVerdict::No, vec![at.clone()]);
         let shut = check(&reach, true);
         assert!(shut.level == Level::Warn && shut.what.contains("203.0.113.9"), "{}", shut.what);

@@ -185,7 +185,12 @@ impl Node {
     }
 
     /// What connected peers publish.
-    fn of_peers(self, text: String, limit: usize, end: Instant) -> impl Stream<Item = Listed> + Send + 'static {
+    fn of_peers(
+        self,
+        text: String,
+        limit: usize,
+        end: Instant,
+    ) -> impl Stream<Item = Listed> + Send + 'static {
         let asked = async move {
             let peers = self.parts.neighbours.peers().await.into_iter();
             let connected = peers.filter(|(.., connected)| *connected).map(|(peer, ..)| peer);

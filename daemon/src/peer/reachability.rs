@@ -23,6 +23,8 @@ pub struct Reachability {
     pub verdict: Verdict,
     /// Where others have connected to, or could.
     pub confirmed: Vec<Multiaddr>,
+    /// Where one says that it has, which is not enough.
+    pub said: Vec<Multiaddr>,
     /// Where others see this node and could not connect to.
     pub failed: Vec<Multiaddr>,
     /// Whether nodes beyond this host's own subnets are known: else there is nobody who could not reach it.

@@ -10,11 +10,17 @@ use libp2p::StreamProtocol;
 use libp2p::request_response::Codec;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
+use crate::content::{Description, ObjectId, SignedDescription};
+use crate::dht::about::Describing;
 use crate::dht::batch::{Announcing, Answer, Draft, Refusal, Taken};
+use crate::dht::catalogue::{Listing, Question};
 use crate::dht::codec::{Exchange, Whole, is_malformed};
 use crate::dht::find::Finding;
 use crate::dht::hello::{Greeting, Hello};
 use crate::peer::{Key, Keypair, PeerId};
+
+/// What stands for the network's name.
+const NETWORK: [u8; 32] = [1; 32];
 
 /// A stream that never ends, and counts what was taken from it.
 struct Endless(usize);
@@ -35,6 +41,24 @@ fn announcing() -> Announcing {
     Announcing { network: "test".into(), local: PeerId::random() }
 }
 
+/// Two descriptions, as they are told.
+fn told() -> Vec<u8> {
+    let (object, key) = (ObjectId::from_bytes([7; 32]), Keypair::generate_ed25519());
+    let say = |name: &str| {
+        let said = Description {
+            object,
+            is_directory: false,
+            length: 1,
+            parity: None,
+            name: name.to_owned(),
+            time: 1,
+        };
+        let said = SignedDescription::sign(said, &NETWORK, &key).unwrap().encode();
+        [&u16::try_from(said.len()).unwrap().to_le_bytes(), &said[..]].concat()
+    };
+    [say("a"), say("another")].concat()
+}
+
 /// What never ends is read to its limit and no further, and is its writer's fault.
 async fn is_cut_off<E: Exchange + Sync>(exchange: E) {
     let mut whole = Whole(exchange);
@@ -52,6 +76,8 @@ async fn what_never_ends_is_read_to_its_limit() {
     is_cut_off(Greeting).await;
     is_cut_off(Finding).await;
     is_cut_off(announcing()).await;
+    is_cut_off(Describing { network: NETWORK }).await;
+    is_cut_off(Listing { network: NETWORK }).await;
 }
 
 #[test]
@@ -79,6 +105,13 @@ fn every_beginning_of_a_message_is_cut_short_and_every_tail_too_much() {
     for answer in [Answer::Taken(taken), Answer::Refused(Refusal::Sequence, 7)] {
         only(&announcing.encode_response(answer), |bytes| announcing.decode_response(bytes));
     }
+    let (describing, listing) = (Describing { network: NETWORK }, Listing { network: NETWORK });
+    only(&describing.encode_request([7; 32]), |bytes| describing.decode_request(bytes));
+    let question = Question { after: Some([7; 32]), text: "x".to_owned() };
+    only(&listing.encode_request(question), |bytes| listing.decode_request(bytes));
+    only(&[&[1, 2][..], &told()[..]].concat(), |bytes| describing.decode_response(bytes));
+    only(&[&[1, 2][..], &[7; 32], &[2], &told()[..]].concat(), |bytes| listing.decode_response(bytes));
+    only(&[1, 0], |bytes| listing.decode_response(bytes));
 }
 
 #[test]

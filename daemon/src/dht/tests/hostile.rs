@@ -17,21 +17,23 @@ use tokio::sync::mpsc;
 use super::outsider::{Outsider, PROTOCOLS, Says};
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::Options;
+use crate::dht::about::Describing;
 use crate::dht::batch::Draft;
+use crate::dht::catalogue::{self, Listing};
 use crate::dht::codec::Exchange;
 use crate::dht::find::Finding;
 use crate::dht::hello::Greeting;
-use crate::peer::{Conduct, Keypair, PeerId};
+use crate::peer::{Conduct, Keypair, PeerId, network_id};
 
 /// A node that can be asked what it remembers of others.
-async fn judge(listen: &str) -> (Node, Conduct) {
+pub(super) async fn judge(listen: &str) -> (Node, Conduct) {
     let conduct = Conduct::default();
     let options = Options { conduct: conduct.clone(), ..options(listen, &[]) };
     (Box::pin(Node::with(options)).await, conduct)
 }
 
 /// The node does what it did before.
-async fn is_well(node: &Node) {
+pub(super) async fn is_well(node: &Node) {
     let friend = Node::server(TCP, &[node]).await;
     friend.knows(1).await;
     let chunk = within(
@@ -41,28 +43,32 @@ async fn is_well(node: &Node) {
     assert_eq!(chunk.await, friend.chunk);
 }
 
+async fn is_banned_after_three(listen: &str, protocol: &str) {
+    let (node, conduct) = judge(listen).await;
+    let mut hostile = Outsider::new("test");
+    for (number, garbage) in
+        [vec![0xff; 40], vec![1; 1 << 20], b"GET / HTTP/1.1\r\n\r\n".to_vec()].into_iter().enumerate()
+    {
+        hostile.meet(&node).await.unwrap();
+        assert!(conduct.bans(std::time::SystemTime::now()).is_empty(), "{protocol} {number}");
+        hostile.say(&node, protocol, Says::Whole(garbage)).await.unwrap_err();
+        hostile.is_let_go(&format!("{listen} {protocol} {number}")).await;
+    }
+    assert_eq!(conduct.bans(std::time::SystemTime::now())[0].peer, hostile.id(), "{protocol}");
+    hostile.meet(&node).await.unwrap_err();
+    // Nobody else is meant, and the owner may think otherwise.
+    Outsider::new("test").meet(&node).await.unwrap();
+    assert!(conduct.pardon(&hostile.id(), std::time::SystemTime::now()));
+    hostile.meet(&node).await.unwrap();
+    is_well(&node).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_in_no_form_end_the_connection_and_three_of_them_ban() {
+    let (kademlia, ours) = PROTOCOLS.split_last().unwrap();
+    assert_eq!(*kademlia, "kad/1.0.0");
     for listen in [QUIC, TCP] {
-        for protocol in &PROTOCOLS[..3] {
-            let (node, conduct) = judge(listen).await;
-            let mut hostile = Outsider::new("test");
-            for (number, garbage) in
-                [vec![0xff; 40], vec![1; 1 << 20], b"GET / HTTP/1.1\r\n\r\n".to_vec()].into_iter().enumerate()
-            {
-                hostile.meet(&node).await.unwrap();
-                assert!(conduct.bans(std::time::SystemTime::now()).is_empty(), "{protocol} {number}");
-                hostile.say(&node, protocol, Says::Whole(garbage)).await.unwrap_err();
-                hostile.is_let_go(&format!("{listen} {protocol} {number}")).await;
-            }
-            assert_eq!(conduct.bans(std::time::SystemTime::now())[0].peer, hostile.id(), "{protocol}");
-            hostile.meet(&node).await.unwrap_err();
-            // Nobody else is meant, and the owner may think otherwise.
-            Outsider::new("test").meet(&node).await.unwrap();
-            assert!(conduct.pardon(&hostile.id(), std::time::SystemTime::now()));
-            hostile.meet(&node).await.unwrap();
-            is_well(&node).await;
-        }
+        join_all(ours.iter().map(|protocol| is_banned_after_three(listen, protocol))).await;
     }
 }
 
@@ -92,7 +98,13 @@ async fn outlasts_what_does_not_end(listen: &str) {
     let greeting = Greeting.encode_request(crate::dht::hello::Hello::to(&[], true, None));
     let question = Finding.encode_request(key(1));
     let endless = join_all(PROTOCOLS.into_iter().map(|protocol| goes_on_and_on(&node, protocol)));
-    let slow = [("hello/1", greeting), ("find/1", question)];
+    let list = catalogue::Question { after: Some(key(1)), text: "x".to_owned() };
+    let slow = [
+        ("hello/1", greeting),
+        ("find/1", question),
+        ("describe/1", Describing { network: network_id("test") }.encode_request(key(1))),
+        ("catalogue/1", Listing { network: network_id("test") }.encode_request(list)),
+    ];
     let slow = join_all(slow.into_iter().map(|(protocol, whole)| stops_halfway(&node, protocol, whole)));
     tokio::join!(endless, slow);
     assert!(conduct.bans(std::time::SystemTime::now()).is_empty());

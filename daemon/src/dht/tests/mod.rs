@@ -3,13 +3,16 @@
 //! Nothing sleeps: tests wait for conditions, each within [`PATIENCE`].
 
 mod announcing;
+mod answers;
 mod detours;
 mod frames;
 mod hostile;
 mod joining;
+mod memory;
 mod outsider;
 mod private;
 mod publishing;
+mod reached;
 mod rejoining;
 mod strangers;
 

@@ -1,10 +1,13 @@
 //! A node of stock libp2p that says bytes in our protocols, whatever they are.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
-use libp2p::request_response::{self, Codec, Event, Message, OutboundFailure, ProtocolSupport};
+use libp2p::request_response::{
+    self, Codec, Event, Message, OutboundFailure, ProtocolSupport, ResponseChannel,
+};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{StreamProtocol, identify};
@@ -13,7 +16,7 @@ use super::{Node, within};
 use crate::dht::transport;
 use crate::peer::{Keypair, PeerId};
 
-/// One end of a stream: writes the bytes, closes its direction if they are whole, and reads what comes back.
+/// One end of a stream: writes the bytes, closes its direction if they are whole, and reads what comes from the other.
 #[derive(Clone, Debug)]
 pub(super) struct Raw;
 
@@ -35,11 +38,14 @@ pub(super) struct Speaks {
     hello: request_response::Behaviour<Raw>,
     announce: request_response::Behaviour<Raw>,
     find: request_response::Behaviour<Raw>,
+    describe: request_response::Behaviour<Raw>,
+    catalogue: request_response::Behaviour<Raw>,
     kad: request_response::Behaviour<Raw>,
 }
 
 /// Our protocols, and Kademlia.
-pub(super) const PROTOCOLS: [&str; 4] = ["hello/1", "announce/1", "find/1", "kad/1.0.0"];
+pub(super) const PROTOCOLS: [&str; 6] =
+    ["hello/1", "announce/1", "find/1", "describe/1", "catalogue/1", "kad/1.0.0"];
 
 /// A node that is no casd.
 pub(super) struct Outsider {
@@ -56,12 +62,14 @@ impl Outsider {
             let config = request_response::Config::default().with_request_timeout(Duration::from_secs(15));
             request_response::Behaviour::with_codec(Raw, [(protocol, support)], config)
         };
-        let [hello, announce, find, kad] = PROTOCOLS;
+        let [hello, announce, find, describe, catalogue, kad] = PROTOCOLS;
         let behaviour = Speaks {
             identify: identify::Behaviour::new(identify::Config::new("/x/1".into(), keypair.public())),
             hello: speaks(hello, ProtocolSupport::Full),
             announce: speaks(announce, ProtocolSupport::Full),
             find: speaks(find, ProtocolSupport::Full),
+            describe: speaks(describe, ProtocolSupport::Full),
+            catalogue: speaks(catalogue, ProtocolSupport::Full),
             // It only asks: else it would be looked at as a server of the DHT.
             kad: speaks(kad, ProtocolSupport::Outbound),
         };
@@ -100,6 +108,8 @@ impl Outsider {
             "hello/1" => &mut all.hello,
             "announce/1" => &mut all.announce,
             "find/1" => &mut all.find,
+            "describe/1" => &mut all.describe,
+            "catalogue/1" => &mut all.catalogue,
             _ => &mut all.kad,
         };
         behaviour.send_request(&to, says);
@@ -109,13 +119,18 @@ impl Outsider {
                     SpeaksEvent::Hello(event)
                     | SpeaksEvent::Announce(event)
                     | SpeaksEvent::Find(event)
+                    | SpeaksEvent::Describe(event)
+                    | SpeaksEvent::Catalogue(event)
                     | SpeaksEvent::Kad(event),
                 ) = self.swarm.select_next_some().await
                 else {
                     continue;
                 };
                 match event {
-                    Event::Message { message: Message::Response { response, .. }, .. } => {
+                    Event::Message {
+                        message: Message::Response { response: Says::Whole(response), .. },
+                        ..
+                    } => {
                         // Or its stream is ended without an answer.
                         let is_silent = response.is_empty();
                         return if is_silent { Err("nothing".to_owned()) } else { Ok(response) };
@@ -131,6 +146,35 @@ impl Outsider {
         within("it answers, or does not", answered).await
     }
 
+    /// Says `says` to whatever it is asked about objects and lists, until `asking` is over.
+    pub(super) async fn answer<T>(&mut self, says: &Says, asking: impl Future<Output = T>) -> T {
+        let mut asking = std::pin::pin!(asking);
+        let answered = async {
+            loop {
+                let event = tokio::select! {
+                    asked = &mut asking => return asked,
+                    event = self.swarm.select_next_some() => event,
+                };
+                // That nobody waits any more is nothing to this one.
+                let all = self.swarm.behaviour_mut();
+                match event {
+                    SwarmEvent::Behaviour(SpeaksEvent::Describe(event)) => {
+                        if let Some(to) = way_back(event) {
+                            let _ = all.describe.send_response(to, says.clone());
+                        }
+                    }
+                    SwarmEvent::Behaviour(SpeaksEvent::Catalogue(event)) => {
+                        if let Some(to) = way_back(event) {
+                            let _ = all.catalogue.send_response(to, says.clone());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        };
+        within("who asks has an answer, or none", answered).await
+    }
+
     /// Waits until the node has ended all connections.
     pub(super) async fn is_let_go(&mut self, why: &str) {
         let gone = async {
@@ -142,49 +186,64 @@ impl Outsider {
     }
 }
 
+fn way_back(event: Event<Says, Says>) -> Option<ResponseChannel<Says>> {
+    match event {
+        Event::Message { message: Message::Request { channel, .. }, .. } => Some(channel),
+        _ => None,
+    }
+}
+
+async fn read<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Says> {
+    let mut bytes = Vec::new();
+    io.take(1 << 20).read_to_end(&mut bytes).await?;
+    Ok(Says::Whole(bytes))
+}
+
+async fn write<T: AsyncWrite + Unpin>(io: &mut T, says: Says) -> io::Result<()> {
+    match says {
+        Says::Whole(bytes) => io.write_all(&bytes).await,
+        Says::Endless(bytes) => loop {
+            io.write_all(&bytes).await?;
+            io.flush().await?;
+        },
+        Says::Half(bytes) => {
+            io.write_all(&bytes).await?;
+            io.flush().await?;
+            std::future::pending().await
+        }
+    }
+}
+
 impl Codec for Raw {
     type Protocol = StreamProtocol;
     type Request = Says;
-    type Response = Vec<u8>;
+    type Response = Says;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<Says>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Says>
     where
         T: AsyncRead + Unpin + Send,
     {
-        Err(io::ErrorKind::Unsupported.into())
+        read(io).await
     }
 
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Says>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let mut bytes = Vec::new();
-        io.take(1 << 20).read_to_end(&mut bytes).await?;
-        Ok(bytes)
+        read(io).await
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, says: Says) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        match says {
-            Says::Whole(bytes) => io.write_all(&bytes).await,
-            Says::Endless(bytes) => loop {
-                io.write_all(&bytes).await?;
-                io.flush().await?;
-            },
-            Says::Half(bytes) => {
-                io.write_all(&bytes).await?;
-                io.flush().await?;
-                std::future::pending().await
-            }
-        }
+        write(io, says).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, _: &mut T, _: Vec<u8>) -> io::Result<()>
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, says: Says) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        Err(io::ErrorKind::Unsupported.into())
+        write(io, says).await
     }
 }

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::select_ok;
+use futures::future::{Either, select};
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -21,9 +22,12 @@ use crate::support::task::Tasks;
 /// Addresses of one peer that are tried.
 const ADDRESSES: usize = 8;
 
-/// How long chunk ports are tried alone: a connection of theirs carries several times as much as another, and stands
-/// within this time wherever one can be had.
-const HEAD_START: Duration = Duration::from_secs(2);
+/// How long chunk ports are tried alone: what answers, answers within this time (RFC 8305 has as long between two
+/// attempts)…
+const ALONE: Duration = Duration::from_millis(250);
+/// …and how long they are preferred: a connection of theirs carries several times as much as another, and stands within
+/// this time, which is three round trips of 300 ms, nearly wherever one can be had.
+const PREFERRED: Duration = Duration::from_secs(1);
 
 /// Open sessions by peer. Cheap to clone.
 #[derive(Clone)]
@@ -125,14 +129,14 @@ impl Links {
         }
     }
 
-    /// Chunk ports first and, from when they have failed or taken long, other ways beside.
+    /// Chunk ports first and, from when they have failed or not answered at once, other ways beside.
     async fn reach(
         &self,
         peer: PeerId,
         addresses: &[SocketAddr],
         known: Option<Vec<Multiaddr>>,
     ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
-        let mut straight = self.straight(peer, addresses).boxed();
+        let straight = self.straight(peer, addresses);
         let (Some(detour), Some(known)) = (&self.shared.detour, known) else { return straight.await };
         let around = async {
             let conn = detour
@@ -141,11 +145,7 @@ impl Links {
                 .inspect_err(|why| tracing::debug!(%peer, %why, "no way around"))?;
             Ok((self.open(conn).await?, None))
         };
-        match tokio::time::timeout(HEAD_START, &mut straight).await {
-            Ok(Ok(reached)) => Ok(reached),
-            Ok(Err(why)) => around.await.map_err(|_: Unconnected| why),
-            Err(_) => select_ok([straight, around.boxed()]).await.map(|(reached, _)| reached),
-        }
+        prefer(straight, around).await
     }
 
     async fn straight(
@@ -208,5 +208,70 @@ impl Links {
             Some(LinkView { peer, at: *at, open: !asker.is_closed(), received: asker.received() })
         };
         slots.into_iter().filter_map(view).filter(|view| view.open).collect()
+    }
+}
+
+/// What `straight` leads to, or `around` where that fails, takes longer than [`PREFERRED`], or has not answered when
+/// `around` ends after that. An error is that of `straight`.
+async fn prefer<T, E>(
+    straight: impl Future<Output = Result<T, E>> + Send,
+    around: impl Future<Output = Result<T, E>> + Send,
+) -> Result<T, E> {
+    let preferred = tokio::time::Instant::now() + PREFERRED;
+    let (mut straight, around) = (pin!(straight), pin!(around));
+    match tokio::time::timeout(ALONE, &mut straight).await {
+        Ok(Ok(reached)) => return Ok(reached),
+        Ok(Err(why)) => return around.await.map_err(|_| why),
+        Err(_) => {}
+    }
+    match select(straight, around).await {
+        Either::Left((Ok(reached), _)) => Ok(reached),
+        Either::Left((Err(why), around)) => around.await.map_err(|_| why),
+        Either::Right((Err(_), straight)) => straight.await,
+        Either::Right((Ok(around), straight)) => {
+            let reached = tokio::time::timeout_at(preferred, straight).await;
+            reached.ok().and_then(Result::ok).map_or(Ok(around), Ok)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: u64 = 60_000;
+
+    async fn after(
+        millis: u64,
+        result: Result<&'static str, &'static str>,
+    ) -> Result<&'static str, &'static str> {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        result
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn chunk_ports_are_preferred_for_a_second_and_nobody_waits_longer_for_them() {
+        let (straight, around) = (Ok("straight"), Ok("around"));
+        let (refused, missed) = (Err("refused"), Err("missed"));
+        for ((first, one), (second, other), expected, took) in [
+            ((100, straight), (0, around), straight, 100),
+            ((900, straight), (10, around), straight, 900),
+            ((NEVER, straight), (10, around), around, 1_000),
+            ((NEVER, straight), (2_000, around), around, 2_250),
+            ((100, refused), (300, around), around, 400),
+            ((600, refused), (10, around), around, 600),
+            ((600, refused), (800, around), around, 1_050),
+            ((3_000, straight), (10, missed), straight, 3_000),
+            ((3_000, refused), (10, missed), refused, 3_000),
+            ((100, refused), (300, missed), refused, 400),
+        ] {
+            let begun = tokio::time::Instant::now();
+            let got = prefer(after(first, one), after(second, other)).await;
+            assert_eq!(
+                (got, begun.elapsed().as_millis()),
+                (expected, took),
+                "{first} {one:?} {second} {other:?}"
+            );
+        }
     }
 }

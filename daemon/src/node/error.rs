@@ -50,6 +50,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// An id of a peer that is none.
+    #[error("{0:?} is not a peer id; `casctl status` on that node shows it, 52 characters")]
+    PeerId(String),
     /// A peer could not be reached.
     #[error("{address} cannot be reached: {why}")]
     Unreachable {

@@ -26,6 +26,7 @@ use super::command::{Closest, Command};
 use super::detour::Detours;
 use super::error::Error;
 use super::find::Holders;
+use super::heard::Heard;
 use super::lan::Found;
 use super::later::Later;
 use super::look_ups::LookUps;
@@ -82,6 +83,8 @@ pub(super) struct EventLoop {
     pub(super) turns: Turns,
     /// What this node publishes.
     pub(super) published: Arc<Published>,
+    /// Who has heard of it.
+    pub(super) heard: Arc<Heard>,
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
     /// Callers that wait for a connection.
@@ -143,6 +146,7 @@ impl EventLoop {
             lists: HashMap::new(),
             turns: Turns::default(),
             published: Arc::clone(&common.published),
+            heard: Arc::clone(&common.heard),
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,

@@ -117,6 +117,10 @@ impl Mark {
         Self(self.0 & !(Self::COUNT | Self::UNSAID) | if count { Self::COUNT } else { 0 })
     }
 
+    fn is_unsaid(self) -> bool {
+        self.0 & Self::UNSAID != 0
+    }
+
     fn unsaid(self) -> Self {
         Self(self.0 | Self::UNSAID)
     }
@@ -165,6 +169,15 @@ impl Holdings {
         }
         let mark = old.unwrap_or_else(|| Mark::new(kind).unsaid());
         self.set(place, mark.with_placed(minute));
+    }
+
+    /// As a journal tells: what was announced of it counts no more. Where it is held, it has to be announced anew.
+    pub(super) fn restore_released(&mut self, key: &Key) {
+        match self.keys.get(&place(key)).copied() {
+            Some(mark) if mark.is_unsaid() => drop(self.drop_key(key)),
+            Some(_) => self.placed(key, 0),
+            None => {}
+        }
     }
 
     /// No longer holds a key; says whether it was held.

@@ -15,6 +15,7 @@ use super::atlas::Shelf;
 use super::behaviour::{Behaviour, Protocols, Seams};
 use super::error::Error;
 use super::event_loop::EventLoop;
+use super::heard::Heard;
 use super::holdings::Holdings;
 use super::journal::{self, Journal};
 use super::options::Options;
@@ -48,6 +49,8 @@ pub(super) struct Common {
     pub(super) journal: Journal,
     /// What others say of what they hold.
     pub(super) described: Described,
+    /// Who has heard of it.
+    pub(super) heard: Arc<Heard>,
     /// What this node says of what it holds.
     pub(super) published: Arc<Published>,
 }
@@ -83,7 +86,7 @@ pub(super) async fn begin(
     event_loop.begin(remembered);
     let stopping = tasks.clone();
     tasks.spawn("dht", event_loop.run(stopping));
-    let Common { reach, holdings, journal, described, published, .. } = common;
+    let Common { reach, holdings, journal, described, published, heard, .. } = common;
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
     let inner = Arc::new(Inner {
@@ -97,6 +100,7 @@ pub(super) async fn begin(
         network,
         accepted: Mutex::new(Some(accepted)),
         shelf: Shelf::default(),
+        heard,
         holdings,
         published,
         described,
@@ -122,6 +126,7 @@ impl Common {
             reach: Arc::new(Reach::new(&options.listen, &options.bootstrap).opened(options.dials_everything)),
             holdings: Arc::new(Mutex::new(Holdings::new(options.limits.own_keys))),
             journal: Journal::new(options.journal.is_some()),
+            heard: Arc::new(Heard::new(options.lifetime)),
             described: Described::new(options.limits.other_bytes / DESCRIBED_SHARE),
             published: Arc::new(Published::new(keypair.clone(), network_id(&options.network))),
         })

@@ -78,6 +78,10 @@ impl Announce for Nobody {
 
     fn withdraw(&self, _: &[Key]) {}
 
+    fn tell(&self, _: Key, _: Option<Description>) -> BoxFuture<'static, Announced> {
+        Box::pin(async { Announced::default() })
+    }
+
     fn begin_count(&self) {}
 
     fn end_count(&self) {}

@@ -193,6 +193,11 @@ impl EventLoop {
         // An answer that nobody waits for any more is dropped.
         match command {
             Command::Connect { peer, address, done } => self.connect(peer, address, done),
+            Command::Known { done } => drop(done.send(self.list_known())),
+            Command::Newer { said } => {
+                let records = self.swarm.behaviour_mut().kad.store_mut();
+                said.iter().for_each(|said| records.describe_newer(said));
+            }
             Command::Peers { done } => drop(done.send(self.list_peers())),
             Command::Status { done } => drop(done.send(self.status())),
             Command::Providers { wanted } => self.look_up(wanted),

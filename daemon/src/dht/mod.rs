@@ -261,6 +261,12 @@ impl Dht {
         self.0.accepted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Nodes of this network that could be asked something, connected or not, and whether each is. Empty once the room
+    /// has stopped.
+    pub async fn known(&self) -> Vec<(PeerId, bool)> {
+        self.0.ask(|done| Command::Known { done }).await.unwrap_or_default()
+    }
+
     /// The nodes that are connected or in the routing table. Empty once the room has stopped.
     pub async fn peers(&self) -> Vec<PeerView> {
         self.0.ask(|done| Command::Peers { done }).await.unwrap_or_default()

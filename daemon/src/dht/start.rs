@@ -32,8 +32,6 @@ use crate::support::task::Tasks;
 const COMMANDS: usize = 256;
 /// What others say of objects may take this part of what their keys may: 8 MiB.
 const DESCRIBED_SHARE: usize = 8;
-/// How long a connection without open streams is kept: a fetch asks several times within a minute.
-const IDLE: Duration = Duration::from_secs(60);
 /// How long after the start somebody may still be found on the local network; it is asked after 0, 0.5, 1.5 and 3.5 s.
 const LAN_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -49,10 +47,10 @@ pub(super) struct Common {
     pub(super) journal: Journal,
     /// What others say of what they hold.
     pub(super) described: Described,
-    /// Who has heard of it.
-    pub(super) heard: Arc<Heard>,
     /// What this node says of what it holds.
     pub(super) published: Arc<Published>,
+    /// Who has heard of it.
+    pub(super) heard: Arc<Heard>,
 }
 
 /// Starts the room over these carriers.
@@ -100,9 +98,9 @@ pub(super) async fn begin(
         network,
         accepted: Mutex::new(Some(accepted)),
         shelf: Shelf::default(),
-        heard,
         holdings,
         published,
+        heard,
         described,
         schedule: Schedule::new(&local, lifetime),
         journal: journal.clone(),
@@ -126,9 +124,9 @@ impl Common {
             reach: Arc::new(Reach::new(&options.listen, &options.bootstrap).opened(options.dials_everything)),
             holdings: Arc::new(Mutex::new(Holdings::new(options.limits.own_keys))),
             journal: Journal::new(options.journal.is_some()),
-            heard: Arc::new(Heard::new(options.lifetime)),
             described: Described::new(options.limits.other_bytes / DESCRIBED_SHARE),
             published: Arc::new(Published::new(keypair.clone(), network_id(&options.network))),
+            heard: Arc::new(Heard::new(options.lifetime)),
         })
     }
 }
@@ -147,7 +145,7 @@ fn swarm(
     let carriers = transport::with_circuits(carriers, circuits, keypair)?;
     let seams = Seams { kept, reach: Arc::clone(&common.reach), relayed, accepted };
     let behaviour = Behaviour::new(options, &common.protocols, keypair, seams);
-    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(options.idle);
     let carriers = paced::paced(carriers);
     let carriers = match &options.key {
         Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),

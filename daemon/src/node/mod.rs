@@ -8,6 +8,7 @@ mod asked;
 mod error;
 mod names;
 mod objects;
+mod others;
 mod people;
 mod reach;
 mod search;
@@ -24,7 +25,7 @@ use tokio::sync::Semaphore;
 pub use error::Error;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
-pub use search::{Cut, Found, Listed, Query, Source};
+pub use search::{Asked, Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;
 
 use crate::content::ObjectId;
@@ -64,6 +65,9 @@ pub trait Neighbours: Send + Sync {
     fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>>;
 
     /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by.
+    /// Nodes of this network that could be asked something, connected or not, and whether each is.
+    fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>>;
+
     fn joined(&self) -> BoxFuture<'static, bool>;
 
     /// Dials a node and waits until it has proved to be of this network.

@@ -119,6 +119,10 @@ impl Neighbours for Nobody {
         Box::pin(async { Vec::new() })
     }
 
+    fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>> {
+        Box::pin(async { Vec::new() })
+    }
+
     fn joined(&self) -> BoxFuture<'static, bool> {
         Box::pin(async { false })
     }

@@ -222,13 +222,13 @@ pub(crate) struct Search {
 /// `casctl publish`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Publish {
-    /// The whole id of an object that you have pinned
-    #[arg(value_name = "ID", value_parser = crate::object::whole_id)]
-    pub(crate) id: Id,
+    /// An object that you have pinned: an id, a prefix of 8 digits or more, or a name
+    #[arg(value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) object: String,
     /// What to call it from now on, here as well; needed where another user may have named it
     #[arg(long, conflicts_with = "withdraw")]
     pub(crate) name: Option<String>,
-    /// Take it back: nodes that were told are told that it has no name any more
+    /// Take it back: nodes that were told are told that it has no name any more, those that are away once they are back
     #[arg(long)]
     pub(crate) withdraw: bool,
 }

@@ -9,7 +9,7 @@ use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Asked, Cut, Found, Listed, Source, Told};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
-use crate::node::{Progress, Provider, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
+use crate::node::{Progress, Provider, Published, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -114,6 +114,7 @@ pub(super) fn listed(info: ObjectInfo, used: Option<u64>, is_recordless: bool) -
         pinned: !info.pins.is_empty(),
         complete: info.state == State::Whole && !is_recordless,
         used,
+        published: info.publish,
     }
 }
 
@@ -212,12 +213,14 @@ fn who_was_asked(asked: Asked) -> v1::Asked {
 }
 
 /// What came of publishing, or of taking it back.
-pub(super) fn published(info: ObjectInfo, changed: bool) -> v1::PublishResponse {
+pub(super) fn published(published: Published) -> v1::PublishResponse {
+    let Published { info, is_news, told } = published;
     v1::PublishResponse {
         id: info.id.to_string(),
         kind: kind(&info),
         name: info.name.unwrap_or_default(),
-        changed,
+        changed: is_news,
+        told: told.map(|nodes| u32::try_from(nodes).unwrap_or(u32::MAX)),
     }
 }
 

@@ -23,6 +23,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
 pub use error::Error;
+pub use names::Published;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
 pub use search::{Asked, Cut, Found, Listed, Query, Source};
@@ -64,10 +65,10 @@ pub trait Neighbours: Send + Sync {
     /// Who is known, with the addresses, and whether there is a connection.
     fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>>;
 
-    /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by.
     /// Nodes of this network that could be asked something, connected or not, and whether each is.
     fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>>;
 
+    /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by.
     fn joined(&self) -> BoxFuture<'static, bool>;
 
     /// Dials a node and waits until it has proved to be of this network.

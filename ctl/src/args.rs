@@ -182,8 +182,8 @@ pub(crate) struct Ls {
     /// Also what is here only as part of a directory
     #[arg(long, conflicts_with = "object")]
     pub(crate) parts: bool,
-    /// What has a name here, and what others publish: each line says whose word it is. "publishes NODE" was asked of that
-    /// node right now; "says NODE" is what that node said some time ago, kept here. 4 when nobody could be asked
+    /// What has a name here, and what others publish: each line says whose word it is. "publishes NODE" was asked of
+    /// that node right now; "says NODE" is what that node said some time ago, kept here. 4 when nobody could be asked
     #[arg(long, conflicts_with_all = ["object", "parts"])]
     pub(crate) network: bool,
     /// Only what this peer publishes
@@ -202,10 +202,10 @@ fn lines() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=MAX_LINES)
 }
 
-const WORDS: &str = "Each line says whose word it is: \"here\" has this name in this node's store; \"publishes NODE\" was \
-    asked of that node right now; \"says NODE\" is what that node said some time ago, kept here since it was not asked \
-    or did not answer, so it may be gone by now. Nodes that are known are asked, also those that are not connected; how \
-    many answered is told on standard error. It ends with 4 when nothing was found and nobody answered.";
+const WORDS: &str = "Each line says whose word it is: \"here\" has this name in this node's store; \
+    \"publishes NODE\" was asked of that node right now; \"says NODE\" is what that node said some time ago, kept here \
+    since it was not asked or did not answer, so it may be gone by now. Nodes that are known are asked, connected or \
+    not; how many answered is told on standard error. It ends with 4 when nothing was found and nobody answered.";
 
 /// `casctl search`
 #[derive(Debug, ClapArgs)]

@@ -217,13 +217,6 @@ fn a_search_goes_through_the_store_what_is_kept_and_what_peers_publish() {
     assert_eq!(all[0], ("local".to_owned(), "my film".to_owned()));
     assert!(all[1..].iter().all(|(source, name)| source == "peer" && name.starts_with("Film ")), "{all:?}");
     assert_eq!(found(asker.ctl(), &["search", "film 14"]).len(), 11);
-    // What is kept of others' words: the first node keeps it.
-    let kept = wait::until("the keys to be placed", LONG, || {
-        let kept = found(nodes[0].ctl(), &["search", "film"]);
-        (kept.len() == 150).then_some(kept)
-    });
-    assert!(kept.iter().all(|(source, _)| source == "kept" || source == "peer"), "{kept:?}");
-    assert!(kept.iter().any(|(source, _)| source == "kept"), "{kept:?}");
     // Bounded, and said so.
     let few = asker.ctl().run(&["search", "film", "--limit", "7"]).done().ok();
     assert_eq!(few.text().lines().count(), 8, "seven of others and one of its own");
@@ -246,6 +239,19 @@ fn a_search_goes_through_the_store_what_is_kept_and_what_peers_publish() {
     asker.ctl().run(&["ls", "--network", "--peer", "nobody"]).done().refused(&[2], "nobody");
     asker.ctl().run(&["search", &"x".repeat(129)]).done().refused(&[2], "128");
     asker.ctl().run(&["search", ""]).done().refused(&[2], "empty");
+    // The first node keeps what the publisher says, which tells it itself as long as it is there.
+    publisher.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"the last").done().ok();
+    let all = found(nodes[0].ctl(), &["search", "film 14"]);
+    assert!(all.len() == 11 && all.iter().all(|(source, _)| source == "peer"), "{all:?}");
+    let (mut nodes, id) = (nodes, publisher.id());
+    drop(nodes.remove(1));
+    let all = wait::until("what is kept to be told", LONG, || {
+        let all = found(nodes[0].ctl(), &["search", "film 14"]);
+        (all.len() == 11).then_some(all)
+    });
+    assert!(all.iter().all(|(source, _)| source == "kept"), "{all:?}");
+    let line = nodes[0].ctl().run(&["search", "film 149"]).done().ok().text();
+    assert!(line.contains(&format!("(says {id}, ")) && line.ends_with(" ago)"), "{line}");
 }
 
 #[test]

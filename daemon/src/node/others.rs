@@ -13,8 +13,8 @@ use super::asked::End;
 use super::search::{Asked, Found, Listed};
 use crate::peer::PeerId;
 
-/// From where something comes.
-enum From {
+/// Something that was said, by where it comes from.
+enum Word {
     Kept(Listed),
     Peers(Listed),
 }
@@ -42,12 +42,12 @@ pub(super) fn of_others(
     let asked = Asked { known, asked: whom.len(), answered: 0 };
     let waiting = whom.into_iter().collect();
     let words = Words { waiting, whole: HashSet::new(), held: HashMap::new(), asked };
-    let both = stream::select(kept.map(From::Kept), peers.map(From::Peers)).boxed();
+    let both = stream::select(kept.map(Word::Kept), peers.map(Word::Peers)).boxed();
     stream::unfold((both, Some(words)), async |(mut both, words)| {
         let mut words = words?;
         match both.next().await {
-            Some(From::Kept(listed)) => Some((words.kept(listed), (both, Some(words)))),
-            Some(From::Peers(listed)) => Some((words.told(listed), (both, Some(words)))),
+            Some(Word::Kept(listed)) => Some((words.kept(listed), (both, Some(words)))),
+            Some(Word::Peers(listed)) => Some((words.told(listed), (both, Some(words)))),
             None => Some((Listed { asked: Some(words.asked), ..Listed::default() }, (both, None))),
         }
     })

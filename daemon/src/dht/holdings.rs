@@ -373,6 +373,20 @@ mod tests {
         assert!(!holdings.hold(&key(99), Kind::Chunk) && holdings.hold(&key(1), Kind::Chunk));
     }
 
+    #[test]
+    fn what_a_journal_says_was_released_is_announced_anew_where_it_is_held() {
+        let (mut holdings, held, gone) = (Holdings::new(10), key(1), key(2));
+        assert!(holdings.hold(&held, Kind::Object));
+        for key in [&held, &gone] {
+            holdings.restore(key, Kind::Object, 7);
+            assert!(holdings.is_placed(key));
+            holdings.restore_released(key);
+        }
+        assert!(holdings.is_waiting(&held) && !holdings.holds(&gone));
+        holdings.restore_released(&key(3));
+        assert_eq!(holdings.counts(), Counts { keys: 1, new_objects: 1, new_chunks: 0 });
+    }
+
     proptest! {
         #[test]
         fn counts_are_true(steps in proptest::collection::vec((0u8..5, 0u32..20, any::<bool>()), 0..200)) {

@@ -243,7 +243,8 @@ fn a_search_goes_through_the_store_what_is_kept_and_what_peers_publish() {
     publisher.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"the last").done().ok();
     let all = found(nodes[0].ctl(), &["search", "film 14"]);
     assert!(all.len() == 11 && all.iter().all(|(source, _)| source == "peer"), "{all:?}");
-    let (mut nodes, id) = (nodes, publisher.id());
+    let id = publisher.id();
+    let mut nodes = nodes;
     drop(nodes.remove(1));
     let all = wait::until("what is kept to be told", LONG, || {
         let all = found(nodes[0].ctl(), &["search", "film 14"]);

@@ -182,13 +182,14 @@ pub(crate) struct Ls {
     /// Also what is here only as part of a directory
     #[arg(long, conflicts_with = "object")]
     pub(crate) parts: bool,
-    /// What has a name here, and what others publish: each line says whose word it is
+    /// What has a name here, and what others publish: each line says whose word it is. "publishes NODE" was asked of
+    /// that node right now; "says NODE" is what that node said some time ago, kept here. 4 when nobody could be asked
     #[arg(long, conflicts_with_all = ["object", "parts"])]
     pub(crate) network: bool,
     /// Only what this peer publishes
     #[arg(long, value_name = "PEER", requires = "network")]
     pub(crate) peer: Option<String>,
-    /// At most so many of each source: the store, what is kept here of others' words, and connected peers
+    /// At most so many of each source: the store, what is kept here of others' words, and known peers
     #[arg(long, value_name = "N", requires = "network", default_value_t = LINES, value_parser = lines())]
     pub(crate) limit: u32,
 }
@@ -201,13 +202,19 @@ fn lines() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=MAX_LINES)
 }
 
+const WORDS: &str = "Each line says whose word it is: \"here\" has this name in this node's store; \
+    \"publishes NODE\" was asked of that node right now; \"says NODE\" is what that node said some time ago, kept here \
+    since it was not asked or did not answer, so it may be gone by now. Nodes that are known are asked, connected or \
+    not; how many answered is told on standard error. It ends with 4 when nothing was found and nobody answered.";
+
 /// `casctl search`
 #[derive(Debug, ClapArgs)]
+#[command(after_help = WORDS)]
 pub(crate) struct Search {
     /// It stands in the name, whatever the case
     #[arg(value_name = "TEXT", value_parser = search_text)]
     pub(crate) text: String,
-    /// At most so many of each source: the store, what is kept here of others' words, and connected peers
+    /// At most so many of each source: the store, what is kept here of others' words, and known peers
     #[arg(long, value_name = "N", default_value_t = LINES, value_parser = lines())]
     pub(crate) limit: u32,
 }
@@ -215,13 +222,13 @@ pub(crate) struct Search {
 /// `casctl publish`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Publish {
-    /// The whole id of an object that you have pinned
-    #[arg(value_name = "ID", value_parser = crate::object::whole_id)]
-    pub(crate) id: Id,
+    /// An object that you have pinned: an id, a prefix of 8 digits or more, or a name
+    #[arg(value_name = "ID", value_parser = crate::object::selector)]
+    pub(crate) object: String,
     /// What to call it from now on, here as well; needed where another user may have named it
     #[arg(long, conflicts_with = "withdraw")]
     pub(crate) name: Option<String>,
-    /// Take it back: nodes that were told are told that it has no name any more
+    /// Take it back: nodes that were told are told that it has no name any more, those that are away once they are back
     #[arg(long)]
     pub(crate) withdraw: bool,
 }

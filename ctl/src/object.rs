@@ -116,17 +116,19 @@ pub(crate) struct Source {
     pub(crate) name: Option<String>,
     /// Where to ask first.
     pub(crate) peers: Vec<String>,
+    /// Keys of hints that this version does not know: they may be of a later one, or misspelt.
+    pub(crate) unknown: Vec<String>,
 }
 
 impl FromStr for Source {
     type Err = String;
 
-    /// Reads an address or `casd:ADDRESS,name=NAME,peer=ADDR,…`. Hints of other keys are passed over.
+    /// Reads an address or `casd:ADDRESS,name=NAME,peer=ADDR,…`. Hints of other keys are passed over, and told.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("casd:") else {
             let address =
                 text.parse().map_err(|why| format!("{why}; only whole ids and links can be fetched"))?;
-            return Ok(Self { address, name: None, peers: Vec::new() });
+            return Ok(Self { address, name: None, peers: Vec::new(), unknown: Vec::new() });
         };
         if text.len() > MAX_LINK {
             return Err(format!("a link has at most {MAX_LINK} bytes"));
@@ -136,7 +138,7 @@ impl FromStr for Source {
         let address =
             decoded(parts.next().unwrap_or_default()).map_err(|_| "the link is not UTF-8".to_owned());
         let address = address?.parse().map_err(|why| format!("in the link, {why}"))?;
-        let mut source = Self { address, name: None, peers: Vec::new() };
+        let mut source = Self { address, name: None, peers: Vec::new(), unknown: Vec::new() };
         for part in parts {
             let wrong = || format!("the link's part {part:?} is not key=value, percent-encoded");
             let (key, value) = part.split_once('=').ok_or_else(wrong)?;
@@ -144,7 +146,7 @@ impl FromStr for Source {
             match key {
                 "name" => source.name = Some(value),
                 "peer" => source.peers.push(value),
-                _ => {}
+                _ => source.unknown.push(key.to_owned()),
             }
         }
         Ok(source)
@@ -248,6 +250,7 @@ mod tests {
         assert_eq!(source.address.to_string(), ID);
         assert_eq!(source.name.as_deref(), Some("a b,c"));
         assert_eq!(source.peers, ["12D3@127.0.0.1:9000", "/ip4/1.2.3.4/p2p/Q"]);
+        assert_eq!(source.unknown, ["later"]);
         let source: Source = format!("casd:dir:{ID}/a%20b,name=x").parse().unwrap();
         assert_eq!(source.address.to_string(), format!("dir:{ID}/a b"));
         for wrong in

@@ -60,10 +60,11 @@ fn until_named(ctl: &Ctl, id: &str, expected: &[(String, String)]) {
     });
 }
 
-/// Names that a search finds, by source.
+/// Names that a search finds, by source; none where nobody answered.
 fn found(ctl: &Ctl, args: &[&str]) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let lines = ctl.json(args);
+    let done = ctl.run(args).arg("--json").done();
+    let lines = if done.status.code() == Some(4) { Vec::new() } else { done.ok().json() };
     let mut found: Vec<_> = lines.iter().map(|line| (text(&line["source"]), text(&line["name"]))).collect();
     found.sort();
     found
@@ -169,7 +170,7 @@ fn publishers_stand_side_by_side_and_each_takes_back_its_own() {
     until_named(other.ctl(), &id, &both);
 
     assert_eq!(one.ctl().json(&["publish", "--withdraw", &id])[0]["changed"], true);
-    assert_eq!(one.ctl().json(&["publish", "--withdraw", &id])[0]["changed"], false);
+    one.ctl().run(&["publish", "--withdraw", &id]).done().refused(&[1], "was not published");
     until_named(other.ctl(), &id, std::slice::from_ref(&second));
     assert_eq!(other.ctl().json(&["providers", &id]).len(), 2, "both still hold it");
     // A node that starts again publishes what it published, and no more than that.
@@ -216,13 +217,6 @@ fn a_search_goes_through_the_store_what_is_kept_and_what_peers_publish() {
     assert_eq!(all[0], ("local".to_owned(), "my film".to_owned()));
     assert!(all[1..].iter().all(|(source, name)| source == "peer" && name.starts_with("Film ")), "{all:?}");
     assert_eq!(found(asker.ctl(), &["search", "film 14"]).len(), 11);
-    // What is kept of others' words: the first node keeps it.
-    let kept = wait::until("the keys to be placed", LONG, || {
-        let kept = found(nodes[0].ctl(), &["search", "film"]);
-        (kept.len() == 150).then_some(kept)
-    });
-    assert!(kept.iter().all(|(source, _)| source == "kept" || source == "peer"), "{kept:?}");
-    assert!(kept.iter().any(|(source, _)| source == "kept"), "{kept:?}");
     // Bounded, and said so.
     let few = asker.ctl().run(&["search", "film", "--limit", "7"]).done().ok();
     assert_eq!(few.text().lines().count(), 8, "seven of others and one of its own");
@@ -230,13 +224,35 @@ fn a_search_goes_through_the_store_what_is_kept_and_what_peers_publish() {
     let line = few.text().lines().find(|line| line.contains("Film")).unwrap().to_owned();
     assert!(line.ends_with(&format!("(publishes {})", publisher.id())), "{line}");
     assert_eq!(asker.ctl().text(&["-q", "search", "film", "--limit", "9999"]).lines().count(), 151);
+    // How many were asked and answered is told; that nothing is found where somebody answered, is an answer.
+    let nothing = asker.ctl().run(&["search", "no such name"]).done().ok();
+    assert!(nothing.stderr.contains("nothing is found\n"), "{}", nothing.stderr);
+    assert!(nothing.stderr.contains("asked 2 nodes, "), "{}", nothing.stderr);
+    let asked = asker.ctl().run(&["--json", "search", "no such name"]).done().ok().stderr;
+    let asked: Value = serde_json::from_str(asked.trim()).unwrap();
+    assert_eq!((&asked["known"], &asked["asked"]), (&2.into(), &2.into()), "{asked}");
+    assert!(asked["answered"].as_u64().unwrap() > 0, "{asked}");
     // Of one peer only.
     assert_eq!(found(asker.ctl(), &["ls", "--network", "--peer", &publisher.id()]).len(), 150);
-    let stranger = "12D3KooWGRUA2dLYBWwXZk5QdcpHWNXvcMfwHXSDkrAgvqdFDSc6";
+    let stranger = "12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa";
     asker.ctl().run(&["ls", "--network", "--peer", stranger]).done().refused(&[1, 4, 7], stranger);
     asker.ctl().run(&["ls", "--network", "--peer", "nobody"]).done().refused(&[2], "nobody");
     asker.ctl().run(&["search", &"x".repeat(129)]).done().refused(&[2], "128");
     asker.ctl().run(&["search", ""]).done().refused(&[2], "empty");
+    // The first node keeps what the publisher says, which tells it itself as long as it is there.
+    publisher.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"the last").done().ok();
+    let all = found(nodes[0].ctl(), &["search", "film 14"]);
+    assert!(all.len() == 11 && all.iter().all(|(source, _)| source == "peer"), "{all:?}");
+    let id = publisher.id();
+    let mut nodes = nodes;
+    drop(nodes.remove(1));
+    let all = wait::until("what is kept to be told", LONG, || {
+        let all = found(nodes[0].ctl(), &["search", "film 14"]);
+        (all.len() == 11).then_some(all)
+    });
+    assert!(all.iter().all(|(source, _)| source == "kept"), "{all:?}");
+    let line = nodes[0].ctl().run(&["search", "film 149"]).done().ok().text();
+    assert!(line.contains(&format!("(says {id}, ")) && line.ends_with(" ago)"), "{line}");
 }
 
 #[test]
@@ -248,13 +264,37 @@ fn what_cannot_be_published_is_told_why() {
     ctl.run(&["publish", &id]).done().refused(&[2], "--name");
     ctl.run(&["publish", &id, "--name", "a/b"]).done().refused(&[2], "a/b");
     ctl.run(&["publish", &id, "--name", "\u{1b}[2J"]).done().refused(&[2], "name");
+    for (name, word) in [("a\nb", "control characters"), ("  ", "blanks"), ("gnp.\u{202e}exe", "not seen")] {
+        let refused = ctl.run(&["publish", &id, "--name", name]).done();
+        refused.refused(&[2], word);
+        assert!(!refused.stderr.contains("--name") && !refused.stderr.contains("entries"), "{}", refused.stderr);
+        ctl.run(&["add", "--publish", "--name", name, "-"]).input(b"x").done().refused(&[2], word);
+    }
     ctl.run(&["publish", &"00".repeat(32)]).done().refused(&[4], "no object");
-    ctl.run(&["publish", &id[..8]]).done().refused(&[2], "64 digits");
+    ctl.run(&["publish", &id[..8]]).done().refused(&[2], "--name");
+    ctl.run(&["publish", &id[..7]]).done().refused(&[4], "8 digits");
+    ctl.run(&["publish", "--withdraw", &id]).done().refused(&[1], "was not published");
     ctl.run(&["add", "--publish", "-"]).input(b"x").done().refused(&[2], "no name");
     ctl.run(&["stat", &"00".repeat(32)]).done().refused(&[4], "no peers");
-    assert_eq!(ctl.json(&["publish", &id, "--name", "a name"])[0]["changed"], true);
-    assert_eq!(ctl.json(&["publish", &id])[0]["changed"], false);
+    let first = ctl.json(&["publish", &id[..8], "--name", "a name"]).pop().unwrap();
+    assert_eq!((&first["changed"], &first["told"]), (&true.into(), &Value::Null), "there is nobody to tell");
+    assert_eq!(ctl.json(&["publish", "a name"])[0]["changed"], false);
+    assert!(ctl.run(&["publish", "a name"]).done().ok().stderr.contains("will be told"));
     assert_eq!(ctl.json(&["stat", "a name"])[0]["published"], true);
+    assert_eq!(ctl.json(&["ls"])[0]["published"], true);
+    assert!(ctl.text(&["ls"]).ends_with("a name  (published)"));
+    assert_eq!(ctl.json(&["publish", "--withdraw", "a name"])[0]["published"], false);
+    assert_eq!(ctl.json(&["ls"])[0]["published"], false);
+    // Where there is nobody to ask, nothing that is found is no answer.
+    for args in [&["search", "another"][..], &["--json", "search", "another"]] {
+        ctl.run(args).done().refused(&[4], "no other node");
+    }
+    let all = ctl.run(&["ls", "--network"]).done().ok();
+    assert!(all.text().ends_with("a name  (here)"), "{}", all.text());
+    assert!(all.stderr.contains("no other node is known"), "{}", all.stderr);
+    let cut = "12D3KooWXXXX@127.0.0.1:9000";
+    ctl.run(&["fetch", &"00".repeat(32), "--peer", cut]).done().refused(&[2], "not a peer id");
+    ctl.run(&["ls", "--network", "--peer", "12D3KooWKV8C"]).done().refused(&[2], "not a peer id");
     drop(daemon);
 
     for (key, value) in [("network.announce", "none"), ("network.mode", "client")] {

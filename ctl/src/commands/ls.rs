@@ -51,7 +51,8 @@ fn line(object: &ListedObject) -> Line {
         (false, true) => "cached",
     };
     let id = named(object.kind(), &object.id);
-    let human = format!("{id}  {:>10}  {state:7}  {}", size(object.size), escaped(&object.name));
+    let mark = if object.published { "  (published)" } else { "" };
+    let human = format!("{id}  {:>10}  {state:7}  {}{mark}", size(object.size), escaped(&object.name));
     Line {
         human: human.trim_end().to_owned(),
         bare: id.clone(),
@@ -63,6 +64,7 @@ fn line(object: &ListedObject) -> Line {
             "pinned": object.pinned,
             "complete": object.complete,
             "used": object.used,
+            "published": object.published,
         }),
     }
 }
@@ -115,12 +117,18 @@ mod tests {
             complete: true,
             kind: ObjectKind::File.into(),
             used: Some(7),
+            published: false,
         };
         assert_eq!(line(&object).human, "ab         5 B  pinned   x\\u{1b}");
         let expected = json!({
             "id": "ab", "name": "x\u{1b}", "kind": "file", "size": 5, "pinned": true, "complete": true, "used": 7,
+            "published": false,
         });
         assert_eq!(line(&object).json, expected);
+        object.published = true;
+        assert!(
+            line(&object).human.ends_with("x\\u{1b}  (published)") && line(&object).json["published"] == true
+        );
         object.name.clear();
         object.kind = ObjectKind::Directory.into();
         assert!(line(&object).json["name"].is_null());

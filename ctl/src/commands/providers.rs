@@ -23,7 +23,7 @@ pub(super) async fn run(session: &Session, args: Providers) -> Result<Exit, Fail
         return Ok(Exit::Done);
     }
     let message = format!("{}: nobody in the network says to hold it", args.id.as_str());
-    Err(Failure::local(Exit::NotFound, Reason::NoProviders.as_str(), message))
+    Err(Failure::known(Reason::NoProviders, message))
 }
 
 fn line(provider: &ProvidersResponse) -> Line {

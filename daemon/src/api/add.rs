@@ -176,7 +176,7 @@ impl Manner {
     /// # Errors
     /// INVALID_NAME when it was asked for, and it has no name or one that cannot leave the node.
     pub(super) fn publishes(&self, name: Option<&str>) -> Result<bool, Status> {
-        let can = name.map(crate::content::check_name);
+        let can = name.map(crate::content::check_public_name);
         match (self.publish, can) {
             (Publish::No, _) => Ok(false),
             (_, Some(Ok(()))) => Ok(true),

@@ -6,10 +6,10 @@ use crate::content::{self as tree, Entry, ObjectId};
 use crate::node::Announced;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
 use crate::node::{Added, AddedTree, Gone};
+use crate::node::{Asked, Cut, Found, Listed, Source, Told};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
-use crate::node::{Cut, Found, Listed, Source, Told};
-use crate::node::{Progress, Provider, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
+use crate::node::{Progress, Provider, Published, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -114,6 +114,7 @@ pub(super) fn listed(info: ObjectInfo, used: Option<u64>, is_recordless: bool) -
         pinned: !info.pins.is_empty(),
         complete: info.state == State::Whole && !is_recordless,
         used,
+        published: info.publish,
     }
 }
 
@@ -181,7 +182,7 @@ const FOUND: usize = 1_024;
 
 /// What a search has found, in messages of their size.
 pub(super) fn listing(listed: Listed) -> impl Iterator<Item = v1::SearchResponse> {
-    let Listed { found, more, cut } = listed;
+    let Listed { found, more, cut, asked, .. } = listed;
     let object = |found: Found| v1::FoundObject {
         source: match found.source {
             Source::Local => v1::FoundSource::Local,
@@ -194,23 +195,32 @@ pub(super) fn listing(listed: Listed) -> impl Iterator<Item = v1::SearchResponse
     let mut objects = found.into_iter().map(object);
     let short = |Cut { peer, why }| v1::CutShort { peer_id: peer.to_string(), why };
     let mut cut: Vec<_> = cut.into_iter().map(short).collect();
+    let mut asked = asked.map(who_was_asked);
     let mut is_first = true;
     std::iter::from_fn(move || {
         let page: Vec<_> = objects.by_ref().take(FOUND).collect();
         let more = more && std::mem::take(&mut is_first);
-        let cut = std::mem::take(&mut cut);
-        let is_empty = page.is_empty() && cut.is_empty();
-        (more || !is_empty).then_some(v1::SearchResponse { objects: page, more, cut })
+        let (cut, asked) = (std::mem::take(&mut cut), asked.take());
+        let is_empty = page.is_empty() && cut.is_empty() && asked.is_none();
+        (more || !is_empty).then_some(v1::SearchResponse { objects: page, more, cut, asked })
     })
 }
 
+fn who_was_asked(asked: Asked) -> v1::Asked {
+    let count = |nodes| u32::try_from(nodes).unwrap_or(u32::MAX);
+    let Asked { known, asked, answered } = asked;
+    v1::Asked { known: count(known), asked: count(asked), answered: count(answered) }
+}
+
 /// What came of publishing, or of taking it back.
-pub(super) fn published(info: ObjectInfo, changed: bool) -> v1::PublishResponse {
+pub(super) fn published(published: Published) -> v1::PublishResponse {
+    let Published { info, is_news, told } = published;
     v1::PublishResponse {
         id: info.id.to_string(),
         kind: kind(&info),
         name: info.name.unwrap_or_default(),
-        changed,
+        changed: is_news,
+        told: told.map(|nodes| u32::try_from(nodes).unwrap_or(u32::MAX)),
     }
 }
 

@@ -117,10 +117,7 @@ impl Network for Service {
     }
 }
 
-/// A peer, by its id or an address that ends in it.
+/// A peer, by its id or an address that has it.
 fn peer_id(text: &str) -> Result<PeerId, Status> {
-    match text.parse() {
-        Ok(peer) => Ok(peer),
-        Err(_) => Ok(Node::address(text)?.peer),
-    }
+    if text.contains(['/', '@']) { Ok(Node::address(text)?.peer) } else { Ok(Node::peer_id(text)?) }
 }

@@ -134,12 +134,12 @@ impl Objects for Service {
     ) -> Result<Response<v1::PublishResponse>, Status> {
         let caller = self.0.access.admit(&request, Role::Write)?;
         let v1::PublishRequest { id, name, withdraw } = request.into_inner();
-        let (info, changed) = if withdraw {
+        let published = if withdraw {
             self.0.node.withdraw(caller, &id).await?
         } else {
             self.0.node.publish(caller, &id, Some(name).filter(|name| !name.is_empty())).await?
         };
-        Ok(Response::new(convert::published(info, changed)))
+        Ok(Response::new(convert::published(published)))
     }
 
     async fn collect(

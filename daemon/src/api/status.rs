@@ -151,14 +151,14 @@ fn of_node(error: &Error) -> Reason {
         Error::NobodyToTell(_) => Reason::NoPeers,
         Error::Private => Reason::Privacy,
         Error::NotAnnouncing => Reason::NotAnnouncing,
-        Error::Nameless { .. } => Reason::InvalidName,
+        Error::Nameless { .. } | Error::UnfitName(_) => Reason::InvalidName,
         Error::Ambiguous { .. } => Reason::Ambiguous,
         Error::IsDirectory(_) => Reason::IsDirectory,
         Error::NotDirectory(_) => Reason::NotDirectory,
         Error::EmptyFile(_) => Reason::NotFound,
         Error::NoSuchPath { .. } => Reason::NoSuchPath,
         Error::Id { .. } => Reason::InvalidId,
-        Error::Address { .. } => Reason::InvalidAddress,
+        Error::Address { .. } | Error::PeerId(_) => Reason::InvalidAddress,
         Error::Unreachable { .. } => Reason::Unreachable,
         Error::OtherNetwork(_) | Error::OtherKey { .. } => Reason::OtherNetwork,
         Error::NotPermitted { .. } | Error::NotPinned(_) | Error::AdminOnly(_) => Reason::NotPermitted,
@@ -259,7 +259,7 @@ fn of_erasure(error: &ErasureError) -> Reason {
 mod tests {
     use super::*;
     use crate::content::IdError;
-    use crate::content::ObjectId;
+    use crate::content::{NameError, ObjectId};
     use casd_proto::Failure;
 
     fn all() -> Vec<(Reason, Error)> {
@@ -274,6 +274,7 @@ mod tests {
             (Reason::Privacy, Error::Private),
             (Reason::NotAnnouncing, Error::NotAnnouncing),
             (Reason::InvalidName, Error::Nameless { id, why: why() }),
+            (Reason::InvalidName, Error::UnfitName(NameError::Empty)),
             (Reason::NotPermitted, Error::NotPinned(id)),
             (Reason::Ambiguous, Error::Ambiguous { text: text(), ids: vec![id] }),
             (Reason::IsDirectory, Error::IsDirectory(id)),
@@ -282,6 +283,7 @@ mod tests {
             (Reason::NoSuchPath, Error::NoSuchPath { path: text(), why: why() }),
             (Reason::InvalidId, Error::Id { text: text(), why: IdError::UpperCase }),
             (Reason::InvalidAddress, Error::Address { text: text(), why: why() }),
+            (Reason::InvalidAddress, Error::PeerId(text())),
             (Reason::Unreachable, Error::Unreachable { address: text(), why: why() }),
             (Reason::OtherNetwork, Error::OtherNetwork(text())),
             (Reason::OtherNetwork, Error::OtherKey { address: text(), is_private: true }),

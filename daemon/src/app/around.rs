@@ -18,6 +18,11 @@ impl Neighbours for Around {
         })
     }
 
+    fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>> {
+        let dht = self.0.clone();
+        Box::pin(async move { dht.known().await })
+    }
+
     fn joined(&self) -> BoxFuture<'static, bool> {
         let dht = self.0.clone();
         Box::pin(async move { dht.joined().await })

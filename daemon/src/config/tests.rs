@@ -180,6 +180,10 @@ const BAD: &[(&str, &str)] = &[
         "casd.toml:2:14: key `network.bootstrap`: \"/ip4/127.0.0.1/tcp/8468\" does not end in /p2p/PEERID; `casctl status` on that node shows it",
     ),
     (
+        "[network]\nbootstrap = [\"/ip4/127.0.0.1/tcp/8468/p2p/12D3KooWXXXX\"]",
+        "casd.toml:2:14: key `network.bootstrap`: in \"/ip4/127.0.0.1/tcp/8468/p2p/12D3KooWXXXX\", \"12D3KooWXXXX\" is not a peer id: an id that `casctl status` shows has 52 characters",
+    ),
+    (
         "[network]\nbootstrap = [\"/p2p/@\"]",
         "casd.toml:2:14: key `network.bootstrap`: \"/p2p/@\" says who the peer is, but not where",
     ),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use multiaddr::{Multiaddr, Protocol};
 
 use crate::erasure::Geometry;
-use crate::peer::{self, NetworkKey};
+use crate::peer::{self, NetworkKey, PeerAddr};
 
 /// The longest path that fits a socket address (`sun_path` is 108 bytes with its closing zero).
 pub(super) const MAX_SOCKET_PATH: usize = 107;
@@ -149,7 +149,12 @@ pub(super) fn bootstrap(text: &str) -> Result<Multiaddr, String> {
     let address: Multiaddr = text.parse().map_err(|error| format!("{text:?} is no multiaddr: {error}"))?;
     let parts: Vec<_> = address.iter().collect();
     match parts.as_slice() {
-        [_, .., Protocol::P2p(_)] => Ok(address),
+        [_, .., Protocol::P2p(_)] => match PeerAddr::try_from(address.clone()) {
+            Ok(_) => Ok(address),
+            Err(why) => {
+                Err(format!("in {text:?}, {why}: an id that `casctl status` shows has 52 characters"))
+            }
+        },
         [Protocol::P2p(_)] => Err(format!("{text:?} says who the peer is, but not where")),
         _ => Err(format!("{text:?} does not end in /p2p/PEERID; `casctl status` on that node shows it")),
     }

@@ -38,7 +38,7 @@ pub use manifest::{Manifest, ManifestBuilder};
 pub use metadata::{
     DESCRIPTION_LIFE, Description, MAX_DESCRIPTION, SignedDescription, described_name, is_called, is_timely,
 };
-pub use names::{MAX_ENTRY_NAME, NameError, TreePath, check_name, check_portable};
+pub use names::{MAX_ENTRY_NAME, NameError, TreePath, check_name, check_portable, check_public_name};
 pub use page::{MAX_PAGE_BYTES, ManifestPage};
 pub use parity::{
     CODEC_RS8, MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, PARITY_PAGE, ParityClaim, ParityPage, ParityPart,

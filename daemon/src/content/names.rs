@@ -17,17 +17,23 @@ pub const MAX_ENTRY_NAME: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// No name at all.
-    #[error("an entry has an empty name")]
+    #[error("a name is empty")]
     Empty,
     /// The directory itself, or the one around it.
-    #[error("an entry is called {0:?}, which stands for a directory")]
+    #[error("the name {0:?} stands for a directory")]
     Dots(String),
     /// More than [`MAX_ENTRY_NAME`] bytes.
-    #[error("an entry's name has {0} bytes; at most 255 can be")]
+    #[error("a name has {0} bytes; at most 255 can be")]
     TooLong(usize),
     /// A character that separates names, here or elsewhere, or that drives a terminal.
-    #[error("the name {0:?} has {1:?}, which names of entries may not have")]
+    #[error("the name {0:?} has {1:?}: a /, a \\ and control characters are not for names")]
     Character(String, char),
+    /// Nothing that anybody would see.
+    #[error("the name {0:?} is all blanks")]
+    Blank(String),
+    /// A character that is not seen, or has others read the rest of the name, or of a line, in another order.
+    #[error("the name {0:?} has {1:?}, which is not seen and may have the rest read in another order")]
+    Hidden(String, char),
     /// Bytes that are no text.
     #[error("an entry's name is not UTF-8")]
     NotUtf8,
@@ -60,6 +66,29 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
         Some(c) => Err(NameError::Character(name.to_owned(), c)),
         None => Ok(()),
     }
+}
+
+/// Whether others may be told that something is called so: people who see it shall see what it is.
+///
+/// # Errors
+/// As [`check_name`]; [`NameError::Blank`], [`NameError::Hidden`].
+pub fn check_public_name(name: &str) -> Result<(), NameError> {
+    check_name(name)?;
+    if let Some(hidden) = name.chars().find(|c| is_hidden(*c)) {
+        return Err(NameError::Hidden(name.to_owned(), hidden));
+    }
+    // A blank of Braille and a filler of Hangul are none by their class.
+    if name.chars().all(|c| c.is_whitespace() || matches!(c, '\u{2800}' | '\u{3164}')) {
+        return Err(NameError::Blank(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// Marks, embeddings, overrides and isolates of direction, separators of lines, and what has no width. Those that join
+/// letters, or keep them apart, are letters of some languages.
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Whether every file system in use can hold these names beside each other.
@@ -167,6 +196,26 @@ mod tests {
             assert_eq!(check_name(name), Ok(()), "{name:?}");
         }
         assert_eq!(check_name(&"x".repeat(256)), Err(NameError::TooLong(256)));
+    }
+
+    #[test]
+    fn what_nobody_would_see_is_no_name_for_others() {
+        for name in [" ", "\u{3000}\u{2003} ", "\u{2800}", "\u{3164} "] {
+            assert_eq!(check_public_name(name), Err(NameError::Blank(name.to_owned())), "{name:?}");
+        }
+        for name in ["a\u{202e}gpj.exe", "\u{2066}a", "\u{200b}", "a\u{feff}", "x\u{200f}", "\u{e0041}"] {
+            assert!(matches!(check_public_name(name), Err(NameError::Hidden(..))), "{name:?}");
+            assert_eq!(check_name(name), Ok(()), "a file may be called so");
+        }
+        for name in ["", "a/b", "a\nb"] {
+            assert_eq!(check_public_name(name), check_name(name));
+            assert!(check_name(name).is_err());
+        }
+        for name in
+            ["a b", " a", "\u{5d0}\u{5d1}.txt", "\u{645}\u{6cc}\u{200c}\u{62e}", "\u{1f469}\u{200d}\u{1f680}"]
+        {
+            assert_eq!(check_public_name(name), Ok(()), "{name:?}");
+        }
     }
 
     /// B34: names that are one elsewhere, or none.

@@ -2,7 +2,7 @@
 //!
 //! Owns: the protocol, and whom to ask. Refuses: what is not signed for this network, of another object or of another
 //! time, and to ask more nodes, for longer, than its limits. Whoever answers may leave out what it likes, and make up
-//! publishers; so it is told how many nodes told of each. Survives a crash: nothing.
+//! publishers; so it is told how many nodes told of each. Of what publishers say themselves nobody else's answer counts. Survives a crash: nothing.
 //!
 //! What is answered was proved when it came and is sent as it was kept; what is read is proved on its
 //! connection's task. So no signature is checked on the event loop, however much is asked.
@@ -18,7 +18,7 @@
 //! 2+n each  descriptions (see `content/metadata.rs`), preceded by their length (at most 404)
 //! ```
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,18 +197,23 @@ impl Dht {
         let near = near.unwrap_or_default().into_iter().filter(|peer| *peer != self.0.local);
         let near: Vec<Node> = near.map(|peer| Node { peer, addresses: survey.addresses(&peer) }).collect();
         survey.end(&HashSet::new());
-        let ask = |to: Node| self.0.ask(|done| Command::About { to, key, done });
+        let inner = &self.0;
+        let ask =
+            |to: Node| async move { (to.peer, inner.ask(|done| Command::About { to, key, done }).await) };
         let mut answers = std::pin::pin!(stream::iter(near).map(ask).buffer_unordered(AT_ONCE));
         let (mut told, mut until) = (Gathered::default(), deadline);
-        told.hear(&key, read_kept(&self.0.described.of(&key)));
-        while let Ok(Some(answer)) = tokio::time::timeout_at(until, answers.next()).await {
-            told.hear(&key, answer.map(Said::proved).unwrap_or_default());
-            if !told.0.is_empty() {
+        told.hear(self.0.local, &key, read_kept(&self.0.described.of(&key)));
+        while let Ok(Some((from, answer))) = tokio::time::timeout_at(until, answers.next()).await {
+            let Some(answer) = answer else { continue };
+            told.hear(from, &key, answer.proved());
+            if !told.by_publisher.is_empty() {
                 // Others may tell more; those that do not answer are not waited for.
                 until = until.min(Instant::now() + GRACE);
             }
         }
-        told.sorted()
+        let told = told.sorted();
+        self.0.take_newer(told.iter().map(|told| &told.said)).await;
+        told
     }
 }
 
@@ -217,33 +222,50 @@ pub(super) fn read_kept(kept: &[Bytes]) -> Vec<SignedDescription> {
     kept.iter().filter_map(|bytes| SignedDescription::read_kept(bytes).ok()).collect()
 }
 
-/// What has been told of one object, by publisher.
+/// What has been told of one object.
 #[derive(Default)]
-struct Gathered(BTreeMap<PeerId, Told>);
+struct Gathered {
+    by_publisher: BTreeMap<PeerId, Told>,
+    /// What those that answered say themselves: a publisher's own answer is its newest word, also that there is none.
+    own: HashMap<PeerId, Option<SignedDescription>>,
+}
 
 impl Gathered {
-    /// One node's answer. What is of another object or time is not heard.
-    fn hear(&mut self, key: &Key, said: Vec<SignedDescription>) {
+    /// The answer of `from`. What is of another object or time is not heard.
+    fn hear(&mut self, from: PeerId, key: &Key, said: Vec<SignedDescription>) {
         let (now, mut heard) = (unix_now(), HashSet::new());
+        self.own.insert(from, None);
         for said in said {
             let publisher = said.publisher();
             let fits = said.description().object.as_bytes() == key && said.is_timely(now);
             if !fits || !heard.insert(publisher) {
                 continue;
             }
-            if let Some(told) = self.0.get_mut(&publisher) {
+            if publisher == from {
+                self.own.insert(from, Some(said.clone()));
+            }
+            if let Some(told) = self.by_publisher.get_mut(&publisher) {
                 told.told_by += 1;
                 if told.said.description().time < said.description().time {
                     told.said = said;
                 }
-            } else if self.0.len() < MAX_HEARD {
-                self.0.insert(publisher, Told { said, told_by: 1 });
+            } else if self.by_publisher.len() < MAX_HEARD {
+                self.by_publisher.insert(publisher, Told { said, told_by: 1 });
             }
         }
     }
 
-    fn sorted(self) -> Vec<Told> {
-        let mut told: Vec<_> = self.0.into_values().collect();
+    fn sorted(mut self) -> Vec<Told> {
+        let own = &mut self.own;
+        self.by_publisher.retain(|publisher, told| match own.remove(publisher) {
+            Some(Some(said)) => {
+                told.said = said;
+                true
+            }
+            Some(None) => false,
+            None => true,
+        });
+        let mut told: Vec<_> = self.by_publisher.into_values().collect();
         told.sort_by_key(|told| std::cmp::Reverse((told.told_by, told.said.description().time)));
         told.truncate(MAX_PUBLISHERS);
         told
@@ -304,12 +326,29 @@ mod tests {
         let (one, two, key, now) =
             (Keypair::generate_ed25519(), Keypair::generate_ed25519(), [7; 32], unix_now());
         let mut told = Gathered::default();
+        let mut hear = |said| told.hear(PeerId::random(), &key, said);
         let (old, new) = (say(&one, key, now - 9, "old"), say(&one, key, now, "new"));
         let other = say(&two, key, now, "other");
-        told.hear(&key, vec![new.clone(), new.clone(), other.clone()]);
-        told.hear(&key, vec![old, say(&two, [8; 32], now, "of another object")]);
-        told.hear(&key, vec![say(&two, key, 5, "of another time")]);
+        hear(vec![new.clone(), new.clone(), other.clone()]);
+        hear(vec![old, say(&two, [8; 32], now, "of another object")]);
+        hear(vec![say(&two, key, 5, "of another time")]);
         let expected = [(new, 2), (other, 1)].map(|(said, told_by)| Told { said, told_by });
+        assert_eq!(told.sorted(), expected);
+    }
+
+    #[test]
+    fn what_a_publisher_answers_itself_counts_whatever_others_tell_of_it() {
+        let (keys, key, now) = ([(); 3].map(|()| Keypair::generate_ed25519()), [7; 32], unix_now());
+        let peers: Vec<_> = keys.iter().map(|key| key.public().to_peer_id()).collect();
+        let mut told = Gathered::default();
+        let other = say(&keys[2], key, now, "of who does not answer");
+        let kept = vec![say(&keys[0], key, now, "taken back"), say(&keys[1], key, now, "old"), other.clone()];
+        let new = say(&keys[1], key, now - 5, "of a clock that was put back");
+        told.hear(PeerId::random(), &key, kept.clone());
+        told.hear(peers[0], &key, vec![other.clone()]);
+        told.hear(peers[1], &key, vec![new.clone()]);
+        told.hear(PeerId::random(), &key, kept);
+        let expected = [(other, 3), (new, 3)].map(|(said, told_by)| Told { said, told_by });
         assert_eq!(told.sorted(), expected);
     }
 
@@ -319,9 +358,9 @@ mod tests {
         let mut told = Gathered::default();
         for _ in 0..50 {
             let flood = (0..5).map(|_| say(&Keypair::generate_ed25519(), key, now, "x")).collect();
-            told.hear(&key, flood);
+            told.hear(PeerId::random(), &key, flood);
         }
-        assert_eq!(told.0.len(), MAX_HEARD);
+        assert_eq!(told.by_publisher.len(), MAX_HEARD);
         assert_eq!(told.sorted().len(), MAX_PUBLISHERS);
     }
 

@@ -11,6 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
@@ -18,10 +19,12 @@ use libp2p::PeerId;
 
 use super::batch::{Answer, Draft, MAX_DESCRIPTIONS, MAX_KEYS, Refusal, peer_record};
 use super::command::{Command, Node};
+use super::journal::Entry;
 use super::position::Position;
+use super::schedule::minute;
 use super::survey::Survey;
 use super::{Inner, Key};
-use crate::peer::Announced;
+use crate::peer::{Announced, Kind};
 
 /// Nodes that are sent to at once: eight batches of 130 KiB in memory.
 const RECEIVERS_AT_ONCE: usize = 8;
@@ -240,26 +243,60 @@ impl Inner {
         removals: Vec<Key>,
         record: &[u8],
     ) -> (Result<Answer, String>, usize) {
-        let said = keys.iter().filter_map(|key| self.published.of(key));
-        let descriptions: Vec<_> = said.take(MAX_DESCRIPTIONS).collect();
         let (receiver, lifetime) = (to.peer, self.lifetime);
-        let mut draft = Draft { receiver, sequence: 0, lifetime, keys, removals, descriptions };
+        let mut draft = Draft { receiver, sequence: 0, lifetime, keys, removals, descriptions: Vec::new() };
         let mut answer = Err("the DHT has been stopped".to_owned());
         for messages in 1..=2 {
+            // Each message says what is so when it is signed.
+            let change = self.heard.now();
+            let said = draft.keys.iter().filter_map(|key| Some((*key, self.published.of(key)?)));
+            let (described, descriptions): (Vec<Key>, _) = said.take(MAX_DESCRIPTIONS).unzip();
+            draft.descriptions = descriptions;
             draft.sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
             let batch = match draft.sign(&self.network, &self.keypair, record) {
                 Ok(batch) => batch,
                 Err(error) => return (Err(error), messages - 1),
             };
-            let to = to.clone();
-            let Some(answered) = self.ask(|done| Command::Send { to, batch, done }).await else {
+            let node = to.clone();
+            let Some(answered) = self.ask(|done| Command::Send { to: node, batch, done }).await else {
                 return (answer, messages - 1);
             };
             answer = answered;
+            self.note_heard(&to, &draft, &described, change, &answer);
             let Ok(Answer::Refused(Refusal::Sequence, highest)) = answer else { return (answer, messages) };
             self.sequence.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
         }
         (answer, 2)
+    }
+
+    /// Notes what a node has heard: all up to a change, with descriptions of some of the keys; or that it has not.
+    fn note_heard(
+        &self,
+        to: &Node,
+        draft: &Draft,
+        described: &[Key],
+        change: u64,
+        answer: &Result<Answer, String>,
+    ) {
+        let is_described = |key: &Key| described.binary_search(key).is_ok();
+        let gone = draft.removals.iter().map(|key| (*key, false));
+        match answer {
+            Ok(Answer::Taken(answer)) => {
+                let is_taken = |place: usize| answer.taken.get(place).copied().unwrap_or(false);
+                let keys = draft.keys.iter().enumerate();
+                let keys = keys.map(|(place, key)| (*key, is_taken(place) && is_described(key)));
+                let mut keys = self.heard.told(&to.peer, keys.chain(gone), change);
+                keys.retain(|key| !draft.removals.contains(key));
+                // A restart need not announce them anew any more.
+                self.journal.note(&Entry::Announced { kind: Kind::Object, minute: minute(), keys });
+            }
+            Err(_) => {
+                let keys = draft.keys.iter().map(|key| (*key, is_described(key)));
+                self.heard.missed(&to.peer, &to.addresses, keys.chain(gone), Instant::now());
+            }
+            // Whoever refuses has its reasons, and keeps nothing new.
+            Ok(Answer::Refused(..)) => {}
+        }
     }
 
     /// Where this node is, signed, as batches carry it.

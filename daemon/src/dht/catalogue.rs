@@ -1,6 +1,7 @@
 //! What a node publishes, listed and searched by those who are connected to it.
 //!
-//! Owns: the protocol, both ends of it; no signature is checked on the event loop for it. Refuses: what is not
+//! Owns: the protocol, both ends of it; no signature is checked on the event loop for it. What is heard so, and is newer
+//! than what is kept here of the same publisher, takes its place. Refuses: what is not
 //! in the word of whoever answers, pages beyond their limits, and more than [`RATE`] questions a second of one peer,
 //! which is told to wait. Survives a crash: nothing.
 //!
@@ -37,8 +38,8 @@ use super::about::{Said, read_descriptions, read_kept, write_descriptions};
 use super::codec::{Asked, Exchange, Reader, malformed};
 use super::command::{Command, Node};
 use super::event_loop::EventLoop;
-use super::{Dht, Key};
-use crate::content::MAX_DESCRIPTION;
+use super::{Dht, Inner, Key};
+use crate::content::{MAX_DESCRIPTION, SignedDescription};
 use crate::peer::{Catalogue, CataloguePage, Told};
 use crate::support::unix_now;
 
@@ -218,9 +219,27 @@ impl EventLoop {
         question: Question,
         done: oneshot::Sender<Result<Answer, String>>,
     ) {
+        // One in the routing table is found there.
+        let addresses = self.remembered.addresses(&to.peer).iter().chain(&to.addresses).cloned().collect();
         let catalogue = &mut self.swarm.behaviour_mut().catalogue;
-        let request = catalogue.send_request_with_addresses(&to.peer, Ok(question), to.addresses.clone());
+        let request = catalogue.send_request_with_addresses(&to.peer, Ok(question), addresses);
         self.lists.insert(request, done);
+    }
+}
+
+impl Inner {
+    /// Keeps what is said here instead of an older word of the same publisher, wherever it was heard.
+    pub(super) async fn take_newer<'s>(&self, said: impl IntoIterator<Item = &'s SignedDescription>) {
+        let is_newer = |said: &&SignedDescription| {
+            let kept = read_kept(&self.described.of(said.description().object.as_bytes()));
+            let mut same = kept.iter().filter(|kept| kept.publisher() == said.publisher());
+            same.any(|kept| kept.description().time < said.description().time)
+        };
+        let said: Vec<_> = said.into_iter().filter(is_newer).cloned().collect();
+        if !said.is_empty() {
+            // Fails only when the room has stopped.
+            let _ = self.commands.send(Command::Newer { said }).await;
+        }
     }
 }
 
@@ -237,6 +256,7 @@ impl Dht {
             let now = unix_now();
             let mut said = said.proved();
             said.retain(|said| said.publisher() == peer && said.is_timely(now));
+            self.0.take_newer(&said).await;
             return Ok(CataloguePage { said, next });
         }
         Err("it is asked too much".to_owned())
@@ -269,7 +289,7 @@ impl Catalogue for Dht {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Description, ObjectId, SignedDescription};
+    use crate::content::{Description, ObjectId};
     use crate::peer::Keypair;
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 

@@ -16,6 +16,7 @@ use super::records::From;
 use super::streams::Opening;
 use super::survey::Places;
 use super::{Key, PeerView, Status};
+use crate::content::SignedDescription;
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
 /// dropped request means that the loop has stopped.
@@ -23,6 +24,10 @@ use super::{Key, PeerView, Status};
 pub(super) enum Command {
     /// Dial a node and wait until it has proved to be of this network.
     Connect { peer: PeerId, address: Multiaddr, done: oneshot::Sender<Result<PeerId, Error>> },
+    /// List those that could be asked, and whether each is connected.
+    Known { done: oneshot::Sender<Vec<(PeerId, bool)>> },
+    /// Take what others say of objects that are described here, where it is newer than what is kept.
+    Newer { said: Vec<SignedDescription> },
     /// List the nodes known.
     Peers { done: oneshot::Sender<Vec<PeerView>> },
     /// Count what there is.

@@ -26,6 +26,7 @@ use super::command::{Closest, Command};
 use super::detour::Detours;
 use super::error::Error;
 use super::find::Holders;
+use super::heard::Heard;
 use super::lan::Found;
 use super::later::Later;
 use super::look_ups::LookUps;
@@ -82,6 +83,8 @@ pub(super) struct EventLoop {
     pub(super) turns: Turns,
     /// What this node publishes.
     pub(super) published: Arc<Published>,
+    /// Who has heard of it.
+    pub(super) heard: Arc<Heard>,
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
     /// Callers that wait for a connection.
@@ -143,6 +146,7 @@ impl EventLoop {
             lists: HashMap::new(),
             turns: Turns::default(),
             published: Arc::clone(&common.published),
+            heard: Arc::clone(&common.heard),
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,
@@ -189,6 +193,11 @@ impl EventLoop {
         // An answer that nobody waits for any more is dropped.
         match command {
             Command::Connect { peer, address, done } => self.connect(peer, address, done),
+            Command::Known { done } => drop(done.send(self.list_known())),
+            Command::Newer { said } => {
+                let records = self.swarm.behaviour_mut().kad.store_mut();
+                said.iter().for_each(|said| records.describe_newer(said));
+            }
             Command::Peers { done } => drop(done.send(self.list_peers())),
             Command::Status { done } => drop(done.send(self.status())),
             Command::Providers { wanted } => self.look_up(wanted),

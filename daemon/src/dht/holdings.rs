@@ -117,6 +117,10 @@ impl Mark {
         Self(self.0 & !(Self::COUNT | Self::UNSAID) | if count { Self::COUNT } else { 0 })
     }
 
+    fn is_unsaid(self) -> bool {
+        self.0 & Self::UNSAID != 0
+    }
+
     fn unsaid(self) -> Self {
         Self(self.0 | Self::UNSAID)
     }
@@ -165,6 +169,15 @@ impl Holdings {
         }
         let mark = old.unwrap_or_else(|| Mark::new(kind).unsaid());
         self.set(place, mark.with_placed(minute));
+    }
+
+    /// As a journal tells: what was announced of it counts no more. Where it is held, it has to be announced anew.
+    pub(super) fn restore_released(&mut self, key: &Key) {
+        match self.keys.get(&place(key)).copied() {
+            Some(mark) if mark.is_unsaid() => drop(self.drop_key(key)),
+            Some(_) => self.placed(key, 0),
+            None => {}
+        }
     }
 
     /// No longer holds a key; says whether it was held.
@@ -358,6 +371,20 @@ mod tests {
         assert!(holdings.uncounted(None, 100).keys.is_empty());
         assert!((10..17).all(|number| holdings.hold(&key(number), Kind::Chunk)), "there is room for ten");
         assert!(!holdings.hold(&key(99), Kind::Chunk) && holdings.hold(&key(1), Kind::Chunk));
+    }
+
+    #[test]
+    fn what_a_journal_says_was_released_is_announced_anew_where_it_is_held() {
+        let (mut holdings, held, gone) = (Holdings::new(10), key(1), key(2));
+        assert!(holdings.hold(&held, Kind::Object));
+        for key in [&held, &gone] {
+            holdings.restore(key, Kind::Object, 7);
+            assert!(holdings.is_placed(key));
+            holdings.restore_released(key);
+        }
+        assert!(holdings.is_waiting(&held) && !holdings.holds(&gone));
+        holdings.restore_released(&key(3));
+        assert_eq!(holdings.counts(), Counts { keys: 1, new_objects: 1, new_chunks: 0 });
     }
 
     proptest! {

@@ -112,6 +112,7 @@ impl EventLoop {
         }
         self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
         self.bootstrap.reached(&peer);
+        self.heard.met(&peer, Instant::now());
         self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
         for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));

@@ -12,7 +12,7 @@
 //!   and the `atlas` keeps.
 //! - `wider`: look-ups, also among nodes besides the nearest; `turns`: whom of those that are named one asks first.
 //! - `diversity`: whom a crowded routing table lets go for whom.
-//! - `schedule`: which keys, and when; `holdings` are this node's own.
+//! - `schedule`: which keys, and when; `holdings` are this node's own; `heard` is who has yet to hear what is said of them.
 //! - `records`: who announced what to this node, and what they say of it; `published` is what this node says.
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
@@ -53,6 +53,7 @@ mod event_loop;
 mod find;
 mod given;
 mod guard;
+mod heard;
 mod hello;
 mod holdings;
 mod hosts;
@@ -114,6 +115,7 @@ pub use self::views::{PeerView, Status};
 
 use self::atlas::Shelf;
 use self::command::Command;
+use self::heard::Heard;
 use self::holdings::Holdings;
 use self::journal::Journal;
 use self::published::Published;
@@ -157,6 +159,8 @@ struct Inner {
     holdings: Arc<Mutex<Holdings>>,
     /// What this node says of some of them.
     published: Arc<Published>,
+    /// Who has heard of it.
+    heard: Arc<Heard>,
     /// What others say of what they hold.
     described: Described,
     /// When they are announced.
@@ -255,6 +259,12 @@ impl Dht {
     #[must_use]
     pub fn take_accepted(&self) -> Option<mpsc::Receiver<Conn>> {
         self.0.accepted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Nodes of this network that could be asked something, connected or not, and whether each is. Empty once the room
+    /// has stopped.
+    pub async fn known(&self) -> Vec<(PeerId, bool)> {
+        self.0.ask(|done| Command::Known { done }).await.unwrap_or_default()
     }
 
     /// The nodes that are connected or in the routing table. Empty once the room has stopped.

@@ -47,6 +47,8 @@ pub struct Options {
     pub dials_everything: bool,
     /// How peers behave, and whom not to speak to.
     pub conduct: Conduct,
+    /// How long a connection without open streams is kept.
+    pub idle: Duration,
     /// Limits.
     pub limits: Limits,
 }
@@ -106,6 +108,8 @@ impl Default for Options {
             journal: None,
             dials_everything: false,
             conduct: Conduct::default(),
+            // A fetch asks several times within a minute.
+            idle: Duration::from_secs(60),
             limits: Limits::default(),
         }
     }

@@ -34,8 +34,10 @@ pub(super) struct Published {
 #[derive(Debug)]
 struct Entry {
     description: Description,
-    /// As it was last signed, and when.
+    /// As it was last signed, and the time that it has.
     signed: Option<(u64, Bytes)>,
+    /// It is signed with no earlier time: what was said before it must be older, also within a second.
+    after: u64,
 }
 
 impl Published {
@@ -46,12 +48,13 @@ impl Published {
     /// Publishes from now on; whether that is news. `None` when there is no room.
     pub(super) fn publish(&self, description: Description) -> Option<bool> {
         let (key, mut entries) = (*description.object.as_bytes(), self.entries());
-        match entries.get(&key) {
+        let after = match entries.get(&key) {
             Some(old) if old.description == description => return Some(false),
             None if entries.len() >= MAX_PUBLISHED => return None,
-            _ => {}
-        }
-        entries.insert(key, Entry { description, signed: None });
+            Some(old) => old.signed.as_ref().map_or(old.after, |(time, _)| time.saturating_add(1)),
+            None => 0,
+        };
+        entries.insert(key, Entry { description, signed: None, after });
         Some(true)
     }
 
@@ -102,12 +105,13 @@ impl Published {
         {
             return Some(bytes.clone());
         }
-        let description = Description { time: now, ..entry.description.clone() };
+        let time = now.max(entry.after);
+        let description = Description { time, ..entry.description.clone() };
         let signed = SignedDescription::sign(description, &self.network, &self.keypair);
         // What cannot be said was refused before it came here.
         let bytes =
             signed.map_err(|error| tracing::warn!(%error, "a description cannot be signed")).ok()?.encode();
-        entry.signed = Some((now, bytes.clone()));
+        entry.signed = Some((time, bytes.clone()));
         Some(bytes)
     }
 
@@ -146,6 +150,21 @@ mod tests {
         assert_eq!(published.of(&keys[0]), Some(bytes));
         assert!(published.contains(&keys[0]) && published.withdraw(&keys[0]));
         assert!(!published.withdraw(&keys[0]) && published.of(&keys[0]).is_none());
+    }
+
+    #[test]
+    fn another_name_is_said_later_than_the_one_before_also_within_a_second() {
+        let (published, keys) = published(&["one"]);
+        let said = || SignedDescription::check(&published.of(&keys[0]).unwrap(), &NETWORK).unwrap();
+        let mut last = said();
+        for name in ["two", "three", "four"] {
+            let description = Description { name: name.to_owned(), time: 0, ..last.description().clone() };
+            assert_eq!(published.publish(description), Some(true));
+            let next = said();
+            assert!(next.description().time > last.description().time && next.is_timely(unix_now()));
+            assert_eq!(said(), next);
+            last = next;
+        }
     }
 
     #[test]

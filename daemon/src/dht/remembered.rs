@@ -146,6 +146,16 @@ impl Remembered {
         self.changed |= self.entries.remove(peer).is_some();
     }
 
+    /// All of them.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.entries.keys()
+    }
+
+    /// Where one of them was.
+    pub(super) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
+        self.entries.get(peer).map_or(&[], |entry| &entry.peer.addresses)
+    }
+
     /// There may be a way now where there was none: waits begin anew.
     pub(super) fn hurry(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {

@@ -15,6 +15,7 @@ use super::atlas::Shelf;
 use super::behaviour::{Behaviour, Protocols, Seams};
 use super::error::Error;
 use super::event_loop::EventLoop;
+use super::heard::Heard;
 use super::holdings::Holdings;
 use super::journal::{self, Journal};
 use super::options::Options;
@@ -31,8 +32,6 @@ use crate::support::task::Tasks;
 const COMMANDS: usize = 256;
 /// What others say of objects may take this part of what their keys may: 8 MiB.
 const DESCRIBED_SHARE: usize = 8;
-/// How long a connection without open streams is kept: a fetch asks several times within a minute.
-const IDLE: Duration = Duration::from_secs(60);
 /// How long after the start somebody may still be found on the local network; it is asked after 0, 0.5, 1.5 and 3.5 s.
 const LAN_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -50,6 +49,8 @@ pub(super) struct Common {
     pub(super) described: Described,
     /// What this node says of what it holds.
     pub(super) published: Arc<Published>,
+    /// Who has heard of it.
+    pub(super) heard: Arc<Heard>,
 }
 
 /// Starts the room over these carriers.
@@ -83,7 +84,7 @@ pub(super) async fn begin(
     event_loop.begin(remembered);
     let stopping = tasks.clone();
     tasks.spawn("dht", event_loop.run(stopping));
-    let Common { reach, holdings, journal, described, published, .. } = common;
+    let Common { reach, holdings, journal, described, published, heard, .. } = common;
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
     let inner = Arc::new(Inner {
@@ -99,6 +100,7 @@ pub(super) async fn begin(
         shelf: Shelf::default(),
         holdings,
         published,
+        heard,
         described,
         schedule: Schedule::new(&local, lifetime),
         journal: journal.clone(),
@@ -124,6 +126,7 @@ impl Common {
             journal: Journal::new(options.journal.is_some()),
             described: Described::new(options.limits.other_bytes / DESCRIBED_SHARE),
             published: Arc::new(Published::new(keypair.clone(), network_id(&options.network))),
+            heard: Arc::new(Heard::new(options.lifetime)),
         })
     }
 }
@@ -142,7 +145,7 @@ fn swarm(
     let carriers = transport::with_circuits(carriers, circuits, keypair)?;
     let seams = Seams { kept, reach: Arc::clone(&common.reach), relayed, accepted };
     let behaviour = Behaviour::new(options, &common.protocols, keypair, seams);
-    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(options.idle);
     let carriers = paced::paced(carriers);
     let carriers = match &options.key {
         Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),

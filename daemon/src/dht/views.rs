@@ -2,7 +2,7 @@
 //!
 //! Owns: those views and how they are made of the swarm's state. Refuses: nothing. Survives a crash: nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::watch;
@@ -124,6 +124,23 @@ impl EventLoop {
         self.reach.stand(Own::new(listening.iter(), &self.options.listen, &self.options.chunk));
         self.try_addresses(&listening);
         self.addresses.send_replace(Addresses { listening, external });
+    }
+
+    /// Nodes of this network that could be asked something: those that are connected, and those that are in the routing
+    /// table or remembered; with whether each is connected.
+    pub(super) fn list_known(&mut self) -> Vec<(PeerId, bool)> {
+        let mut known: BTreeMap<PeerId, bool> = self.remembered.peers().map(|peer| (*peer, false)).collect();
+        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+            known.extend(bucket.iter().map(|entry| (*entry.node.key.preimage(), false)));
+        }
+        for (peer, connected) in self.peers.connected() {
+            if connected.standing == Standing::Stranger {
+                known.remove(peer);
+            } else {
+                known.insert(*peer, true);
+            }
+        }
+        known.into_iter().collect()
     }
 
     pub(super) fn list_peers(&mut self) -> Vec<PeerView> {

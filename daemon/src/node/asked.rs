@@ -1,8 +1,8 @@
 //! What peers publish, asked of them: of each its list, and of all together no more than a limit that they share.
 //!
-//! Owns: going through one peer's list, and sharing the limit. Refuses: what is not called so, lists that lead round in
-//! circles, and to let one peer fill the limit while others have something to tell. A list that ends too early is told
-//! to be cut short, and why. Survives a crash: nothing.
+//! Owns: whom a search asks, going through one peer's list, and sharing the limit. Refuses: to dial more nodes than its
+//! limit, what is not called so, lists that lead round in circles, and to let one peer fill the limit while others have
+//! something to tell. A list that ends too early is told to be cut short, and why. Survives a crash: nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,29 +15,61 @@ use super::search::{Cut, Found, Listed, Source};
 use crate::content::is_called;
 use crate::peer::{Catalogue, Key, PeerId};
 
-/// Connected peers that a search asks, all at once: one that takes its time keeps none waiting.
+/// Peers that a search asks, all at once: one that takes its time keeps none waiting.
 const MAX_PEERS: usize = 64;
+/// Of these such as have to be dialled first: some may be gone.
+const MAX_DIALLED: usize = 32;
 /// Pages that one of them is asked for.
 const PAGES: usize = 8;
 /// Bytes that are told of why a list is cut short.
 const MAX_WHY: usize = 200;
 
-/// What some of these peers publish, at most `limit` lines. Which ones is drawn: whoever chose by id, or by who came
-/// first, could be shown to the same strangers every time.
+/// How a peer's list ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All of it was told.
+    Whole,
+    /// Some of it was.
+    Cut,
+    /// The peer did not answer.
+    Silent,
+}
+
+/// Whom to ask of those that are known, connected or not: first such as are connected. Which ones is drawn: whoever
+/// chose by id, or by who came first, could be shown to the same strangers every time.
+pub(super) fn drawn(known: Vec<(PeerId, bool)>) -> Vec<PeerId> {
+    let (mut drawn, mut others): (Vec<_>, Vec<_>) = known.into_iter().partition(|(_, connected)| *connected);
+    drawn.shuffle(&mut rand::rng());
+    others.shuffle(&mut rand::rng());
+    drawn.extend(others.into_iter().take(MAX_DIALLED));
+    drawn.into_iter().map(|(peer, _)| peer).take(MAX_PEERS).collect()
+}
+
+/// What these peers publish, at most `limit` lines, and how each list ended.
 pub(super) fn of_peers(
     catalogue: &Arc<dyn Catalogue>,
-    mut peers: Vec<PeerId>,
+    peers: &[PeerId],
     text: &str,
     limit: usize,
     end: Instant,
 ) -> impl Stream<Item = Listed> + Send + use<> {
-    peers.shuffle(&mut rand::rng());
-    peers.truncate(MAX_PEERS);
     let lists = peers.iter().enumerate().map(|(of, peer)| {
         let (peer, pages) = (*peer, of_peer(Arc::clone(catalogue), *peer, text.to_owned(), PAGES, end));
-        let told = pages.filter_map(move |page| {
-            let page = page.map_err(|why| tracing::debug!(%peer, why, "a peer tells no names"));
-            std::future::ready(page.ok().map(|page| (of, page)))
+        let pages = pages.map(Some).chain(stream::once(std::future::ready(None)));
+        let told = pages.scan(End::Whole, move |how, page| {
+            let listed = match page {
+                Some(Ok(page)) => {
+                    *how = if page.cut.is_empty() { *how } else { End::Cut };
+                    page
+                }
+                Some(Err(why)) => {
+                    tracing::debug!(%peer, why, "a peer tells no names");
+                    *how = End::Silent;
+                    Listed::default()
+                }
+                None => Listed { ended: vec![(peer, *how)], ..Listed::default() },
+            };
+            std::future::ready(Some((of, listed)))
         });
         told.boxed()
     });
@@ -254,14 +286,42 @@ mod tests {
         peers.sort();
         let list = List(Keypair::generate_ed25519(), |_| Ok(None));
         let catalogue: Arc<dyn Catalogue> = Arc::new(Busy(list, peers[MAX_PEERS - 1]));
-        let of =
-            |patience| of_peers(&catalogue, peers.clone(), "name", 100, Instant::now() + patience).boxed();
+        let of = |patience| of_peers(&catalogue, &peers, "name", 100, Instant::now() + patience).boxed();
         let mut told = of(Duration::from_secs(3_600));
         let first = tokio::time::timeout(Duration::from_secs(60), told.next()).await;
         assert_eq!(first.expect("while the others say nothing").unwrap().found.len(), 1);
         // It ends although they never do.
         let all: Vec<_> = of(Duration::from_millis(100)).collect().await;
         assert_eq!(all.iter().map(|listed| listed.found.len()).sum::<usize>(), 1);
+        let ended: Vec<_> = all.into_iter().flat_map(|listed| listed.ended).collect();
+        let whole: Vec<_> = ended.iter().filter(|(_, how)| *how == End::Whole).collect();
+        assert_eq!((ended.len(), whole), (MAX_PEERS, vec![&(peers[MAX_PEERS - 1], End::Whole)]));
+    }
+
+    #[test]
+    fn those_that_are_not_connected_are_asked_too_and_not_too_many() {
+        let known = |connected: usize, others: usize| {
+            let peer = |number| (PeerId::random(), number < connected);
+            (0..connected + others).map(peer).collect::<Vec<_>>()
+        };
+        for (connected, others, asked) in [
+            (0, 0, 0),
+            (0, 3, 3),
+            (2, 3, 5),
+            (0, 500, MAX_DIALLED),
+            (5, 500, 5 + MAX_DIALLED),
+            (60, 500, MAX_PEERS),
+            (500, 500, MAX_PEERS),
+        ] {
+            let known = known(connected, others);
+            let mut drawn = drawn(known.clone());
+            assert_eq!(drawn.len(), asked, "{connected} {others}");
+            let is_connected = |peer: &&PeerId| known.contains(&(**peer, true));
+            assert_eq!(drawn.iter().filter(is_connected).count(), connected.min(MAX_PEERS));
+            drawn.sort_unstable();
+            drawn.dedup();
+            assert_eq!(drawn.len(), asked);
+        }
     }
 
     #[tokio::test]
@@ -271,7 +331,8 @@ mod tests {
         let list = List(Keypair::generate_ed25519(), |_| Ok(None));
         let catalogue: Arc<dyn Catalogue> = Arc::new(Busy(list, peers[4 * MAX_PEERS - 1]));
         let mut searches = 0;
-        while of_peers(&catalogue, peers.clone(), "name", 100, Instant::now() + Duration::from_millis(20))
+        let asked = || drawn(peers.iter().map(|peer| (*peer, true)).collect());
+        while of_peers(&catalogue, &asked(), "name", 100, Instant::now() + Duration::from_millis(20))
             .all(async |listed| listed.found.is_empty())
             .await
         {

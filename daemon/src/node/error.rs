@@ -1,6 +1,6 @@
 //! Why a verb could not be done: one enum for everything that `api` turns into a status.
 
-use crate::content::{IdError, ObjectId};
+use crate::content::{IdError, NameError, ObjectId};
 use crate::{fetch, ingest, store};
 
 /// What went wrong, for the person who asked.
@@ -50,6 +50,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// An id of a peer that is none.
+    #[error("{0:?} is not a peer id; `casctl status` on that node shows it, 52 characters")]
+    PeerId(String),
     /// A peer could not be reached.
     #[error("{address} cannot be reached: {why}")]
     Unreachable {
@@ -105,6 +108,9 @@ pub enum Error {
         /// What is wrong with its name.
         why: String,
     },
+    /// A name that was to be given, and that others could not be told.
+    #[error("it cannot be published under this name: {0}")]
+    UnfitName(NameError),
     /// Nothing is here, and nobody who was asked says anything of it.
     #[error(
         "there is no object {0} in this node's store, and no node that was asked tells what it is; `casctl providers` \

@@ -8,6 +8,7 @@ mod asked;
 mod error;
 mod names;
 mod objects;
+mod others;
 mod people;
 mod reach;
 mod search;
@@ -22,9 +23,10 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
 pub use error::Error;
+pub use names::Published;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{PeerLine, Status};
-pub use search::{Cut, Found, Listed, Query, Source};
+pub use search::{Asked, Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;
 
 use crate::content::ObjectId;
@@ -62,6 +64,9 @@ pub struct Caller {
 pub trait Neighbours: Send + Sync {
     /// Who is known, with the addresses, and whether there is a connection.
     fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>>;
+
+    /// Nodes of this network that could be asked something, connected or not, and whether each is.
+    fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>>;
 
     /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by.
     fn joined(&self) -> BoxFuture<'static, bool>;

@@ -7,11 +7,25 @@
 use std::time::Duration;
 
 use super::{Caller, Error, Node, ObjectInfo, State};
-use crate::content::{ObjectId, check_name};
+use crate::content::{ObjectId, check_public_name};
 use crate::peer::Told;
 
 /// How long a node that is joining its network waits to ask others.
 const JOIN: Duration = Duration::from_secs(10);
+
+/// How long whoever publishes waits to learn how many have been told.
+const TELL: Duration = Duration::from_secs(3);
+
+/// What came of publishing, or of taking it back.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The object as it is now.
+    pub info: ObjectInfo,
+    /// Whether it was not published before, or under another name; of taking back, whether it was.
+    pub is_news: bool,
+    /// Nodes that have been told; `None` when that is not known yet, or nobody could be.
+    pub told: Option<usize>,
+}
 
 impl Node {
     /// Whether names can be published at all, of what is private or not.
@@ -27,50 +41,66 @@ impl Node {
     }
 
     /// Lets the name of an object leave this node; `name` is what it is called from now on. Without it that is the name
-    /// that it has, where it is the caller's own, or an administrator asks. Gives the object as it is
-    /// now, and whether that is news. Durable when it returns; others are told soon.
+    /// that it has, where it is the caller's own, or an administrator asks. Durable when it returns; others are told
+    /// meanwhile and, those that are not reached, later.
     ///
     /// # Errors
-    /// [`Error::Id`] unless `text` is a whole id, [`Error::NotFound`], [`Error::NotPinned`], [`Error::Private`],
-    /// [`Error::NotAnnouncing`], [`Error::Nameless`], [`Error::Store`].
+    /// As [`Node::find`]; [`Error::NotPinned`], [`Error::Private`], [`Error::NotAnnouncing`], [`Error::Nameless`],
+    /// [`Error::UnfitName`], [`Error::Store`].
     pub async fn publish(
         &self,
         caller: Caller,
         text: &str,
         name: Option<String>,
-    ) -> Result<(ObjectInfo, bool), Error> {
-        let old = self.callers(caller, text)?;
+    ) -> Result<Published, Error> {
+        let old = self.callers(caller, text).await?;
         self.may_publish(old.private)?;
-        let nameless = |why| Error::Nameless { id: old.id, why };
-        let called =
-            name.as_deref().or(old.name.as_deref()).ok_or_else(|| nameless("it has none".to_owned()))?;
-        if name.is_none() && !is_own_name(caller, &old) {
-            return Err(nameless("another user may have given it the name that it has".to_owned()));
+        let nameless = |why: String| Error::Nameless { id: old.id, why };
+        if let Some(name) = &name {
+            check_public_name(name).map_err(Error::UnfitName)?;
+        } else if let Some(called) = &old.name {
+            if !is_own_name(caller, &old) {
+                return Err(nameless("another user may have given it the name that it has".to_owned()));
+            }
+            check_public_name(called).map_err(|why| nameless(why.to_string()))?;
+        } else {
+            return Err(nameless("it has no name".to_owned()));
         }
-        check_name(called).map_err(|why| nameless(why.to_string()))?;
         if !self.parts.store.publish(&old.id, true, name).await? {
             return Err(Error::NotFound(text.to_owned()));
         }
-        self.publish_added([old.id]);
         self.parts.announcer.hold([old.id]);
         let info = self.parts.store.object(&old.id).ok_or_else(|| Error::NotFound(text.to_owned()))?;
-        let is_news = !old.publish || old.name != info.name;
-        Ok((info, is_news))
+        let (is_news, told) = (!old.publish || old.name != info.name, self.tell(&info).await);
+        Ok(Published { info, is_news, told })
     }
 
-    /// Takes that back. Gives the object, and whether its name was published. Durable when it returns; who has been
-    /// told is told soon.
+    /// Takes that back. Durable when it returns; who has been told is told meanwhile or, where that one is not reached,
+    /// later.
     ///
     /// # Errors
-    /// [`Error::Id`] unless `text` is a whole id, [`Error::NotFound`], [`Error::NotPinned`], [`Error::Store`].
-    pub async fn withdraw(&self, caller: Caller, text: &str) -> Result<(ObjectInfo, bool), Error> {
-        let old = self.callers(caller, text)?;
+    /// As [`Node::find`]; [`Error::NotPinned`], [`Error::Store`].
+    pub async fn withdraw(&self, caller: Caller, text: &str) -> Result<Published, Error> {
+        let old = self.callers(caller, text).await?;
         if !self.parts.store.publish(&old.id, false, None).await? {
             return Err(Error::NotFound(text.to_owned()));
         }
-        self.parts.announcer.withdraw([old.id]);
-        let was_published = old.publish;
-        Ok((old, was_published))
+        let is_news = old.publish;
+        let info = ObjectInfo { publish: false, ..old };
+        let told = if is_news {
+            self.tell(&info).await
+        } else {
+            self.parts.announcer.withdraw([info.id]);
+            None
+        };
+        Ok(Published { info, is_news, told })
+    }
+
+    /// Tells what is said of an object now; how many have heard before [`TELL`] is over.
+    async fn tell(&self, info: &ObjectInfo) -> Option<usize> {
+        let announced = self.parts.announcer.tell(info, &self.parts.store);
+        let announced = tokio::time::timeout(TELL, announced).await.ok().flatten();
+        announced.map(|announced| announced.receivers).filter(|nodes| *nodes > 0)
     }
 
     /// The names of those of these that are published go with their keys from now on.
@@ -83,10 +113,12 @@ impl Node {
     }
 
     /// A whole object that the caller has pinned, or any for an administrator.
-    fn callers(&self, caller: Caller, text: &str) -> Result<ObjectInfo, Error> {
-        let id = Self::whole_id(text.strip_prefix("dir:").unwrap_or(text))?;
-        let info = self.parts.store.object(&id).filter(|info| info.state == State::Whole);
-        let info = info.ok_or_else(|| Error::NotFound(text.to_owned()))?;
+    async fn callers(&self, caller: Caller, text: &str) -> Result<ObjectInfo, Error> {
+        let info = self.find(text).await?;
+        let id = info.id;
+        if info.state != State::Whole {
+            return Err(Error::NotFound(text.to_owned()));
+        }
         if caller.is_admin || info.pins.iter().any(|pin| pin.uid == caller.uid) {
             return Ok(info);
         }

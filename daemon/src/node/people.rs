@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 use super::{Check, Error, Node, reach};
-use crate::peer::{Announcing, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected};
+use crate::peer::{
+    Announcing, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected, read_peer_id,
+};
 use crate::store::Level;
 use crate::upkeep::Broken;
 
@@ -129,6 +131,14 @@ impl Node {
         let wrong =
             |why: crate::peer::AddrError| Error::Address { text: text.to_owned(), why: why.to_string() };
         text.parse().map_err(wrong)
+    }
+
+    /// Reads a peer's id.
+    ///
+    /// # Errors
+    /// [`Error::PeerId`].
+    pub fn peer_id(text: &str) -> Result<PeerId, Error> {
+        read_peer_id(text).map_err(|_| Error::PeerId(text.to_owned()))
     }
 
     /// What this node says of itself.

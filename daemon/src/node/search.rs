@@ -1,6 +1,6 @@
-//! Searching names: of the store, of what is kept here of others' words, and of what connected peers publish.
+//! Searching names: of the store, of what is kept here of others' words, and of what peers publish that are known.
 //!
-//! Owns: the three sources, side by side, each line with whose word it is. Refuses: more lines of a source than its
+//! Owns: the three sources, side by side, each line with whose word it is, and how many were asked. Refuses: more lines of a source than its
 //! limit, more than a peer's part of it while others have something to tell (`asked`), and more of a peer's time than
 //! the caller gives; to keep a place among those who ask while the reader takes nothing. Survives a crash: nothing.
 
@@ -13,7 +13,8 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::asked::{of_peer, of_peers};
+use super::asked::{End, drawn, of_peer, of_peers};
+use super::others::of_others;
 use super::{Error, Node, ObjectInfo};
 use crate::content::{ObjectId, SignedDescription, is_called};
 use crate::peer::{CataloguePage, Key, PeerId};
@@ -81,6 +82,21 @@ pub struct Listed {
     pub more: bool,
     /// Peers that have not told the end of their lists.
     pub cut: Vec<Cut>,
+    /// Last of all: who was asked.
+    pub asked: Option<Asked>,
+    /// How lists ended that did.
+    pub(super) ended: Vec<(PeerId, End)>,
+}
+
+/// How many nodes were asked what they publish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Nodes of this network that are known, connected or not.
+    pub known: usize,
+    /// Those of them that were asked.
+    pub asked: usize,
+    /// Those of these that answered.
+    pub answered: usize,
 }
 
 /// A list that ends too early.
@@ -111,8 +127,9 @@ impl Found {
 }
 
 impl Node {
-    /// Searches names: those in the store, those that are kept here of others, and those that connected peers publish.
-    /// What is not found before the time is over, is not told.
+    /// Searches names: those in the store, those that are kept here of others, and those that known peers publish, who are
+    /// dialled where they are not connected. What is not found before the time is over, is not told. The last that is told
+    /// is who was asked.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when the one peer that is to be asked does not answer.
@@ -126,19 +143,19 @@ impl Node {
             let why = |why| Error::Unreachable { address: peer.to_string(), why };
             let first = pages.next().await.transpose().map_err(why)?;
             let rest = pages.filter_map(|page| std::future::ready(page.ok()));
-            bounded(stream::iter(first).chain(rest), limit)
+            let asked = Asked { known: 1, asked: 1, answered: 1 };
+            let last = stream::iter([Listed { asked: Some(asked), ..Listed::default() }]);
+            bounded(stream::iter(first).chain(rest), limit).chain(last).boxed()
         } else {
             let local = bounded(self.clone().local(text.clone()), limit);
-            let kept = bounded(self.clone().kept(text.clone()), limit);
-            let peers = bounded(self.clone().of_peers(text, limit, end), limit);
-            stream::select(local, stream::select(kept, peers)).boxed()
+            stream::select(local, self.clone().others(text, limit, end)).boxed()
         };
         let mut told = HashSet::new();
         let new = found.map(move |mut listed| {
             listed.found.retain(|found| told.insert((found.id, found.publisher)));
             listed
         });
-        let new = new.filter(|listed| std::future::ready(listed.more || !listed.found.is_empty())).boxed();
+        let new = new.filter(|listed| std::future::ready(listed.is_news())).boxed();
         let (tell, told) = mpsc::channel(AHEAD);
         let (tasks, asks) = (self.parts.tasks.clone(), Arc::clone(&self.asks));
         self.parts.tasks.spawn("search", async move {
@@ -184,19 +201,33 @@ impl Node {
         })
     }
 
-    /// What connected peers publish.
-    fn of_peers(
-        self,
-        text: String,
-        limit: usize,
-        end: Instant,
-    ) -> impl Stream<Item = Listed> + Send + 'static {
+    /// What others publish, and what is kept here of it.
+    fn others(self, text: String, limit: usize, end: Instant) -> impl Stream<Item = Listed> + Send + 'static {
         let asked = async move {
-            let peers = self.parts.neighbours.peers().await.into_iter();
-            let connected = peers.filter(|(.., connected)| *connected).map(|(peer, ..)| peer);
-            of_peers(&self.parts.catalogue, connected.collect(), &text, limit, end)
+            let known = self.known(end).await;
+            let (count, whom) = (known.len(), drawn(known));
+            let peers = of_peers(&self.parts.catalogue, &whom, &text, limit, end);
+            of_others(bounded(self.kept(text), limit), peers, whom, count)
         };
         stream::once(asked).flatten()
+    }
+
+    /// Who could be asked. Where that is nobody, this node may be joining its network.
+    async fn known(&self, end: Instant) -> Vec<(PeerId, bool)> {
+        let neighbours = &self.parts.neighbours;
+        let known = neighbours.known().await;
+        let is_alone = known.is_empty();
+        if is_alone && tokio::time::timeout_at(end, neighbours.joined()).await == Ok(true) {
+            return neighbours.known().await;
+        }
+        known
+    }
+}
+
+impl Listed {
+    /// Whether there is anything to tell.
+    fn is_news(&self) -> bool {
+        self.more || self.asked.is_some() || !self.found.is_empty()
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use libp2p_identity::PublicKey;
 use multiaddr::{Multiaddr, Protocol};
 
 use super::{AddrError, PeerId};
@@ -98,7 +99,7 @@ impl FromStr for PeerAddr {
             return Self::try_from(address);
         }
         let (peer, place) = text.split_once('@').ok_or(AddrError::Form)?;
-        let peer = peer.parse().map_err(|_| AddrError::PeerId(peer.to_owned()))?;
+        let peer = read_peer_id(peer)?;
         let (host, port) = place.rsplit_once(':').ok_or(AddrError::Form)?;
         let number = port.parse().ok().filter(|number| *number != 0 && !port.starts_with('+'));
         let port = number.ok_or_else(|| AddrError::Port(port.to_owned()))?;
@@ -114,7 +115,31 @@ impl TryFrom<Multiaddr> for PeerAddr {
         let Some(Protocol::P2p(peer)) = address.iter().last() else {
             return Err(AddrError::NoPeer);
         };
+        let named =
+            address.iter().filter_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+        if let Some(wrong) = named.filter(|peer| !is_whole(peer)).last() {
+            return Err(AddrError::PeerId(wrong.to_string()));
+        }
         Ok(Self { peer, reach: Reach::Dht(address) })
+    }
+}
+
+/// Reads a peer id as people write it.
+///
+/// # Errors
+/// [`AddrError::PeerId`], also of one that has been cut off.
+pub fn read_peer_id(text: &str) -> Result<PeerId, AddrError> {
+    let peer = text.parse().ok().filter(is_whole);
+    peer.ok_or_else(|| AddrError::PeerId(text.to_owned()))
+}
+
+/// Whether a peer could have this id: a key that casd knows, or the hash of another. What is left of an id that was cut
+/// off often is an id in form, of nothing.
+fn is_whole(peer: &PeerId) -> bool {
+    match peer.to_bytes().as_slice() {
+        [0x00, _, key @ ..] => PublicKey::try_decode_protobuf(key).is_ok(),
+        [0x12, _, hash @ ..] => hash.len() == 32,
+        _ => false,
     }
 }
 
@@ -175,6 +200,23 @@ mod tests {
         assert_eq!(error("/ip4/127.0.0.1/tcp/1"), AddrError::NoPeer);
         assert!(matches!(error("/ip9/1"), AddrError::Multiaddr(_)));
         assert_eq!(error(&"x".repeat(1025)), AddrError::TooLong(1024));
+    }
+
+    #[test]
+    fn an_id_that_was_cut_off_is_none() {
+        for cut in ["12D3KooWXXXX", "12D3KooWKV8C", "12D3KooWKV8CK", "", "1", "11", &ID[..51], &ID[..50]] {
+            let wrong = AddrError::PeerId(cut.to_owned());
+            assert_eq!(read_peer_id(cut).unwrap_err(), wrong);
+            assert_eq!(format!("{cut}@host:1").parse::<PeerAddr>().unwrap_err(), wrong);
+            assert!(format!("/ip4/1.2.3.4/tcp/1/p2p/{cut}").parse::<PeerAddr>().is_err(), "{cut}");
+        }
+        let cut = "/ip4/1.2.3.4/tcp/1/p2p/12D3KooWXXXX";
+        assert_eq!(cut.parse::<PeerAddr>(), Err(AddrError::PeerId("12D3KooWXXXX".to_owned())));
+        let relay = format!("{cut}/p2p-circuit/p2p/{ID}");
+        assert!(matches!(relay.parse::<PeerAddr>(), Err(AddrError::PeerId(_))), "of a relay");
+        assert_eq!(read_peer_id(ID).unwrap().to_string(), ID);
+        // A hash of a key, which other programs have.
+        assert!(read_peer_id("QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N").is_ok());
     }
 
     proptest! {

@@ -19,7 +19,7 @@ mod scores;
 pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 
-pub use addr::{Host, PeerAddr, Reach};
+pub use addr::{Host, PeerAddr, Reach, read_peer_id};
 pub use conduct::{Ban, Conduct};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};

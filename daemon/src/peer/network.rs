@@ -178,6 +178,11 @@ pub trait Announce: Send + Sync {
     /// Nothing is said of these any more: those that are held are announced again at once, without it.
     fn withdraw(&self, keys: &[Key]);
 
+    /// From now on this is said of one object that is held, or nothing: it is announced once more at once, and again to
+    /// those that knew otherwise until they have heard. The future waits until it has been placed once, as
+    /// [`Announce::place`]; it goes on without it.
+    fn tell(&self, key: Key, said: Option<Description>) -> BoxFuture<'static, Announced>;
+
     /// From now on everything that is held is said again…
     fn begin_count(&self);
 

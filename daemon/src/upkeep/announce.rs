@@ -121,6 +121,19 @@ impl Announcer {
         }
     }
 
+    /// What this node says of one object of `store` is told now: its name where it is published, else that it has none.
+    /// Waits until others have been told once; `None` when nothing is announced by policy.
+    pub async fn tell(&self, object: &ObjectInfo, store: &Store) -> Option<Announced> {
+        if !self.is_announcing() {
+            return None;
+        }
+        let (of_one, key) = (std::slice::from_ref(object), *object.id.as_bytes());
+        self.shared.publish(of_one, false);
+        let told = self.shared.network.tell(key, described(object));
+        self.shared.reconsider(of_one, store);
+        Some(told.await)
+    }
+
     /// They may not any more.
     pub fn withdraw(&self, ids: impl IntoIterator<Item = ObjectId>) {
         self.shared.network.withdraw(&ids.into_iter().map(|id| *id.as_bytes()).collect::<Vec<_>>());

@@ -19,6 +19,11 @@ use crate::output::text::{count, escaped, size};
 
 /// Fetches; see [`Fetch`].
 pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure> {
+    for key in &args.source.unknown {
+        session
+            .output
+            .note(&format!("the link's part {key:?} is not known to this version, and is passed over"));
+    }
     if args.source.address.is_directory {
         tree::run(session, &args).await
     } else {

@@ -78,6 +78,10 @@ impl Announce for Nobody {
 
     fn withdraw(&self, _: &[Key]) {}
 
+    fn tell(&self, _: Key, _: Option<Description>) -> BoxFuture<'static, Announced> {
+        Box::pin(async { Announced::default() })
+    }
+
     fn begin_count(&self) {}
 
     fn end_count(&self) {}
@@ -112,6 +116,10 @@ impl Catalogue for Nobody {
 
 impl Neighbours for Nobody {
     fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>> {
         Box::pin(async { Vec::new() })
     }
 

@@ -41,6 +41,7 @@ async fn an_object_comes_back_until_it_is_removed() {
             complete: true,
             kind: v1::ObjectKind::File.into(),
             used: listed[0].used,
+            published: false,
         };
         assert_eq!(listed, std::slice::from_ref(&expected));
         assert_eq!(daemon.list("hole.bin").await.unwrap(), [expected]);

@@ -178,9 +178,7 @@ impl Writer {
                     }
                     Entry::Released { keys } => {
                         let mut holdings = dht.holdings();
-                        for key in &keys {
-                            holdings.drop_key(key);
-                        }
+                        keys.iter().for_each(|key| holdings.restore_released(key));
                     }
                     other => others.push(other),
                 }

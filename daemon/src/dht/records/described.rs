@@ -202,6 +202,17 @@ impl Records {
         is_kept
     }
 
+    /// Takes the place of an older word of the same publisher that is kept here, whoever told it; it is proved and timely.
+    pub(in crate::dht) fn describe_newer(&mut self, said: &SignedDescription) {
+        let (publisher, description) = (said.publisher(), said.description());
+        let key = *description.object.as_bytes();
+        let Some(source) = self.numbers.get(&publisher).copied() else { return };
+        let older = |kept: &Kept| kept.time < description.time;
+        if self.described.shelf().by_key.get(&(key, source)).is_some_and(older) {
+            self.describe(&publisher, said);
+        }
+    }
+
     /// Takes in again what the journal remembers; proved when it came. False when there
     /// was no place for it, though its record is here.
     pub(super) fn describe_again(&mut self, bytes: Bytes) -> bool {
@@ -322,6 +333,22 @@ mod tests {
         assert_eq!((records.len(), records.described().len()), (0, 0), "it expires with its record");
         assert_eq!(records.described().shelf().bytes, 0);
         assert!(records.described().shelf().by_count.is_empty());
+    }
+
+    #[test]
+    fn a_newer_word_takes_the_place_of_an_older_one_wherever_it_was_heard() {
+        let mut records = records(1 << 20);
+        let (one, two) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        assert!(tell(&mut records, &one, OBJECT, 5));
+        for (key, time, name) in [(&one, 4, "older"), (&one, 7, "newer"), (&one, 6, "late"), (&two, 9, "new")]
+        {
+            records.describe_newer(&said(key, OBJECT, time, name));
+        }
+        let kept = records.described().of(&OBJECT);
+        assert_eq!(kept, [said(&one, OBJECT, 7, "newer").encode()], "and nobody's who had not said anything");
+        records.undescribe(vec![OBJECT], &one.public().to_peer_id());
+        records.describe_newer(&said(&one, OBJECT, 8, "later"));
+        assert_eq!(records.described().len(), 0, "what was taken back does not come by others");
     }
 
     #[test]

@@ -161,7 +161,10 @@ impl Inner {
     /// Announces keys now and notes what came of it.
     async fn announce(self: &Arc<Self>, keys: &[Key], kind: Kind) -> Announced {
         let copies = if kind == Kind::Object { K } else { CHUNK_COPIES };
-        let (announced, missed) = Announcer::new(Arc::clone(self), Purpose::Put, keys).run(copies).await;
+        let change = self.heard.now();
+        let (announced, mut missed) = Announcer::new(Arc::clone(self), Purpose::Put, keys).run(copies).await;
+        // Something else is said of these meanwhile, which another round tells: this one may have told the old word.
+        missed.extend(keys.iter().filter(|key| self.heard.is_newer(key, change)));
         self.announced(keys, kind, &missed, &announced);
         announced
     }

@@ -4,11 +4,13 @@
 //! to be hurried: chunks and what is repeated go at [`lanes::RATE`]. Survives a crash: when each key was announced, by
 //! the [journal](super::journal); so a restart announces what is new, and nothing else before its turn.
 //!
-//! Three lanes, each a task, so that none waits for another: what is new of objects ([`lanes::fresh`]), everything else
-//! ([`lanes::bulk`]), and the audit ([`audit`]), which looks one key in a thousand up again.
+//! Four lanes, each a task, so that none waits for another: what is new of objects ([`lanes::fresh`]), everything else
+//! ([`lanes::bulk`]), those who have not heard of a change ([`late`]), and the audit ([`audit`]), which looks one key in a
+//! thousand up again.
 
 mod audit;
 mod lanes;
+mod late;
 mod sweep;
 
 use std::collections::{HashSet, VecDeque};
@@ -93,6 +95,7 @@ impl Schedule {
         };
         run("announce new", Box::pin(lanes::fresh(Arc::clone(dht))));
         run("announce", Box::pin(lanes::bulk(Arc::clone(dht))));
+        run("tell late", Box::pin(late::late(Arc::clone(dht))));
         run("audit", Box::pin(audit::audit(Arc::clone(dht))));
     }
 
@@ -107,8 +110,10 @@ impl Inner {
         let missed: HashSet<_> = missed.iter().collect();
         let (placed, minute): (Vec<Key>, _) =
             (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
-        // Noted first: whoever sees that they are announced may stop this node at once.
-        self.journal.note(&Entry::Announced { kind, minute, keys: placed.clone() });
+        // Noted first: whoever sees that they are announced may stop this node at once. Not those of which somebody has
+        // not heard: after a restart they are announced anew.
+        let heard = placed.iter().filter(|key| !self.heard.is_owed(key)).copied().collect();
+        self.journal.note(&Entry::Announced { kind, minute, keys: heard });
         // Held until all is reckoned: whoever sees that nothing is queued sees all the figures.
         let mut desk = self.schedule.desk();
         {
@@ -201,7 +206,7 @@ impl Announce for Dht {
             let key = *said.object.as_bytes();
             match self.0.published.publish(said) {
                 None => over += 1,
-                Some(true) if anew => self.announce_anew(key),
+                Some(true) if anew => drop(self.announce_anew(key)),
                 Some(_) => {}
             }
         }
@@ -211,9 +216,19 @@ impl Announce for Dht {
     fn withdraw(&self, keys: &[Key]) {
         for key in keys {
             if self.0.published.withdraw(key) {
-                self.announce_anew(*key);
+                drop(self.announce_anew(*key));
             }
         }
+    }
+
+    fn tell(&self, key: Key, said: Option<Description>) -> BoxFuture<'static, Announced> {
+        match said.map(|said| self.0.published.publish(said)) {
+            // There is no room for it.
+            Some(None) => return Box::pin(std::future::ready(Announced::default())),
+            Some(Some(_)) => {}
+            None => drop(self.0.published.withdraw(&key)),
+        }
+        self.announce_anew(key)
     }
 
     fn begin_count(&self) {
@@ -239,18 +254,21 @@ impl Announce for Dht {
 }
 
 impl Dht {
-    /// Announces a key that is held once more, with what is said of it now; also when a round with it is under way.
-    fn announce_anew(&self, key: Key) {
+    /// Announces a key that is held once more, with what is said of it now; also when a round with it is under way. Waits
+    /// as [`Announce::place`].
+    fn announce_anew(&self, key: Key) -> BoxFuture<'static, Announced> {
+        // Before anything is sent: what was signed earlier does not say it.
+        self.0.heard.changed(&key, Instant::now().into_std());
         {
             let mut holdings = self.0.holdings();
             if !holdings.holds(&key) {
-                return;
+                return Box::pin(std::future::ready(Announced::default()));
             }
-            // Where this fails, it is as if it had never been announced: it is tried again.
+            // Where this fails, it is as if it had never been announced: it is tried again, also after a restart.
             holdings.placed(&key, 0);
         }
-        // Nobody waits for it.
-        drop(self.place(key));
+        self.0.journal.note(&Entry::Released { keys: vec![key] });
+        self.place(key)
     }
 }
 
@@ -260,7 +278,13 @@ impl Inner {
         let released: Vec<Key> = {
             let mut holdings = self.holdings();
             // What is published may have been announced before that; see `announce_anew`.
-            let is_told = |key: &Key| self.published.withdraw(key);
+            let is_told = |key: &Key| {
+                let is_published = self.published.withdraw(key);
+                if is_published {
+                    self.heard.changed(key, Instant::now().into_std());
+                }
+                is_published
+            };
             let mut drop_key = |key: &Key| (holdings.is_placed(key) | is_told(key), holdings.drop_key(key)).0;
             keys.iter().filter(|key| drop_key(key)).copied().collect()
         };
@@ -271,6 +295,6 @@ impl Inner {
 }
 
 /// Now, in minutes since 1970.
-fn minute() -> Minute {
+pub(super) fn minute() -> Minute {
     Minute::try_from(unix_now() / 60).unwrap_or(Minute::MAX)
 }

@@ -8,6 +8,7 @@ mod detours;
 mod frames;
 mod hostile;
 mod joining;
+mod late;
 mod memory;
 mod outsider;
 mod private;

@@ -52,6 +52,14 @@ impl Announce for Network {
         self.names.lock().unwrap().retain(|key, _| !keys.contains(key));
     }
 
+    fn tell(&self, key: Key, said: Option<Description>) -> BoxFuture<'static, Announced> {
+        match said {
+            Some(said) => drop(self.publish(vec![said], true)),
+            None => self.withdraw(&[key]),
+        }
+        self.place(key)
+    }
+
     fn begin_count(&self) {
         self.held.lock().unwrap().values_mut().for_each(|(_, said)| *said = false);
     }

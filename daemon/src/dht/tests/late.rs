@@ -1,0 +1,147 @@
+//! Whoever missed that something else is said of an object, or nothing any more, hears of it later.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Node, TCP, key, network, options, until, within};
+use crate::content::{Description, ObjectId};
+use crate::dht::Options;
+use crate::peer::{Announce, Catalogue, Key, Keypair, Kind};
+
+fn said(object: Key, name: &str) -> Description {
+    let (object, name) = (ObjectId::from_bytes(object), name.to_owned());
+    Description { object, is_directory: false, length: 5 << 20, parity: None, name, time: 0 }
+}
+
+/// A node that remembers what it keeps in a folder, and joins by another.
+struct Lasting {
+    keypair: Keypair,
+    options: Options,
+}
+
+impl Lasting {
+    fn new(folder: &Path, hub: &Node) -> Self {
+        let journal = Some(folder.join("cache/keys"));
+        let options = Options { journal, ..options(TCP, &[hub]) };
+        Self { keypair: Keypair::generate_ed25519(), options }
+    }
+
+    async fn start(&self) -> Node {
+        let node = Node::of(self.options.clone(), self.keypair.clone()).await;
+        within("it has read its journal", node.dht.0.journal.read()).await;
+        node.knows(1).await;
+        node
+    }
+}
+
+fn kept(node: &Node) -> Vec<String> {
+    node.dht.kept("", None).said.iter().map(|said| said.description().name.clone()).collect()
+}
+
+async fn until_kept(node: &Node, names: &[&str]) {
+    until("it is kept", || async { kept(node) == names }).await;
+}
+
+/// Says something of the first object, and waits until others were told.
+async fn tell(publisher: &Node, name: Option<&str>) {
+    let told = within("others are told", publisher.dht.tell(key(1), name.map(|name| said(key(1), name)))).await;
+    assert!(told.receivers > 0, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keeper_that_was_away_hears_of_another_name_and_of_none_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Node::server(TCP, &[]).await;
+    let publisher = Node::server(TCP, &[&hub]).await;
+    let lasting = Lasting::new(folder.path(), &hub);
+    let mut keeper = lasting.start().await;
+    publisher.knows(2).await;
+    assert_eq!(publisher.dht.hold(&[key(1)], Kind::Object), 0);
+    tell(&publisher, Some("old")).await;
+    until_kept(&keeper, &["old"]).await;
+    for names in [&["new"][..], &[]] {
+        keeper.stop().await;
+        tell(&publisher, names.first().copied()).await;
+        until_kept(&hub, names).await;
+        keeper = lasting.start().await;
+        until_kept(&keeper, names).await;
+    }
+    tell(&publisher, Some("again")).await;
+    until_kept(&keeper, &["again"]).await;
+    keeper.stop().await;
+    publisher.dht.release(&[key(1)]);
+    until_kept(&hub, &[]).await;
+    keeper = lasting.start().await;
+    until_kept(&keeper, &[]).await;
+    until("its record goes as well", || async { keeper.dht.status().await.other_records == 0 }).await;
+    until("nothing is left to be told", || async { !publisher.dht.0.heard.is_owed(&key(1)) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_keeper_has_not_heard_is_announced_anew_after_a_restart_of_the_publisher() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let hub = Node::server(TCP, &[]).await;
+    let [of_keeper, of_publisher] = [0, 1].map(|at| Lasting::new(folders[at].path(), &hub));
+    let (keeper, publisher) = (of_keeper.start().await, of_publisher.start().await);
+    publisher.knows(2).await;
+    assert_eq!(publisher.dht.hold(&[key(1), key(2)], Kind::Object), 0);
+    tell(&publisher, Some("old")).await;
+    until_kept(&keeper, &["old"]).await;
+    until("all is announced", || async { publisher.dht.announcing().queued == 0 }).await;
+    keeper.stop().await;
+    tell(&publisher, Some("new")).await;
+    assert!(publisher.dht.0.heard.is_owed(&key(1)));
+    publisher.stop().await;
+    let keeper = of_keeper.start().await;
+    assert_eq!(kept(&keeper), ["old"], "nobody has told it");
+    let publisher = of_publisher.start().await;
+    // As after each start.
+    assert_eq!(publisher.dht.publish(vec![said(key(1), "new")], false), 0);
+    assert_eq!(publisher.dht.hold(&[key(1), key(2)], Kind::Object), 0);
+    until_kept(&keeper, &["new"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_word_is_kept_wherever_it_was_heard() {
+    let nodes = network(TCP, 4).await;
+    let (publisher, searcher, seeker) = (&nodes[1], &nodes[2], &nodes[3]);
+    assert_eq!(publisher.dht.hold(&[key(1)], Kind::Object), 0);
+    tell(publisher, Some("old")).await;
+    for node in [searcher, seeker, &nodes[0]] {
+        until_kept(node, &["old"]).await;
+    }
+    // It says something else from now on, and has told nobody.
+    assert_eq!(publisher.dht.publish(vec![said(key(1), "new")], false), 0);
+    let list = searcher.dht.published_by(publisher.dht.0.local, "NEW".to_owned(), None);
+    assert_eq!(within("it is listed", list).await.unwrap().said.len(), 1);
+    until_kept(searcher, &["new"]).await;
+    // As soon as the publisher is among those that answer in time.
+    let about = async |node: &Node| {
+        let told = within("it is told", node.dht.about(key(1))).await;
+        told.iter().map(|told| told.said.description().name.clone()).collect::<Vec<_>>()
+    };
+    until("the newest word is told", || async { about(seeker).await == ["new"] }).await;
+    until_kept(seeker, &["new"]).await;
+    assert_eq!(kept(&nodes[0]), ["old"]);
+    // What it takes back, others may tell; its own answer is that it says nothing.
+    publisher.dht.0.published.withdraw(&key(1));
+    until("none is told", || async { about(&nodes[0]).await.is_empty() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_are_known_and_not_connected_are_asked() {
+    let idle = Duration::from_secs(1);
+    let hub = Node::with(Options { idle, ..options(TCP, &[]) }).await;
+    let publisher = Node::with(Options { idle, ..options(TCP, &[&hub]) }).await;
+    let seeker = Node::with(Options { idle, ..options(TCP, &[&hub]) }).await;
+    seeker.knows(2).await;
+    assert_eq!(publisher.dht.publish(vec![said(key(1), "a name")], true), 0);
+    assert_eq!(publisher.dht.hold(&[key(1)], Kind::Object), 0);
+    let of = publisher.dht.0.local;
+    until("its connections have closed, and it is known", || async {
+        seeker.dht.known().await.contains(&(of, false))
+    })
+    .await;
+    let list = within("it is asked", seeker.dht.published_by(of, String::new(), None)).await;
+    assert_eq!(list.unwrap().said.len(), 1);
+}

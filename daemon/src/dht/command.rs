@@ -16,6 +16,7 @@ use super::records::From;
 use super::streams::Opening;
 use super::survey::Places;
 use super::{Key, PeerView, Status};
+use crate::peer::Company;
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
 /// dropped request means that the loop has stopped.
@@ -25,6 +26,8 @@ pub(super) enum Command {
     Connect { peer: PeerId, address: Multiaddr, done: oneshot::Sender<Result<PeerId, Error>> },
     /// List the nodes known.
     Peers { done: oneshot::Sender<Vec<PeerView>> },
+    /// Tell how this node stands among the others.
+    Company { done: oneshot::Sender<Company> },
     /// Count what there is.
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.

@@ -6,6 +6,7 @@
 
 mod asked;
 mod error;
+mod link;
 mod names;
 mod objects;
 mod people;

@@ -50,6 +50,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// This node, where another was needed.
+    #[error("{0} is this node itself; `casctl status` on another node shows where that one is")]
+    Myself(String),
     /// A peer could not be reached.
     #[error("{address} cannot be reached: {why}")]
     Unreachable {

@@ -109,7 +109,8 @@ pub(crate) struct Add {
     /// Never announce, serve or place it
     #[arg(long)]
     pub(crate) private: bool,
-    /// Return only when the network has been told; where nobody could be, it is stored all the same, and the exit code is 9
+    /// Return only when the network has been told; where nobody can be, it is stored all the same, and the exit code
+    /// is 9
     #[arg(long)]
     pub(crate) wait_announced: bool,
     /// Add directories with everything in them; symbolic links are kept as links

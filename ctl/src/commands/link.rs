@@ -31,7 +31,7 @@ async fn useless(session: &Session, object: String) -> Option<&'static str> {
     }
     let stat = session.objects().stat(StatRequest { object }).await;
     stat.is_ok_and(|stat| stat.get_ref().private).then_some(
-        "nobody can fetch it from this node: it is private, which is never announced or given to others; `casctl rm` it \
-         and add it without --private to share it",
+        "nobody can fetch it from this node: it is private, which is never announced or given to others; to share it, \
+         `casctl rm` it and add it without --private",
     )
 }

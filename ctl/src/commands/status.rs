@@ -172,7 +172,9 @@ fn alone(status: &StatusResponse) -> String {
             return "it knows nobody; `casctl connect ADDR`, or `bootstrap` in the configuration, finds some"
                 .to_owned();
         }
-        (0, configured) => format!("it knows nobody, and {} in the configuration", count(configured, "node")),
+        (0, configured) => {
+            format!("it knows nobody and reaches none of {} in the configuration", count(configured, "node"))
+        }
         (known, _) => format!("it knows {}, connected to none", count(known, "node")),
     };
     match status.next_try_ms {
@@ -247,7 +249,7 @@ mod tests {
         let nobody = StatusResponse { known_peers: 0, next_try_ms: None, ..alone };
         assert!(human(&nobody).contains("\nalone      it knows nobody; `casctl connect"));
         let unmet = StatusResponse { configured_peers: 4, ..nobody };
-        assert!(human(&unmet).contains("it knows nobody, and 4 nodes in the configuration; `casctl doctor`"));
+        assert!(human(&unmet).contains("reaches none of 4 nodes in the configuration; `casctl doctor`"));
     }
 
     #[test]

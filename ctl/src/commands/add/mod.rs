@@ -59,10 +59,8 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
         worst = worst.max(session.tell_each(results).await?).max(untold.get());
     }
     if !args.private && keeps_to_itself(session).await {
-        if args.wait_announced {
-            let failure = Failure::local(Exit::Unannounced, NOT_ANNOUNCED, CLIENT);
-            progress.aside(|| session.output.failure(&failure));
-            return Ok(worst.max(failure.exit));
+        if args.wait_announced && worst == Exit::Done {
+            return Err(Failure::local(Exit::Unannounced, NOT_ANNOUNCED, CLIENT));
         }
         progress.aside(|| session.output.note(CLIENT));
     }

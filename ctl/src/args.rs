@@ -22,6 +22,7 @@ pub(crate) struct Args {
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 bad usage; 3 daemon not reachable; 4 not found; \
     5 not permitted; 6 no space or quota; 7 stalled, again may help; 8 damage found; \
+    9 added, but no other node has been told (--wait-announced); \
     130 and 143 interrupted by SIGINT and SIGTERM.";
 
 const KEPT: &str = "Of a directory names, contents, symbolic links and which files their owner may execute are kept; \
@@ -66,6 +67,7 @@ pub(crate) enum Verb {
     /// Print the link by which others fetch an object
     Link(Object),
     /// Search names: of what is stored here, and of what others publish
+    #[command(alias = "find")]
     Search(Search),
     /// Ask the network who holds an object or a chunk
     Providers(Providers),
@@ -107,7 +109,8 @@ pub(crate) struct Add {
     /// Never announce, serve or place it
     #[arg(long)]
     pub(crate) private: bool,
-    /// Return only when the network has been told
+    /// Return only when the network has been told; where nobody can be, it is stored all the same, and the exit code
+    /// is 9
     #[arg(long)]
     pub(crate) wait_announced: bool,
     /// Add directories with everything in them; symbolic links are kept as links
@@ -371,6 +374,11 @@ mod tests {
         {
             assert!(parse_duration(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn who_types_find_searches() {
+        assert!(matches!(Args::parse_from(["casctl", "find", "x"]).verb, Verb::Search(_)));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) enum Exit {
     Again = 7,
     /// Stored bytes are not what they were.
     Damage = 8,
+    /// It is stored, and nobody has been told of it.
+    Unannounced = 9,
     /// Ctrl-C.
     Interrupted = 130,
     /// SIGTERM.

@@ -9,6 +9,7 @@
     reason = "a step that fails is a failed test"
 )]
 
+mod alone;
 mod announcing;
 mod api_add;
 mod api_fetch;

@@ -208,7 +208,7 @@ fn a_client_fetches_and_has_nothing_open() {
 
     // What it adds is kept here, which it says, and stays unknown to others.
     let added =
-        client.ctl().run(&["add", "--wait-announced", "-"]).input(b"mine alone").within(LONG).done().ok();
+        client.ctl().run(&["add", "--wait-announced", "-"]).input(b"mine alone").within(LONG).done().code(9);
     assert!(added.stderr.contains("nobody can fetch"), "{}", added.stderr);
     let mine = corpus::id(b"mine alone");
     assert_eq!(client.ctl().cat(&mine), b"mine alone");

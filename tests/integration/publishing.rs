@@ -267,7 +267,11 @@ fn what_cannot_be_published_is_told_why() {
     for (name, word) in [("a\nb", "control characters"), ("  ", "blanks"), ("gnp.\u{202e}exe", "not seen")] {
         let refused = ctl.run(&["publish", &id, "--name", name]).done();
         refused.refused(&[2], word);
-        assert!(!refused.stderr.contains("--name") && !refused.stderr.contains("entries"), "{}", refused.stderr);
+        assert!(
+            !refused.stderr.contains("--name") && !refused.stderr.contains("entries"),
+            "{}",
+            refused.stderr
+        );
         ctl.run(&["add", "--publish", "--name", name, "-"]).input(b"x").done().refused(&[2], word);
     }
     ctl.run(&["publish", &"00".repeat(32)]).done().refused(&[4], "no object");

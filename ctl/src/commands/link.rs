@@ -1,9 +1,9 @@
 //! `casctl link`: prints the link by which others fetch an object.
 
-use casd_proto::v1::LinkRequest;
+use casd_proto::v1::{LinkRequest, StatRequest};
 use serde_json::json;
 
-use super::Session;
+use super::{Session, keeps_to_itself};
 use crate::args::Object;
 use crate::error::{Exit, Failure};
 use crate::output::Line;
@@ -11,8 +11,27 @@ use crate::output::text::escaped;
 
 /// Prints; see [`Object`].
 pub(super) async fn run(session: &Session, args: Object) -> Result<Exit, Failure> {
-    let link = session.objects().link(LinkRequest { object: args.object }).await?.into_inner().link;
+    let request = LinkRequest { object: args.object.clone() };
+    let link = session.objects().link(request).await?.into_inner().link;
     let shown = escaped(&link);
     session.output.result(&Line { human: shown.clone(), bare: shown, json: json!({ "link": link }) })?;
+    if let Some(words) = useless(session, args.object).await {
+        session.output.note(words);
+    }
     Ok(Exit::Done)
+}
+
+/// Why nobody could fetch from this node by the link. Where that cannot be learnt nothing is told: the link is made.
+async fn useless(session: &Session, object: String) -> Option<&'static str> {
+    if keeps_to_itself(session).await {
+        return Some(
+            "nobody can fetch it from this node: the daemon is a client, which gives and announces nothing \
+             (network.mode); whoever has the link finds it where others hold it",
+        );
+    }
+    let stat = session.objects().stat(StatRequest { object }).await;
+    stat.is_ok_and(|stat| stat.get_ref().private).then_some(
+        "nobody can fetch it from this node: it is private, which is never announced or given to others; to share it, \
+         `casctl rm` it and add it without --private",
+    )
 }

@@ -23,6 +23,7 @@ mod verify;
 
 use std::process::ExitCode;
 
+use casd_proto::v1::AnnounceStatusRequest;
 use casd_proto::v1::network_client::NetworkClient;
 use casd_proto::v1::node_client::NodeClient;
 use casd_proto::v1::objects_client::ObjectsClient;
@@ -79,6 +80,13 @@ impl Session {
         }
         Ok(worst)
     }
+}
+
+/// Whether the daemon only fetches. Where that cannot be learnt nothing is told: the add is done.
+async fn keeps_to_itself(session: &Session) -> bool {
+    // Not the node's status: that counts what the store holds.
+    let status = session.network().announce_status(AnnounceStatusRequest {}).await;
+    status.is_ok_and(|status| status.get_ref().client)
 }
 
 /// The daemon does not keep to `casd.v1`.

@@ -49,6 +49,9 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
             "mode": mode(status),
             "listen": { "chunk": status.listen_chunk, "dht": status.listen_dht },
             "peers": status.peers,
+            "known_peers": status.known_peers,
+            "alone": status.alone,
+            "next_try_ms": status.next_try_ms,
             "objects": status.objects,
             "stored_bytes": status.stored_bytes,
             "quota_bytes": status.quota_bytes,
@@ -134,7 +137,10 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
     let private = if status.private_network { "private, " } else { "" };
     let mut rows = vec![
         ("node", node),
-        ("network", format!("{}, {private}{}", status.network, count(status.peers, "peer"))),
+        (
+            "network",
+            format!("{}, {private}{} connected, {} known", status.network, status.peers, status.known_peers),
+        ),
         ("store", format!("{}, {}{quota}", count(status.objects, "object"), size(status.stored_bytes))),
         ("free", free(status)),
         ("announced", format!("{} of {}", announce.done, count(announce.keys, "key"))),
@@ -145,6 +151,9 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
     if status.mode() == NodeMode::Client {
         rows.insert(2, ("mode", "client: it only fetches; it gives and announces nothing".to_owned()));
     }
+    if status.alone {
+        rows.insert(2, ("alone", alone(status)));
+    }
     rows.extend(status.scrub.iter().map(|scrub| ("scrub", verify::words(scrub))));
     if let Some(store) = &status.store {
         let below = rows.iter().position(|(key, _)| *key == "store").map_or(rows.len(), |at| at + 1);
@@ -154,6 +163,24 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
     rows.extend(status.listen_dht.iter().map(|address| ("dht at", address.clone())));
     let rows: Vec<String> = rows.iter().map(|(key, value)| format!("{key:10} {}", escaped(value))).collect();
     rows.join("\n")
+}
+
+/// What a node does that is connected to nobody and reaches nobody.
+fn alone(status: &StatusResponse) -> String {
+    let whom = match (status.known_peers, status.configured_peers) {
+        (0, 0) => {
+            return "it knows nobody; `casctl connect ADDR`, or `bootstrap` in the configuration, finds some"
+                .to_owned();
+        }
+        (0, configured) => {
+            format!("it knows nobody and reaches none of {} in the configuration", count(configured, "node"))
+        }
+        (known, _) => format!("it knows {}, connected to none", count(known, "node")),
+    };
+    match status.next_try_ms {
+        Some(wait) => format!("{whom}; next try in {} s; `casctl doctor` says more", wait.div_ceil(1000)),
+        None => format!("{whom}; `casctl doctor` says more"),
+    }
 }
 
 fn fetches(count: u64) -> String {
@@ -202,6 +229,27 @@ mod tests {
         }
         assert!(line.human.starts_with("node       12D3\n"));
         assert!(line.json["store"].is_null(), "an older daemon does not say");
+    }
+
+    #[test]
+    fn who_is_alone_is_told_when_it_is_tried_again_and_who_is_idle_is_not() {
+        let human = |status: &StatusResponse| line(status, &AnnounceStatusResponse::default()).human;
+        let idle = StatusResponse { network: "casd".into(), known_peers: 4, ..StatusResponse::default() };
+        let said = human(&idle);
+        assert!(
+            said.contains("\nnetwork    casd, 0 connected, 4 known\n") && !said.contains("\nalone"),
+            "{said}"
+        );
+        let alone = StatusResponse { alone: true, next_try_ms: Some(11_200), ..idle };
+        let said = human(&alone);
+        assert!(
+            said.contains("\nalone      it knows 4 nodes, connected to none; next try in 12 s; "),
+            "{said}"
+        );
+        let nobody = StatusResponse { known_peers: 0, next_try_ms: None, ..alone };
+        assert!(human(&nobody).contains("\nalone      it knows nobody; `casctl connect"));
+        let unmet = StatusResponse { configured_peers: 4, ..nobody };
+        assert!(human(&unmet).contains("reaches none of 4 nodes in the configuration; `casctl doctor`"));
     }
 
     #[test]

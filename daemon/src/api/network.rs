@@ -56,8 +56,10 @@ impl Network for Service {
         self.0.access.admit(&request, Role::Read)?;
         let known = self.0.node.peers().await;
         let connected = known.into_iter().filter(|(_, line)| line.chunk || line.dht || line.banned_until > 0);
-        let peers = connected.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
-        Ok(Response::new(v1::PeersResponse { peers }))
+        let peers: Vec<_> = connected.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
+        let open = peers.iter().filter(|peer| peer.chunk_connected || peer.dht_connected).count();
+        let known = self.0.node.company().await.known.max(open) as u64;
+        Ok(Response::new(v1::PeersResponse { peers, known }))
     }
 
     async fn connect(

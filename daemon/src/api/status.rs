@@ -26,7 +26,12 @@ impl From<Error> for Status {
             | Error::Store(store) => Some(store),
             _ => None,
         };
-        status(of_node(&error), &error, store)
+        let reason = of_node(&error);
+        match error {
+            // Their words say what to do.
+            Error::Myself(_) | Error::Address { .. } => refusal(reason, error.to_string(), ""),
+            _ => status(reason, &error, store),
+        }
     }
 }
 
@@ -136,9 +141,10 @@ fn pin(pin: &LargePin) -> serde_json::Value {
 fn hint(reason: Reason) -> &'static str {
     match reason {
         Reason::InvalidId => "`b3sum FILE` prints a file's id",
-        Reason::InvalidAddress => "give a multiaddr that ends in /p2p/ID, or ID@HOST:PORT of a chunk port",
         Reason::NoFinish => "send a finish with the length as the last message",
-        Reason::Unreachable => "check the address, and that casd runs there on the same network name and key",
+        Reason::Unreachable => {
+            "check the address, that casd runs there, and that no firewall keeps this node out"
+        }
         Reason::IsDirectory => "`casctl ls dir:ID` lists what is in it, `casctl fetch dir:ID` restores it",
         Reason::Internal => SEE_LOG,
         _ => "",
@@ -159,7 +165,7 @@ fn of_node(error: &Error) -> Reason {
         Error::NoSuchPath { .. } => Reason::NoSuchPath,
         Error::Id { .. } => Reason::InvalidId,
         Error::Address { .. } | Error::PeerId(_) => Reason::InvalidAddress,
-        Error::Unreachable { .. } => Reason::Unreachable,
+        Error::Myself(_) | Error::Unreachable { .. } => Reason::Unreachable,
         Error::OtherNetwork(_) | Error::OtherKey { .. } => Reason::OtherNetwork,
         Error::NotPermitted { .. } | Error::NotPinned(_) | Error::AdminOnly(_) => Reason::NotPermitted,
         Error::NotBuilt(_) => Reason::NotBuilt,
@@ -284,6 +290,7 @@ mod tests {
             (Reason::InvalidId, Error::Id { text: text(), why: IdError::UpperCase }),
             (Reason::InvalidAddress, Error::Address { text: text(), why: why() }),
             (Reason::InvalidAddress, Error::PeerId(text())),
+            (Reason::Unreachable, Error::Myself(text())),
             (Reason::Unreachable, Error::Unreachable { address: text(), why: why() }),
             (Reason::OtherNetwork, Error::OtherNetwork(text())),
             (Reason::OtherNetwork, Error::OtherKey { address: text(), is_private: true }),
@@ -303,7 +310,10 @@ mod tests {
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
             (Reason::NoPeers, FetchError::NoPeers { id }.into()),
             (Reason::NoProviders, FetchError::NoHolders { id, seconds }.into()),
-            (Reason::Stalled, FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned() }.into()),
+            (
+                Reason::Stalled,
+                FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned(), holders: text() }.into(),
+            ),
             (Reason::Damaged, FetchError::Damaged { id, missing: "chunks 3".to_owned() }.into()),
             (Reason::NotFound, FetchError::Removed(id).into()),
             (Reason::OutOfRange, FetchError::Range { length: 1, offset: 2 }.into()),
@@ -348,7 +358,12 @@ mod tests {
         let short = Shortage { pins: vec![pin; 5], ..Shortage::default() };
         let statuses = [
             Status::from(Error::NotFound(long.clone())),
-            Status::from(FetchError::Stalled { id: ObjectId::EMPTY, seconds: 1, missing: long.clone() }),
+            Status::from(FetchError::Stalled {
+                id: ObjectId::EMPTY,
+                seconds: 1,
+                missing: long.clone(),
+                holders: String::new(),
+            }),
             refusal(Reason::InvalidName, &long, &long),
             Status::from(Error::from(StoreError::Quota(Box::new(short)))),
         ];

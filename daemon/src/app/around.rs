@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use crate::dht::{Dht, Error};
 use crate::node::Neighbours;
-use crate::peer::{Multiaddr, PeerId, Reachability, Unconnected};
+use crate::peer::{Company, Multiaddr, PeerId, Reachability, Unconnected};
 
 /// The DHT plane as the node's verbs see it.
 pub(super) struct Around(pub(super) Dht);
@@ -37,6 +37,11 @@ impl Neighbours for Around {
         self.0.listen_addresses()
     }
 
+    fn company(&self) -> BoxFuture<'static, Company> {
+        let dht = self.0.clone();
+        Box::pin(async move { dht.standing().await })
+    }
+
     fn reachability(&self) -> Reachability {
         self.0.reachability()
     }
@@ -47,6 +52,9 @@ fn unconnected(error: &Error) -> Unconnected {
         Error::OtherNetwork { .. } => Unconnected::OtherNetwork,
         Error::OtherKey { .. } => Unconnected::OtherKey,
         Error::Unreachable { reason, .. } => Unconnected::Unreachable(reason.clone()),
+        Error::Silent { within, .. } => {
+            Unconnected::Unreachable(format!("no answer within {} s", within.as_secs()))
+        }
         other => Unconnected::Unreachable(other.to_string()),
     }
 }

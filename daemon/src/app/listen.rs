@@ -49,16 +49,23 @@ pub(super) fn chunk_ports(config: &Config, wire: &Wire, tasks: &Tasks) -> Result
         }
         return Ok(Vec::new());
     }
-    let mut listeners = Vec::new();
+    let (mut listeners, mut taken) = (Vec::new(), Vec::new());
     for at in &config.listen.chunk.list {
         match wire.listen(*at, tasks) {
             Ok(listener) => listeners.push(listener),
             Err(error) if config.listen.chunk.configured => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(%error, "a free port is taken instead; set listen.chunk to choose one");
+                taken.push(error.to_string());
                 listeners.extend(wire.listen(SocketAddr::new(at.ip(), 0), tasks).ok());
             }
         }
+    }
+    if !taken.is_empty() {
+        let taken = taken.join(", ");
+        tracing::warn!(
+            "default chunk ports cannot be had ({taken}); free ones are taken, which `casctl status` shows; set \
+             listen.chunk to choose"
+        );
     }
     Ok(listeners)
 }

@@ -184,12 +184,16 @@ const BAD: &[(&str, &str)] = &[
         "casd.toml:2:14: key `network.bootstrap`: in \"/ip4/127.0.0.1/tcp/8468/p2p/12D3KooWXXXX\", \"12D3KooWXXXX\" is not a peer id: an id that `casctl status` shows has 52 characters",
     ),
     (
+        "[network]\nbootstrap = [\"12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa@127.0.0.1:9000\"]",
+        "casd.toml:2:14: key `network.bootstrap`: \"12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa@127.0.0.1:9000\" names a chunk port, and nodes are joined by the DHT's: write a multiaddr that ends in /p2p/PEERID; `casctl status` on that node shows it as \"dht at\"",
+    ),
+    (
         "[network]\nbootstrap = [\"/p2p/@\"]",
         "casd.toml:2:14: key `network.bootstrap`: \"/p2p/@\" says who the peer is, but not where",
     ),
     (
         "[network]\nbootstrap = [\"127.0.0.1\"]",
-        "casd.toml:2:14: key `network.bootstrap`: \"127.0.0.1\" is no multiaddr: invalid multiaddr",
+        "casd.toml:2:14: key `network.bootstrap`: \"127.0.0.1\" is no multiaddr: invalid multiaddr; one looks like /ip4/203.0.113.7/udp/8468/quic-v1/p2p/PEERID, and `casctl status` on that node shows it as \"dht at\"",
     ),
     (
         "[network]\nmode = \"clinet\"",

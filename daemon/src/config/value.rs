@@ -146,7 +146,18 @@ pub(super) fn dht_listen(text: &str) -> Result<Multiaddr, String> {
 
 /// An address where a peer is, with the peer's id at its end.
 pub(super) fn bootstrap(text: &str) -> Result<Multiaddr, String> {
-    let address: Multiaddr = text.parse().map_err(|error| format!("{text:?} is no multiaddr: {error}"))?;
+    if !text.starts_with('/') && text.contains('@') {
+        return Err(format!(
+            "{text:?} names a chunk port, and nodes are joined by the DHT's: write a multiaddr that ends in /p2p/PEERID; \
+             `casctl status` on that node shows it as \"dht at\""
+        ));
+    }
+    let address: Multiaddr = text.parse().map_err(|error| {
+        format!(
+            "{text:?} is no multiaddr: {error}; one looks like /ip4/203.0.113.7/udp/8468/quic-v1/p2p/PEERID, and `casctl \
+             status` on that node shows it as \"dht at\""
+        )
+    })?;
     let parts: Vec<_> = address.iter().collect();
     match parts.as_slice() {
         [_, .., Protocol::P2p(_)] => match PeerAddr::try_from(address.clone()) {

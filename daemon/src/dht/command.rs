@@ -17,6 +17,7 @@ use super::streams::Opening;
 use super::survey::Places;
 use super::{Key, PeerView, Status};
 use crate::content::SignedDescription;
+use crate::peer::Company;
 
 /// One request to the event loop. A dropped answer channel means that nobody wants the answer any more; a
 /// dropped request means that the loop has stopped.
@@ -30,6 +31,8 @@ pub(super) enum Command {
     Newer { said: Vec<SignedDescription> },
     /// List the nodes known.
     Peers { done: oneshot::Sender<Vec<PeerView>> },
+    /// Tell how this node stands among the others.
+    Company { done: oneshot::Sender<Company> },
     /// Count what there is.
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.

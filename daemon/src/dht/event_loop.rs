@@ -2,7 +2,7 @@
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
 //! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
-//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching),
+//! [`company`](super::company), [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching),
 //! [`relays`](super::relays), [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use libp2p::kad::QueryId;
 use libp2p::request_response::OutboundRequestId;
-use libp2p::swarm::{Swarm, SwarmEvent};
+use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -22,7 +22,9 @@ use super::batch::Answer;
 use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
 use super::catalogue::{self, Turns};
+use super::causes;
 use super::command::{Closest, Command};
+use super::company::Solitude;
 use super::detour::Detours;
 use super::error::Error;
 use super::find::Holders;
@@ -45,7 +47,14 @@ use crate::support::task::Tasks;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A caller that waits for a connection.
-pub(super) type Connecting = (Multiaddr, oneshot::Sender<Result<PeerId, Error>>);
+pub(super) struct Connecting {
+    /// Where it was to be dialled.
+    pub(super) address: Multiaddr,
+    /// The dial. Another of the same peer may fail without it.
+    pub(super) dial: ConnectionId,
+    /// Who waits.
+    pub(super) done: oneshot::Sender<Result<PeerId, Error>>,
+}
 
 /// The task's state.
 pub(super) struct EventLoop {
@@ -93,6 +102,8 @@ pub(super) struct EventLoop {
     pub(super) bootstrap: Bootstrap,
     /// Peers of earlier runs and of this one.
     pub(super) remembered: Remembered,
+    /// Whether this node is alone.
+    pub(super) solitude: Solitude,
     /// When neighbours are looked for again while few are known, and the wait after that.
     pub(super) settling: (Instant, Duration),
     /// Peers on the local network that have not been reached yet.
@@ -151,6 +162,7 @@ impl EventLoop {
             connecting: HashMap::new(),
             bootstrap,
             remembered: Remembered::new(Vec::new(), reunion, now, 0),
+            solitude: Solitude::default(),
             settling: (now, Duration::ZERO),
             found: Found::default(),
             disk: Pool::new(1),
@@ -177,6 +189,7 @@ impl EventLoop {
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
                 question = self.later.next() => self.reply(question),
+                () = self.reach.moved() => self.on_moved(),
             }
         }
         if let Some(saving) = self.saving(Instant::now(), true) {
@@ -200,6 +213,7 @@ impl EventLoop {
             }
             Command::Peers { done } => drop(done.send(self.list_peers())),
             Command::Status { done } => drop(done.send(self.status())),
+            Command::Company { done } => drop(done.send(self.company(Instant::now()))),
             Command::Providers { wanted } => self.look_up(wanted),
             Command::ChunkAddresses { peer, known, done } => self.learn_chunk_addresses(peer, known, done),
             Command::Closest { key, done } => self.find_closest(key, done),
@@ -234,8 +248,8 @@ impl EventLoop {
                     self.reach_parted(&peer_id);
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                self.on_dial_failed(peer, &error);
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
+                self.on_dial_failed(peer, connection_id, &error);
             }
             SwarmEvent::OutgoingConnectionError { peer_id: None, error, .. } => {
                 tracing::debug!(%error, "a dial to an unnamed peer failed");
@@ -259,7 +273,10 @@ impl EventLoop {
                 }
                 self.publish_addresses();
             }
-            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a DHT listener has trouble"),
+            SwarmEvent::ListenerError { error, .. } => {
+                let error = causes::words(&error);
+                tracing::warn!(%error, "one of the DHT's listeners, here or at a relay, had trouble and goes on: {error}");
+            }
             SwarmEvent::Dialing { peer_id: Some(peer), .. } => self.reach_dials(peer),
             SwarmEvent::Dialing { peer_id: None, .. } => {}
             SwarmEvent::ExternalAddrConfirmed { address } => tracing::debug!(%address, "others are told"),

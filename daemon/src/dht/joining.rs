@@ -11,8 +11,9 @@ use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId, identify, relay};
 use tokio::sync::oneshot;
 
+use super::causes;
 use super::error::Error;
-use super::event_loop::EventLoop;
+use super::event_loop::{Connecting, EventLoop};
 use super::listen::{ip_of, is_plain};
 use super::meter::Act;
 use super::pace;
@@ -43,41 +44,53 @@ impl EventLoop {
         if said {
             return;
         }
-        // A private network ends the connections of those that prove no key.
         let reason = match self.options.key {
-            Some(_) => "it closed the connection before saying what it is",
+            Some(_) => {
+                "it closed the connection before saying what it is; it may just be too busy: try again"
+            }
+            // A private network ends the connections of those that prove no key.
             None => {
-                "it closed the connection without a word: it belongs to a private network, or has no room for more"
+                "it closed the connection before saying what it is; it may just be too busy, or have no room for more: \
+                 try again; or it belongs to a private network, and this node needs its key (network.key_file)"
             }
         };
-        if self.bootstrap.failed(&peer) {
-            tracing::warn!(%peer, reason, "cannot join by a bootstrap node; trying on");
+        let callers = self.connecting.remove(&peer).unwrap_or_default();
+        if callers.is_empty() && self.bootstrap.failed(&peer, reason) {
+            tracing::warn!(%peer, reason, "cannot join by the bootstrap node {peer} yet: {reason}");
         }
-        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+        for Connecting { address, done, .. } in callers {
             let _ = done.send(Err(Error::Unreachable { address, reason: reason.into() }));
         }
     }
 
-    pub(super) fn on_dial_failed(&mut self, peer: PeerId, error: &DialError) {
+    pub(super) fn on_dial_failed(&mut self, peer: PeerId, dial: ConnectionId, error: &DialError) {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             // Connected, or about to be.
             return;
         }
         tracing::debug!(%peer, %error, "a dial failed");
         let is_refused = matches!(proof::refusal(error), Some(Refusal::Keyless | Refusal::OtherKey));
-        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
-            let reason = innermost(error);
+        let waiting = self.connecting.remove(&peer).unwrap_or_default();
+        let (callers, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|caller| caller.dial == dial);
+        if !others.is_empty() {
+            self.connecting.insert(peer, others);
+        }
+        // Who asked for it is told; it may have been another's address.
+        let is_ours = callers.is_empty();
+        for Connecting { address, done, .. } in callers {
+            let reason = causes::of(error, Some(&address));
             let _ = done.send(Err(match is_refused {
                 true => Error::OtherKey { address, reason },
                 false => Error::Unreachable { address, reason },
             }));
         }
         if self.peers.get(&peer).is_none() {
-            if self.bootstrap.failed(&peer) {
-                tracing::warn!(%peer, reason = %innermost(error), "cannot reach a bootstrap node; trying on");
+            let reason = causes::of(error, None);
+            if is_ours && self.bootstrap.failed(&peer, &reason) {
+                tracing::warn!(%peer, reason, "cannot reach the bootstrap node {peer} yet: {reason}");
             }
             let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
-            self.detour_failed(&peer, &innermost(error));
+            self.detour_failed(&peer, &reason);
             if pace::is_unhurried(error) {
                 self.hello_put_off(peer);
                 return;
@@ -91,6 +104,7 @@ impl EventLoop {
 
     /// A peer said what it speaks: one of ours is welcomed, another is let go.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        let is_neighbour = self.found.has(&peer);
         self.found.done(&peer);
         if !self.swarm.behaviour_mut().kad.meter.admits(peer, Act::Identify, Instant::now()) {
             return;
@@ -98,11 +112,11 @@ impl EventLoop {
         if !info.protocols.contains(&self.protocols.hello) {
             self.peers.identified(&peer, Standing::Stranger, &info.agent_version, Instant::now());
             tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
-            if self.bootstrap.failed(&peer) {
-                let network = &self.options.network;
-                tracing::warn!(%peer, %network, "a bootstrap node is not of this network");
+            let network = &self.options.network;
+            if self.bootstrap.failed(&peer, "it belongs to another network: compare network.name of both") {
+                tracing::warn!(%peer, %network, "the bootstrap node {peer} is not of the network {network:?}");
             }
-            for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
                 let network = self.options.network.clone();
                 let _ = done.send(Err(Error::OtherNetwork { address, network }));
             }
@@ -111,10 +125,10 @@ impl EventLoop {
             return;
         }
         self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
-        self.bootstrap.reached(&peer);
         self.heard.met(&peer, Instant::now());
+        self.note_company(peer, is_neighbour);
         self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
-        for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
+        for Connecting { done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));
         }
         let remotes = self.peers.get(&peer).into_iter().flat_map(Connected::remotes);
@@ -167,30 +181,27 @@ impl EventLoop {
             let _ = done.send(Ok(peer));
             return;
         }
-        self.connecting.entry(peer).or_default().push((address.clone(), done));
-        self.dial(peer, vec![address], PeerCondition::Always);
+        // That address and no other that is known: whoever asks wants to know whether it is the right one.
+        let options =
+            DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address.clone()]);
+        let options = options.build();
+        let dial = options.connection_id();
+        let waiting = self.connecting.entry(peer).or_default();
+        waiting.retain(|caller| !caller.done.is_closed());
+        waiting.push(Connecting { address, dial, done });
+        self.start(peer, options);
     }
 
     /// Dials now, while running queries still know further addresses.
     pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, when: PeerCondition) {
         let options = DialOpts::peer_id(peer).condition(when).addresses(addresses);
-        if let Err(error) = self.swarm.dial(options.extend_addresses_through_behaviour().build()) {
-            self.on_dial_failed(peer, &error);
+        self.start(peer, options.extend_addresses_through_behaviour().build());
+    }
+
+    fn start(&mut self, peer: PeerId, options: DialOpts) {
+        let dial = options.connection_id();
+        if let Err(error) = self.swarm.dial(options) {
+            self.on_dial_failed(peer, dial, &error);
         }
     }
-}
-
-/// The most telling words of a dial error: those of the last address tried, or of its innermost cause.
-fn innermost(error: &DialError) -> String {
-    let DialError::Transport(tried) = error else { return last_words(error) };
-    let Some((address, error)) = tried.last() else { return "there is no address to try".into() };
-    format!("{} ({address})", last_words(error))
-}
-
-fn last_words(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

@@ -199,6 +199,11 @@ impl Found {
         }
     }
 
+    /// Whether it was found and has not been reached yet.
+    pub(super) fn has(&self, peer: &PeerId) -> bool {
+        self.0.contains_key(peer)
+    }
+
     /// It need not be dialled (any more).
     pub(super) fn done(&mut self, peer: &PeerId) {
         self.0.remove(peer);

@@ -28,17 +28,24 @@ enum Carrier {
 
 /// The addresses to listen on: as given, or with port 0 where the port is in use and may be replaced.
 pub(super) fn free_ports(wanted: &[Multiaddr], replace: bool) -> Result<Vec<Multiaddr>, Error> {
-    wanted.iter().map(|address| free_port(address, replace)).collect()
+    let free = wanted.iter().map(|address| free_port(address, replace)).collect::<Result<Vec<_>, _>>()?;
+    let taken = wanted.iter().zip(&free).filter(|(wanted, free)| wanted != free);
+    let taken: Vec<_> = taken.map(|(wanted, _)| wanted.to_string()).collect();
+    if !taken.is_empty() {
+        let taken = taken.join(", ");
+        tracing::warn!(
+            "the DHT's default ports are in use ({taken}); free ones are taken, which `casctl status` shows; set \
+             listen.dht to choose"
+        );
+    }
+    Ok(free)
 }
 
 fn free_port(address: &Multiaddr, replace: bool) -> Result<Multiaddr, Error> {
     let (socket, carrier) = parse(address).ok_or_else(|| Error::ListenForm(address.clone()))?;
     match try_bind(socket, carrier) {
         Ok(()) => Ok(address.clone()),
-        Err(rustix::io::Errno::ADDRINUSE) if replace => {
-            tracing::warn!(%address, "the default DHT port is in use; taking a free one");
-            Ok(with_port_zero(address))
-        }
+        Err(rustix::io::Errno::ADDRINUSE) if replace => Ok(with_port_zero(address)),
         Err(rustix::io::Errno::ADDRINUSE) => Err(Error::PortInUse(address.clone())),
         Err(error) => Err(Error::Listen { address: address.clone(), reason: error.to_string() }),
     }

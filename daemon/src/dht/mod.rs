@@ -16,7 +16,8 @@
 //! - `records`: who announced what to this node, and what they say of it; `published` is what this node says.
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
-//! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure.
+//! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is
+//!   alone; `causes`: why a dial failed.
 //! - `lan`: who is on the local network.
 //! - `batch`, `hello`, `find`: our other protocols; all are over `codec`.
 //! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
@@ -42,8 +43,10 @@ mod behaviour;
 mod bootstrap;
 mod candidates;
 mod catalogue;
+mod causes;
 mod codec;
 mod command;
+mod company;
 mod detour;
 mod dial_backs;
 mod dialled;
@@ -123,7 +126,7 @@ use self::reach::Reach;
 use self::records::Described;
 use self::schedule::Schedule;
 use self::views::{Addresses, Seen};
-use crate::peer::{Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability};
+use crate::peer::{Company, Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability};
 use crate::support::task::Tasks;
 
 /// How long a caller waits for a connection.
@@ -270,6 +273,11 @@ impl Dht {
     /// The nodes that are connected or in the routing table. Empty once the room has stopped.
     pub async fn peers(&self) -> Vec<PeerView> {
         self.0.ask(|done| Command::Peers { done }).await.unwrap_or_default()
+    }
+
+    /// How this node stands among the others. All zero once the room has stopped.
+    pub async fn standing(&self) -> Company {
+        self.0.ask(|done| Command::Company { done }).await.unwrap_or_default()
     }
 
     /// Figures. All zero once the room has stopped.

@@ -9,20 +9,23 @@
 //!   services that are no nodes.
 //! - Other ports of a host that was given may be dialled.
 //! - A global IP address may be dialled.
-//! - A private one (RFC 1918, RFC 6598, RFC 4193) may, inside a subnet of one of our interfaces.
+//! - A private one (RFC 1918, RFC 6598, RFC 4193) may, inside a subnet of one of our interfaces, and where a peer of an
+//!   earlier run was.
 //! - A loopback one may, when this node itself is reached by loopback.
 //! - A way through a relay may, where the relay may.
 //! - Names, link-local, multicast and unspecified addresses may not.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures::StreamExt;
-use if_watch::IpNet;
 use if_watch::tokio::IfWatcher;
+use if_watch::{IfEvent, IpNet};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use tokio::sync::Notify;
 
 use super::dialled::Dialled;
 use super::given::{Given, port};
@@ -40,6 +43,8 @@ pub(super) struct Reach {
     open: bool,
     /// What may change while it runs.
     known: Mutex<Known>,
+    /// This host has a new address.
+    moved: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +53,8 @@ struct Known {
     given: Given,
     /// Subnets of this host's interfaces.
     subnets: Vec<IpNet>,
+    /// Where peers of earlier runs were, on private networks: they may be behind a router, on none of our subnets.
+    recalled: HashSet<End>,
     /// Where this node itself is.
     own: Own,
     /// Where it has dialled lately.
@@ -70,7 +77,7 @@ impl Reach {
     pub(super) fn new(listening: &[Multiaddr], bootstrap: &[Multiaddr]) -> Self {
         let near = listening.iter().any(|at| ip_of(at).is_some_and(|ip| ip.is_loopback()));
         let known = Known { given: Given::new(bootstrap), ..Known::default() };
-        Self { near, open: false, known: Mutex::new(known) }
+        Self { near, open: false, known: Mutex::new(known), moved: Notify::new() }
     }
 
     /// Without the rule, where `open`.
@@ -85,6 +92,17 @@ impl Reach {
     /// A caller gave this address.
     pub(super) fn give(&self, address: &Multiaddr) {
         self.known().given.give(address);
+    }
+
+    /// These are addresses of peers of earlier runs. At the first of a peer's it was seen, and so at others of its host.
+    pub(super) fn recall<'p>(&self, peers: impl Iterator<Item = &'p [Multiaddr]>) {
+        let seen = |addresses: &'p [Multiaddr]| {
+            let host = addresses.first().and_then(ip_of).map(|ip| ip.to_canonical());
+            let ends = addresses.iter().filter(|at| is_plain(at)).filter_map(End::of);
+            ends.filter(move |end| Some(end.ip) == host && Scope::of(end.ip) == Scope::Private)
+        };
+        let recalled = peers.flat_map(seen).collect();
+        self.known().recalled = recalled;
     }
 
     /// From now on this node itself is there, and nowhere else.
@@ -122,11 +140,13 @@ impl Reach {
         }
         // Of a way through a relay the relay is what this node dials.
         let address: &Multiaddr = &address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
-        let is_for_nodes = port(address).is_some_and(|port| !is_privileged(port));
-        if !is_for_nodes || End::of(address).is_some_and(|end| self.is_own(&end)) {
+        let (is_for_nodes, end) = (port(address).is_some_and(|port| !is_privileged(port)), End::of(address));
+        if !is_for_nodes || end.as_ref().is_some_and(|end| self.is_own(end)) {
             return false;
         }
-        let is_known = self.known().given.has_host(address);
+        let known = self.known();
+        let is_known = known.given.has_host(address) || end.is_some_and(|end| known.recalled.contains(&end));
+        drop(known);
         is_known || ip_of(address).is_some_and(|ip| self.allows_ip(ip))
     }
 
@@ -186,6 +206,11 @@ impl Reach {
             && known.subnets.iter().any(|subnet| subnet.contains(&ip))
     }
 
+    /// Waits until this host has a new address.
+    pub(super) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
     /// Follows the host's interfaces until the tasks are told to stop.
     pub(super) fn watch(self: Arc<Self>, tasks: &Tasks) {
         let mut watcher = match IfWatcher::new() {
@@ -198,12 +223,20 @@ impl Reach {
         let stop = tasks.token();
         tasks.spawn("interfaces", async move {
             while let Some(Some(change)) = stop.run_until_cancelled(watcher.next()).await {
-                if let Err(error) = change {
-                    tracing::warn!(%error, "no longer following the network interfaces");
-                    break;
-                }
+                let change = match change {
+                    Ok(change) => change,
+                    Err(error) => {
+                        tracing::warn!(%error, "no longer following the network interfaces");
+                        break;
+                    }
+                };
                 let subnets = watcher.iter().copied().collect();
                 self.known().subnets = subnets;
+                if let IfEvent::Up(net) = change
+                    && matches!(Scope::of(net.addr()), Scope::Private | Scope::Global)
+                {
+                    self.moved.notify_one();
+                }
             }
         });
     }
@@ -310,6 +343,23 @@ mod tests {
         }
         for (ip, ours) in [("203.0.113.9", true), ("203.0.113.14", false), ("::ffff:192.168.7.9", true)] {
             assert_eq!(reach.is_ours(ip.parse().unwrap()), ours, "{ip}");
+        }
+    }
+
+    #[test]
+    fn where_peers_of_earlier_runs_were_may_be_dialled_behind_a_router_as_well() {
+        let reach = Reach::new(&[at("/ip4/0.0.0.0/tcp/1")], &[]);
+        let addresses =
+            ["/ip4/10.77.0.2/udp/8468/quic-v1", "/ip4/10.77.0.2/tcp/9999", "/ip4/10.77.0.3/tcp/8468"];
+        let (behind, near) =
+            (addresses.map(at), [at("/ip4/127.0.0.1/tcp/8468"), at("/ip4/127.0.0.1/tcp/8469")]);
+        let low = [at("/ip4/10.77.0.4/tcp/22")];
+        assert!(!reach.allows(&behind[0]));
+        reach.recall([behind.as_slice(), &near, &low].into_iter());
+        assert!(reach.allows(&behind[0]) && reach.allows(&behind[1]));
+        // Of another host the peer has only told, and of other ports nobody has said anything.
+        for bad in [&behind[2], &at("/ip4/10.77.0.2/udp/9999/quic-v1"), &near[0], &low[0]] {
+            assert!(!reach.allows(bad), "{bad}");
         }
     }
 

@@ -243,7 +243,16 @@ impl EventLoop {
         behaviour.relay.set_status(Some(status));
         if std::mem::replace(&mut self.reaching.part, part) != part {
             behaviour.kad.set_mode(Some(kad_mode(part)));
-            tracing::info!(?part, "another part in the DHT");
+            match part {
+                Mode::Server => tracing::info!(
+                    "others reach this node, or it sees only its own network: it keeps records for others and answers \
+                     their questions (dht = \"server\")"
+                ),
+                _ => tracing::info!(
+                    "others are not known to reach this node: it asks and announces, and keeps no records for others \
+                     (dht = \"client\")"
+                ),
+            }
         }
     }
 

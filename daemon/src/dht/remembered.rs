@@ -5,8 +5,8 @@
 //! loop hands over none), more than its limits, and to let newcomers push out peers that are well. Survives a crash:
 //! the peers, as they were a minute before.
 //!
-//! - While this node knows nobody, a few are dialled every second, of different address groups, each again after
-//!   waits that double from one second to five minutes.
+//! - While this node is alone, a few are dialled every second, of different address groups, each again after waits that
+//!   double from one second to half a minute; to as many seconds as there are peers, where there are more.
 //! - Otherwise about once a minute two that are neither connected nor known are dialled: two halves of a network that
 //!   were cut off from each other until they forgot each other grow together again.
 //! - Whoever could not be reached for long, while others could, is forgotten.
@@ -21,7 +21,7 @@ use libp2p::{Multiaddr, PeerId};
 use rand::Rng;
 
 pub(super) use self::saved::{load, save};
-use super::bootstrap::{FIRST_WAIT, LONGEST_WAIT};
+use super::bootstrap::{FIRST_WAIT, LONGEST_ALONE, LONGEST_WAIT, drawn};
 use super::listen::ip_of;
 use super::records::Group;
 
@@ -30,10 +30,10 @@ const MAX_PEERS: usize = 256;
 /// Addresses of one.
 const MAX_ADDRESSES: usize = 8;
 /// Bytes of an address: a name of 63 letters and a port fit.
-const MAX_ADDRESS: usize = 128;
+pub(super) const MAX_ADDRESS: usize = 128;
 /// Peers remembered of one group of globally routable addresses: one who rents a network is one among many.
 const MAX_OF_GROUP: usize = 8;
-/// Dialled at once while this node knows nobody.
+/// Dialled at once while this node is alone.
 const AT_ONCE: usize = 4;
 /// Dialled at once otherwise.
 const REUNION: usize = 2;
@@ -172,9 +172,32 @@ impl Remembered {
         due
     }
 
-    /// Whom to dial while this node knows nobody.
-    pub(super) fn alone(&mut self, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        self.pick(AT_ONCE, now, |_| false, |entry| (entry.due, entry.peer.failures, Reverse(entry.peer.seen)))
+    /// Whom to dial while this node is alone. `random`: from 0 to 1.
+    pub(super) fn alone(&mut self, now: Instant, random: f64) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        // A long memory must not make a flood of dials that come to nothing: one a second.
+        let peers = Duration::from_secs(self.entries.len() as u64);
+        let longest = peers.clamp(LONGEST_ALONE, LONGEST_WAIT);
+        for entry in self.entries.values_mut() {
+            // It may have been put off for longer before.
+            entry.due = entry.due.min(now + longest);
+        }
+        let order = |entry: &Entry| (entry.due, entry.peer.failures, Reverse(entry.peer.seen));
+        self.pick(AT_ONCE, now, |wait| drawn(wait.min(longest), random), |_| false, order)
+    }
+
+    /// When somebody is dialled next, while this node is alone.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.entries.values().map(|entry| entry.due).min()
+    }
+
+    /// Who is remembered.
+    pub(super) fn names(&self) -> impl Iterator<Item = &PeerId> {
+        self.entries.keys()
+    }
+
+    /// Whether it is remembered.
+    pub(super) fn has(&self, peer: &PeerId) -> bool {
+        self.entries.contains_key(peer)
     }
 
     /// Whom to dial of those that are not known.
@@ -185,14 +208,16 @@ impl Remembered {
         random: &mut impl Rng,
     ) -> Vec<(PeerId, Vec<Multiaddr>)> {
         // Drawn, or all nodes that lost the same ones would try them in the same order.
-        self.pick(REUNION, now, is_known, |_| random.random::<u64>())
+        self.pick(REUNION, now, |wait| wait, is_known, |_| random.random::<u64>())
     }
 
-    /// Takes the first that are due in this order, of different groups.
+    /// Takes the first that are due in this order, of different groups, and puts each off for what `waits` makes of its
+    /// wait.
     fn pick<O: Ord>(
         &mut self,
         most: usize,
         now: Instant,
+        waits: impl Fn(Duration) -> Duration,
         is_known: impl Fn(&PeerId) -> bool,
         mut order: impl FnMut(&Entry) -> O,
     ) -> Vec<(PeerId, Vec<Multiaddr>)> {
@@ -207,7 +232,7 @@ impl Remembered {
             if group(&entry.peer.addresses).is_some_and(|group| !groups.insert(group)) {
                 continue;
             }
-            entry.due = now + entry.wait;
+            entry.due = now + waits(entry.wait);
             entry.wait = (entry.wait * 2).min(LONGEST_WAIT);
             picked.push((entry.peer.peer, entry.peer.addresses.clone()));
         }
@@ -277,29 +302,37 @@ mod tests {
         let (mut known, peers) = acquainted(40, now);
         let names = |dials: Vec<(PeerId, _)>| dials.into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
         // The one seen last comes first.
-        let first = names(known.alone(now));
+        let first = names(known.alone(now, 0.0));
         assert_eq!(first, peers[36..].iter().rev().copied().collect::<Vec<_>>());
-        assert_eq!(names(known.alone(now)).len(), AT_ONCE, "others are due");
+        assert_eq!(names(known.alone(now, 0.0)).len(), AT_ONCE, "others are due");
         let mut dialled: HashSet<_> = peers[32..].iter().copied().collect();
         for second in 1..=8 {
-            dialled.extend(names(known.alone(now + SECOND * second)));
+            dialled.extend(names(known.alone(now + SECOND * second, 0.0)));
         }
         assert_eq!(dialled.len(), 40, "nobody waits for those that are tried again");
-        // Waits double, up to five minutes.
-        let mut at = now + SECOND * 3600;
-        let (mut known, mut tries) = (acquainted(1, now).0, Vec::new());
-        for _ in 0..12 {
-            assert_eq!(known.alone(at).len(), 1);
-            let wait =
-                (0..).find(|wait| !known.entries.values().any(|e| e.due > at + SECOND * *wait)).unwrap();
-            tries.push(wait);
-            assert!(known.alone(at + SECOND * (wait - 1)).is_empty());
-            at += SECOND * wait;
+        // Waits double, up to half a minute for a few, up to as many seconds as there are peers for many.
+        for (count, ends) in [(1, [8, 16, 30]), (100, [32, 64, 100]), (256, [64, 128, 256])] {
+            let (mut known, mut tries) = (acquainted(count, now).0, Vec::new());
+            let mut at = now + SECOND * 3600;
+            while tries.last() != ends.last() {
+                let entry = known.entries.values_mut().min_by_key(|entry| entry.peer.peer).unwrap();
+                (entry.due, entry.peer.failures) = (at - SECOND, 0);
+                let peer = entry.peer.peer;
+                let others = known.entries.values_mut().filter(|entry| entry.peer.peer != peer);
+                others.for_each(|entry| entry.due = at + LONGEST_WAIT);
+                assert_eq!(names(known.alone(at, 0.0)), [peer]);
+                tries.push((known.entries[&peer].due - at).as_secs());
+                at = known.entries[&peer].due;
+            }
+            assert!(tries.ends_with(&ends), "{tries:?}");
         }
-        assert_eq!(tries, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-        assert!(known.alone(at - SECOND).is_empty());
-        known.hurry(at - SECOND);
-        assert_eq!(known.alone(at - SECOND).len(), 1, "a new address ends the wait");
+        let mut known = acquainted(1, now).0;
+        while known.next().unwrap() < now + LONGEST_ALONE {
+            known.alone(known.next().unwrap(), 0.0);
+        }
+        assert!(known.alone(now + SECOND, 0.0).is_empty());
+        known.hurry(now);
+        assert_eq!(known.alone(now + SECOND, 0.0).len(), 1, "a new address ends the wait");
     }
 
     #[test]
@@ -309,10 +342,10 @@ mod tests {
             known.met(PeerId::random(), at(&format!("/ip4/11.1.0.{host}/tcp/1")), now, UNIX);
             known.met(PeerId::random(), at(&format!("/ip6/2001:db8::{host}/tcp/1")), now, UNIX);
         }
-        assert_eq!(known.alone(now).len(), 2);
+        assert_eq!(known.alone(now, 0.0).len(), 2);
         known.met(PeerId::random(), at("/ip4/192.168.1.1/tcp/1"), now, UNIX);
         known.met(PeerId::random(), at("/ip4/192.168.1.2/tcp/1"), now, UNIX);
-        assert_eq!(known.alone(now).len(), 4, "neighbours are of no group");
+        assert_eq!(known.alone(now, 0.0).len(), 4, "neighbours are of no group");
     }
 
     #[test]
@@ -412,6 +445,6 @@ mod tests {
         // What was saved is what a later run begins with, whatever its clock says.
         let mut again = Remembered::new(saved, MINUTE, now, UNIX - 5);
         assert!(again.entries.values().all(|entry| entry.peer.seen == UNIX - 5));
-        assert_eq!(again.alone(now).len(), 3);
+        assert_eq!(again.alone(now, 0.0).len(), 3);
     }
 }

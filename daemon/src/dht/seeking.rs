@@ -17,7 +17,7 @@ use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::peers::Standing;
 use super::regions::K;
-use super::remembered::{self, Peer, Remembered};
+use super::remembered::{self, MAX_ADDRESS, Peer, Remembered};
 use crate::support::task::Tasks;
 use crate::support::unix_now;
 
@@ -26,6 +26,7 @@ impl EventLoop {
     pub(super) fn begin(&mut self, mut peers: Vec<Peer>) {
         // A state folder that was copied may name this node.
         peers.retain(|known| known.peer != *self.swarm.local_peer_id());
+        self.reach.recall(peers.iter().map(|peer| peer.addresses.as_slice()));
         self.remembered = Remembered::new(peers, self.options.reunion, Instant::now(), unix_now());
         if let Some(lan) = self.swarm.behaviour_mut().lan.as_mut() {
             lan.open();
@@ -35,12 +36,14 @@ impl EventLoop {
     /// Dials whoever is due.
     pub(super) fn seek(&mut self, now: Instant) {
         let routed: HashSet<PeerId> = self.routed_peers().into_iter().collect();
-        let alone = routed.is_empty();
+        let alone = self.is_alone(routed.len());
+        self.say_alone(alone, now);
         self.settle(now, routed.len());
-        let mut dials = self.bootstrap.due(now, alone);
+        let random = rand::random();
+        let mut dials = self.bootstrap.due(now, alone, random);
         if alone {
-            dials.extend(self.remembered.alone(now));
-        } else if self.remembered.is_reunion(now, rand::random()) {
+            dials.extend(self.remembered.alone(now, random));
+        } else if self.remembered.is_reunion(now, random) {
             let is_known = |peer: &PeerId| routed.contains(peer) || self.peers.get(peer).is_some();
             dials.extend(self.remembered.strays(now, is_known, &mut rand::rng()));
             dials.extend(self.bootstrap.stray(now, is_known));
@@ -66,13 +69,18 @@ impl EventLoop {
         }
     }
 
-    /// This host has a new address, and with it perhaps a way to others.
+    /// This host has a new address that is listened on, and with it perhaps a way to others.
     pub(super) fn on_new_address(&mut self, address: &Multiaddr) {
         if ip_of(address).is_some_and(|ip| !ip.is_loopback()) {
-            let now = Instant::now();
-            self.bootstrap.hurry(now);
-            self.remembered.hurry(now);
+            self.on_moved();
         }
+    }
+
+    /// This host has a new address: there may be a way to others where there was none. The next tick dials.
+    pub(super) fn on_moved(&mut self) {
+        let now = Instant::now();
+        self.bootstrap.hurry(now);
+        self.remembered.hurry(now);
     }
 
     /// Peers say that they are on the local network.
@@ -109,6 +117,10 @@ impl EventLoop {
     /// A peer could not be reached.
     pub(super) fn missed(&mut self, peer: &PeerId) {
         let alone = !self.members().any(|member| member != peer);
+        // Only of those that it knows: a stranger's friends may well be made up.
+        if alone && (self.remembered.has(peer) || self.bootstrap.has(peer)) {
+            self.solitude.missed();
+        }
         self.remembered.missed(peer, alone, unix_now());
     }
 
@@ -137,7 +149,7 @@ impl EventLoop {
     }
 
     /// Connected peers that are of this network.
-    fn members(&self) -> impl Iterator<Item = &PeerId> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &PeerId> {
         let connected = self.peers.connected();
         connected.filter(|(_, one)| one.standing == Standing::Member).map(|(peer, _)| peer)
     }
@@ -151,6 +163,8 @@ fn proved(
     seen: &HashSet<IpAddr>,
     told: Vec<Multiaddr>,
 ) -> Option<Vec<Multiaddr>> {
+    // What is too long would not be kept, and the first that is kept counts as one where the peer was.
+    let told = told.into_iter().filter(|at| at.len() <= MAX_ADDRESS);
     // Names are for the owner alone to dial.
     let answered = answered.filter(|at| ip_of(at).is_some()).map(|mut at| {
         if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
@@ -159,7 +173,7 @@ fn proved(
         at
     });
     let is_seen = |at: &Multiaddr| ip_of(at).is_some_and(|ip| seen.contains(&ip));
-    let (near, far): (Vec<_>, Vec<_>) = told.into_iter().partition(is_seen);
+    let (near, far): (Vec<_>, Vec<_>) = told.partition(is_seen);
     let addresses: Vec<_> = answered.into_iter().chain(near).collect();
     (!addresses.is_empty()).then(|| [addresses, far].concat())
 }
@@ -181,5 +195,11 @@ mod tests {
         let named = at(&format!("/ip4/198.51.100.1/tcp/7/p2p/{}", PeerId::random()));
         let answered = proved(named, &seen, told[..1].to_vec());
         assert_eq!(answered, Some(all(&["/ip4/198.51.100.1/tcp/7", "/ip4/203.0.113.9/tcp/8"])));
+        // What would not be kept leaves its place to none where it was not seen.
+        let mut long = told[1].clone();
+        while long.len() <= MAX_ADDRESS {
+            long = long.with(Protocol::P2p(PeerId::random()));
+        }
+        assert_eq!(proved(None, &seen, vec![long, told[0].clone()]), None);
     }
 }

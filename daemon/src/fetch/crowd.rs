@@ -301,6 +301,19 @@ impl Crowd {
         self.members.iter().map(|(number, member)| (*number, member))
     }
 
+    /// What became of those that were found, behind a semicolon, in words.
+    pub(super) fn told(&self) -> String {
+        let (here, absent) = (self.members.len(), self.gone.len() + self.dialling.len() + self.waiting.len());
+        match (here, absent) {
+            (0, 0) => "; nobody who holds it is found any more".to_owned(),
+            (0, absent) => format!("; of {absent} found to hold it none is reached"),
+            (here, 0) => format!("; {here} connected, of which none gave it in time"),
+            (here, absent) => {
+                format!("; {here} connected, of which none gave it in time, and {absent} not reached or gone")
+            }
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.members.len()
     }

@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// Nothing has come for as long as the caller would wait.
     #[error(
-        "nothing arrived for {seconds} s; missing of {id}: {missing}; the same fetch again goes on from here"
+        "nothing arrived for {seconds} s; missing of {id}: {missing}{holders}; the same fetch again goes on from here"
     )]
     Stalled {
         /// The object.
@@ -33,6 +33,8 @@ pub enum Error {
         seconds: u64,
         /// Which chunks, such as `chunks 3-7, 12 (6 of 20)` or `chunk 8 of 20`.
         missing: String,
+        /// How many were found that hold it and what became of them, behind a semicolon; empty where that is not known.
+        holders: String,
     },
     /// Chunks that were here have rotted, parity did not help, and nobody who was asked has them.
     #[error("{id} is damaged here, and nobody was found who has {missing}; add it again to heal it")]

@@ -333,7 +333,7 @@ impl Job {
             let missing = name_missing(&missing, self.shape.chunks());
             return Err(match self.was_whole {
                 true => Error::Damaged { id, missing },
-                false => Error::Stalled { id, seconds, missing },
+                false => Error::Stalled { id, seconds, missing, holders: self.crowd.told() },
             });
         }
         let received: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();

@@ -317,7 +317,8 @@ async fn parity_fills_what_nobody_has_and_five_of_a_stripe_are_named() {
     assert_eq!(summary.rebuilt, 12);
     giver.store.lose(&manifest.chunk(7).unwrap().id);
     let error = late.fetch(id, &[&giver], Order::Any).await.unwrap_err();
-    let Error::Stalled { missing, .. } = &error else { panic!("{error}") };
+    let Error::Stalled { missing, holders, .. } = &error else { panic!("{error}") };
+    assert!(holders.starts_with("; "), "{holders:?}");
     assert_eq!(missing, "chunks 0, 3, 5, 7, 15 (5 of 34)");
 }
 

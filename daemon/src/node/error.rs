@@ -53,6 +53,9 @@ pub enum Error {
     /// An id of a peer that is none.
     #[error("{0:?} is not a peer id; `casctl status` on that node shows it, 52 characters")]
     PeerId(String),
+    /// This node, where another was needed.
+    #[error("{0} is this node itself; `casctl status` on another node shows where that one is")]
+    Myself(String),
     /// A peer could not be reached.
     #[error("{address} cannot be reached: {why}")]
     Unreachable {

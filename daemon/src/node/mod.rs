@@ -5,7 +5,9 @@
 //! nothing of its own.
 
 mod asked;
+mod company;
 mod error;
+mod link;
 mod names;
 mod objects;
 mod others;
@@ -33,7 +35,7 @@ use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::Fetcher;
 use crate::ingest::{self, Ingest};
-use crate::peer::{Catalogue, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
+use crate::peer::{Catalogue, Company, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
 use crate::support::task::Tasks;
@@ -76,6 +78,9 @@ pub trait Neighbours: Send + Sync {
 
     /// Where this node listens, each ending in `/p2p/` and its id.
     fn listen(&self) -> Vec<Multiaddr>;
+
+    /// How this node stands among them.
+    fn company(&self) -> BoxFuture<'static, Company>;
 
     /// Whether others can connect to this node.
     fn reachability(&self) -> Reachability;

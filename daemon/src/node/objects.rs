@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Caller, Error, Node};
+use super::{Caller, Error, Node, link};
 use crate::content::{ChunkId, Link, ObjectId, ParityPage, ParityPart, TreePath, chunk_count};
 use crate::erasure::{Geometry, Layout};
 use crate::fetch::{Fetching, Order, Request};
-use crate::peer::PeerAddr;
 use crate::store::{Collected, Found, ObjectInfo, Removed, State, Store};
 
 /// Objects of a list in one page.
@@ -330,22 +329,16 @@ impl Node {
         Ok(collected)
     }
 
-    /// The link by which others fetch an object: its id, its name, and where this node listens.
+    /// The link by which others fetch an object: its id, its name, and where this node is: at most four addresses.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].
     pub async fn link(&self, text: &str) -> Result<Link, Error> {
         let info = self.find(text).await?;
-        let about = self.about();
-        let reachable = about.chunk.iter().filter(|at| !at.ip().is_unspecified());
-        let peers = reachable.map(|at| PeerAddr::chunk(about.peer, *at).to_string());
-        let listen = self.parts.neighbours.listen().into_iter().map(|at| at.to_string());
-        Ok(Link {
-            id: info.id,
-            is_directory: info.tree,
-            name: info.name,
-            peers: peers.chain(listen).take(8).collect(),
-        })
+        let (about, around) = (self.about(), &self.parts.neighbours);
+        let confirmed = around.reachability().confirmed;
+        let peers = link::addresses(about.peer, &about.chunk, &around.listen(), &confirmed);
+        Ok(Link { id: info.id, is_directory: info.tree, name: info.name, peers })
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::{Check, Error, Node, reach};
+use super::{Check, Error, Node, company, reach};
 use crate::peer::{
-    Announcing, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected, read_peer_id,
+    Announcing, Company, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected,
+    read_peer_id,
 };
 use crate::store::Level;
 use crate::upkeep::Broken;
@@ -43,8 +44,10 @@ pub struct Status {
     pub chunk: Vec<SocketAddr>,
     /// DHT addresses as bound, good as another node's bootstrap.
     pub dht: Vec<Multiaddr>,
-    /// Nodes that it is connected to.
+    /// Nodes that it is connected to, on either plane.
     pub peers: u64,
+    /// How it stands among others.
+    pub company: Company,
     /// What the store holds.
     pub usage: crate::store::Usage,
     /// Whether others can connect to it.
@@ -96,12 +99,11 @@ impl Node {
     /// Connects to a node by its address on either plane, and lifts its ban.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].
+    /// [`Error::Address`], [`Error::Myself`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].
     pub async fn connect(&self, text: &str) -> Result<PeerId, Error> {
         let address = Self::address(text)?;
         if address.peer == self.about().peer {
-            let why = "that is this node itself".to_owned();
-            return Err(Error::Unreachable { address: text.to_owned(), why });
+            return Err(Error::Myself(text.to_owned()));
         }
         if self.parts.conduct.pardon(&address.peer, SystemTime::now()) {
             tracing::info!(peer = %address.peer, "a ban is lifted: an administrator connects to the peer");
@@ -141,16 +143,22 @@ impl Node {
         read_peer_id(text).map_err(|_| Error::PeerId(text.to_owned()))
     }
 
+    /// How this node stands among others.
+    pub async fn company(&self) -> Company {
+        self.parts.neighbours.company().await
+    }
+
     /// What this node says of itself.
     ///
     /// # Errors
     /// [`Error::Store`] when the file system does not answer.
     pub async fn status(&self) -> Result<Status, Error> {
-        let peers = self.peers().await;
+        let (peers, company) = (self.peers().await, self.company().await);
         Ok(Status {
             chunk: self.about().chunk.clone(),
             dht: self.parts.neighbours.listen(),
             peers: peers.values().filter(|line| line.dht || line.chunk).count() as u64,
+            company,
             usage: self.parts.store.usage().await?,
             reachable: self.parts.neighbours.reachability().verdict,
             read_only: self.parts.store.read_only(),
@@ -159,12 +167,18 @@ impl Node {
     }
 
     /// Looks at the state folder and how the store is, see [`crate::store::Store::examine`], at what is known to be
-    /// damaged, and at whether others can connect to this node.
+    /// damaged, at whether this node is alone, and at whether others can connect to it.
     pub async fn examine(&self) -> Vec<Check> {
         let mut checks = self.parts.store.examine().await;
         checks.push(damage(self.parts.scrubber.damaged().await));
         let neighbours = &self.parts.neighbours;
-        checks.push(reach::check(&neighbours.reachability(), !neighbours.listen().is_empty()));
+        let company = neighbours.company().await;
+        checks.push(company::check(&company));
+        checks.push(reach::check(
+            &neighbours.reachability(),
+            !neighbours.listen().is_empty(),
+            company.is_alone,
+        ));
         checks
     }
 

@@ -14,16 +14,19 @@ const FASTER: &str = "it works as it is; for others to connect at once, have the
 const OPEN: &str = "have the router or firewall let in the ports of listen.dht (UDP and TCP) and listen.chunk (TCP), or \
                     name a node that is reached, and helps others, in network.bootstrap";
 
-/// What is known, and what to do. `listens`: whether it does, on the DHT plane.
-pub(super) fn check(reach: &Reachability, listens: bool) -> Check {
+/// What is known, and what to do. `listens`: whether it does, on the DHT plane; `alone`: nobody is there to try.
+pub(super) fn check(reach: &Reachability, listens: bool, alone: bool) -> Check {
     let (level, what, advice) = match reach.verdict {
         _ if !listens => {
             let what = "this node listens nowhere: it connects to others, and nobody connects to it";
             (Level::Ok, what.to_owned(), "")
         }
         ReachVerdict::Yes => (Level::Ok, format!("others can connect at {}", list(&reach.confirmed)), ""),
+        ReachVerdict::Unknown if alone => {
+            (Level::Ok, "nobody is there who could try whether others can connect".to_owned(), "")
+        }
         ReachVerdict::Unknown if !reach.is_outside => {
-            (Level::Ok, "all nodes it knows are on its own network, or there are none".to_owned(), "")
+            (Level::Ok, "all nodes it knows are on its own network".to_owned(), "")
         }
         ReachVerdict::Unknown if !reach.said.is_empty() => {
             let what = format!(
@@ -101,27 +104,29 @@ mod tests {
     fn each_state_has_its_words_and_its_advice() {
         let at: Multiaddr = "/ip4/203.0.113.9/udp/8468/quic-v1".parse().unwrap();
         let mut reach = Reachability::default();
-        let alone = check(&reach, true);
-        assert!(alone.level == Level::Ok && alone.what.contains("its own network"), "{}", alone.what);
+        let near = check(&reach, true, false);
+        assert!(near.level == Level::Ok && near.what.contains("its own network"), "{}", near.what);
+        let alone = check(&reach, true, true);
+        assert!(alone.what.starts_with("nobody is there") && alone.advice.is_empty(), "{}", alone.what);
         reach.is_outside = true;
-        let untried = check(&reach, true);
+        let untried = check(&reach, true, false);
         assert!(untried.level == Level::Ok && untried.what.contains("tried yet"), "{}", untried.what);
-        let half = check(&Reachability { said: vec![at.clone()], ..reach.clone() }, true);
+        let half = check(&Reachability { said: vec![at.clone()], ..reach.clone() }, true, false);
         assert!(
             half.level == Level::Ok && half.what.contains("says that it can connect at /ip4/203.0.113.9")
         );
         (reach.verdict, reach.failed) = (ReachVerdict::No, vec![at.clone()]);
-        let shut = check(&reach, true);
+        let shut = check(&reach, true, false);
         assert!(shut.level == Level::Warn && shut.what.contains("203.0.113.9"), "{}", shut.what);
         assert!(shut.advice.contains("network.bootstrap") && shut.advice.contains("listen.chunk"));
         let relay = PeerId::random();
         (reach.relays, reach.punched, reach.missed) = (vec![relay], 2, 1);
-        let helped = check(&reach, true);
+        let helped = check(&reach, true, false);
         assert!(helped.what.contains(&relay.to_string()) && helped.what.contains("2 connection"));
         assert!(helped.advice.starts_with("it works"), "{}", helped.advice);
         (reach.verdict, reach.confirmed) = (ReachVerdict::Yes, vec![at; 9]);
-        let open = check(&reach, true);
+        let open = check(&reach, true, false);
         assert!(open.level == Level::Ok && open.advice.is_empty() && open.what.contains('…'));
-        assert!(check(&reach, false).what.contains("listens nowhere"));
+        assert!(check(&reach, false, false).what.contains("listens nowhere"));
     }
 }

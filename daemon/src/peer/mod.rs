@@ -7,6 +7,7 @@
 //! `node.key`; of conduct what [`Conduct::save`] gave to be written.
 
 mod addr;
+mod company;
 mod conduct;
 mod error;
 mod identity;
@@ -20,6 +21,7 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 
 pub use addr::{Host, PeerAddr, Reach, read_peer_id};
+pub use company::Company;
 pub use conduct::{Ban, Conduct};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};

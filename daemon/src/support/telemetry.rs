@@ -28,8 +28,10 @@ use tracing_subscriber::{EnvFilter, Layer};
 use self::once::once;
 
 /// What is logged when `CASD_LOG` says nothing: casd's own events, and what libraries warn of, but for those
-/// that warn of strangers' everyday mistakes.
-const FILTER: &str = "warn,libp2p_kad=error,libp2p_swarm=error,libp2p_mdns=error,quinn_udp=error,casd=info";
+/// that warn of strangers' everyday mistakes: streams beyond a limit, tokens of a clock that is off, connections that
+/// end without a word.
+const FILTER: &str = "warn,libp2p_kad=error,libp2p_swarm=error,libp2p_mdns=error,libp2p_request_response=error,\
+                      libp2p_identify=error,libp2p_relay=error,quinn_udp=error,quinn_proto=error,yamux=error,casd=info";
 
 /// The longest line of text output in bytes; the rest is cut. No event of ours comes near it.
 const MAX_LINE: usize = 4096;
@@ -407,6 +409,14 @@ mod tests {
             lines.lines().filter_map(|line| line.rsplit(' ').next()).map(str::to_owned).collect::<Vec<_>>()
         };
         assert!(heard(None).is_empty());
+        let everyday = || {
+            tracing::warn!(target: "libp2p_request_response::handler", "capacity");
+            tracing::warn!(target: "quinn_proto::bloom_token_log", "token");
+            tracing::warn!(target: "yamux::connection", "closing");
+            tracing::warn!(target: "h2::codec", "theirs");
+        };
+        let lines = logged(Line::Prefixed, None, everyday);
+        assert!(lines.lines().count() == 1 && lines.contains("theirs"), "{lines}");
         assert_eq!(heard(Some("debug")), ["ours"]);
         assert_eq!(heard(Some("libp2p_kad=debug,casd::store=trace")), ["ours", "kad"]);
         assert_eq!(heard(Some("info")), [""; 0]);

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::super::Session;
-use super::{announced_json, note, options, stays};
+use super::{Done, announced_json, note, options, stays, untold};
 use crate::args::Add;
 use crate::error::{Exit, Failure};
 use crate::output::Line;
@@ -19,13 +19,13 @@ use crate::output::progress::Progress;
 use crate::output::text::escaped;
 use crate::upload::Upload;
 
-/// Adds one path. Gives its line, and words beside it.
+/// Adds one path.
 pub(super) async fn add(
     session: &Session,
     args: &Add,
     path: &Path,
     progress: &Progress,
-) -> Result<(Line, Option<String>), Failure> {
+) -> Result<Done, Failure> {
     let upload = Upload::open(path)?;
     let name = args.name.clone().or_else(|| upload.name.clone());
     let shown = args.name.clone().unwrap_or_else(|| path.display().to_string());
@@ -47,8 +47,9 @@ pub(super) async fn add(
     let object =
         object.ok_or_else(|| Failure::local(Exit::Failed, Reason::Internal.as_str(), "an empty answer"))?;
     let stays = if object.created { Vec::new() } else { stays(session, args, &object.id).await };
-    let words = note(object.created, stays, object.announced.as_ref(), &shown);
-    Ok((line(&object, &shown, name.as_deref()), words))
+    let announced = object.announced.as_ref();
+    let note = note(object.created, stays, announced, &shown);
+    Ok(Done { line: line(&object, &shown, name.as_deref()), note, untold: untold(announced, &shown) })
 }
 
 /// The stream of an add: start, data, finish. A block that could not be read ends it without a finish, so that

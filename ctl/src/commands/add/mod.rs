@@ -5,19 +5,27 @@ mod tree;
 
 use std::path::Path;
 
-use casd_proto::v1::{AddOptions, AnnounceStatusRequest, Announced, StatRequest, StatResponse};
+use casd_proto::v1::{AddOptions, Announced, StatRequest, StatResponse};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::Session;
+use super::{Session, keeps_to_itself};
 use crate::args::Add;
 use crate::error::{Exit, Failure};
+use crate::output::Line;
 use crate::output::progress::Progress;
 use crate::output::text::count;
 
 /// Files on their way at once: while the daemon makes one durable, others are read. Each has at most 4 MiB in
 /// memory here.
 const AT_ONCE: usize = 8;
+
+/// Why an add that was to be announced failed, for programs: it is stored.
+const NOT_ANNOUNCED: &str = "NOT_ANNOUNCED";
+
+/// What is told of a daemon that only fetches.
+const CLIENT: &str = "nobody can fetch what is added here: the daemon is a client, which gives and announces nothing \
+                      (network.mode)";
 
 /// Adds every path; see [`Add`].
 pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
@@ -36,28 +44,37 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
                 file::add(session, args, path, progress).await
             }
         });
+        let untold = std::cell::Cell::new(Exit::Done);
         let results = results.buffered(at_once).map(|result| {
-            let (line, note) = result?;
+            let Done { line, note, untold: failure } = result?;
             if let Some(note) = note {
                 progress.aside(|| session.output.note(&note));
             }
+            if let Some(failure) = failure {
+                untold.set(failure.exit);
+                progress.aside(|| session.output.failure(&failure));
+            }
             Ok(line)
         });
-        worst = worst.max(session.tell_each(results).await?);
+        worst = worst.max(session.tell_each(results).await?).max(untold.get());
     }
     if !args.private && keeps_to_itself(session).await {
-        let words = "nobody can fetch what is added here: the daemon is a client, which gives and announces nothing \
-                     (network.mode)";
-        progress.aside(|| session.output.note(words));
+        if args.wait_announced && worst == Exit::Done {
+            return Err(Failure::local(Exit::Unannounced, NOT_ANNOUNCED, CLIENT));
+        }
+        progress.aside(|| session.output.note(CLIENT));
     }
     Ok(worst)
 }
 
-/// Whether the daemon only fetches. Where that cannot be learnt nothing is told: the add is done.
-async fn keeps_to_itself(session: &Session) -> bool {
-    // Not the node's status: that counts what the store holds.
-    let status = session.network().announce_status(AnnounceStatusRequest {}).await;
-    status.is_ok_and(|status| status.get_ref().client)
+/// What came of an argument: it is stored.
+struct Done {
+    /// Its line.
+    line: Line,
+    /// Words beside it.
+    note: Option<String>,
+    /// That nobody has been told of it, where that was asked for.
+    untold: Option<Failure>,
 }
 
 /// Refuses what makes no sense together.
@@ -121,13 +138,25 @@ fn differs(name: Option<&str>, parity: Option<&str>, stored: &StatResponse) -> V
     words
 }
 
+/// What is wrong with an add that was to be announced, and of which nobody has been told.
+fn untold(announced: Option<&Announced>, shown: &str) -> Option<Failure> {
+    let nobody = announced.is_some_and(|announced| announced.receivers == 0);
+    let failure = || {
+        let message =
+            format!("{shown}: it is stored, and no other node has been told of it: none can be reached");
+        Failure::local(Exit::Unannounced, NOT_ANNOUNCED, message)
+            .hint("it is announced as soon as one is there; `casctl doctor` says why there is none")
+    };
+    nobody.then(failure)
+}
+
 /// What is worth a word beside the id. `stays`: of an object that is not new.
 fn note(created: bool, stays: Vec<String>, announced: Option<&Announced>, shown: &str) -> Option<String> {
     let mut words = stays;
     if !created {
         words.insert(0, "already stored".to_owned());
     }
-    if let Some(announced) = announced {
+    if let Some(announced) = announced.filter(|announced| announced.receivers > 0) {
         words.push(format!("announced at {}", count(announced.receivers, "node")));
     }
     (!words.is_empty()).then(|| format!("{shown}: {}", words.join("; ")))
@@ -136,6 +165,16 @@ fn note(created: bool, stays: Vec<String>, announced: Option<&Announced>, shown:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_nobody_was_told_is_a_failure_of_its_own() {
+        let told = |receivers| Announced { keys: 1, receivers, messages: 0, refused: 0 };
+        assert!(untold(None, "x").is_none() && untold(Some(&told(1)), "x").is_none());
+        let failure = untold(Some(&told(0)), "x").unwrap();
+        assert_eq!((failure.exit as u8, &failure.json()["reason"]), (9, &json!("NOT_ANNOUNCED")));
+        assert!(failure.words().0.starts_with("x: it is stored"));
+        assert_eq!(note(true, Vec::new(), Some(&told(0)), "x"), None);
+    }
 
     #[test]
     fn what_an_add_did_not_change_is_told() {

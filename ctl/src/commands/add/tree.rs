@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::super::{Session, broken};
-use super::{announced_json, note, options, stays};
+use super::{Done, announced_json, note, options, stays, untold};
 use crate::args::Add;
 use crate::error::{Exit, Failure};
 use crate::object::directory;
@@ -28,13 +28,13 @@ type Paths = Arc<Mutex<VecDeque<String>>>;
 /// What was wrong with the directory.
 type Failures = Arc<Mutex<Vec<Failure>>>;
 
-/// Adds one directory. Gives its line, and words beside it. Of several failures it tells all but the one it gives.
+/// Adds one directory. Of several failures it tells all but the one it gives.
 pub(super) async fn add(
     session: &Session,
     args: &Add,
     path: &Path,
     progress: &Progress,
-) -> Result<(Line, Option<String>), Failure> {
+) -> Result<Done, Failure> {
     let walk = Walk::open(path)?;
     let name = match &args.name {
         Some(name) => name.clone(),
@@ -61,8 +61,9 @@ pub(super) async fn add(
     }
     let tree = added.map_err(|failure| failure.about(&shown))?;
     let stays = if tree.created { Vec::new() } else { stays(session, args, &tree.id).await };
-    let words = note(tree.created, stays, tree.announced.as_ref(), &shown);
-    Ok((line(&tree, &shown, &name), words))
+    let announced = tree.announced.as_ref();
+    let note = note(tree.created, stays, announced, &shown);
+    Ok(Done { line: line(&tree, &shown, &name), note, untold: untold(announced, &shown) })
 }
 
 /// Sends all, and gives what comes of the directory. Where it is wanted, what comes of each file is printed when all is

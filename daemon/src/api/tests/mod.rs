@@ -30,8 +30,8 @@ use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
-    Announce, Announced, Announcing, Catalogue, CataloguePage, Conduct, Conn, Dial, DialError, Discovery,
-    Key, Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Told, Unconnected,
+    Announce, Announced, Announcing, Catalogue, CataloguePage, Company, Conduct, Conn, Dial, DialError,
+    Discovery, Key, Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Told, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -133,6 +133,10 @@ impl Neighbours for Nobody {
 
     fn listen(&self) -> Vec<Multiaddr> {
         Vec::new()
+    }
+
+    fn company(&self) -> BoxFuture<'static, Company> {
+        Box::pin(async { Company { is_alone: true, ..Company::default() } })
     }
 
     fn reachability(&self) -> Reachability {

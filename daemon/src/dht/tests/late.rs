@@ -44,7 +44,8 @@ async fn until_kept(node: &Node, names: &[&str]) {
 
 /// Says something of the first object, and waits until others were told.
 async fn tell(publisher: &Node, name: Option<&str>) {
-    let told = within("others are told", publisher.dht.tell(key(1), name.map(|name| said(key(1), name)))).await;
+    let told =
+        within("others are told", publisher.dht.tell(key(1), name.map(|name| said(key(1), name)))).await;
     assert!(told.receivers > 0, "{told:?}");
 }
 

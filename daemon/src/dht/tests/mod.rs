@@ -2,6 +2,7 @@
 //!
 //! Nothing sleeps: tests wait for conditions, each within [`PATIENCE`].
 
+mod alone;
 mod announcing;
 mod answers;
 mod detours;

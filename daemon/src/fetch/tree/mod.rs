@@ -177,7 +177,11 @@ impl Errand {
         let missing = format!("{}{more}", paths.join(", "));
         match self.was_whole {
             true => Error::Damaged { id: self.root, missing },
-            false => Error::Stalled { id: self.root, seconds: self.stall.as_secs(), missing },
+            // Its files had holders of their own.
+            false => {
+                let (seconds, holders) = (self.stall.as_secs(), String::new());
+                Error::Stalled { id: self.root, seconds, missing, holders }
+            }
         }
     }
 }

@@ -1,0 +1,130 @@
+//! Why a dial failed, in words for people: the same for who asked for it and for the log.
+//!
+//! Owns: those words. Refuses: what libraries say in terms of their own, control characters, and more than a line: parts
+//! may come from a stranger. Pure. Survives a crash: nothing.
+
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::DialError;
+use libp2p::{Multiaddr, TransportError};
+
+use super::proof;
+
+/// Characters of a reason.
+const LONGEST: usize = 200;
+
+/// Why a dial failed. `wanted`: the address that somebody asked for, who knows it; any other is named.
+pub(super) fn of(error: &DialError, wanted: Option<&Multiaddr>) -> String {
+    // Of several addresses it is the one that says why.
+    if let Some(refusal) = proof::refusal(error) {
+        return words(refusal);
+    }
+    match error {
+        DialError::Transport(tried) => {
+            let is_wanted = |at: &Multiaddr| wanted.is_some_and(|wanted| place(wanted) == place(at));
+            let asked = tried.iter().find(|(at, _)| is_wanted(at));
+            match (asked, tried.last()) {
+                (Some((_, error)), _) => of_transport(error),
+                (None, Some((at, error))) => format!("{} ({at})", of_transport(error)),
+                (None, None) => "there is no address to try".to_owned(),
+            }
+        }
+        DialError::WrongPeerId { obtained, address }
+            if wanted.is_some_and(|at| place(at) == place(address)) =>
+        {
+            format!("another node is there: {obtained}")
+        }
+        DialError::WrongPeerId { obtained, address } => {
+            format!("another node is at {}: {obtained}", place(address))
+        }
+        DialError::LocalPeerId { .. } => "this node itself is there".to_owned(),
+        DialError::NoAddresses => "there is no address to try".to_owned(),
+        DialError::Aborted => "the attempt was given up".to_owned(),
+        other => words(other),
+    }
+}
+
+fn of_transport(error: &TransportError<std::io::Error>) -> String {
+    match error {
+        TransportError::MultiaddrNotSupported(_) => {
+            "it is not dialled: an address of that form, or on a network that this host is not in".to_owned()
+        }
+        TransportError::Other(error) => words(error),
+    }
+}
+
+/// The innermost cause, in words of ours where a library's say nothing to people.
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let said = cause.to_string();
+    let plain = match () {
+        // The resolver shows its question as code does.
+        () if said.contains("no records found for") => "no such host",
+        // What went wrong in it `libp2p-tls` does not tell.
+        () if said == "Failed to upgrade client connection" => {
+            "what is there ended the handshake: it is too busy, or is no casd node"
+        }
+        () => said.as_str(),
+    };
+    plain.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+}
+
+/// An address without the id at its end.
+fn place(address: &Multiaddr) -> Multiaddr {
+    let mut place = address.clone();
+    if matches!(place.iter().last(), Some(Protocol::P2p(_))) {
+        place.pop();
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::PeerId;
+    use std::io;
+
+    fn at(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn it_is_said_of_the_address_that_was_asked_for() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let typed = at("/ip4/10.0.0.9/tcp/8468").with(Protocol::P2p(peer));
+        let failed = |at: &str, why: &str| {
+            (at.parse::<Multiaddr>().unwrap(), TransportError::Other(io::Error::other(why.to_owned())))
+        };
+        let tried = DialError::Transport(vec![
+            failed("/ip4/10.0.0.9/tcp/8468", "nobody there"),
+            failed("/ip4/10.77.0.2/tcp/8468", "Failed to upgrade client connection"),
+        ]);
+        assert_eq!(of(&tried, Some(&typed)), "nobody there");
+        let log = of(&tried, None);
+        assert!(
+            log.starts_with("what is there ended") && log.ends_with("(/ip4/10.77.0.2/tcp/8468)"),
+            "{log}"
+        );
+        let wrong = DialError::WrongPeerId { obtained: other, address: typed.clone() };
+        assert_eq!(of(&wrong, Some(&typed)), format!("another node is there: {other}"));
+        assert_eq!(of(&wrong, None), format!("another node is at /ip4/10.0.0.9/tcp/8468: {other}"));
+        let refused =
+            (at("/ip4/10.0.0.9/tcp/1"), TransportError::Other(io::Error::other(proof::Refusal::Keyless)));
+        let both = DialError::Transport(vec![refused, failed("/ip4/10.0.0.9/tcp/8468", "x")]);
+        assert_eq!(
+            of(&both, Some(&typed)),
+            proof::Refusal::Keyless.to_string(),
+            "what explains it comes first"
+        );
+    }
+
+    #[test]
+    fn what_libraries_or_strangers_say_is_put_plainly() {
+        let said = |text: &str| words(&io::Error::other(text.to_owned()));
+        assert_eq!(said("no records found for Query { name: Name(\"x.example\"), .. }"), "no such host");
+        assert_eq!(said("aborted by peer: a\n\u{1b}[31mb"), "aborted by peer: a  [31mb");
+        assert_eq!(said(&"x".repeat(9_999)).len(), LONGEST);
+    }
+}

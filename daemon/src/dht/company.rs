@@ -1,0 +1,153 @@
+//! Whether this node is alone, and what is said of that.
+//!
+//! Owns: when it counts as alone, and what the log hears: once that it has joined its network, however that came about,
+//! and once that it has been alone for long. Refuses: nothing. Survives a crash: nothing.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+
+use super::event_loop::EventLoop;
+use crate::peer::Company;
+
+/// After so long alone the log hears of it: who comes back within that time was hardly gone.
+const SAID_AFTER: Duration = Duration::from_secs(30);
+/// Configured nodes that could not be reached and are named.
+const NAMED: usize = 8;
+
+/// See the module. Pure: the time is passed in.
+#[derive(Debug, Default)]
+pub(super) struct Solitude {
+    /// Since when this node is alone.
+    since: Option<Instant>,
+    /// Whether the log has heard that it joined its network, and not since that it is alone.
+    has_joined: bool,
+    /// Whether the log has heard that it is alone.
+    said: bool,
+    /// Whether one that it knows could not be reached while nobody was connected, and nobody has been met since.
+    is_cut_off: bool,
+}
+
+// === impl Solitude ===
+
+impl Solitude {
+    /// One that this node knows could not be reached while nobody was connected.
+    pub(super) fn missed(&mut self) {
+        self.is_cut_off = true;
+    }
+
+    /// A node of this network is there. True when the log should hear of it.
+    pub(super) fn met(&mut self) -> bool {
+        (self.is_cut_off, self.since, self.said) = (false, None, false);
+        !std::mem::replace(&mut self.has_joined, true)
+    }
+
+    /// Whether this node is alone: it knows none to ask, or is connected to nobody and those it knows do not answer.
+    /// That nobody is connected says nothing by itself: connections end when nobody uses them.
+    pub(super) fn is_alone(&self, routed: usize, connected: usize) -> bool {
+        routed == 0 || connected == 0 && self.is_cut_off
+    }
+
+    /// True when the log should hear that this node is alone.
+    pub(super) fn is_to_be_said(&mut self, alone: bool, now: Instant) -> bool {
+        if !alone {
+            self.since = None;
+            return false;
+        }
+        let is_long = now >= *self.since.get_or_insert(now) + SAID_AFTER;
+        if is_long {
+            self.has_joined = false;
+        }
+        is_long && !std::mem::replace(&mut self.said, true)
+    }
+}
+
+// === impl EventLoop ===
+
+impl EventLoop {
+    /// Whether this node is alone; `routed`: nodes in its routing table.
+    pub(super) fn is_alone(&self, routed: usize) -> bool {
+        self.solitude.is_alone(routed, self.members().count())
+    }
+
+    /// Tells the log when this node has been alone for long.
+    pub(super) fn say_alone(&mut self, alone: bool, now: Instant) {
+        if !self.solitude.is_to_be_said(alone && self.members().next().is_none(), now) {
+            return;
+        }
+        let company = self.company(now);
+        match (company.known, company.configured) {
+            (0, 0) => tracing::info!(
+                "this node knows no other; `casctl connect ADDR`, or network.bootstrap in the configuration, finds some"
+            ),
+            (known, configured) => tracing::warn!(
+                known,
+                configured,
+                "connected to nobody: none of {known} known and {configured} configured nodes can be reached; they are \
+                 tried again, `casctl doctor` says more"
+            ),
+        }
+    }
+
+    /// A node of this network is there.
+    pub(super) fn note_company(&mut self, peer: PeerId, is_neighbour: bool) {
+        let is_back = self.bootstrap.reached(&peer);
+        if self.solitude.met() {
+            let how = match () {
+                () if self.bootstrap.has(&peer) => "which is configured",
+                () if self.connecting.contains_key(&peer) => "at an address that was given",
+                () if is_neighbour => "found on the local network",
+                () if self.remembered.has(&peer) => "remembered from an earlier run",
+                () => "which has connected to this node",
+            };
+            tracing::info!(%peer, "joined the network by {peer}, {how}");
+        } else if is_back {
+            tracing::info!(%peer, "the bootstrap node {peer} is reached again");
+        }
+    }
+
+    /// How this node stands among the others.
+    pub(super) fn company(&mut self, now: Instant) -> Company {
+        let routed = self.routed_peers();
+        let members: Vec<PeerId> = self.members().copied().collect();
+        let is_alone = members.is_empty() && self.is_alone(routed.len());
+        let next = [self.bootstrap.next(true), self.remembered.next()].into_iter().flatten().min();
+        let known: HashSet<PeerId> = routed
+            .into_iter()
+            .chain(members.iter().copied())
+            .chain(self.remembered.names().copied())
+            .collect();
+        Company {
+            connected: members.len(),
+            known: known.len(),
+            is_alone,
+            next_try: next.filter(|_| is_alone).map(|at| at.saturating_duration_since(now)),
+            configured: self.bootstrap.len(),
+            failed: self.bootstrap.troubles().take(NAMED).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_is_not_alone_and_each_change_is_said_once() {
+        let (mut solitude, start) = (Solitude::default(), Instant::now());
+        assert!(solitude.is_alone(0, 0) && solitude.is_alone(0, 1));
+        assert!(!solitude.is_to_be_said(true, start) && solitude.met() && !solitude.met());
+        assert!(!solitude.is_alone(3, 0), "connections end when nobody uses them");
+        solitude.missed();
+        assert!(solitude.is_alone(3, 0) && !solitude.is_alone(3, 1));
+        assert!(
+            !solitude.is_to_be_said(true, start) && !solitude.is_to_be_said(true, start + SAID_AFTER / 2)
+        );
+        assert!(!solitude.is_to_be_said(false, start + SAID_AFTER));
+        assert!(!solitude.is_to_be_said(true, start + SAID_AFTER), "it was not, in between");
+        assert!(solitude.is_to_be_said(true, start + SAID_AFTER * 2));
+        assert!(!solitude.is_to_be_said(true, start + SAID_AFTER * 9));
+        assert!(solitude.met() && !solitude.is_alone(3, 0));
+    }
+}

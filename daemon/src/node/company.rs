@@ -1,0 +1,100 @@
+//! What the doctor says of whether this node is alone, in words for people.
+
+use super::Check;
+use crate::peer::Company;
+use crate::store::Level;
+
+/// Configured addresses that are named at most.
+const NAMED: usize = 4;
+
+/// What is known, and what to do.
+pub(super) fn check(company: &Company) -> Check {
+    let (level, what, advice) = if company.is_alone {
+        (Level::Warn, alone(company), advice(company))
+    } else {
+        let (connected, known) = (company.connected, company.known);
+        (Level::Ok, format!("{connected} connected, {known} known"), "")
+    };
+    Check {
+        name: "peers",
+        level,
+        what,
+        advice: advice.to_owned(),
+        numbers: vec![
+            ("connected", company.connected as u64),
+            ("known", company.known as u64),
+            ("failed", company.failed.len() as u64),
+        ],
+    }
+}
+
+fn alone(company: &Company) -> String {
+    let whom = match company.known {
+        0 => "this node knows nobody".to_owned(),
+        1 => "this node is connected to nobody, and the one node that it knows does not answer".to_owned(),
+        known => format!("this node is connected to nobody, and of {known} nodes that it knows none answers"),
+    };
+    let failed = match company.failed.len() {
+        0 => String::new(),
+        1 => format!("; a bootstrap address failed: {}", named(company)),
+        count => format!("; {count} bootstrap addresses failed: {}", named(company)),
+    };
+    let next =
+        company.next_try.map_or_else(String::new, |wait| format!("; next try in {} s", wait.as_secs()));
+    [whom, failed, next].concat()
+}
+
+fn named(company: &Company) -> String {
+    let named = company.failed.iter().take(NAMED).map(|(address, why)| format!("{address}: {why}"));
+    let mut named: Vec<_> = named.collect();
+    if company.failed.len() > NAMED {
+        named.push("…".to_owned());
+    }
+    named.join(", ")
+}
+
+fn advice(company: &Company) -> &'static str {
+    match (company.known, company.configured) {
+        (0, 0) => {
+            "connect to a node of the network with `casctl connect ADDR`, or name some in network.bootstrap; `casctl \
+             status` on such a node shows its addresses. Nodes on the same local network find each other by themselves"
+        }
+        _ => {
+            "see whether this host is online, whether casd runs there, and whether a firewall lets UDP and TCP through; \
+             `casctl connect ADDR` tries an address at once"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn who_is_alone_is_told_why_and_who_is_idle_is_not() {
+        let idle = check(&Company { known: 3, ..Company::default() });
+        assert!(idle.level == Level::Ok && idle.what == "0 connected, 3 known", "{}", idle.what);
+        let mut company = Company { is_alone: true, ..Company::default() };
+        let nobody = check(&company);
+        assert!(nobody.level == Level::Warn && nobody.what == "this node knows nobody", "{}", nobody.what);
+        assert!(nobody.advice.contains("casctl connect") && nobody.advice.contains("network.bootstrap"));
+        let failed = ("/dns4/seed.example/tcp/8468".parse().unwrap(), "no such host".to_owned());
+        company = Company {
+            configured: 6,
+            failed: vec![failed; 6],
+            next_try: Some(Duration::from_secs(12)),
+            ..company
+        };
+        let all = check(&company);
+        assert!(
+            all.what.starts_with("this node knows nobody; 6 bootstrap addresses failed: /dns4/seed"),
+            "{}",
+            all.what
+        );
+        assert_eq!(all.what.matches("no such host").count(), NAMED);
+        assert!(all.what.ends_with("…; next try in 12 s") && all.advice.contains("firewall"), "{}", all.what);
+        company.known = 5;
+        assert!(check(&company).what.contains("of 5 nodes that it knows none answers"));
+    }
+}

@@ -1,0 +1,140 @@
+//! Where a link says that an object is: which of this node's addresses are of use to somebody elsewhere. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use multiaddr::Protocol;
+
+use crate::peer::{Multiaddr, PeerAddr, PeerId, Scope};
+
+/// Addresses in a link: it is to be sent to people.
+const MOST: usize = 4;
+
+/// How good an address is; the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// Others have connected there.
+    Confirmed,
+    /// It can be dialled from anywhere.
+    Global,
+    /// A relay there lets others ask for this node.
+    Relay,
+    /// It is of use within a network.
+    Private,
+    /// It is of use on this host: told only where there is nothing better.
+    Loopback,
+    /// It means nothing without its interface; the same.
+    Nowhere,
+}
+
+/// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. `chunk`, `listen`: as
+/// bound; `confirmed`: where others have connected to.
+pub(super) fn addresses(
+    peer: PeerId,
+    chunk: &[SocketAddr],
+    listen: &[Multiaddr],
+    confirmed: &[Multiaddr],
+) -> Vec<String> {
+    let worth = |ip: IpAddr| match Scope::of(ip) {
+        _ if confirmed.iter().any(|at| direct(at) == Some(ip)) => Worth::Confirmed,
+        Scope::Global => Worth::Global,
+        Scope::Private => Worth::Private,
+        Scope::Loopback => Worth::Loopback,
+        Scope::Nowhere => Worth::Nowhere,
+    };
+    let named = |at: &Multiaddr| at.clone().with_p2p(peer).unwrap_or_else(|at| at).to_string();
+    let mut found: Vec<(Worth, String)> = Vec::new();
+    let mut hosts: Vec<IpAddr> = listen.iter().filter_map(direct).collect();
+    hosts.extend(chunk.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
+    let mut told = Vec::new();
+    for ip in hosts {
+        let at =
+            chunk.iter().find(|at| at.ip() == ip || at.ip().is_unspecified() && at.is_ipv4() == ip.is_ipv4());
+        if let Some(at) = at.filter(|_| !told.contains(&ip)) {
+            told.push(ip);
+            found.push((worth(ip), PeerAddr::chunk(peer, SocketAddr::new(ip, at.port())).to_string()));
+        }
+    }
+    // That others reach the DHT's port says nothing of the chunk port; of a host without one the DHT's will do.
+    let mut dht: Vec<IpAddr> = Vec::new();
+    for at in confirmed.iter().chain(listen) {
+        match direct(at) {
+            Some(ip) if dht.contains(&ip) || worth(ip) != Worth::Confirmed && told.contains(&ip) => {}
+            Some(ip) => {
+                dht.push(ip);
+                found.push((worth(ip), named(at)));
+            }
+            None => found.push((Worth::Relay, named(at))),
+        }
+    }
+    found.sort_by_key(|(worth, _)| *worth);
+    let best = found.first().map_or(Worth::Nowhere, |(worth, _)| *worth);
+    found.retain(|(worth, _)| *worth < Worth::Loopback || *worth == best);
+    found.into_iter().take(MOST).map(|(_, address)| address).collect()
+}
+
+/// The IP address of a multiaddr that is reached directly.
+fn direct(address: &Multiaddr) -> Option<IpAddr> {
+    if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
+        return None;
+    }
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(texts: &[&str]) -> Vec<Multiaddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_link_has_few_addresses_the_most_useful_first() {
+        let peer = PeerId::random();
+        let everywhere = ["0.0.0.0:9000".parse().unwrap(), "[::]:9000".parse().unwrap()];
+        let ends = ["udp/8468/quic-v1", "tcp/8468"];
+        let hosts = ["ip4/127.0.0.1", "ip6/::1", "ip6/fe80::1", "ip4/10.0.0.7"];
+        let listen: Vec<_> = hosts.iter().flat_map(|host| ends.map(|end| format!("/{host}/{end}"))).collect();
+        let listen = all(&listen.iter().map(String::as_str).collect::<Vec<_>>());
+        let plain = addresses(peer, &everywhere, &listen, &[]);
+        assert_eq!(plain, [format!("{peer}@10.0.0.7:9000")], "as the README shows it");
+        assert!(addresses(peer, &everywhere, &listen[..6], &[]).contains(&format!("{peer}@127.0.0.1:9000")));
+        assert_eq!(addresses(peer, &[], &listen[4..6], &[]).len(), 1, "there is nothing else");
+
+        // Behind a router others see another host, of which they have tried the DHT's port only.
+        let confirmed = all(&["/ip4/203.0.113.9/udp/8468/quic-v1"]);
+        let seen = addresses(peer, &everywhere, &listen, &confirmed);
+        assert_eq!(seen[0], format!("/ip4/203.0.113.9/udp/8468/quic-v1/p2p/{peer}"));
+        assert_eq!(seen[1..], plain);
+        let both = addresses(peer, &everywhere, &confirmed, &confirmed);
+        assert_eq!(both, [format!("{peer}@203.0.113.9:9000"), seen[0].clone()]);
+
+        let relay = PeerId::random();
+        let many = all(&[
+            &format!("/ip4/198.51.100.1/tcp/8468/p2p/{relay}/p2p-circuit"),
+            "/ip4/10.0.0.7/tcp/8468",
+            "/ip4/10.0.1.7/tcp/8468",
+            "/ip6/2001:db9::7/tcp/8468",
+            "/ip4/10.0.2.7/tcp/8468",
+            "/ip4/10.0.3.7/tcp/8468",
+        ]);
+        let few = addresses(peer, &everywhere, &many, &[]);
+        assert_eq!(few.len(), MOST);
+        assert_eq!(few[0], format!("{peer}@[2001:db9::7]:9000"));
+        assert!(few[1].ends_with(&format!("/p2p-circuit/p2p/{peer}")) && few[2].contains("@10."), "{few:?}");
+    }
+
+    #[test]
+    fn who_has_no_chunk_port_is_named_by_one_multiaddr_a_host() {
+        let peer = PeerId::random();
+        let listen = all(&["/ip4/10.0.0.7/udp/1/quic-v1", "/ip4/10.0.0.7/tcp/1"]);
+        assert_eq!(addresses(peer, &[], &listen, &[]), [format!("/ip4/10.0.0.7/udp/1/quic-v1/p2p/{peer}")]);
+        let only = ["192.168.1.2:9000".parse().unwrap()];
+        let told = addresses(peer, &only, &[], &[]);
+        assert_eq!(told, [format!("{peer}@192.168.1.2:9000")]);
+    }
+}

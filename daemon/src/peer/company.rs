@@ -1,0 +1,23 @@
+//! How this node stands among the others of its network, in words that all rooms share.
+
+use std::time::Duration;
+
+use multiaddr::Multiaddr;
+
+/// What the DHT plane knows of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Company {
+    /// Nodes of this network that are connected. Connections that nobody uses are closed after a minute.
+    pub connected: usize,
+    /// Nodes of this network that are known: connected, in the routing table, or remembered.
+    pub known: usize,
+    /// Whether nobody is connected and nobody that was tried lately answered, or there is nobody to try.
+    pub is_alone: bool,
+    /// In how long somebody is tried next, where this node is alone. `None` otherwise, and where there is nobody.
+    pub next_try: Option<Duration>,
+    /// Nodes that are configured to join by.
+    pub configured: usize,
+    /// Configured nodes that could not be reached when they were dialled last, at most 8: an address, and why. Parts of
+    /// the reason may come from a stranger; it has no control characters.
+    pub failed: Vec<(Multiaddr, String)>,
+}

@@ -1,0 +1,69 @@
+//! A node that is alone, and one whose objects others cannot fetch, as their users meet them.
+
+use casd::peer::PeerId;
+use casd_tests::wait::{self, LONG};
+use casd_tests::{Daemon, Home, corpus};
+use serde_json::Value;
+
+/// What the doctor says of whether a node is alone.
+fn company(daemon: &Daemon) -> Value {
+    let checks = daemon.ctl().run(&["--json", "doctor"]).done().json();
+    checks.into_iter().find(|check| check["check"] == "peers").expect("the doctor looks at that")
+}
+
+#[test]
+fn who_reaches_nobody_is_told_so_and_why_and_when_it_is_tried_again() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let gone = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random());
+    let home = Home::with(|settings| settings.texts("network.bootstrap", &[&gone]));
+    let daemon = home.start();
+    let said = wait::until("the bootstrap node to be missed", LONG, || {
+        let said = company(&daemon);
+        (said["numbers"]["failed"] == 1).then_some(said)
+    });
+    let what = said["what"].as_str().unwrap();
+    assert!(said["level"] == "warn" && what.starts_with("this node knows nobody"), "{said}");
+    assert!(what.contains(&gone) && what.contains("refused") && what.contains("next try in"), "{said}");
+    let status = daemon.ctl().status();
+    assert_eq!((&status["alone"], &status["known_peers"]), (&true.into(), &0.into()));
+    assert!(status["next_try_ms"].as_u64().unwrap() <= 30_000, "{status}");
+    let text = daemon.ctl().text(&["status"]);
+    assert!(text.contains("0 connected, 0 known") && text.contains("1 node in the configuration"), "{text}");
+    let _ = daemon.logged("cannot reach the bootstrap node");
+    daemon.ctl().run(&["connect", &daemon.dht_addresses()[0]]).done().refused(&[1], "is this node itself");
+}
+
+#[test]
+fn an_add_that_nobody_can_be_told_of_fails_and_keeps_what_was_added() {
+    let home = Home::new();
+    let daemon = home.start();
+    let peers = daemon.ctl().run(&["peers"]).done().ok();
+    assert!(peers.stdout.is_empty() && peers.stderr.contains("no peers are known"), "{}", peers.stderr);
+    let added = daemon.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"alone").done().code(9);
+    assert!(added.stderr.contains("no other node has been told"), "{}", added.stderr);
+    assert_eq!(added.text(), corpus::id(b"alone"), "what was added is told all the same");
+    assert_eq!(daemon.ctl().cat(&added.text()), b"alone");
+    let failed = daemon.ctl().run(&["--json", "add", "--wait-announced", "-"]).input(b"alone").done().code(9);
+    assert!(failed.stderr.contains("\"reason\":\"NOT_ANNOUNCED\""), "{}", failed.stderr);
+}
+
+#[test]
+fn a_link_says_where_this_node_is_and_warns_where_it_leads_to_nothing() {
+    let home = Home::new();
+    let daemon = home.start();
+    let link = |id: &str| daemon.ctl().run(&["link", id]).done().ok();
+    let public = link(&daemon.ctl().add_bytes(b"for all"));
+    assert!(public.stderr.is_empty(), "{}", public.stderr);
+    let address = daemon.chunk_address().replace('@', "%40");
+    assert!(public.text().ends_with(&format!(",peer={address}")), "{} {address}", public.text());
+    let added = daemon.ctl().run(&["-q", "add", "--private", "-"]).input(b"for me").done().ok();
+    let private = link(&added.text());
+    assert!(private.text().starts_with("casd:") && private.stderr.contains("private"), "{}", private.stderr);
+
+    let home = Home::with(|settings| settings.text("network.mode", "client"));
+    let client = home.start();
+    let id = client.ctl().add_bytes(b"mine");
+    let link = client.ctl().run(&["link", &id]).done().ok();
+    assert!(link.stderr.contains("the daemon is a client"), "{}", link.stderr);
+}

@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tokio_util::task::AbortOnDropHandle;
+
+use super::turn::{in_turn, passed_on};
 
 /// At most a fixed number of blocking calls at once. Cheap to clone; clones share the bound.
 #[derive(Clone, Debug)]
@@ -60,20 +61,13 @@ impl Pool {
         let done = match Arc::clone(permits).try_acquire_owned() {
             Ok(permit) => begin(permit).await,
             Err(_) => {
-                let permits = Arc::clone(permits);
-                let turn = async move {
-                    begin(permits.acquire_owned().await.expect("the pool is never closed")).await
-                };
-                AbortOnDropHandle::new(tokio::spawn(turn)).await.flatten()
+                let turn = Arc::clone(permits).acquire_owned();
+                in_turn(async move { begin(turn.await.expect("the pool is never closed")).await }).await
             }
         };
         match done {
             Ok(value) => value,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Only at runtime shutdown: the caller is being dropped as well.
-                Err(_) => std::future::pending().await,
-            },
+            Err(error) => passed_on(error).await,
         }
     }
 }

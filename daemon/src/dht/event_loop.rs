@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use libp2p::kad::QueryId;
 use libp2p::request_response::OutboundRequestId;
-use libp2p::swarm::{Swarm, SwarmEvent};
+use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -44,7 +44,16 @@ use crate::support::task::Tasks;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A caller that waits for a connection.
-pub(super) type Connecting = (Multiaddr, oneshot::Sender<Result<PeerId, Error>>);
+pub(super) struct Connecting {
+    /// Where it was to be dialled.
+    pub(super) address: Multiaddr,
+    /// Its own dial: what becomes of others to the same peer is no answer to it, unless they lead there.
+    pub(super) dial: ConnectionId,
+    /// Whether that dial has become a connection.
+    pub(super) is_open: bool,
+    /// Who waits.
+    pub(super) done: oneshot::Sender<Result<PeerId, Error>>,
+}
 
 /// The task's state.
 pub(super) struct EventLoop {
@@ -225,8 +234,8 @@ impl EventLoop {
                     self.reach_parted(&peer_id);
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                self.on_dial_failed(peer, &error);
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
+                self.on_dial_failed(peer, connection_id, &error);
             }
             SwarmEvent::OutgoingConnectionError { peer_id: None, error, .. } => {
                 tracing::debug!(%error, "a dial to an unnamed peer failed");

@@ -12,7 +12,7 @@ use libp2p::{Multiaddr, PeerId, identify, relay};
 use tokio::sync::oneshot;
 
 use super::error::Error;
-use super::event_loop::EventLoop;
+use super::event_loop::{Connecting, EventLoop};
 use super::listen::{ip_of, is_plain};
 use super::meter::Act;
 use super::pace;
@@ -32,6 +32,8 @@ impl EventLoop {
         }
         if dialled {
             self.peers.answered(&peer, remote.clone());
+            let callers = self.connecting.get_mut(&peer).into_iter().flatten();
+            callers.filter(|caller| caller.dial == connection).for_each(|caller| caller.is_open = true);
         }
     }
 
@@ -51,19 +53,29 @@ impl EventLoop {
         if self.bootstrap.failed(&peer) {
             tracing::warn!(%peer, reason, "cannot join by a bootstrap node; trying on");
         }
-        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+        for Connecting { address, done, .. } in self.callers(peer, |caller| caller.is_open) {
             let _ = done.send(Err(Error::Unreachable { address, reason: reason.into() }));
         }
     }
 
-    pub(super) fn on_dial_failed(&mut self, peer: PeerId, error: &DialError) {
+    /// Those who wait for a peer, of whom this is true; they wait no more.
+    fn callers(&mut self, peer: PeerId, of: impl Fn(&Connecting) -> bool) -> Vec<Connecting> {
+        let waiting = self.connecting.remove(&peer).unwrap_or_default();
+        let (callers, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(of);
+        if !others.is_empty() {
+            self.connecting.insert(peer, others);
+        }
+        callers
+    }
+
+    pub(super) fn on_dial_failed(&mut self, peer: PeerId, dial: ConnectionId, error: &DialError) {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             // Connected, or about to be.
             return;
         }
         tracing::debug!(%peer, %error, "a dial failed");
         let is_refused = matches!(proof::refusal(error), Some(Refusal::Keyless | Refusal::OtherKey));
-        for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+        for Connecting { address, done, .. } in self.callers(peer, |caller| caller.dial == dial) {
             let reason = innermost(error);
             let _ = done.send(Err(match is_refused {
                 true => Error::OtherKey { address, reason },
@@ -100,7 +112,7 @@ impl EventLoop {
                 let network = &self.options.network;
                 tracing::warn!(%peer, %network, "a bootstrap node is not of this network");
             }
-            for (address, done) in self.connecting.remove(&peer).unwrap_or_default() {
+            for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
                 let network = self.options.network.clone();
                 let _ = done.send(Err(Error::OtherNetwork { address, network }));
             }
@@ -111,7 +123,7 @@ impl EventLoop {
         self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
         self.bootstrap.reached(&peer);
         self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
-        for (_, done) in self.connecting.remove(&peer).unwrap_or_default() {
+        for Connecting { done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));
         }
         let remotes = self.peers.get(&peer).into_iter().flat_map(Connected::remotes);
@@ -164,15 +176,24 @@ impl EventLoop {
             let _ = done.send(Ok(peer));
             return;
         }
-        self.connecting.entry(peer).or_default().push((address.clone(), done));
-        self.dial(peer, vec![address], PeerCondition::Always);
+        let options =
+            DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address.clone()]);
+        let options = options.extend_addresses_through_behaviour().build();
+        let caller = Connecting { address, dial: options.connection_id(), is_open: false, done };
+        self.connecting.entry(peer).or_default().push(caller);
+        self.begin_dial(peer, options);
     }
 
     /// Dials now, while running queries still know further addresses.
     pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, when: PeerCondition) {
         let options = DialOpts::peer_id(peer).condition(when).addresses(addresses);
-        if let Err(error) = self.swarm.dial(options.extend_addresses_through_behaviour().build()) {
-            self.on_dial_failed(peer, &error);
+        self.begin_dial(peer, options.extend_addresses_through_behaviour().build());
+    }
+
+    fn begin_dial(&mut self, peer: PeerId, options: DialOpts) {
+        let dial = options.connection_id();
+        if let Err(error) = self.swarm.dial(options) {
+            self.on_dial_failed(peer, dial, &error);
         }
     }
 }

@@ -50,8 +50,10 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) struct Connecting {
     /// Where it was to be dialled.
     pub(super) address: Multiaddr,
-    /// The dial. Another of the same peer may fail without it.
+    /// Its own dial: what becomes of others to the same peer is no answer to it, unless they lead there.
     pub(super) dial: ConnectionId,
+    /// Whether that dial has become a connection.
+    pub(super) is_open: bool,
     /// Who waits.
     pub(super) done: oneshot::Sender<Result<PeerId, Error>>,
 }

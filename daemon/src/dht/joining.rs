@@ -33,6 +33,8 @@ impl EventLoop {
         }
         if dialled {
             self.peers.answered(&peer, remote.clone());
+            let callers = self.connecting.get_mut(&peer).into_iter().flatten();
+            callers.filter(|caller| caller.dial == connection).for_each(|caller| caller.is_open = true);
         }
         let group = self.peers.get(&peer).and_then(Connected::group);
         self.swarm.behaviour_mut().kad.store_mut().opened(peer, group);
@@ -54,13 +56,23 @@ impl EventLoop {
                  try again; or it belongs to a private network, and this node needs its key (network.key_file)"
             }
         };
-        let callers = self.connecting.remove(&peer).unwrap_or_default();
+        let callers = self.callers(peer, |caller| caller.is_open);
         if callers.is_empty() && self.bootstrap.failed(&peer, reason) {
             tracing::warn!(%peer, reason, "cannot join by the bootstrap node {peer} yet: {reason}");
         }
         for Connecting { address, done, .. } in callers {
             let _ = done.send(Err(Error::Unreachable { address, reason: reason.into() }));
         }
+    }
+
+    /// Those who wait for a peer, of whom this is true; they wait no more.
+    fn callers(&mut self, peer: PeerId, of: impl Fn(&Connecting) -> bool) -> Vec<Connecting> {
+        let waiting = self.connecting.remove(&peer).unwrap_or_default();
+        let (callers, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(of);
+        if !others.is_empty() {
+            self.connecting.insert(peer, others);
+        }
+        callers
     }
 
     pub(super) fn on_dial_failed(&mut self, peer: PeerId, dial: ConnectionId, error: &DialError) {
@@ -70,11 +82,7 @@ impl EventLoop {
         }
         tracing::debug!(%peer, %error, "a dial failed");
         let is_refused = matches!(proof::refusal(error), Some(Refusal::Keyless | Refusal::OtherKey));
-        let waiting = self.connecting.remove(&peer).unwrap_or_default();
-        let (callers, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|caller| caller.dial == dial);
-        if !others.is_empty() {
-            self.connecting.insert(peer, others);
-        }
+        let callers = self.callers(peer, |caller| caller.dial == dial);
         // Who asked for it is told; it may have been another's address.
         let is_ours = callers.is_empty();
         for Connecting { address, done, .. } in callers {
@@ -185,20 +193,19 @@ impl EventLoop {
         let options =
             DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address.clone()]);
         let options = options.build();
-        let dial = options.connection_id();
         let waiting = self.connecting.entry(peer).or_default();
         waiting.retain(|caller| !caller.done.is_closed());
-        waiting.push(Connecting { address, dial, done });
-        self.start(peer, options);
+        waiting.push(Connecting { address, dial: options.connection_id(), is_open: false, done });
+        self.begin_dial(peer, options);
     }
 
     /// Dials now, while running queries still know further addresses.
     pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, when: PeerCondition) {
         let options = DialOpts::peer_id(peer).condition(when).addresses(addresses);
-        self.start(peer, options.extend_addresses_through_behaviour().build());
+        self.begin_dial(peer, options.extend_addresses_through_behaviour().build());
     }
 
-    fn start(&mut self, peer: PeerId, options: DialOpts) {
+    fn begin_dial(&mut self, peer: PeerId, options: DialOpts) {
         let dial = options.connection_id();
         if let Err(error) = self.swarm.dial(options) {
             self.on_dial_failed(peer, dial, &error);

@@ -27,6 +27,7 @@ use super::segment::Segment;
 use super::space::Promise;
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
+use crate::support::turn::in_turn;
 
 /// Groups of records that wait to be written, and at most as many of one write.
 const QUEUE: usize = 512;
@@ -146,10 +147,14 @@ impl Appender {
         self.writer.health.check()?;
         let bytes: u64 = records.iter().map(|record| record.header.footprint()).sum();
         let blocks = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX).min(QUEUE_BLOCKS);
-        let share = Arc::clone(&self.room).acquire_many_owned(blocks).await.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { records, reply, again, share, room };
-        self.queue.send(queued).await.map_err(|_| Error::Closed)?;
+        let (turn, queue) = (Arc::clone(&self.room).acquire_many_owned(blocks), self.queue.clone());
+        let enter = async move {
+            let share = turn.await.map_err(|_| Error::Closed)?;
+            queue.send(Queued { records, reply, again, share, room }).await.map_err(|_| Error::Closed)
+        };
+        // One that has many under way and looks at one of them lets the others in.
+        in_turn(enter).await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 

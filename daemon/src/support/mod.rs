@@ -14,6 +14,7 @@ pub mod systemd;
 pub mod task;
 pub mod telemetry;
 pub mod text;
+pub mod turn;
 
 /// The time in Unix seconds, 0 for a clock before 1970.
 #[must_use]

@@ -1,11 +1,16 @@
 //! A bounded pool for work that blocks: disk calls, hashing, erasure coding.
 //!
-//! Owns: the bound. Refuses: more than its number of calls at once; the rest wait in the caller, so that
-//! memory does not grow with a queue. Survives a crash: nothing.
+//! Owns: the bound. Refuses: more than its number of calls at once; the rest wait, in turn, as long as their callers
+//! do, so that memory does not grow with a queue. Survives a crash: nothing.
+//!
+//! A caller that is not polled for a while keeps nobody waiting: a place is never given to it, but to its work, which
+//! then runs. It may itself be waiting for another call, as one does that has many under way and looks at one of them.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+
+use super::turn::{in_turn, passed_on};
 
 /// At most a fixed number of blocking calls at once. Cheap to clone; clones share the bound.
 #[derive(Clone, Debug)]
@@ -46,19 +51,23 @@ impl Pool {
         T: Send + 'static,
     {
         let Some(permits) = &self.permits else { return work() };
-        let permit = Arc::clone(permits).acquire_owned().await.expect("the pool is never closed");
-        let done = tokio::task::spawn_blocking(move || {
-            let value = work();
-            drop(permit);
-            value
-        });
-        match done.await {
+        let begin = |permit| {
+            tokio::task::spawn_blocking(move || {
+                let value = work();
+                drop(permit);
+                value
+            })
+        };
+        let done = match Arc::clone(permits).try_acquire_owned() {
+            Ok(permit) => begin(permit).await,
+            Err(_) => {
+                let turn = Arc::clone(permits).acquire_owned();
+                in_turn(async move { begin(turn.await.expect("the pool is never closed")).await }).await
+            }
+        };
+        match done {
             Ok(value) => value,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Only at runtime shutdown: the caller is being dropped as well.
-                Err(_) => std::future::pending().await,
-            },
+            Err(error) => passed_on(error).await,
         }
     }
 }
@@ -85,5 +94,32 @@ mod tests {
         });
         futures::future::join_all(calls).await;
         assert!(most.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_not_polled_keeps_nobody_waiting() {
+        let pool = Pool::new(1);
+        let (open, gate) = std::sync::mpsc::sync_channel::<()>(1);
+        let mut first = Box::pin(pool.run(move || gate.recv()));
+        let mut second = Box::pin(pool.run(|| ()));
+        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+        open.send(()).unwrap();
+        let third = tokio::time::timeout(std::time::Duration::from_secs(60), pool.run(|| ()));
+        third.await.expect("those before it have had their turn");
+        first.await.unwrap();
+        second.await;
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_caller_that_has_gone_is_not_done() {
+        let pool = Pool::new(1);
+        let (open, gate) = std::sync::mpsc::sync_channel::<()>(1);
+        let mut first = Box::pin(pool.run(move || gate.recv()));
+        let mut second = Box::pin(pool.run(|| panic!("nobody wants it any more")));
+        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+        drop(second);
+        open.send(()).unwrap();
+        first.await.unwrap();
+        pool.run(|| ()).await;
     }
 }

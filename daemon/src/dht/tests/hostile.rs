@@ -143,6 +143,7 @@ async fn whoever_is_banned_elsewhere_is_let_go_here() {
     .await;
     let refused = within("a dial ends", nodes[0].dht.connect(nodes[1].address())).await.unwrap_err();
     assert!(refused.to_string().contains("banned"), "{refused}");
+    until("the other has seen it", || async { nodes[1].dht.status().await.connected == 0 }).await;
     within("a dial ends", nodes[1].dht.connect(nodes[0].address())).await.unwrap_err();
     assert!(conduct.pardon(&peer, std::time::SystemTime::now()));
     within("it connects", nodes[1].dht.connect(nodes[0].address())).await.unwrap();

@@ -49,6 +49,25 @@ async fn a_group_is_stored_once_and_survives_a_power_cut() {
 }
 
 #[tokio::test]
+async fn those_who_wait_to_put_and_are_not_polled_keep_nobody_waiting() {
+    let store = open_forgetful(&Forgetful::default());
+    add_single(&store, 2000, 1).await;
+    let lease = store.lease();
+    // Three times what may wait to be written.
+    let (chunks, _) = singles(0..(48 << 20) / CHUNK as u64, CHUNK);
+    let mut idle: Vec<_> = chunks.into_iter().map(|chunk| Box::pin(lease.put(Item::Chunk(chunk)))).collect();
+    for put in &mut idle {
+        assert!(futures::poll!(put).is_pending());
+    }
+    let another = lease.put(Item::Chunk(single(1000, 4096).0));
+    let another = tokio::time::timeout(std::time::Duration::from_secs(60), another).await;
+    assert_eq!(another.expect("those before it are written").unwrap(), Put::New);
+    for put in idle {
+        assert_eq!(put.await.unwrap(), Put::New);
+    }
+}
+
+#[tokio::test]
 async fn a_group_that_is_larger_than_a_segment_is_stored_whole() {
     let disk = Forgetful::default();
     let store = open_forgetful(&disk);

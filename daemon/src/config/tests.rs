@@ -115,7 +115,7 @@ fn every_key_is_taken() {
     assert_eq!(parse("[store]\nparity = \"none\"").unwrap().store.parity, None);
 }
 
-/// What is wrong, and the very line that says so. `@` stands for the value that [`PEER`] has.
+/// What is wrong, and the very line that says so. `%` stands for the value that [`PEER`] has.
 const BAD: &[(&str, &str)] = &[
     (
         "[store]\nscrub = \"0d\"",
@@ -188,8 +188,8 @@ const BAD: &[(&str, &str)] = &[
         "casd.toml:2:14: key `network.bootstrap`: \"12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa@127.0.0.1:9000\" names a chunk port, and nodes are joined by the DHT's: write a multiaddr that ends in /p2p/PEERID; `casctl status` on that node shows it as \"dht at\"",
     ),
     (
-        "[network]\nbootstrap = [\"/p2p/@\"]",
-        "casd.toml:2:14: key `network.bootstrap`: \"/p2p/@\" says who the peer is, but not where",
+        "[network]\nbootstrap = [\"/p2p/%\"]",
+        "casd.toml:2:14: key `network.bootstrap`: \"/p2p/%\" says who the peer is, but not where",
     ),
     (
         "[network]\nbootstrap = [\"127.0.0.1\"]",
@@ -262,8 +262,8 @@ const BAD: &[(&str, &str)] = &[
 #[test]
 fn what_is_wrong_is_said_on_one_line_with_its_place() {
     for (file, expected) in BAD {
-        let file = file.replace('@', PEER);
-        assert_eq!(complaint(file.as_bytes()), expected.replace('@', PEER), "{file:?}");
+        let file = file.replace('%', PEER);
+        assert_eq!(complaint(file.as_bytes()), expected.replace('%', PEER), "{file:?}");
     }
 }
 

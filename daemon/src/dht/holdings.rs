@@ -39,6 +39,8 @@ pub(super) struct Due {
     pub(super) within: Minute,
     /// First and last place of the sweep's present part.
     pub(super) arc: (u64, u64),
+    /// Those announced to fewer nodes than they should be are due: the network has grown since.
+    pub(super) thin: bool,
 }
 
 /// What a walk found.
@@ -83,7 +85,9 @@ impl Mark {
     const UNSAID: u32 = 1 << 29;
     /// Being announced by somebody: not due for others.
     const TAKEN: u32 = 1 << 28;
-    const FLAGS: u32 = Self::OBJECT | Self::COUNT | Self::UNSAID | Self::TAKEN;
+    /// Announced to all nodes that were known, and they were fewer than it should go to. Not written down.
+    const THIN: u32 = 1 << 27;
+    const FLAGS: u32 = Self::OBJECT | Self::COUNT | Self::UNSAID | Self::TAKEN | Self::THIN;
 
     fn new(kind: Kind) -> Self {
         Self(if kind == Kind::Object { Self::OBJECT } else { 0 })
@@ -103,6 +107,14 @@ impl Mark {
 
     fn with_taken(self, is_taken: bool) -> Self {
         Self(self.0 & !Self::TAKEN | if is_taken { Self::TAKEN } else { 0 })
+    }
+
+    fn is_thin(self) -> bool {
+        self.0 & Self::THIN != 0
+    }
+
+    fn with_thin(self, is_thin: bool) -> Self {
+        Self(self.0 & !Self::THIN | if is_thin { Self::THIN } else { 0 })
     }
 
     fn kind(self) -> Kind {
@@ -131,7 +143,7 @@ impl Mark {
 impl Due {
     fn takes(&self, place: u64, mark: Mark) -> bool {
         let before = if (self.arc.0..=self.arc.1).contains(&place) { self.within } else { self.anywhere };
-        mark.placed() < before.max(1)
+        (mark.placed() < before.max(1) || self.thin && mark.is_thin())
             && !mark.is_taken()
             && (!self.objects_only || mark.kind() == Kind::Object)
     }
@@ -205,7 +217,15 @@ impl Holdings {
     pub(super) fn placed(&mut self, key: &Key, minute: Minute) {
         let place = place(key);
         if let Some(mark) = self.keys.get(&place).copied() {
-            self.set(place, mark.with_placed(minute).with_taken(false));
+            self.set(place, mark.with_placed(minute).with_taken(false).with_thin(false));
+        }
+    }
+
+    /// As [`Holdings::placed`], to fewer nodes than it should be, for want of more.
+    pub(super) fn placed_thinly(&mut self, key: &Key, minute: Minute) {
+        let place = place(key);
+        if let Some(mark) = self.keys.get(&place).copied() {
+            self.set(place, mark.with_placed(minute).with_taken(false).with_thin(true));
         }
     }
 
@@ -300,7 +320,7 @@ mod tests {
     use super::*;
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
-    const ALL: Due = Due { objects_only: false, anywhere: 0, within: 0, arc: (1, 0) };
+    const ALL: Due = Due { objects_only: false, anywhere: 0, within: 0, arc: (1, 0), thin: false };
 
     fn key(number: u32) -> Key {
         *blake3::hash(&number.to_le_bytes()).as_bytes()
@@ -336,6 +356,13 @@ mod tests {
         all.iter().for_each(|key| holdings.placed(key, 1_000));
         assert_eq!(holdings.counts(), Counts { keys: 40, ..Counts::default() });
         assert!(due(&holdings, &ALL).is_empty());
+        // What few nodes were told is due when there are more, until they are told.
+        let growth = Due { thin: true, ..ALL };
+        holdings.placed_thinly(&all[5], 1_000);
+        assert!(due(&holdings, &ALL).is_empty() && holdings.is_placed(&all[5]));
+        assert_eq!(due(&holdings, &growth), [all[5]]);
+        holdings.placed(&all[5], 1_000);
+        assert!(due(&holdings, &growth).is_empty());
         // What was a chunk and is an object now goes to more nodes.
         assert!(holdings.hold(&key(1), Kind::Object) && holdings.hold(&key(4), Kind::Chunk));
         assert_eq!(due(&holdings, &ALL), [key(1)]);

@@ -243,6 +243,8 @@ impl EventLoop {
         behaviour.relay.set_status(Some(status));
         if std::mem::replace(&mut self.reaching.part, part) != part {
             behaviour.kad.set_mode(Some(kad_mode(part)));
+            // Others who have just become servers are known to nobody yet either.
+            self.look_around();
             match part {
                 Mode::Server => tracing::info!(
                     "others reach this node, or it sees only its own network: it keeps records for others and answers \

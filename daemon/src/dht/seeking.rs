@@ -69,6 +69,11 @@ impl EventLoop {
         }
     }
 
+    /// Neighbours are looked for at the next tick, and then after waits as at the start.
+    pub(super) fn look_around(&mut self) {
+        self.settling = (Instant::now(), FIRST_WAIT / 2);
+    }
+
     /// This host has a new address that is listened on, and with it perhaps a way to others.
     pub(super) fn on_new_address(&mut self, address: &Multiaddr) {
         if ip_of(address).is_some_and(|ip| !ip.is_loopback()) {

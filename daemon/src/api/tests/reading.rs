@@ -114,7 +114,7 @@ async fn what_is_named_wrongly_is_refused_for_its_reason() {
         );
         assert_eq!(reason(objects.link(v1::LinkRequest { object: object("x") }).await), "NOT_FOUND");
         let publish = |id: String| v1::PublishRequest { id, name: String::new(), withdraw: false };
-        assert_eq!(reason(objects.publish(publish(object("twin"))).await), "INVALID_ID");
+        assert_eq!(reason(objects.publish(publish(object("twin"))).await), "AMBIGUOUS");
         assert_eq!(reason(objects.publish(publish(id_of(b"x"))).await), "NOT_FOUND");
         // It announces nothing.
         assert_eq!(reason(objects.publish(publish(id_of(&sample(1, 10)))).await), "NOT_ANNOUNCING");

@@ -99,10 +99,10 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
     loop {
         dht.has_company().await;
         dht.note_overdue();
-        let due = dht.schedule.sweep.due(minute());
+        let due = Due { thin: dht.has_grown(), ..dht.schedule.sweep.due(minute()) };
         // First what others cannot find at all, objects before chunks.
         let mut taken = 0;
-        if dht.holdings().counts().new_objects > 0 {
+        if due.thin || dht.holdings().counts().new_objects > 0 {
             taken += go_through(&dht, &Due { objects_only: true, ..due }).await;
         }
         taken += go_through(&dht, &due).await;
@@ -121,7 +121,11 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
                 wait
             }
         };
-        let _ = tokio::time::timeout(wait, dht.schedule.bulk.notified()).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = dht.schedule.bulk.notified() => {}
+            () = dht.growth() => {}
+        }
     }
 }
 
@@ -162,10 +166,12 @@ impl Inner {
     async fn announce(self: &Arc<Self>, keys: &[Key], kind: Kind) -> Announced {
         let copies = if kind == Kind::Object { K } else { CHUNK_COPIES };
         let change = self.heard.now();
+        let known = *self.seen.routed.borrow();
         let (announced, mut missed) = Announcer::new(Arc::clone(self), Purpose::Put, keys).run(copies).await;
         // Something else is said of these meanwhile, which another round tells: this one may have told the old word.
         missed.extend(keys.iter().filter(|key| self.heard.is_newer(key, change)));
-        self.announced(keys, kind, &missed, &announced);
+        let few = (known.max(announced.receivers) < copies).then_some(known);
+        self.announced(keys, kind, &missed, &announced, few);
         announced
     }
 
@@ -208,6 +214,25 @@ impl Inner {
 
     fn is_in_company(&self) -> bool {
         *self.seen.routed.borrow() > 0
+    }
+
+    /// Whether so many more nodes are known that what few were told is to be announced again: it is now.
+    fn has_grown(&self) -> bool {
+        let known = *self.seen.routed.borrow();
+        let growth = &mut self.schedule.desk().growth;
+        let is_due = growth.is_due(known);
+        if is_due {
+            growth.told(known);
+        }
+        is_due
+    }
+
+    /// Waits until that is so.
+    async fn growth(&self) {
+        let mut routed = self.seen.routed.clone();
+        if routed.wait_for(|known| self.schedule.desk().growth.is_due(*known)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until another node is known.

@@ -9,6 +9,7 @@
 //! thousand up again.
 
 mod audit;
+mod growth;
 mod lanes;
 mod late;
 mod sweep;
@@ -22,6 +23,7 @@ use libp2p::PeerId;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use self::growth::Growth;
 use self::sweep::Sweep;
 use super::holdings::Minute;
 use super::journal::Entry;
@@ -63,6 +65,8 @@ struct Desk {
     released: Vec<Key>,
     /// Whether all that is not counted is to be released.
     is_counted: bool,
+    /// Whether more are known now than when few were told of something.
+    growth: Growth,
     /// Keys to look up again.
     audits: VecDeque<Key>,
     /// (when, keys placed) of the last minute.
@@ -105,8 +109,9 @@ impl Schedule {
 }
 
 impl Inner {
-    /// What came of announcing `keys` of a kind: noted, and some are looked up again later.
-    fn announced(&self, keys: &[Key], kind: Kind, missed: &[Key], announced: &Announced) {
+    /// What came of announcing `keys` of a kind: noted, and some are looked up again later. `few`: so many nodes were
+    /// known, which was too few for them.
+    fn announced(&self, keys: &[Key], kind: Kind, missed: &[Key], announced: &Announced, few: Option<usize>) {
         let missed: HashSet<_> = missed.iter().collect();
         let (placed, minute): (Vec<Key>, _) =
             (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
@@ -118,8 +123,16 @@ impl Inner {
         let mut desk = self.schedule.desk();
         {
             let mut holdings = self.holdings();
-            placed.iter().for_each(|key| holdings.placed(key, minute));
+            for key in &placed {
+                match few {
+                    None => holdings.placed(key, minute),
+                    Some(_) => holdings.placed_thinly(key, minute),
+                }
+            }
             missed.iter().for_each(|key| holdings.take(key, false));
+        }
+        if let Some(known) = few {
+            desk.growth.few(known);
         }
         let figures = &mut desk.figures;
         figures.placed += placed.len() as u64;

@@ -40,6 +40,7 @@ impl Sweep {
             anywhere: now.saturating_sub(self.cycle / 2 * 3 + 2 * self.turn()),
             within: now.saturating_sub(self.cycle / 2),
             arc: (part * size, last),
+            thin: false,
         }
     }
 

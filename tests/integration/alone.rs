@@ -1,6 +1,6 @@
 //! A node that is alone, and one whose objects others cannot fetch, as their users meet them.
 
-use casd::peer::PeerId;
+use casd::peer::Keypair;
 use casd_tests::wait::{self, LONG};
 use casd_tests::{Daemon, Home, corpus};
 use serde_json::Value;
@@ -15,7 +15,7 @@ fn company(daemon: &Daemon) -> Value {
 fn who_reaches_nobody_is_told_so_and_why_and_when_it_is_tried_again() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let gone = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random());
+    let gone = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", Keypair::generate_ed25519().public().to_peer_id());
     let home = Home::with(|settings| settings.texts("network.bootstrap", &[&gone]));
     let daemon = home.start();
     let said = wait::until("the bootstrap node to be missed", LONG, || {

@@ -21,10 +21,10 @@ fn nobody() -> u16 {
 }
 
 /// A service that is no node, and talks to whoever comes.
+#[expect(clippy::disallowed_methods, reason = "it is beside the daemons, and ends with this process")]
 fn service() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
-    // It ends with the process.
     thread::spawn(move || {
         for mut caller in listener.incoming().map_while(Result::ok) {
             thread::spawn(move || {

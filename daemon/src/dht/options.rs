@@ -120,8 +120,8 @@ impl Default for Limits {
         Self {
             // All chunks of 4 TiB, where all are announced: 264 MiB.
             own_keys: 4_000_000,
-            // Half a million records.
-            other_bytes: 64 << 20,
+            // 300,000 records; with what comes beside them a flood moves less than 64 MiB (the test `junk`).
+            other_bytes: 40 << 20,
             // Two of ten times as many as a Sybil's networks still leave room for others.
             of_group: 2,
             // A connection costs about 100 KiB with its buffers: 50 MiB for both.

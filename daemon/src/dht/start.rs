@@ -30,7 +30,7 @@ use crate::support::task::Tasks;
 
 /// Commands that may wait for the event loop.
 const COMMANDS: usize = 256;
-/// What others say of objects may take this part of what their keys may: 8 MiB.
+/// What others say of objects may take this part of what their keys may: 5 MiB.
 const DESCRIBED_SHARE: usize = 8;
 /// How long after the start somebody may still be found on the local network; it is asked after 0, 0.5, 1.5 and 3.5 s.
 const LAN_ANSWERS: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ pub(super) async fn begin(
     let network = Arc::from(options.network.as_str());
     let id = network_id(&network);
     let (lifetime, file, of_group) = (options.lifetime, options.journal.clone(), options.limits.of_group);
-    let mut event_loop = EventLoop::new(swarm, options, &common, requests, told);
+    let mut event_loop = EventLoop::new(*swarm, options, &common, requests, told);
     event_loop.publish_addresses();
     event_loop.begin(remembered);
     let stopping = tasks.clone();
@@ -131,14 +131,14 @@ impl Common {
     }
 }
 
-/// The swarm: carriers that dial only where they may and, where the network has a key, let in only who proves it.
+/// The swarm, which is large: carriers that dial only where they may and, where the network has a key, let in only who proves it.
 fn swarm(
     carriers: Transport,
     options: &Options,
     keypair: &Keypair,
     common: &Common,
     accepted: Option<mpsc::Sender<Conn>>,
-) -> Result<Swarm<Behaviour>, Error> {
+) -> Result<Box<Swarm<Behaviour>>, Error> {
     let local = keypair.public().to_peer_id();
     let kept = (Arc::clone(&common.holdings), common.journal.clone(), common.described.clone());
     let (circuits, relayed) = relay::client::new(local);
@@ -152,7 +152,7 @@ fn swarm(
         None => carriers,
     };
     let guarded = transport::guarded(carriers, Arc::clone(&common.reach));
-    Ok(Swarm::new(guarded, behaviour, local, config))
+    Ok(Box::new(Swarm::new(guarded, behaviour, local, config)))
 }
 
 /// The peers of earlier runs.

@@ -1,5 +1,7 @@
 //! What hostile peers answer when they are asked what objects are called, and what they publish.
 
+use std::slice::from_ref;
+
 use futures::future::join_all;
 
 use super::hostile::{is_well, judge};
@@ -42,14 +44,14 @@ fn lies(by: &Keypair, head: &[u8], most: usize) -> Vec<(&'static str, Says)> {
     let honest = description(by, "test", b"a name");
     let named = |name: &[u8]| Says::Whole(told(head, &[honest.clone(), description(by, "test", name)]));
     let unsigned = "a description that nobody signed";
-    let mut changed = told(head, &[honest.clone()]);
+    let mut changed = told(head, from_ref(&honest));
     *changed.last_mut().unwrap() ^= 1;
     vec![
         ("another version", Says::Whole(vec![0xff; 40])),
         ("longer than its limit", Says::Endless(vec![1; 1 << 16])),
         ("longer than its limit", Says::Whole(vec![1; 1 << 20])),
         ("more descriptions than are told", Says::Whole(told(head, &vec![honest.clone(); most + 1]))),
-        ("more than belongs to it", Says::Whole([told(head, &[honest.clone()]), vec![0]].concat())),
+        ("more than belongs to it", Says::Whole([told(head, from_ref(&honest)), vec![0]].concat())),
         (unsigned, Says::Whole(changed)),
         (unsigned, Says::Whole(told(head, &[description(by, "other", b"a name")]))),
         (unsigned, Says::Whole(told(head, &[Vec::new()]))),
@@ -131,7 +133,7 @@ async fn answers_that_end_too_early_are_nobodys_fault() {
     let mut slow = Outsider::new("test");
     let (id, said) = (slow.id(), description(&slow.keypair, "test", b"a name"));
     slow.meet(&node).await.unwrap();
-    let (told_of, listed) = (told(&[1], &[said.clone()]), told(&[1, 1], &[said.clone()]));
+    let (told_of, listed) = (told(&[1], from_ref(&said)), told(&[1, 1], from_ref(&said)));
     for length in [0, 1, 2, 3, 9, told_of.len() - 1] {
         let says = Says::Whole(told_of[..length].to_vec());
         assert!(slow.answer(&says, about(&node, id)).await.is_none(), "{length} bytes");

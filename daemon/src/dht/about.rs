@@ -2,7 +2,8 @@
 //!
 //! Owns: the protocol, and whom to ask. Refuses: what is not signed for this network, of another object or of another
 //! time, and to ask more nodes, for longer, than its limits. Whoever answers may leave out what it likes, and make up
-//! publishers; so it is told how many nodes told of each. Of what publishers say themselves nobody else's answer counts. Survives a crash: nothing.
+//! publishers; so it is told how many nodes told of each. Of what publishers say themselves nobody else's answer
+//! counts. Survives a crash: nothing.
 //!
 //! What is answered was proved when it came and is sent as it was kept; what is read is proved on its
 //! connection's task. So no signature is checked on the event loop, however much is asked.

@@ -1,7 +1,7 @@
 //! What answers of Kademlia may tell of other nodes.
 //!
-//! Owns: what of an answer is handed on. Refuses: more nodes, and more addresses of one, than its limits; addresses that
-//! this node would not dial, and nodes to which nothing else leads. Pure. Survives a crash: nothing.
+//! Owns: what of an answer is handed on. Refuses: more nodes, and more addresses of one, than its limits; addresses
+//! that this node would not dial, and nodes to which nothing else leads. Pure. Survives a crash: nothing.
 //!
 //! `libp2p-kad` takes whatever an answer says, in place of what others have said of the same node: one liar on the way
 //! could name all whom the others name, nowhere or at addresses of nobody, and none of them would be found. So what is

@@ -60,8 +60,8 @@ const BATCHES_AT_ONCE: usize = 8;
 const CONNECTIONS_PER_PEER: u32 = 4;
 /// Handshakes of others under way.
 const PENDING: u32 = 128;
-/// Dials under way: at the [pace](super::pace) 128 begin at once, 160 wait, and in the ten seconds that one may take 200
-/// more begin. That pace shall be what holds them up: what there is no place for is not tried at all.
+/// Dials under way: at the [pace](super::pace) 128 begin at once, 160 wait, and in the ten seconds that one may take
+/// 200 more begin. That pace shall be what holds them up: what there is no place for is not tried at all.
 const DIALLING: u32 = 512;
 /// What identify says we are.
 const AGENT: &str = concat!("casd/", env!("CARGO_PKG_VERSION"));

@@ -15,8 +15,8 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The longest wait while this node is alone.
 pub(super) const LONGEST_ALONE: Duration = Duration::from_secs(30);
 
-/// A wait of up to a quarter less than `wait`, by `random` from 0 to 1: not all nodes that lost the same one shall try it
-/// in the same moment.
+/// A wait of up to a quarter less than `wait`, by `random` from 0 to 1: not all nodes that lost the same one shall try
+/// it in the same moment.
 pub(super) fn drawn(wait: Duration, random: f64) -> Duration {
     wait.mul_f64(1.0 - random.clamp(0.0, 1.0) / 4.0)
 }

@@ -1,9 +1,9 @@
 //! What a node publishes, listed and searched by those who are connected to it.
 //!
-//! Owns: the protocol, both ends of it; no signature is checked on the event loop for it. What is heard so, and is newer
-//! than what is kept here of the same publisher, takes its place. Refuses: what is not
-//! in the word of whoever answers, pages beyond their limits, and more than [`RATE`] questions a second of one peer,
-//! which is told to wait. Survives a crash: nothing.
+//! Owns: the protocol, both ends of it; no signature is checked on the event loop for it. What is heard so, and is
+//! newer than what is kept here of the same publisher, takes its place. Refuses: what is not in the word of whoever
+//! answers, pages beyond their limits, and more than [`RATE`] questions a second of one peer, which is told to wait.
+//! Survives a crash: nothing.
 //!
 //! Protocol `/casd/<network>/catalogue/1`, little-endian. The question:
 //!

@@ -1,7 +1,7 @@
 //! Why a dial failed, in words for people: the same for who asked for it and for the log.
 //!
-//! Owns: those words. Refuses: what libraries say in terms of their own, control characters, and more than a line: parts
-//! may come from a stranger. Pure. Survives a crash: nothing.
+//! Owns: those words. Refuses: what libraries say in terms of their own, control characters, and more than a line:
+//! parts may come from a stranger. Pure. Survives a crash: nothing.
 
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;

@@ -1,8 +1,8 @@
 //! The one task that owns the swarm.
 //!
-//! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel.
-//! Every event has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking),
-//! [`company`](super::company), [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching),
+//! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel. Every event
+//! has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking), [`company`](super::company),
+//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching),
 //! [`relays`](super::relays), [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 

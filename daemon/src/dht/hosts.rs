@@ -4,8 +4,8 @@
 //! [`HostAddr`] has it, whatever ids come from there; hosts of one's own network are not counted. Survives a crash:
 //! nothing.
 //!
-//! Without it one host takes all places that there are, with ids that it makes up, or by beginning handshakes and saying
-//! nothing more; and nobody else gets in.
+//! Without it one host takes all places that there are, with ids that it makes up, or by beginning handshakes and
+//! saying nothing more; and nobody else gets in.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

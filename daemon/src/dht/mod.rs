@@ -12,7 +12,8 @@
 //!   and the `atlas` keeps.
 //! - `wider`: look-ups, also among nodes besides the nearest; `turns`: whom of those that are named one asks first.
 //! - `diversity`: whom a crowded routing table lets go for whom.
-//! - `schedule`: which keys, and when; `holdings` are this node's own; `heard` is who has yet to hear what is said of them.
+//! - `schedule`: which keys, and when; `holdings` are this node's own; `heard` is who has yet to hear what is said of
+//!   them.
 //! - `records`: who announced what to this node, and what they say of it; `published` is what this node says.
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.

@@ -94,7 +94,8 @@ impl Reach {
         self.known().given.give(address);
     }
 
-    /// These are addresses of peers of earlier runs. At the first of a peer's it was seen, and so at others of its host.
+    /// These are addresses of peers of earlier runs. At the first of a peer's it was seen, and so at others of its
+    /// host.
     pub(super) fn recall<'p>(&self, peers: impl Iterator<Item = &'p [Multiaddr]>) {
         let seen = |addresses: &'p [Multiaddr]| {
             let host = addresses.first().and_then(ip_of).map(|ip| ip.to_canonical());

@@ -131,7 +131,8 @@ impl Common {
     }
 }
 
-/// The swarm, which is large: carriers that dial only where they may and, where the network has a key, let in only who proves it.
+/// The swarm, which is large: carriers that dial only where they may and, where the network has a key, let in only who
+/// proves it.
 fn swarm(
     carriers: Transport,
     options: &Options,

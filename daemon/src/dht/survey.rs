@@ -146,8 +146,8 @@ pub(super) fn places(connected: Option<&Connected>) -> Places {
     connected.remotes().filter_map(Group::seen).collect()
 }
 
-/// The first `most` of `nearest` of which no more than `of_group` are in one address group. Each place counts: who is in
-/// many gains nothing by it.
+/// The first `most` of `nearest` of which no more than `of_group` are in one address group. Each place counts: who is
+/// in many gains nothing by it.
 fn apart(nearest: &[PeerId], places: &HashMap<PeerId, Places>, of_group: usize, most: usize) -> Vec<PeerId> {
     let (mut count, mut apart) = (HashMap::<Group, usize>::new(), Vec::new());
     for peer in nearest {

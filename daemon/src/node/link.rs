@@ -26,8 +26,8 @@ enum Worth {
     Nowhere,
 }
 
-/// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. `chunk`, `listen`: as
-/// bound; `confirmed`: where others have connected to.
+/// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. `chunk`,
+/// `listen`: as bound; `confirmed`: where others have connected to.
 pub(super) fn addresses(
     peer: PeerId,
     chunk: &[SocketAddr],

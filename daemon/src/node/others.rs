@@ -1,9 +1,9 @@
 //! What others publish, as a search tells it: what they say themselves, and what is kept here of their words.
 //!
 //! Owns: whose word counts. A publisher that tells its whole list has said all: what is kept here of its word, and is
-//! not in its list, was taken back or is called otherwise now. So what is kept of one that is asked waits for its answer.
-//! Counts who was asked and who answered. Refuses: nothing; what waits is bounded by what its source tells. Survives a
-//! crash: nothing.
+//! not in its list, was taken back or is called otherwise now. So what is kept of one that is asked waits for its
+//! answer. Counts who was asked and who answered. Refuses: nothing; what waits is bounded by what its source tells.
+//! Survives a crash: nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,8 +31,8 @@ struct Words {
     asked: Asked,
 }
 
-/// What is kept of others' words and what `whom` publish, who are asked of so many `known`. At the end it tells how many
-/// answered.
+/// What is kept of others' words and what `whom` publish, who are asked of so many `known`. At the end it tells how
+/// many answered.
 pub(super) fn of_others(
     kept: impl Stream<Item = Listed> + Send + 'static,
     peers: impl Stream<Item = Listed> + Send + 'static,

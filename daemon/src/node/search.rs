@@ -1,8 +1,9 @@
 //! Searching names: of the store, of what is kept here of others' words, and of what peers publish that are known.
 //!
-//! Owns: the three sources, side by side, each line with whose word it is, and how many were asked. Refuses: more lines of a source than its
-//! limit, more than a peer's part of it while others have something to tell (`asked`), and more of a peer's time than
-//! the caller gives; to keep a place among those who ask while the reader takes nothing. Survives a crash: nothing.
+//! Owns: the three sources, side by side, each line with whose word it is, and how many were asked. Refuses: more
+//! lines of a source than its limit, more than a peer's part of it while others have something to tell (`asked`), and
+//! more of a peer's time than the caller gives; to keep a place among those who ask while the reader takes nothing.
+//! Survives a crash: nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -127,9 +128,9 @@ impl Found {
 }
 
 impl Node {
-    /// Searches names: those in the store, those that are kept here of others, and those that known peers publish, who are
-    /// dialled where they are not connected. What is not found before the time is over, is not told. The last that is told
-    /// is who was asked.
+    /// Searches names: those in the store, those that are kept here of others, and those that known peers publish, who
+    /// are dialled where they are not connected. What is not found before the time is over, is not told. The last that
+    /// is told is who was asked.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when the one peer that is to be asked does not answer.

@@ -202,7 +202,8 @@ impl Records {
         is_kept
     }
 
-    /// Takes the place of an older word of the same publisher that is kept here, whoever told it; it is proved and timely.
+    /// Takes the place of an older word of the same publisher that is kept here, whoever told it; it is proved and
+    /// timely.
     pub(in crate::dht) fn describe_newer(&mut self, said: &SignedDescription) {
         let (publisher, description) = (said.publisher(), said.description());
         let key = *description.object.as_bytes();

@@ -1,15 +1,16 @@
 //! When a network has grown since few were told of something because few were known.
 //!
-//! Owns: the arithmetic. Pure. Refuses: to announce again for each node that comes: twice as many must be known. Survives
-//! a crash: nothing; after a restart all that was announced is taken to have been told to enough, until its turn.
+//! Owns: the arithmetic. Pure. Refuses: to announce again for each node that comes: twice as many must be known.
+//! Survives a crash: nothing; after a restart all that was announced is taken to have been told to enough, until its
+//! turn.
 
 use crate::dht::regions::K;
 
 /// What is known of the growth.
 #[derive(Debug, Default)]
 pub(super) struct Growth {
-    /// Nodes that were known when what few had been told was last announced again; fewer, where since then few were told
-    /// because fewer were known. `None` where few have never been told of anything.
+    /// Nodes that were known when what few had been told was last announced again; fewer, where since then few were
+    /// told because fewer were known. `None` where few have never been told of anything.
     known: Option<usize>,
 }
 

@@ -5,8 +5,8 @@
 //! the [journal](super::journal); so a restart announces what is new, and nothing else before its turn.
 //!
 //! Four lanes, each a task, so that none waits for another: what is new of objects ([`lanes::fresh`]), everything else
-//! ([`lanes::bulk`]), those who have not heard of a change ([`late`]), and the audit ([`audit`]), which looks one key in a
-//! thousand up again.
+//! ([`lanes::bulk`]), those who have not heard of a change ([`late`]), and the audit ([`audit`]), which looks one key
+//! in a thousand up again.
 
 mod audit;
 mod growth;
@@ -267,8 +267,8 @@ impl Announce for Dht {
 }
 
 impl Dht {
-    /// Announces a key that is held once more, with what is said of it now; also when a round with it is under way. Waits
-    /// as [`Announce::place`].
+    /// Announces a key that is held once more, with what is said of it now; also when a round with it is under way.
+    /// Waits as [`Announce::place`].
     fn announce_anew(&self, key: Key) -> BoxFuture<'static, Announced> {
         // Before anything is sent: what was signed earlier does not say it.
         self.0.heard.changed(&key, Instant::now().into_std());

@@ -77,6 +77,13 @@ impl Shelf {
         }
     }
 
+    /// A node is there. Of a small network nothing is believed that does not know it: it may have come in the place of
+    /// another, or be back.
+    pub(super) fn met(&self, peer: &PeerId) {
+        let is_missing = |atlas: &mut Atlas| atlas.routed < SMALL && !atlas.addresses.contains_key(peer);
+        drop(self.kept().take_if(is_missing));
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&self) {
         *self.kept() = None;
@@ -119,6 +126,15 @@ mod tests {
         shelf.put(learnt(&shelf, 3, now, 3));
         assert_eq!(shelf.take(None, 3, now).regions.len(), 3);
         assert_eq!(shelf.take(None, 4, now).regions.len(), 0);
+        for (routed, is_kept) in [(3, false), (SMALL, true)] {
+            let atlas = learnt(&shelf, routed, now, 3);
+            let known = atlas.addresses.keys().next().copied().unwrap();
+            shelf.put(atlas);
+            shelf.met(&known);
+            assert!(shelf.kept().is_some());
+            shelf.met(&PeerId::random());
+            assert_eq!(shelf.kept().is_some(), is_kept);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::about::Said;
+use super::atlas::Shelf;
 use super::batch::Answer;
 use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
@@ -96,6 +97,8 @@ pub(super) struct EventLoop {
     pub(super) published: Arc<Published>,
     /// Who has heard of it.
     pub(super) heard: Arc<Heard>,
+    /// What announcing knows of the nodes.
+    pub(super) shelf: Arc<Shelf>,
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
     /// Callers that wait for a connection.
@@ -160,6 +163,7 @@ impl EventLoop {
             turns: Turns::default(),
             published: Arc::clone(&common.published),
             heard: Arc::clone(&common.heard),
+            shelf: Arc::clone(&common.shelf),
             batches: HashMap::new(),
             connecting: HashMap::new(),
             bootstrap,

@@ -150,6 +150,7 @@ impl EventLoop {
         let kad = &mut self.swarm.behaviour_mut().kad;
         kad.store_mut().met(peer, addresses.clone(), group);
         if info.protocols.contains(&self.protocols.kad) {
+            self.shelf.met(&peer);
             if self.has_place_for(peer, &addresses) {
                 for address in addresses.clone() {
                     self.swarm.behaviour_mut().kad.add_address(&peer, address);

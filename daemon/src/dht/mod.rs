@@ -158,7 +158,7 @@ struct Inner {
     /// Streams that others have opened, until somebody takes them.
     accepted: Mutex<Option<mpsc::Receiver<Conn>>>,
     /// What announcing has learnt of the network.
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
     /// This node's own keys.
     holdings: Arc<Mutex<Holdings>>,
     /// What this node says of some of them.

@@ -51,6 +51,8 @@ pub(super) struct Common {
     pub(super) published: Arc<Published>,
     /// Who has heard of it.
     pub(super) heard: Arc<Heard>,
+    /// What is known of the nodes.
+    pub(super) shelf: Arc<Shelf>,
 }
 
 /// Starts the room over these carriers.
@@ -84,7 +86,7 @@ pub(super) async fn begin(
     event_loop.begin(remembered);
     let stopping = tasks.clone();
     tasks.spawn("dht", event_loop.run(stopping));
-    let Common { reach, holdings, journal, described, published, heard, .. } = common;
+    let Common { reach, holdings, journal, described, published, heard, shelf, .. } = common;
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
     let inner = Arc::new(Inner {
@@ -97,7 +99,7 @@ pub(super) async fn begin(
         keypair,
         network,
         accepted: Mutex::new(Some(accepted)),
-        shelf: Shelf::default(),
+        shelf,
         holdings,
         published,
         heard,
@@ -127,6 +129,7 @@ impl Common {
             described: Described::new(options.limits.other_bytes / DESCRIBED_SHARE),
             published: Arc::new(Published::new(keypair.clone(), network_id(&options.network))),
             heard: Arc::new(Heard::new(options.lifetime)),
+            shelf: Arc::default(),
         })
     }
 }

@@ -18,7 +18,7 @@ mod trees;
 mod verify;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
@@ -52,6 +52,9 @@ pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, 
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
+
+/// How long an add that waits for others to be told waits for the network to be joined: two dials that fail.
+const JOINING: Duration = Duration::from_secs(15);
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,12 +207,24 @@ impl Node {
         self.publish_added(added.iter().filter(is_public).map(|added| added.id));
         if wait {
             let told = added.iter().map(|added| async move {
-                if is_public(&added) { announcer.hold_and_wait(added.id).await } else { None }
+                if is_public(&added) { self.announce_and_wait(added.id).await } else { None }
             });
             return join_all(told).await;
         }
         announcer.hold(added.iter().filter(is_public).map(|added| added.id));
         vec![None; added.len()]
+    }
+
+    /// Announces an object and waits for that; a node that is joining its network waits for that first, for a while.
+    async fn announce_and_wait(&self, id: ObjectId) -> Option<Announced> {
+        let Parts { announcer, neighbours, .. } = &*self.parts;
+        if !announcer.is_announcing() {
+            return None;
+        }
+        // Whatever becomes of the caller.
+        announcer.hold([id]);
+        let _ = tokio::time::timeout(JOINING, neighbours.joined()).await;
+        announcer.hold_and_wait(id).await
     }
 
     /// Begins a fetch from peers and the store. A node that is joining its network waits for that first.
@@ -231,7 +246,7 @@ impl Node {
 
 impl Node {
     /// Waits until there is somebody to ask for `id`, at most so long.
-    async fn joined(&self, id: &ObjectId, limit: std::time::Duration) -> Result<(), Error> {
+    async fn joined(&self, id: &ObjectId, limit: Duration) -> Result<(), Error> {
         match tokio::time::timeout(limit, self.parts.neighbours.joined()).await {
             Ok(true) => Ok(()),
             _ => Err(crate::fetch::Error::NoPeers { id: *id }.into()),

@@ -119,8 +119,8 @@ impl AddingTree {
         let Some(root) = added.id.filter(|_| !private) else { return Ok((added, None)) };
         self.node.publish_added([root]);
         if self.wait_announced {
-            let announced = announcer.hold_and_wait(root).await;
             announcer.hold(objects);
+            let announced = self.node.announce_and_wait(root).await;
             return Ok((added, announced));
         }
         announcer.hold([root]);

@@ -102,8 +102,8 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
         let due = Due { thin: dht.has_grown(), ..dht.schedule.sweep.due(minute()) };
         // First what others cannot find at all, objects before chunks.
         let mut taken = 0;
-        if due.thin || dht.holdings().counts().new_objects > 0 {
-            taken += go_through(&dht, &Due { objects_only: true, ..due }).await;
+        if dht.holdings().counts().new_objects > 0 {
+            taken += go_through(&dht, &Due { objects_only: true, thin: false, ..due }).await;
         }
         taken += go_through(&dht, &due).await;
         let left = dht.holdings().counts();

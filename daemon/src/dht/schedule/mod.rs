@@ -133,6 +133,8 @@ impl Inner {
         }
         if let Some(known) = few {
             desk.growth.few(known);
+            // More may be known already.
+            self.schedule.bulk.notify_one();
         }
         let figures = &mut desk.figures;
         figures.placed += placed.len() as u64;

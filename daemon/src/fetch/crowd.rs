@@ -4,20 +4,20 @@
 //! keeps no place for others, and [members](super::member) that have nothing make room.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, SelectAll};
+use futures::stream::{self, FuturesUnordered, SelectAll};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Parts;
 use super::member::Member;
 use super::planner::PeerNo;
+use super::ways;
 use crate::content::ObjectId;
-use crate::peer::{Host, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach};
+use crate::peer::{Key, PeerAddr, PeerId, Provider, Reach};
 use crate::session::Asker;
 
 /// Connection attempts of one fetch at once…
@@ -37,8 +37,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The peers of one fetch.
 pub(super) struct Crowd {
     parts: Arc<Parts>,
-    /// The peers that the caller named.
-    hints: Arc<[PeerAddr]>,
+    /// The peers that the caller named, and the ways to them.
+    hints: Arc<[(PeerId, Vec<Reach>)]>,
     members: HashMap<PeerNo, Member>,
     /// Members, those that wait or are being dialled, and those that failed and are not to be tried again at once.
     seen: HashSet<PeerId>,
@@ -69,7 +69,7 @@ impl Crowd {
     pub(super) fn new(parts: Arc<Parts>, hints: &[PeerAddr], seeds: &[Asker]) -> Self {
         let mut crowd = Self {
             parts,
-            hints: hints.into(),
+            hints: ways::by_peer(hints).into(),
             members: HashMap::new(),
             seen: HashSet::new(),
             gone: HashSet::new(),
@@ -86,20 +86,20 @@ impl Crowd {
     }
 
     fn dial_hints(&mut self) {
-        for hint in Arc::clone(&self.hints).iter() {
-            self.hint(hint);
+        for (peer, ways) in Arc::clone(&self.hints).iter() {
+            self.hint(*peer, ways);
         }
     }
 
-    /// Dials a peer that the caller named, wherever its address leads.
-    fn hint(&mut self, hint: &PeerAddr) {
-        if !self.seen.insert(hint.peer) {
+    /// Dials a peer that the caller named, wherever its addresses lead.
+    fn hint(&mut self, peer: PeerId, ways: &[Reach]) {
+        if !self.seen.insert(peer) {
             return;
         }
-        let (parts, hint) = (Arc::clone(&self.parts), hint.clone());
+        let (parts, known) = (Arc::clone(&self.parts), ways::known(ways));
+        let addresses = ways::sockets(&parts, peer, ways);
         self.dialling.push(Box::pin(async move {
-            let addresses = sockets(&parts, &hint).await;
-            (hint.peer, parts.links.connect(hint.peer, &addresses, Some(known(&hint))).await.ok())
+            (peer, parts.links.connect(peer, addresses, Some(known)).await.ok())
         }));
     }
 
@@ -114,7 +114,7 @@ impl Crowd {
     pub(super) fn invite(&mut self, peer: PeerId) {
         if self.members.len() < self.parts.options.per_fetch && self.seen.insert(peer) {
             let parts = Arc::clone(&self.parts);
-            let connect = async move { (peer, parts.links.connect(peer, &[], None).await.ok()) };
+            let connect = async move { (peer, parts.links.connect(peer, stream::empty(), None).await.ok()) };
             self.dialling.push(Box::pin(connect));
         }
     }
@@ -209,7 +209,8 @@ impl Crowd {
                 if addresses.is_empty() {
                     addresses = parts.discovery.chunk_addresses(provider.peer, provider.dht.clone()).await;
                 }
-                (provider.peer, parts.links.connect(provider.peer, &addresses, Some(provider.dht)).await.ok())
+                let addresses = stream::iter(addresses);
+                (provider.peer, parts.links.connect(provider.peer, addresses, Some(provider.dht)).await.ok())
             }));
         }
     }
@@ -327,27 +328,5 @@ impl Crowd {
         let mut given: Vec<_> = given.into_iter().filter(|(_, bytes)| *bytes > 0).collect();
         given.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         given
-    }
-}
-
-/// The libp2p address that it is, if it is one.
-pub(super) fn known(at: &PeerAddr) -> Vec<Multiaddr> {
-    match &at.reach {
-        Reach::Dht(address) => vec![address.clone()],
-        Reach::Chunk(..) => Vec::new(),
-    }
-}
-
-/// The chunk ports that an address leads to: itself, those of its name, or those that the peer tells over libp2p.
-pub(super) async fn sockets(parts: &Parts, at: &PeerAddr) -> Vec<SocketAddr> {
-    match &at.reach {
-        Reach::Chunk(Host::Ip(ip), port) => vec![SocketAddr::new(*ip, *port)],
-        Reach::Chunk(Host::Name(name), port) => {
-            tokio::net::lookup_host((name.as_str(), *port)).await.map(Iterator::collect).unwrap_or_default()
-        }
-        Reach::Dht(address) => {
-            parts.discovery.vouch(address);
-            parts.discovery.chunk_addresses(at.peer, vec![address.clone()]).await
-        }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{Either, select};
+use futures::stream::{Stream, StreamExt};
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -108,7 +109,7 @@ impl Links {
     pub async fn connect(
         &self,
         peer: PeerId,
-        addresses: &[SocketAddr],
+        addresses: impl Stream<Item = SocketAddr> + Send,
         known: Option<Vec<Multiaddr>>,
     ) -> Result<Asker, Unconnected> {
         let slot = self.slot(peer);
@@ -132,7 +133,7 @@ impl Links {
     async fn reach(
         &self,
         peer: PeerId,
-        addresses: &[SocketAddr],
+        addresses: impl Stream<Item = SocketAddr> + Send,
         known: Option<Vec<Multiaddr>>,
     ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
         let straight = self.straight(peer, addresses);
@@ -150,12 +151,13 @@ impl Links {
     async fn straight(
         &self,
         peer: PeerId,
-        addresses: &[SocketAddr],
+        addresses: impl Stream<Item = SocketAddr> + Send,
     ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
         let mut last = Unconnected::Unreachable("no address of its chunk port is known".to_owned());
-        for at in addresses.iter().take(ADDRESSES) {
-            match self.dial(peer, *at).await {
-                Ok(asker) => return Ok((asker, Some(*at))),
+        let mut addresses = pin!(addresses.take(ADDRESSES));
+        while let Some(at) = addresses.next().await {
+            match self.dial(peer, at).await {
+                Ok(asker) => return Ok((asker, Some(at))),
                 Err(why) => {
                     tracing::debug!(%peer, %at, %why, "no session");
                     last = why;

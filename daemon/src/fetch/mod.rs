@@ -30,6 +30,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,8 +219,8 @@ impl Fetcher {
     /// # Errors
     /// [`Unconnected`] when that peer does not answer there, or not to this network.
     pub async fn connect(&self, at: &PeerAddr) -> Result<PeerId, Unconnected> {
-        let addresses = crowd::sockets(&self.parts, at).await;
-        self.parts.links.connect(at.peer, &addresses, None).await.map(|asker| asker.peer())
+        let addresses = ways::sockets(&self.parts, at.peer, std::slice::from_ref(&at.reach));
+        self.parts.links.connect(at.peer, addresses, None).await.map(|asker| asker.peer())
     }
 
     /// The sessions that are open, for people to see.

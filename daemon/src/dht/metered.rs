@@ -1,4 +1,4 @@
-//! Kademlia as strangers may use it: each peer at its rate, and of its answers what [`answers`](super::answers) lets
+//! Kademlia as strangers may use it: each peer at its rate, and of its answers what [`answers`] lets
 //! through.
 //!
 //! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes. Refuses: plain ADD_PROVIDER

@@ -29,8 +29,8 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 /// Connections that may wait for a host to take them.
 const BACKLOG: usize = 256;
-/// Bytes in flight one way on a connection.
-const IN_FLIGHT: usize = 64 << 10;
+/// Bytes in flight one way on a connection, of which a large network has a hundred thousand.
+const IN_FLIGHT: usize = 8 << 10;
 /// How long a dial to nobody takes: a QUIC handshake's patience.
 const SILENCE: Duration = Duration::from_secs(5);
 /// A dial to somebody: one round trip.

@@ -22,8 +22,10 @@ use clap::Parser;
 use table::Table;
 use world::World;
 
-/// Keys that each node announces.
-const KEYS: usize = 10;
+/// Keys that all nodes together announce…
+const KEYS: usize = 2_000;
+/// …of which each has so many at least and at most.
+const EACH: (usize, usize) = (2, 10);
 /// Of the nodes, so many leave in ten minutes while look-ups go on.
 const LEAVING: f64 = 0.2;
 /// Liars around one key.
@@ -104,11 +106,18 @@ fn failed(error: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// Keys that each node of a network announces.
+fn each(nodes: usize) -> usize {
+    (KEYS / nodes.max(1)).clamp(EACH.0, EACH.1)
+}
+
 /// The life of one network.
 async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), String> {
     let mut world = World::new(args.seed, !args.undefended);
+    let begun = Instant::now();
     world.grow(size).await?;
-    let (keys, placed) = world.announce(KEYS).await;
+    println!("{size:>6}  grown in {:.0} s", begun.elapsed().as_secs_f64());
+    let (keys, placed) = world.announce(each(world.nodes.len())).await;
     if placed < keys {
         return Err(format!("of {keys} keys only {placed} were placed"));
     }
@@ -261,7 +270,7 @@ async fn flooded(args: &Args, world: &mut World, networks: usize, table: &mut Ta
     let size = world.nodes.len();
     let liars = world.flood(size.div_ceil(2), networks)?;
     world.grow(size + size.div_ceil(5)).await?;
-    world.announce(KEYS).await;
+    world.announce(each(world.nodes.len())).await;
     let found = world.look_up(args.look_ups).await;
     let (all, new) = (world.infested(0, &liars).await, world.infested(size, &liars).await);
     println!("{size:>6}  of what is in routing tables {all:.1} % lies, in those of new nodes {new:.1} %");
@@ -276,7 +285,7 @@ async fn lied_to(args: &Args, world: &mut World, table: &mut Table) -> Result<()
     table.row(world, "one more in ten lies", &found, 99.0).await;
     let size = world.nodes.len();
     world.grow(size + size.div_ceil(5)).await?;
-    world.announce(KEYS).await;
+    world.announce(each(world.nodes.len())).await;
     let found = world.look_up(args.look_ups).await;
     table.row(world, "announced among liars", &found, 99.0).await;
     Ok(())

@@ -136,7 +136,7 @@ impl World {
             node.hold(&keys, Kind::Object);
             held.extend(keys.iter().map(|key| (*key, node.peer)));
         }
-        let all = futures::future::join_all(nodes.iter().map(|node| node.announced(JOINING))).await;
+        let all = futures::future::join_all(nodes.iter().map(|node| node.announced(MANY))).await;
         let keys = all.iter().map(|one| one.keys).sum();
         (keys, keys - all.iter().map(|one| one.queued).sum::<usize>())
     }

@@ -11,17 +11,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures::StreamExt;
 use futures::stream;
 use libp2p::PeerId;
 
-use super::batch::{Answer, Draft, MAX_DESCRIPTIONS, MAX_KEYS, Refusal, peer_record};
+use super::batch::{Answer, Draft, MAX_DESCRIPTIONS, MAX_KEYS, Refusal, Taken, peer_record};
 use super::command::{Command, Node};
 use super::journal::Entry;
 use super::position::Position;
-use super::schedule::minute;
 use super::survey::Survey;
 use super::{Inner, Key};
 use crate::peer::{Announced, Kind};
@@ -32,6 +31,8 @@ const RECEIVERS_AT_ONCE: usize = 8;
 const ROUNDS: usize = 3;
 /// Keys placed before other tasks get a turn: about a millisecond.
 const TURN: usize = 128;
+/// Messages to one node that are refused for their number at once, so that their second numbers should differ.
+const ABREAST: u64 = 32;
 
 /// Whether keys are put or taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,9 +177,8 @@ impl Announcer {
             }
             match self.send(peer, batch, record, &mut delivery.messages).await {
                 Ok(Answer::Taken(answer)) => {
-                    let all = self.purpose == Purpose::TakeBack;
                     for (place, index) in batch.iter().enumerate() {
-                        let taken = all || answer.taken.get(place).copied().unwrap_or(false);
+                        let taken = answer.taken.get(place).copied().unwrap_or(false);
                         if taken { &mut delivery.taken } else { &mut delivery.missed }.push(*index);
                         delivery.refused += usize::from(!taken);
                     }
@@ -222,37 +222,37 @@ impl Announcer {
         messages: &mut usize,
     ) -> Result<Answer, String> {
         let keys: Vec<Key> = batch.iter().map(|index| self.keys[*index].1).collect();
-        let (keys, removals) = match self.purpose {
-            Purpose::Put => (keys, Vec::new()),
-            Purpose::TakeBack => (Vec::new(), keys),
-        };
         let addresses = self.survey.addresses(&peer);
-        let (answer, sent) = self.dht.send(Node { peer, addresses }, keys, removals, record).await;
+        let (answer, sent) = self.dht.send(Node { peer, addresses }, self.purpose, &keys, record).await;
         *messages += sent;
         answer
     }
 }
 
 impl Inner {
-    /// Sends one batch; with how many messages that took. A node that remembers higher numbers of ours than we do (our
-    /// clock went back) gets it once more with a number beyond them.
+    /// Sends one batch of these keys, ascending; with how many messages that took. Messages overtake each other, so
+    /// each says what is so when it is signed: what was to be put and is not held any more is taken back, and what was
+    /// to be taken back and is held again is left out. Both count as taken.
+    ///
+    /// A node that remembers higher numbers of ours than we do (our clock went back) gets it once more with a number
+    /// beyond them. No other gets one for that: a stranger's word would have them refuse all that comes after.
     pub(super) async fn send(
         &self,
         to: Node,
-        keys: Vec<Key>,
-        removals: Vec<Key>,
+        purpose: Purpose,
+        keys: &[Key],
         record: &[u8],
     ) -> (Result<Answer, String>, usize) {
-        let (receiver, lifetime) = (to.peer, self.lifetime);
-        let mut draft = Draft { receiver, sequence: 0, lifetime, keys, removals, descriptions: Vec::new() };
-        let mut answer = Err("the DHT has been stopped".to_owned());
+        let (mut answer, mut beyond) = (Err("the DHT has been stopped".to_owned()), 0);
         for messages in 1..=2 {
-            // Each message says what is so when it is signed.
             let change = self.heard.now();
-            let said = draft.keys.iter().filter_map(|key| Some((*key, self.published.of(key)?)));
-            let (described, descriptions): (Vec<Key>, _) = said.take(MAX_DESCRIPTIONS).unzip();
-            draft.descriptions = descriptions;
-            draft.sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+            let (mut draft, described) = self.draft(to.peer, purpose, keys);
+            if draft.keys.is_empty() && draft.removals.is_empty() {
+                let taken = Taken { taken: vec![true; keys.len()], ..Taken::default() };
+                return (Ok(Answer::Taken(taken)), messages - 1);
+            }
+            let number = draft.sequence;
+            draft.sequence = number.max(beyond);
             let batch = match draft.sign(&self.network, &self.keypair, record) {
                 Ok(batch) => batch,
                 Err(error) => return (Err(error), messages - 1),
@@ -263,10 +263,26 @@ impl Inner {
             };
             answer = answered;
             self.note_heard(&to, &draft, &described, change, &answer);
-            let Ok(Answer::Refused(Refusal::Sequence, highest)) = answer else { return (answer, messages) };
-            self.sequence.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
+            let Ok(Answer::Refused(Refusal::Sequence, highest)) = answer else {
+                return (answer.map(|answer| of_all(answer, keys, &draft.keys)), messages);
+            };
+            // The clock may be right by now.
+            self.sequence.fetch_max(first_number(), Ordering::Relaxed);
+            let Some(next) = highest.checked_add(1 + number % ABREAST) else { return (answer, messages) };
+            beyond = next;
         }
         (answer, 2)
+    }
+
+    /// What is so of these keys now, and which of them it describes.
+    fn draft(&self, receiver: PeerId, purpose: Purpose, keys: &[Key]) -> (Draft, Vec<Key>) {
+        // Locked for each, so that nobody waits for all of them.
+        let (held, removals) = keys.iter().partition(|key| self.holdings().holds(key));
+        let keys: Vec<Key> = if purpose == Purpose::Put { held } else { Vec::new() };
+        let said = keys.iter().filter_map(|key| Some((*key, self.published.of(key)?)));
+        let (described, descriptions) = said.take(MAX_DESCRIPTIONS).unzip();
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        (Draft { receiver, sequence, lifetime: self.lifetime, keys, removals, descriptions }, described)
     }
 
     /// Notes what a node has heard: all up to a change, with descriptions of some of the keys; or that it has not.
@@ -285,10 +301,12 @@ impl Inner {
                 let is_taken = |place: usize| answer.taken.get(place).copied().unwrap_or(false);
                 let keys = draft.keys.iter().enumerate();
                 let keys = keys.map(|(place, key)| (*key, is_taken(place) && is_described(key)));
-                let mut keys = self.heard.told(&to.peer, keys.chain(gone), change);
-                keys.retain(|key| !draft.removals.contains(key));
-                // A restart need not announce them anew any more.
-                self.journal.note(&Entry::Announced { kind: Kind::Object, minute: minute(), keys });
+                for key in self.heard.told(&to.peer, keys.chain(gone), change) {
+                    // A restart need not announce it anew any more, if it was announced at all.
+                    let announced = self.holdings().announced(&key);
+                    let noted = |minute| Entry::Announced { kind: Kind::Object, minute, keys: vec![key] };
+                    announced.into_iter().for_each(|minute| self.journal.note(&noted(minute)));
+                }
             }
             Err(_) => {
                 let keys = draft.keys.iter().map(|key| (*key, is_described(key)));
@@ -302,5 +320,33 @@ impl Inner {
     /// Where this node is, signed, as batches carry it.
     pub(super) fn record(&self) -> Vec<u8> {
         peer_record(&self.keypair, self.addresses().external)
+    }
+}
+
+/// The answer to a batch with these keys of all that were to go.
+fn of_all(answer: Answer, all: &[Key], sent: &[Key]) -> Answer {
+    let Answer::Taken(answer) = answer else { return answer };
+    let is_taken = |place: usize| answer.taken.get(place).copied().unwrap_or(false);
+    let taken = all.iter().map(|key| sent.binary_search(key).map_or(true, is_taken)).collect();
+    Answer::Taken(Taken { taken, ..answer })
+}
+
+/// The microseconds since 1970, the number of a node's first batch: so numbers grow over restarts, and never end.
+pub(super) fn first_number() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_micros()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_sent_counts_as_taken() {
+        let all = [1, 3, 5, 7].map(|byte| [byte; 32]);
+        let answer = Answer::Taken(Taken { taken: vec![true, false], known: 1, ..Taken::default() });
+        let of_all = of_all(answer, &all, &[all[1], all[2]]);
+        let taken = vec![true, true, false, true];
+        assert_eq!(of_all, Answer::Taken(Taken { taken, known: 1, ..Taken::default() }));
     }
 }

@@ -282,19 +282,21 @@ impl State {
         is_last
     }
 
-    /// Forgets debts to those that cannot keep the old word any more, and nodes that keep nothing.
+    /// Forgets debts to those that cannot keep the old word any more, so that they are no keepers either; and nodes
+    /// that keep nothing.
     fn forget_old(&mut self, now: Instant) {
         let mut gone = Vec::new();
-        self.debts.retain(|_, debt| {
+        self.debts.retain(|peer, debt| {
             debt.keys.retain(|key, (_, until)| {
                 let is_over = *until <= now;
-                gone.extend(is_over.then_some(*key));
+                gone.extend(is_over.then_some((*peer, *key)));
                 !is_over
             });
             !debt.keys.is_empty()
         });
-        for key in &gone {
-            self.settle(key);
+        for (peer, key) in gone {
+            self.settle(&key);
+            self.keep(&peer, key, false);
         }
         self.nodes.retain(|node| Arc::strong_count(node) > 1);
     }
@@ -352,6 +354,7 @@ mod tests {
     fn who_does_not_answer_is_tried_ever_more_rarely_and_not_for_ever() {
         let (heard, now, peer) = (Heard::new(DAY), Instant::now(), PeerId::random());
         let at = vec!["/ip4/9.9.9.9/tcp/1".parse().unwrap(); 9];
+        kept(&heard, &peer, ONE);
         heard.missed(&peer, &at, [(ONE, true), (TWO, false)].into_iter(), now);
         assert!(!heard.is_owed(&TWO), "there is nothing to hear of it");
         let (mut tries, mut time) = (Vec::new(), Duration::ZERO);
@@ -367,7 +370,8 @@ mod tests {
         assert!(tries.windows(3).all(|three| three[2] - three[1] >= three[1] - three[0]), "{tries:?}");
         assert!(*tries.last().unwrap() < DAY && !heard.is_owed(&ONE));
         let state = heard.state();
-        assert!(state.debts.is_empty() && state.count == 0 && state.nodes.is_empty());
+        assert!(state.debts.is_empty() && state.count == 0);
+        assert!(state.keepers.is_empty() && state.nodes.is_empty(), "it keeps the old word no longer");
     }
 
     #[test]

@@ -203,9 +203,14 @@ impl Holdings {
         self.keys.contains_key(&place(key))
     }
 
+    /// When a key that is held was last announced; `None` where it never was.
+    pub(super) fn announced(&self, key: &Key) -> Option<Minute> {
+        self.keys.get(&place(key)).map(|mark| mark.placed()).filter(|minute| *minute > 0)
+    }
+
     /// Whether a key is held and was announced at some time.
     pub(super) fn is_placed(&self, key: &Key) -> bool {
-        self.keys.get(&place(key)).is_some_and(|mark| mark.placed() > 0)
+        self.announced(key).is_some()
     }
 
     /// Whether a key was never announced, and nobody is at it.

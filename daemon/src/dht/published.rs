@@ -21,6 +21,10 @@ const MAX_PUBLISHED: usize = 65_536;
 /// being announced again it stays well within what is believed.
 const ANEW: u64 = 6 * 3600;
 
+/// So far ahead of the clock, in seconds, what is published anew is dated at most so that it is newer than what was
+/// withdrawn: well within what is believed.
+const AHEAD: u64 = 3600;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Published {
@@ -28,7 +32,14 @@ pub(super) struct Published {
     keypair: Keypair,
     /// What stands for the network's name.
     network: [u8; 32],
-    entries: Mutex<BTreeMap<Key, Entry>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<Key, Entry>,
+    /// Later than all that was withdrawn: whoever missed that has it still, and takes nothing older for news.
+    withdrawn: u64,
 }
 
 #[derive(Debug)]
@@ -42,35 +53,37 @@ struct Entry {
 
 impl Published {
     pub(super) fn new(keypair: Keypair, network: [u8; 32]) -> Self {
-        Self { keypair, network, entries: Mutex::default() }
+        Self { keypair, network, state: Mutex::default() }
     }
 
     /// Publishes from now on; whether that is news. `None` when there is no room.
     pub(super) fn publish(&self, description: Description) -> Option<bool> {
-        let (key, mut entries) = (*description.object.as_bytes(), self.entries());
-        let after = match entries.get(&key) {
+        let (key, mut state) = (*description.object.as_bytes(), self.state());
+        let after = match state.entries.get(&key) {
             Some(old) if old.description == description => return Some(false),
-            None if entries.len() >= MAX_PUBLISHED => return None,
-            Some(old) => old.signed.as_ref().map_or(old.after, |(time, _)| time.saturating_add(1)),
-            None => 0,
+            None if state.entries.len() >= MAX_PUBLISHED => return None,
+            Some(old) => old.after(),
+            None => state.withdrawn.min(unix_now() + AHEAD),
         };
-        entries.insert(key, Entry { description, signed: None, after });
+        state.entries.insert(key, Entry { description, signed: None, after });
         Some(true)
     }
 
     /// Publishes no longer; says whether it was.
     pub(super) fn withdraw(&self, key: &Key) -> bool {
-        self.entries().remove(key).is_some()
+        let mut state = self.state();
+        let Some(old) = state.entries.remove(key) else { return false };
+        state.withdrawn = state.withdrawn.max(old.after());
+        true
     }
 
     pub(super) fn contains(&self, key: &Key) -> bool {
-        self.entries().contains_key(key)
+        self.state().entries.contains_key(key)
     }
 
     /// The description of an object, signed; `None` when it is not published.
     pub(super) fn of(&self, key: &Key) -> Option<Bytes> {
-        let mut entries = self.entries();
-        self.signed(entries.get_mut(key)?)
+        self.signed(self.state().entries.get_mut(key)?)
     }
 
     /// Of at most `look` entries behind `after` those that are called `text`, at most `most` of them, each with its
@@ -82,9 +95,9 @@ impl Published {
         look: usize,
         most: usize,
     ) -> (Vec<(Key, Bytes)>, Option<Key>) {
-        let (mut entries, mut page, mut last) = (self.entries(), Vec::new(), None);
+        let (mut state, mut page, mut last) = (self.state(), Vec::new(), None);
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = entries.range_mut::<Key, _>((behind, Bound::Unbounded));
+        let mut rest = state.entries.range_mut::<Key, _>((behind, Bound::Unbounded));
         for (key, entry) in rest.by_ref().take(look) {
             last = Some(*key);
             if is_called(&entry.description.name, text) {
@@ -99,13 +112,12 @@ impl Published {
 
     /// Signs where that has not been done lately.
     fn signed(&self, entry: &mut Entry) -> Option<Bytes> {
-        let now = unix_now();
+        let time = unix_now().max(entry.after);
         if let Some((at, bytes)) = &entry.signed
-            && (*at..*at + ANEW).contains(&now)
+            && (*at..*at + ANEW).contains(&time)
         {
             return Some(bytes.clone());
         }
-        let time = now.max(entry.after);
         let description = Description { time, ..entry.description.clone() };
         let signed = SignedDescription::sign(description, &self.network, &self.keypair);
         // What cannot be said was refused before it came here.
@@ -115,8 +127,15 @@ impl Published {
         Some(bytes)
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// What is said instead is signed with no earlier time.
+    fn after(&self) -> u64 {
+        self.signed.as_ref().map_or(self.after, |(time, _)| time.saturating_add(1))
     }
 }
 
@@ -165,6 +184,39 @@ mod tests {
             assert_eq!(said(), next);
             last = next;
         }
+    }
+
+    #[test]
+    fn what_is_published_again_is_said_later_than_what_was_withdrawn() {
+        let (published, keys) = published(&["one"]);
+        let said = || SignedDescription::check(&published.of(&keys[0]).unwrap(), &NETWORK).unwrap();
+        let mut last = said();
+        for name in ["two", "three", "three", "four"] {
+            let description = Description { name: name.to_owned(), time: 0, ..last.description().clone() };
+            // Renamed and withdrawn before anybody was told, too.
+            if name == "four" {
+                assert_eq!(
+                    published.publish(Description { name: "x".to_owned(), ..description.clone() }),
+                    Some(true)
+                );
+            }
+            assert!(published.withdraw(&keys[0]));
+            assert_eq!(published.publish(description), Some(true));
+            let next = said();
+            assert!(next.description().time > last.description().time && next.is_timely(unix_now()));
+            last = next;
+        }
+    }
+
+    #[test]
+    fn however_often_it_is_withdrawn_it_is_believed() {
+        let (published, keys) = published(&["one"]);
+        let said = || SignedDescription::check(&published.of(&keys[0]).unwrap(), &NETWORK).unwrap();
+        let description = Description { time: 0, ..said().description().clone() };
+        published.state().withdrawn = unix_now() + 10 * AHEAD;
+        assert!(published.withdraw(&keys[0]));
+        assert_eq!(published.publish(description), Some(true));
+        assert!(said().description().time <= unix_now() + AHEAD);
     }
 
     #[test]

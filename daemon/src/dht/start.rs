@@ -5,12 +5,13 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use libp2p::relay;
 use libp2p::swarm::{self, Swarm};
 use tokio::sync::mpsc;
 
+use super::announcer::first_number;
 use super::atlas::Shelf;
 use super::behaviour::{Behaviour, Protocols, Seams};
 use super::error::Error;
@@ -87,8 +88,6 @@ pub(super) async fn begin(
     let stopping = tasks.clone();
     tasks.spawn("dht", event_loop.run(stopping));
     let Common { reach, holdings, journal, described, published, heard, shelf, .. } = common;
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let sequence = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or(0));
     let inner = Arc::new(Inner {
         commands,
         seen,
@@ -108,7 +107,7 @@ pub(super) async fn begin(
         journal: journal.clone(),
         lifetime,
         of_group,
-        sequence,
+        sequence: AtomicU64::new(first_number()),
         tasks: tasks.clone(),
     });
     if let Some(file) = file {

@@ -174,7 +174,10 @@ impl Writer {
                 match entry {
                     Entry::Announced { kind, minute, keys } => {
                         let mut holdings = dht.holdings();
-                        keys.iter().for_each(|key| holdings.restore(key, kind, minute));
+                        // What is held, and of which something else is said since the start, has to be announced anew.
+                        let is_old = |key: &&Key| !(dht.heard.is_newer(key, 0) && holdings.holds(key));
+                        let old: Vec<Key> = keys.iter().filter(is_old).copied().collect();
+                        old.iter().for_each(|key| holdings.restore(key, kind, minute));
                     }
                     Entry::Released { keys } => {
                         let mut holdings = dht.holdings();
@@ -218,8 +221,10 @@ impl Writer {
             let dht = self.dht.upgrade()?;
             let mut page = Vec::new();
             if let Some(from) = own {
-                let (keys, next) = dht.holdings().page(from, PAGE);
-                write_own(&keys, &mut page);
+                let (mut keys, next) = dht.holdings().page(from, PAGE);
+                // Those of which somebody has not heard are announced anew after a restart.
+                keys.retain(|(key, _, minute)| *minute > 0 && !dht.heard.is_owed(key));
+                write_own(keys, &mut page);
                 own = next.map(Some);
             } else if let Some(from) = others {
                 let (entries, next) = dht.ask(|done| Command::Page { from, most: PAGE, done }).await?;
@@ -254,8 +259,7 @@ impl Writer {
 }
 
 /// Own keys that were announced, those of one kind and minute together.
-fn write_own(keys: &[(Key, crate::peer::Kind, u32)], out: &mut Vec<u8>) {
-    let mut placed: Vec<_> = keys.iter().filter(|(_, _, minute)| *minute > 0).collect();
+fn write_own(mut placed: Vec<(Key, crate::peer::Kind, u32)>, out: &mut Vec<u8>) {
     placed.sort_unstable_by_key(|(key, kind, minute)| (*minute, *kind as u8, *key));
     for alike in placed.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2)) {
         let Some((_, kind, minute)) = alike.first() else { continue };

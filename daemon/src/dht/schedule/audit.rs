@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dht::Inner;
+use crate::dht::announcer::Purpose;
 use crate::dht::batch::Answer;
 use crate::dht::command::Command;
 use crate::peer::Key;
@@ -76,7 +77,7 @@ impl Inner {
         let record = self.record();
         let mut found = None;
         for (node, _) in closest.nodes.into_iter().take(ASKED) {
-            if let (Ok(Answer::Taken(taken)), _) = self.send(node, vec![key], Vec::new(), &record).await {
+            if let (Ok(Answer::Taken(taken)), _) = self.send(node, Purpose::Put, &[key], &record).await {
                 found = Some(taken.known > 0);
             }
             if found == Some(true) {

@@ -62,12 +62,18 @@ pub(super) async fn fresh(dht: Arc<Inner>) {
         rounds.push(fresh_round(&dht, round));
         tokio::select! {
             () = tokio::time::sleep_until(begun + PACE) => {}
-            () = async { while rounds.next().await.is_some() {}; std::future::pending().await } => {}
+            () = go_on(&mut rounds) => {}
         }
         while rounds.len() >= ROUNDS_AT_ONCE {
             rounds.next().await;
         }
     }
+}
+
+/// Goes on with what is under way. Never ends, as whoever waits for something else meanwhile wants it. Cancel-safe.
+async fn go_on(rounds: &mut FuturesUnordered<impl Future<Output = ()>>) {
+    while rounds.next().await.is_some() {}
+    std::future::pending::<()>().await;
 }
 
 async fn fresh_round(dht: &Arc<Inner>, round: Fresh) {

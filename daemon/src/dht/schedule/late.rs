@@ -9,10 +9,10 @@ use std::time::Instant;
 use futures::stream::{self, StreamExt};
 
 use crate::dht::Inner;
+use crate::dht::announcer::Purpose;
 use crate::dht::batch::{MAX_DESCRIPTIONS, MAX_KEYS};
 use crate::dht::command::Node;
 use crate::dht::heard::Due;
-use crate::peer::Key;
 
 /// Nodes that are told at once: a dial to one that is not there takes five to ten seconds.
 const AT_ONCE: usize = 16;
@@ -34,12 +34,8 @@ impl Inner {
         let record = self.record();
         // As many descriptions as keys may go with a batch.
         for part in keys.chunks(MAX_DESCRIPTIONS.min(MAX_KEYS)) {
-            let (held, gone): (Vec<Key>, Vec<Key>) = {
-                let holdings = self.holdings();
-                part.iter().copied().partition(|key| holdings.holds(key))
-            };
             let to = Node { peer, addresses: addresses.clone() };
-            if let (Err(reason), _) = self.send(to, held, gone, &record).await {
+            if let (Err(reason), _) = self.send(to, Purpose::Put, part, &record).await {
                 tracing::debug!(%peer, reason, "a node does not hear that something else is said now");
                 return;
             }

@@ -111,7 +111,14 @@ impl Schedule {
 impl Inner {
     /// What came of announcing `keys` of a kind: noted, and some are looked up again later. `few`: so many nodes were
     /// known, which was too few for them.
-    fn announced(&self, keys: &[Key], kind: Kind, missed: &[Key], announced: &Announced, few: Option<usize>) {
+    pub(super) fn announced(
+        &self,
+        keys: &[Key],
+        kind: Kind,
+        missed: &[Key],
+        announced: &Announced,
+        few: Option<usize>,
+    ) {
         let missed: HashSet<_> = missed.iter().collect();
         let (placed, minute): (Vec<Key>, _) =
             (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
@@ -121,7 +128,8 @@ impl Inner {
         self.journal.note(&Entry::Announced { kind, minute, keys: heard });
         // Held until all is reckoned: whoever sees that nothing is queued sees all the figures.
         let mut desk = self.schedule.desk();
-        {
+        // Released meanwhile: then it may not have counted as announced, and some got it after it was taken back.
+        let gone: Vec<Key> = {
             let mut holdings = self.holdings();
             for key in &placed {
                 match few {
@@ -130,7 +138,9 @@ impl Inner {
                 }
             }
             missed.iter().for_each(|key| holdings.take(key, false));
-        }
+            keys.iter().filter(|key| !holdings.holds(key)).copied().collect()
+        };
+        desk.released.extend(&gone);
         if let Some(known) = few {
             desk.growth.few(known);
             // More may be known already.
@@ -152,6 +162,10 @@ impl Inner {
         drop(desk);
         if has_drawn {
             self.schedule.audit.notify_one();
+        }
+        if !gone.is_empty() {
+            self.journal.note(&Entry::Released { keys: gone });
+            self.schedule.fresh.notify_one();
         }
     }
 }
@@ -292,16 +306,16 @@ impl Inner {
     fn release(&self, keys: &[Key]) {
         let released: Vec<Key> = {
             let mut holdings = self.holdings();
-            // What is published may have been announced before that; see `announce_anew`.
-            let is_told = |key: &Key| {
-                let is_published = self.published.withdraw(key);
+            let mut is_told = |key: &Key| {
+                let (is_placed, is_published) = (holdings.is_placed(key), self.published.withdraw(key));
                 if is_published {
                     self.heard.changed(key, Instant::now().into_std());
                 }
-                is_published
+                holdings.drop_key(key);
+                // What is published may have been announced before that; see `announce_anew`.
+                is_placed || is_published
             };
-            let mut drop_key = |key: &Key| (holdings.is_placed(key) | is_told(key), holdings.drop_key(key)).0;
-            keys.iter().filter(|key| drop_key(key)).copied().collect()
+            keys.iter().filter(|key| is_told(key)).copied().collect()
         };
         self.journal.note(&Entry::Released { keys: released.clone() });
         self.schedule.desk().released.extend(released);

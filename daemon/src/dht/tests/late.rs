@@ -1,11 +1,17 @@
 //! Whoever missed that something else is said of an object, or nothing any more, hears of it later.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
 
 use super::{Node, TCP, key, network, options, until, within};
 use crate::content::{Description, ObjectId};
-use crate::dht::Options;
+use crate::dht::announcer::Purpose;
+use crate::dht::batch::Answer;
+use crate::dht::schedule::minute;
+use crate::dht::{Options, command};
 use crate::peer::{Announce, Catalogue, Key, Keypair, Kind};
 
 fn said(object: Key, name: &str) -> Description {
@@ -26,11 +32,21 @@ impl Lasting {
         Self { keypair: Keypair::generate_ed25519(), options }
     }
 
+    /// As it is before it has read its journal.
+    async fn begin(&self) -> Node {
+        Node::of(self.options.clone(), self.keypair.clone()).await
+    }
+
     async fn start(&self) -> Node {
-        let node = Node::of(self.options.clone(), self.keypair.clone()).await;
+        let node = self.begin().await;
         within("it has read its journal", node.dht.0.journal.read()).await;
         node.knows(1).await;
         node
+    }
+
+    /// Which file its journal is.
+    fn file(&self) -> u64 {
+        std::fs::metadata(self.options.journal.as_ref().unwrap()).unwrap().ino()
     }
 }
 
@@ -80,6 +96,13 @@ async fn a_keeper_that_was_away_hears_of_another_name_and_of_none_when_it_is_bac
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_keeper_has_not_heard_is_announced_anew_after_a_restart_of_the_publisher() {
+    for is_written_anew in [false, true] {
+        a_keeper_hears_after_a_restart(is_written_anew).await;
+    }
+}
+
+/// … of what was said while it was away, also where the publisher's journal was written anew meanwhile.
+async fn a_keeper_hears_after_a_restart(is_written_anew: bool) {
     let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let hub = Node::server(TCP, &[]).await;
     let [of_keeper, of_publisher] = [0, 1].map(|at| Lasting::new(folders[at].path(), &hub));
@@ -92,6 +115,11 @@ async fn what_a_keeper_has_not_heard_is_announced_anew_after_a_restart_of_the_pu
     keeper.stop().await;
     tell(&publisher, Some("new")).await;
     assert!(publisher.dht.0.heard.is_owed(&key(1)));
+    if is_written_anew {
+        let before = of_publisher.file();
+        publisher.dht.0.journal.ask_anew();
+        until("its journal is written anew", || async { of_publisher.file() != before }).await;
+    }
     publisher.stop().await;
     let keeper = of_keeper.start().await;
     assert_eq!(kept(&keeper), ["old"], "nobody has told it");
@@ -100,6 +128,58 @@ async fn what_a_keeper_has_not_heard_is_announced_anew_after_a_restart_of_the_pu
     assert_eq!(publisher.dht.publish(vec![said(key(1), "new")], false), 0);
     assert_eq!(publisher.dht.hold(&[key(1), key(2)], Kind::Object), 0);
     until_kept(&keeper, &["new"]).await;
+}
+
+// On one thread: what is said at once is said before anything else is done.
+#[tokio::test]
+async fn what_is_said_before_the_journal_has_been_read_is_announced_when_somebody_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Node::server(TCP, &[]).await;
+    let lasting = Lasting::new(folder.path(), &hub);
+    let publisher = lasting.start().await;
+    assert_eq!(publisher.dht.hold(&[key(1)], Kind::Object), 0);
+    tell(&publisher, Some("old")).await;
+    until("it is announced", || async { publisher.dht.announcing().queued == 0 }).await;
+    publisher.stop().await;
+    hub.stop().await;
+    let publisher = lasting.begin().await;
+    assert_eq!(publisher.dht.hold(&[key(1)], Kind::Object), 0);
+    assert_eq!(publisher.dht.publish(vec![said(key(1), "new")], true), 0);
+    assert!(publisher.dht.0.journal.read().now_or_never().is_none());
+    within("it has read its journal", publisher.dht.0.journal.read()).await;
+    assert_eq!(publisher.dht.announcing().queued, 1);
+    let keeper = Node::server(TCP, &[&publisher]).await;
+    until_kept(&keeper, &["new"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_of_something_later_is_not_all_that_have_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Node::server(TCP, &[]).await;
+    let lasting = Lasting::new(folder.path(), &hub);
+    let (publisher, before) = (lasting.start().await, minute() - 5);
+    let mut keys = [key(1), key(2)];
+    keys.sort_unstable();
+    {
+        let mut holdings = publisher.dht.0.holdings();
+        for (key, minute) in keys.iter().zip([0, before]) {
+            assert!(holdings.hold(key, Kind::Object));
+            holdings.placed(key, minute);
+            // Nobody else announces it.
+            holdings.take(key, true);
+        }
+    }
+    let (peer, addresses) = (hub.dht.0.local, vec![hub.address()]);
+    let dht = &publisher.dht.0;
+    dht.heard.missed(&peer, &addresses, keys.iter().map(|key| (*key, true)), Instant::now());
+    let to = command::Node { peer, addresses };
+    let sent = within("it hears", dht.send(to, Purpose::Put, &keys, &dht.record())).await;
+    assert!(matches!(sent, (Ok(Answer::Taken(_)), 1)), "{sent:?}");
+    assert!(keys.iter().all(|key| !dht.heard.is_owed(key)));
+    publisher.stop().await;
+    let publisher = lasting.start().await;
+    let announced = keys.map(|key| publisher.dht.0.holdings().announced(&key));
+    assert_eq!(announced, [None, Some(before)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ mod joining;
 mod late;
 mod memory;
 mod outsider;
+mod overtaking;
 mod private;
 mod publishing;
 mod reached;

@@ -135,6 +135,31 @@ fn a_private_object_cannot_be_found_or_fetched() {
 }
 
 #[test]
+fn chunks_that_another_object_has_are_still_found_when_one_is_removed() {
+    let nodes = nodes::network(2, |_, settings| settings);
+    let (holder, asker) = (nodes[0].ctl(), nodes[1].ctl());
+    let add = |length: usize| {
+        let run = holder.run(&["-q", "add", "--parity", "none", "--wait-announced", "-"]);
+        run.input(&corpus::bytes(7, length)).done().ok().text()
+    };
+    // The longer one begins as the shorter one does.
+    let (short, long) = (add(3 << 20), add(5 << 20));
+    let chunks = |id: &str| -> Vec<String> {
+        let lines = holder.json(&["stat", "--chunks", id]);
+        lines.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (kept, gone) = (chunks(&short), chunks(&long));
+    assert!(kept[..2] == gone[..2] && gone.len() == 5);
+    let is_found = |id: &str| !asker.run(&["--json", "providers", id]).done().stdout.is_empty();
+    wait::until("all chunks to be found", LONG, || gone.iter().all(|id| is_found(id)).then_some(()));
+    holder.text(&["rm", &long]);
+    wait::until("those that are gone to be taken back", LONG, || {
+        [&long, &gone[3], &gone[4]].iter().all(|id| !is_found(id)).then_some(())
+    });
+    assert!(is_found(&short) && kept.iter().all(|id| is_found(id)));
+}
+
+#[test]
 fn parity_of_a_private_object_is_not_there_for_others() {
     let settings = |settings: casd_tests::Settings| settings.text("transfer.idle_timeout", "1s");
     let node = nodes::network(1, |_, alone| settings(alone)).pop().unwrap();

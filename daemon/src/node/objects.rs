@@ -273,13 +273,16 @@ impl Node {
             return Err(Error::AdminOnly("force a removal"));
         }
         let info = self.find(text).await?;
-        let keys = self.keys(&info).await?;
+        let chunks = self.chunk_ids(&info).await?;
         match self.store().remove(&info.id, caller.uid, force).await? {
             Removed::Removed { freed, along } => {
                 if !info.private {
-                    self.parts.announcer.drop_keys(along.iter().map(|id| *id.as_bytes()));
+                    let objects = std::iter::once(&info.id).chain(&along).map(|id| *id.as_bytes());
+                    // Other objects may have some of the same chunks.
+                    let held = self.store().has_all(chunks.clone()).await;
+                    let gone = chunks.iter().zip(held).filter(|(_, is_held)| !is_held);
+                    self.parts.announcer.drop_keys(objects.chain(gone.map(|(id, _)| *id.as_bytes())));
                 }
-                self.parts.announcer.drop_keys(keys);
                 Ok((info, Gone::Freed(freed)))
             }
             Removed::StillPinned { .. } => Ok((info, Gone::Pinned)),
@@ -297,18 +300,13 @@ impl Node {
         }
     }
 
-    /// The keys under which an object may have been announced.
-    async fn keys(&self, info: &ObjectInfo) -> Result<Vec<[u8; 32]>, Error> {
+    /// The chunks of an object of several, which may have been announced; none of a private one.
+    async fn chunk_ids(&self, info: &ObjectInfo) -> Result<Vec<ChunkId>, Error> {
         if info.private {
             return Ok(Vec::new());
         }
-        let mut keys = vec![*info.id.as_bytes()];
-        if let Some(manifest) = self.store().manifest(&info.id).await? {
-            keys.extend(
-                (0..manifest.chunks()).filter_map(|index| Some(*manifest.chunk(index)?.id.as_bytes())),
-            );
-        }
-        Ok(keys)
+        let Some(manifest) = self.store().manifest(&info.id).await? else { return Ok(Vec::new()) };
+        Ok((0..manifest.chunks()).filter_map(|index| Some(manifest.chunk(index)?.id)).collect())
     }
 
     /// Drops what is unpinned and older than an hour; with `dry_run` only says what would go.

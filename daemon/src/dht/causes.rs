@@ -3,6 +3,9 @@
 //! Owns: those words. Refuses: what libraries say in terms of their own, control characters, and more than a line:
 //! parts may come from a stranger. Pure. Survives a crash: nothing.
 
+use std::error::Error;
+use std::io;
+
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, TransportError};
@@ -43,7 +46,7 @@ pub(super) fn of(error: &DialError, wanted: Option<&Multiaddr>) -> String {
     }
 }
 
-fn of_transport(error: &TransportError<std::io::Error>) -> String {
+fn of_transport(error: &TransportError<io::Error>) -> String {
     match error {
         TransportError::MultiaddrNotSupported(_) => {
             "it is not dialled: an address of that form, or on a network that this host is not in".to_owned()
@@ -52,21 +55,31 @@ fn of_transport(error: &TransportError<std::io::Error>) -> String {
     }
 }
 
+/// What an address failed by, where that is a `T`: each transport puts the errors of the one below it in its own.
+pub(super) fn inside<T: Error + 'static>(error: &TransportError<io::Error>) -> Option<&T> {
+    let TransportError::Other(error) = error else { return None };
+    let mut error: &(dyn Error + 'static) = error;
+    while let Some(outer) = error.downcast_ref::<io::Error>() {
+        error = outer.get_ref()?;
+    }
+    error.downcast_ref()
+}
+
 /// The innermost cause, in words of ours where a library's say nothing to people.
-pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn words(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
     let said = cause.to_string();
-    let plain = match () {
+    let plain = if said.contains("no records found for") {
         // The resolver shows its question as code does.
-        () if said.contains("no records found for") => "no such host",
+        "no such host"
+    } else if said == "Failed to upgrade client connection" {
         // What went wrong in it `libp2p-tls` does not tell.
-        () if said == "Failed to upgrade client connection" => {
-            "what is there ended the handshake: it is too busy, or is no casd node"
-        }
-        () => said.as_str(),
+        "what is there ended the handshake: it is too busy, or is no casd node"
+    } else {
+        &said
     };
     plain.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
@@ -84,7 +97,6 @@ fn place(address: &Multiaddr) -> Multiaddr {
 mod tests {
     use super::*;
     use libp2p::PeerId;
-    use std::io;
 
     fn at(text: &str) -> Multiaddr {
         text.parse().unwrap()

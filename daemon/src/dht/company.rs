@@ -94,12 +94,16 @@ impl EventLoop {
     pub(super) fn note_company(&mut self, peer: PeerId, is_neighbour: bool) {
         let is_back = self.bootstrap.reached(&peer);
         if self.solitude.met() {
-            let how = match () {
-                () if self.bootstrap.has(&peer) => "which is configured",
-                () if self.connecting.contains_key(&peer) => "at an address that was given",
-                () if is_neighbour => "found on the local network",
-                () if self.remembered.has(&peer) => "remembered from an earlier run",
-                () => "which has connected to this node",
+            let how = if self.bootstrap.has(&peer) {
+                "which is configured"
+            } else if self.connecting.contains_key(&peer) {
+                "at an address that was given"
+            } else if is_neighbour {
+                "found on the local network"
+            } else if self.remembered.has(&peer) {
+                "remembered from an earlier run"
+            } else {
+                "which has connected to this node"
             };
             tracing::info!(%peer, "joined the network by {peer}, {how}");
         } else if is_back {
@@ -116,7 +120,7 @@ impl EventLoop {
         let known: HashSet<PeerId> = routed
             .into_iter()
             .chain(members.iter().copied())
-            .chain(self.remembered.names().copied())
+            .chain(self.remembered.peers().copied())
             .collect();
         Company {
             connected: members.len(),

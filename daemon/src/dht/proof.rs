@@ -37,6 +37,7 @@ use libp2p::core::{ConnectedPoint, Endpoint, Negotiated, Transport as Transporti
 use libp2p::swarm::DialError;
 use multistream_select::{dialer_select_proto, listener_select_proto};
 
+use super::causes;
 use super::transport::Transport;
 use crate::peer::{NetworkKey, network_id};
 
@@ -131,14 +132,7 @@ pub(super) fn proved(carriers: Transport, prover: Prover) -> Transport {
 /// What the other end was refused for, or we were, if that is why a dial failed.
 pub(super) fn refusal(failed: &DialError) -> Option<&Refusal> {
     let DialError::Transport(tried) = failed else { return None };
-    tried.iter().find_map(|(_, error)| {
-        let libp2p::TransportError::Other(error) = error else { return None };
-        let mut error: &(dyn std::error::Error + 'static) = error;
-        while let Some(outer) = error.downcast_ref::<io::Error>() {
-            error = outer.get_ref()?;
-        }
-        error.downcast_ref::<Refusal>()
-    })
+    tried.iter().find_map(|(_, error)| causes::inside(error))
 }
 
 // === impl Prover ===

@@ -190,11 +190,6 @@ impl Remembered {
         self.entries.values().map(|entry| entry.due).min()
     }
 
-    /// Who is remembered.
-    pub(super) fn names(&self) -> impl Iterator<Item = &PeerId> {
-        self.entries.keys()
-    }
-
     /// Whether it is remembered.
     pub(super) fn has(&self, peer: &PeerId) -> bool {
         self.entries.contains_key(peer)

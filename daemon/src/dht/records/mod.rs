@@ -100,7 +100,7 @@ pub(super) struct Records {
     by_key: BTreeMap<(Key, u32), u32>,
     /// (source, second it expires, key): the same records in the order of their going.
     by_source: BTreeSet<(u32, u32, Key)>,
-    /// (records, source), to find the one with the most.
+    /// (records, source) of those that have some, to find the one with the most.
     by_count: BTreeSet<(u32, u32)>,
     /// Sources by number; numbers are used again.
     sources: Vec<Option<Source>>,
@@ -298,7 +298,7 @@ impl Records {
     /// Drops a record to make room for `key`: one of whoever has the most, for one who has less than a fair share; else
     /// one of the source's own that is farther from this node.
     fn push_out(&mut self, key: &Key, source: u32) -> bool {
-        let share = self.room() / self.numbers.len().max(1);
+        let share = self.room() / self.by_count.len().max(1);
         let count = self.source(source).map_or(0, |source| source.count as usize);
         let Some((most, largest)) = self.by_count.last().copied() else { return false };
         if count < share && most as usize > count + 1 {
@@ -341,7 +341,6 @@ impl Records {
             *slot = Some(source);
         }
         self.numbers.insert(peer, number);
-        self.by_count.insert((0, number));
         number
     }
 
@@ -375,7 +374,7 @@ impl Records {
         let Some(source) = self.sources.get_mut(number as usize).and_then(Option::as_mut) else { return };
         self.by_count.remove(&(source.count, number));
         source.count = source.count.saturating_add_signed(by);
-        self.by_count.insert((source.count, number));
+        self.by_count.extend((source.count > 0).then_some((source.count, number)));
     }
 
     fn source(&self, number: u32) -> Option<&Source> {

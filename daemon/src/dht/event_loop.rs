@@ -121,6 +121,8 @@ pub(super) struct EventLoop {
     pub(super) detours: Detours,
     /// Questions of peers that are faster than their rates.
     pub(super) later: Later,
+    /// Changes when somebody is banned.
+    pub(super) bans: watch::Receiver<u64>,
     /// Peers that misbehaved since the last tick.
     pub(super) struck: Vec<PeerId>,
     /// Batches taken from others.
@@ -144,6 +146,7 @@ impl EventLoop {
         let (now, reunion) = (Instant::now(), options.reunion);
         let bootstrap = Bootstrap::new(nodes.collect(), now);
         let reaching = Reaching::new(&options, reachability, now);
+        let bans = options.conduct.changes();
         Self {
             swarm,
             options,
@@ -175,6 +178,7 @@ impl EventLoop {
             reaching,
             detours: Detours::default(),
             later: Later::default(),
+            bans,
             struck: Vec::new(),
             batches_taken: 0,
             questions_until_found: 0,

@@ -49,6 +49,19 @@ impl EventLoop {
         for peer in self.swarm.behaviour_mut().kad.meter.take_floods() {
             self.strike(peer, "it floods this node with what is not asked for");
         }
+        let mut leaving = std::mem::take(&mut self.struck);
+        // Whoever connects is judged when it does. To judge all is dear: it looks through the whole book for each.
+        if self.bans.has_changed().unwrap_or(false) {
+            self.bans.mark_unchanged();
+            leaving.extend(self.banned());
+        }
+        for peer in leaving {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    /// The connected peers that may not be spoken to any more; they leave the routing table.
+    fn banned(&mut self) -> Vec<PeerId> {
         let now = SystemTime::now();
         let conduct = &self.options.conduct;
         let is_banned =
@@ -56,8 +69,6 @@ impl EventLoop {
         let connected = self.peers.connected().filter(|(peer, known)| is_banned(peer, known));
         let banned: Vec<PeerId> = connected.map(|(peer, _)| *peer).collect();
         banned.iter().for_each(|peer| drop(self.swarm.behaviour_mut().kad.remove_peer(peer)));
-        for peer in std::mem::take(&mut self.struck).into_iter().chain(banned) {
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
+        banned
     }
 }

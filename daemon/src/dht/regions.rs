@@ -93,10 +93,19 @@ impl Regions {
         near.into_iter().map(|(_, peer)| peer).collect()
     }
 
-    /// Forgets a node that is not there: all are still known where it was.
+    /// Forgets a node that did not answer. It may be there all the same, as where this node's own network has failed
+    /// it: the smallest part around it with [`K`] nodes, which one look-up can tell of, is to be looked at again.
     pub(super) fn remove(&mut self, peer: &PeerId) {
-        if let Ok(place) = self.nodes.binary_search(&(Position::of_peer(peer), *peer)) {
-            self.nodes.remove(place);
+        let at = Position::of_peer(peer);
+        let Ok(place) = self.nodes.binary_search(&(at, *peer)) else { return };
+        self.nodes.remove(place);
+        let Some(mut part) = self.covering(at) else { return };
+        self.complete.remove(&part);
+        while let inner = Prefix::of(at, part.length() + 1)
+            && self.count(inner) >= K
+        {
+            self.complete.extend(inner.sibling());
+            part = inner;
         }
     }
 
@@ -180,6 +189,42 @@ mod tests {
         let keys: Vec<Key> = (0..100u8).map(|n| [n; 32]).collect();
         assert_eq!(place(&all, &keys, 20), 1);
         assert_eq!(place(&[], &keys, 20), 1);
+    }
+
+    #[test]
+    fn nodes_that_are_taken_for_dead_are_found_again() {
+        let all: Vec<_> = (0..300).map(|_| PeerId::random()).collect();
+        let mut regions = Regions::default();
+        all.iter().for_each(|peer| regions.add(*peer));
+        regions.settle(Prefix::ALL);
+        let key = Position::of_key(&[7; 32]);
+        // All that were told of one object, while this node's own network had failed.
+        for peer in closest(&all, key, 2 * K) {
+            regions.remove(&peer);
+        }
+        let mut look_ups = 0;
+        let nearest = loop {
+            match regions.nearest(key, 2 * K) {
+                Ok(nearest) => break nearest,
+                Err(missing) => {
+                    let target = match missing.some_key() {
+                        Some(target) => Position::of_key(&target),
+                        None => missing.first(),
+                    };
+                    regions.learn(target, &closest(&all, target, K));
+                    look_ups += 1;
+                }
+            }
+        };
+        assert_eq!(nearest, closest(&all, key, 2 * K));
+        // What is far from them is known as before.
+        assert!(
+            look_ups < 20
+                && regions
+                    .nearest(all.iter().map(Position::of_peer).max_by_key(|at| at.distance(key)).unwrap(), K)
+                    .is_ok(),
+            "{look_ups}"
+        );
     }
 
     #[test]

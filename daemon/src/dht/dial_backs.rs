@@ -21,13 +21,17 @@ use libp2p::swarm::{
     ToSwarm, dummy,
 };
 
+use super::listen::ip_of;
 use super::streams::is_relayed;
+use crate::peer::HostAddr;
 
 /// Dials under way.
 const AT_ONCE: usize = 8;
-/// Dials a minute, for all and for one peer, who has up to eight addresses to be tried.
+/// Dials a minute, for all, for one peer, who has up to eight addresses to be tried, and for all peers of one host: who
+/// makes up ids keeps nobody from learning what it asks. Those of one's own network are not counted by host.
 const A_MINUTE: usize = 60;
 const OF_PEER: usize = 10;
+const OF_HOST: usize = 20;
 const MINUTE: Duration = Duration::from_secs(60);
 /// A dial that has not been answered by then has failed: who asked waits for 10 s.
 const ANSWERED: Duration = Duration::from_secs(6);
@@ -40,15 +44,17 @@ pub(super) struct DialBacks {
     /// Since when each dial is under way, and whom it is for.
     under_way: HashMap<ConnectionId, (PeerId, Instant)>,
     /// The dials of the last minute.
-    lately: VecDeque<(Instant, PeerId)>,
+    lately: VecDeque<(Instant, PeerId, Option<HostAddr>)>,
+    /// Where connections come from.
+    hosts: HashMap<ConnectionId, HostAddr>,
 }
 
 // === impl DialBacks ===
 
 impl DialBacks {
     pub(super) fn new() -> Self {
-        let (under_way, lately) = (HashMap::new(), VecDeque::new());
-        Self { inner: server::Behaviour::default(), is_open: false, under_way, lately }
+        let (under_way, lately, hosts) = (HashMap::new(), VecDeque::new(), HashMap::new());
+        Self { inner: server::Behaviour::default(), is_open: false, under_way, lately, hosts }
     }
 
     /// Begins or ceases to do it, for those that connect from now on.
@@ -56,15 +62,17 @@ impl DialBacks {
         self.is_open = is_open;
     }
 
-    /// Whether `peer` may have one more dial now.
-    fn admits(&mut self, peer: PeerId, now: Instant) -> bool {
-        while self.lately.front().is_some_and(|(at, _)| *at + MINUTE <= now) {
+    /// Whether `peer`, which is at `host`, may have one more dial now.
+    fn admits(&mut self, peer: PeerId, host: Option<HostAddr>, now: Instant) -> bool {
+        while self.lately.front().is_some_and(|(at, ..)| *at + MINUTE <= now) {
             self.lately.pop_front();
         }
-        let of_peer = self.lately.iter().filter(|(_, other)| *other == peer).count();
-        let admits = self.under_way.len() < AT_ONCE && self.lately.len() < A_MINUTE && of_peer < OF_PEER;
+        let of_peer = self.lately.iter().filter(|(_, other, _)| *other == peer).count();
+        let of_host = self.lately.iter().filter(|(.., other)| host.is_some() && *other == host).count();
+        let is_within = self.lately.len() < A_MINUTE && of_peer < OF_PEER && of_host < OF_HOST;
+        let admits = is_within && self.under_way.len() < AT_ONCE;
         if admits {
-            self.lately.push_back((now, peer));
+            self.lately.push_back((now, peer, host));
         }
         admits
     }
@@ -110,8 +118,14 @@ impl NetworkBehaviour for DialBacks {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let FromSwarm::DialFailure(failure) = &event {
-            self.under_way.remove(&failure.connection_id);
+        match &event {
+            FromSwarm::DialFailure(failure) => _ = self.under_way.remove(&failure.connection_id),
+            FromSwarm::ConnectionEstablished(opened) => {
+                let host = ip_of(opened.endpoint.get_remote_address()).and_then(HostAddr::of);
+                self.hosts.extend(host.map(|host| (opened.connection_id, host)));
+            }
+            FromSwarm::ConnectionClosed(closed) => _ = self.hosts.remove(&closed.connection_id),
+            _ => {}
         }
         self.inner.on_swarm_event(event);
     }
@@ -128,7 +142,8 @@ impl NetworkBehaviour for DialBacks {
         };
         // A wish that is dropped is answered with an error, and said again to somebody else.
         let is_wish = matches!(event, Either::Right(Either::Left(_)));
-        if is_wish && !self.admits(peer, Instant::now()) {
+        let host = self.hosts.get(&connection).copied();
+        if is_wish && !self.admits(peer, host, Instant::now()) {
             tracing::debug!(%peer, "not dialled back: too many are");
             return;
         }
@@ -157,15 +172,19 @@ mod tests {
     fn nobody_has_more_dials_than_its_share() {
         let (mut dials, now) = (DialBacks::new(), Instant::now());
         let greedy = PeerId::random();
-        let given = (0..100).filter(|_| dials.admits(greedy, now)).count();
+        let given = (0..100).filter(|_| dials.admits(greedy, None, now)).count();
         assert_eq!(given, OF_PEER);
-        let given = (0..100).filter(|_| dials.admits(PeerId::random(), now)).count();
-        assert_eq!(given, A_MINUTE - OF_PEER);
-        assert!(!dials.admits(PeerId::random(), now) && dials.admits(greedy, now + MINUTE));
+        let host = HostAddr::of("9.9.9.9".parse().unwrap());
+        let given = (0..100).filter(|_| dials.admits(PeerId::random(), host, now)).count();
+        assert_eq!(given, OF_HOST);
+        let given = (0..100).filter(|_| dials.admits(PeerId::random(), None, now)).count();
+        assert_eq!(given, A_MINUTE - OF_PEER - OF_HOST);
+        let other = PeerId::random();
+        assert!(!dials.admits(other, None, now) && dials.admits(greedy, None, now + MINUTE));
         let connection = ConnectionId::new_unchecked;
         dials.under_way = (0..AT_ONCE).map(|number| (connection(number), (greedy, now))).collect();
-        assert!(!dials.admits(PeerId::random(), now + MINUTE));
+        assert!(!dials.admits(other, None, now + MINUTE));
         dials.give_up(now + ANSWERED);
-        assert!(dials.under_way.is_empty() && dials.admits(PeerId::random(), now + MINUTE));
+        assert!(dials.under_way.is_empty() && dials.admits(other, None, now + MINUTE));
     }
 }

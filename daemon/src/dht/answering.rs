@@ -12,7 +12,7 @@ use super::Key;
 use super::batch::{Answer, Batch, Refusal, Request, Taken};
 use super::codec::Asked;
 use super::event_loop::EventLoop;
-use super::find::Holders;
+use super::find::{self, Holders};
 use super::hello::Hello;
 use super::later::Question;
 use super::listen::ip_of;
@@ -74,7 +74,7 @@ impl EventLoop {
     pub(super) fn on_find(&mut self, event: Event<Asked<Key>, Holders>) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                let asked = request.map(|key| Question::Find(key, channel));
+                let asked = request.map(|key| Question::Find(peer, key, channel));
                 self.in_turn(peer, Act::Find, asked);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
@@ -137,8 +137,10 @@ impl EventLoop {
                 let said = self.said_of(&key);
                 let _ = self.swarm.behaviour_mut().describe.send_response(channel, said);
             }
-            Question::Find(key, channel) => {
-                let holders = self.swarm.behaviour_mut().kad.store_mut().all_holders(&key);
+            Question::Find(peer, key, channel) => {
+                let kad = &mut self.swarm.behaviour_mut().kad;
+                let holders = kad.store_mut().all_holders(&key);
+                kad.meter.told(peer, Act::Find, find::weight(&holders), Instant::now());
                 let _ = self.swarm.behaviour_mut().find.send_response(channel, holders);
             }
         }

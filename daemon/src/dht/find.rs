@@ -36,6 +36,12 @@ pub(super) struct Finding;
 /// Those who are said to hold a key, and where they are.
 pub(super) type Holders = Vec<(PeerId, Vec<Multiaddr>)>;
 
+/// About how many bytes it takes to tell of them.
+pub(super) fn weight(holders: &Holders) -> usize {
+    let of_one = |addresses: &[Multiaddr]| 64 + addresses.iter().map(Multiaddr::len).sum::<usize>();
+    holders.iter().map(|(_, addresses)| of_one(addresses)).sum()
+}
+
 impl Exchange for Finding {
     type Request = Key;
     type Response = Holders;

@@ -26,7 +26,7 @@ pub(super) enum Question {
     /// What is said of an object.
     About(Key, ResponseChannel<Said>),
     /// Who holds a key.
-    Find(Key, ResponseChannel<Holders>),
+    Find(PeerId, Key, ResponseChannel<Holders>),
 }
 
 impl Question {
@@ -36,7 +36,7 @@ impl Question {
             Self::Hello(.., channel) => channel.is_open(),
             Self::Batch(.., channel) => channel.is_open(),
             Self::About(_, channel) => channel.is_open(),
-            Self::Find(_, channel) => channel.is_open(),
+            Self::Find(.., channel) => channel.is_open(),
         }
     }
 }

@@ -33,6 +33,8 @@ const DESCRIBES: Rate = Rate { each_second: 50, burst: 200 };
 const BATCHES: Rate = Rate { each_second: 50, burst: 500 };
 /// What identify tells: once a connection, when addresses change, and every five minutes.
 const IDENTIFIED: Rate = Rate { each_second: 1, burst: 60 };
+/// Bytes of an answer for which another question is counted: a few holders are fewer, as many as are told may be 70 KiB.
+const ANSWER: usize = 4_096;
 /// What was dropped, of all kinds, before that is a flood.
 const DROPPED: Rate = Rate { each_second: 10, burst: 2_000 };
 
@@ -84,6 +86,13 @@ impl Meter {
         wait
     }
 
+    /// Counts an answer of so many bytes as so many more questions.
+    pub(super) fn told(&mut self, peer: PeerId, act: Act, bytes: usize, now: Instant) {
+        for _ in 0..bytes / ANSWER {
+            self.rates[act as usize].wait(peer, Duration::MAX, now);
+        }
+    }
+
     /// Counts an act that nobody waits for; false: it is dropped.
     pub(super) fn admits(&mut self, peer: PeerId, act: Act, now: Instant) -> bool {
         let admits = self.rates[act as usize].take(peer, now);
@@ -132,6 +141,25 @@ mod tests {
             Some(Duration::ZERO),
             "other acts are not concerned"
         );
+    }
+
+    #[test]
+    fn large_answers_count_as_many_questions() {
+        let (mut meter, start, peer) = (Meter::new(), Instant::now(), PeerId::random());
+        let mut told = |size: usize, from: Instant, seconds: u64| {
+            let (mut now, mut answers) = (from, 0);
+            while now < from + Duration::from_secs(seconds) {
+                now += meter.wait(peer, Act::Find, now).expect("an asker that waits for each answer");
+                meter.told(peer, Act::Find, size, now);
+                answers += 1;
+            }
+            answers
+        };
+        let (large, burst, rate) = (70_000, 2_000, 500);
+        let count = told(large, start, 60);
+        assert!(count * large < (burst + 61 * rate) * (ANSWER + 33), "{count} answers");
+        let later = start + Duration::from_secs(3_600);
+        assert!(told(300, later, 60) > burst + 59 * rate, "what most ask is not slowed down");
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! Kademlia as strangers may use it: each peer at its rate, and of its answers what [`answers`] lets
 //! through.
 //!
-//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes. Refuses: plain ADD_PROVIDER
-//! over the rate or in another's name. Survives a crash: nothing.
+//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes, and whom it has dialled again that
+//! had no turn. Refuses: plain ADD_PROVIDER over the rate or in another's name. Survives a crash: nothing.
 //!
 //! It stands between the connections and Kademlia, and hands on what they bring, later where it is too much. A
 //! connection carries 32 questions at once, which bounds what waits here.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -25,9 +26,15 @@ use libp2p::{Multiaddr, PeerId, kad};
 
 use super::answers::{self, Known};
 use super::meter::{Act, Meter};
-use super::pace::is_unhurried;
+use super::pace::{is_unhurried, without_untried};
 use super::reach::Reach;
 use super::records::Records;
+use super::{Key, find};
+
+/// How long one that had no turn to be dialled is left…
+const REST: Duration = Duration::from_secs(2);
+/// …and how often: Kademlia waits for ten seconds, and goes on beside it.
+const AGAIN: u8 = 3;
 
 /// What is wrapped.
 type Inner = kad::Behaviour<Records>;
@@ -47,6 +54,10 @@ pub(super) struct Metered {
     reach: Arc<Reach>,
     /// Who is connected.
     connected: HashSet<PeerId>,
+    /// Whom Kademlia has dialled, and how often each has had no turn since.
+    dialled: HashMap<PeerId, u8>,
+    /// When those are dialled again.
+    put_off: VecDeque<(Instant, PeerId)>,
 }
 
 /// What Kademlia knows, for judging an answer.
@@ -81,8 +92,16 @@ pub(super) fn addresses_of(kad: &mut Inner, peer: PeerId) -> Vec<Multiaddr> {
 
 impl Metered {
     pub(super) fn new(inner: Inner, reach: Arc<Reach>) -> Self {
-        let (waiting, connected) = (VecDeque::new(), HashSet::new());
-        Self { inner, meter: Meter::new(), waiting, alarm: None, reach, connected }
+        Self {
+            inner,
+            meter: Meter::new(),
+            waiting: VecDeque::new(),
+            alarm: None,
+            reach,
+            connected: HashSet::new(),
+            dialled: HashMap::new(),
+            put_off: VecDeque::new(),
+        }
     }
 
     /// Makes of an answer what may be believed.
@@ -107,6 +126,12 @@ impl Metered {
             | Brought::PutRecord { .. } => {
                 // One that waited too long is answered last: its stream would be lost otherwise.
                 let wait = self.meter.wait(peer, Act::Question, now);
+                if let Brought::GetProvidersReq { key, .. } = brought
+                    && let Ok(key) = Key::try_from(key.as_ref())
+                {
+                    let told = find::weight(&self.inner.store_mut().all_holders(&key));
+                    self.meter.told(peer, Act::Question, told, now);
+                }
                 Some(now + wait.unwrap_or(super::meter::LONGEST))
             }
             Brought::AddProvider { provider, .. } => {
@@ -118,6 +143,36 @@ impl Metered {
             }
             _ => Some(now),
         }
+    }
+
+    /// Whether one whom Kademlia had dialled, and who had no turn, is dialled again: to a look-up that one would have
+    /// failed, and what it finds without such is not what there is.
+    fn puts_off(&mut self, failed: &DialFailure<'_>, now: Instant) -> bool {
+        let Some(peer) = failed.peer_id else { return false };
+        match failed.error {
+            // It is connected, or another dial is under way.
+            DialError::DialPeerConditionFalse(_) => return false,
+            DialError::Transport(_) if is_unhurried(failed.error) => {}
+            _ => {
+                self.dialled.remove(&peer);
+                return false;
+            }
+        }
+        let Some(times) = self.dialled.get_mut(&peer) else { return false };
+        *times += 1;
+        if *times > AGAIN {
+            self.dialled.remove(&peer);
+            return false;
+        }
+        self.put_off.push_back((now + REST, peer));
+        true
+    }
+
+    /// The next who is to be dialled again. The swarm is polled at each tick of the event loop at the latest, so that no
+    /// timer is needed.
+    fn dial_again(&mut self, now: Instant) -> Option<DialOpts> {
+        let (_, peer) = self.put_off.pop_front_if(|(due, _)| *due <= now)?;
+        Some(DialOpts::peer_id(peer).build())
     }
 
     /// Hands on what is due.
@@ -190,6 +245,7 @@ impl NetworkBehaviour for Metered {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionEstablished(opened) = &event {
             self.connected.insert(opened.peer_id);
+            self.dialled.remove(&opened.peer_id);
         }
         if let FromSwarm::ConnectionClosed(closed) = &event {
             self.waiting.retain(|(_, _, connection, _)| *connection != closed.connection_id);
@@ -197,12 +253,15 @@ impl NetworkBehaviour for Metered {
                 self.connected.remove(&closed.peer_id);
             }
         }
-        // What was not dialled for want of time says nothing of the address; Kademlia would forget it.
-        if let FromSwarm::DialFailure(failed) = &event
-            && is_unhurried(failed.error)
-        {
-            let failed = DialFailure { error: &DialError::Aborted, ..*failed };
-            return self.inner.on_swarm_event(FromSwarm::DialFailure(failed));
+        if let FromSwarm::DialFailure(failed) = &event {
+            if self.puts_off(failed, Instant::now()) {
+                return;
+            }
+            // What had no turn says nothing of the address; Kademlia would forget it.
+            if let Some(error) = without_untried(failed.error) {
+                let failed = DialFailure { error: &error, ..*failed };
+                return self.inner.on_swarm_event(FromSwarm::DialFailure(failed));
+            }
         }
         self.inner.on_swarm_event(event);
     }
@@ -231,6 +290,93 @@ impl NetworkBehaviour for Metered {
             self.alarm = None;
             self.release(Instant::now());
         }
-        self.inner.poll(context)
+        if let Some(opts) = self.dial_again(Instant::now()) {
+            return Poll::Ready(ToSwarm::Dial { opts });
+        }
+        let event = self.inner.poll(context);
+        if let Poll::Ready(ToSwarm::Dial { opts }) = &event {
+            self.dialled.extend(opts.get_peer_id().map(|peer| (peer, 0)));
+        }
+        event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dht::holdings::Holdings;
+    use crate::dht::journal::Journal;
+    use crate::dht::pace::Unhurried;
+    use crate::dht::records::Described;
+    use libp2p::TransportError;
+    use libp2p::kad::QueryId;
+    use std::io;
+    use std::sync::Mutex;
+
+    /// Kademlia that knows `peer` at two addresses, and looks for somebody.
+    fn looking(peer: PeerId, at: &[Multiaddr]) -> (Metered, QueryId) {
+        let local = PeerId::random();
+        let own = Arc::new(Mutex::new(Holdings::new(4)));
+        let kept = (Journal::new(false), Described::new(0));
+        let mut kad = kad::Behaviour::new(local, Records::new(local, 0, own, kept, Instant::now()));
+        at.iter().for_each(|at| _ = kad.add_address(&peer, at.clone()));
+        let query = kad.get_closest_peers(PeerId::random());
+        (Metered::new(kad, Arc::new(Reach::default())), query)
+    }
+
+    /// Whether it wants `peer` dialled now.
+    fn dials(metered: &mut Metered, peer: PeerId) -> bool {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        std::iter::from_fn(|| match metered.poll(&mut context) {
+            Poll::Ready(event) => Some(event),
+            Poll::Pending => None,
+        })
+        .any(|event| matches!(event, ToSwarm::Dial { opts } if opts.get_peer_id() == Some(peer)))
+    }
+
+    fn fail(metered: &mut Metered, peer: PeerId, tried: Vec<(Multiaddr, io::Error)>) {
+        let tried = tried.into_iter().map(|(at, error)| (at, TransportError::Other(error))).collect();
+        metered.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+            peer_id: Some(peer),
+            error: &DialError::Transport(tried),
+            connection_id: ConnectionId::new_unchecked(1),
+        }));
+    }
+
+    fn addresses(peer: PeerId) -> [Multiaddr; 2] {
+        [1, 2].map(|port| format!("/ip4/203.0.113.1/tcp/{port}/p2p/{peer}").parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn whom_there_was_no_time_to_dial_a_look_up_waits_for() {
+        let peer = PeerId::random();
+        let at = addresses(peer);
+        let (mut metered, query) = looking(peer, &at);
+        assert!(dials(&mut metered, peer));
+        for times in 1..=AGAIN {
+            fail(&mut metered, peer, vec![(at[0].clone(), Unhurried::Crowded.into())]);
+            let stats = *metered.query(&query).expect("it goes on").stats();
+            assert_eq!((stats.num_failures(), stats.num_pending()), (0, 1), "{times}");
+            assert!(!dials(&mut metered, peer), "not at once");
+            metered.put_off[0].0 -= REST;
+            assert!(dials(&mut metered, peer));
+        }
+        fail(&mut metered, peer, vec![(at[0].clone(), Unhurried::Crowded.into())]);
+        assert!(metered.put_off.is_empty() && metered.dialled.is_empty());
+        assert_eq!(metered.query(&query).map(|query| query.stats().num_failures()), Some(1), "it ends");
+        assert_eq!(addresses_of(&mut metered, peer), at);
+    }
+
+    #[tokio::test]
+    async fn of_addresses_that_were_tried_those_that_failed_are_forgotten() {
+        let peer = PeerId::random();
+        let at = addresses(peer);
+        let (mut metered, query) = looking(peer, &at);
+        assert!(dials(&mut metered, peer));
+        let failed =
+            vec![(at[0].clone(), io::ErrorKind::TimedOut.into()), (at[1].clone(), Unhurried::Many.into())];
+        fail(&mut metered, peer, failed);
+        assert_eq!(addresses_of(&mut metered, peer), at[1..]);
+        assert_eq!(metered.query(&query).map(|query| query.stats().num_failures()), Some(1));
     }
 }

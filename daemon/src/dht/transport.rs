@@ -137,7 +137,6 @@ impl Transporting for Guarded {
             self.reach.dials(&at, Instant::now());
             return self.inner.dial(at, how);
         }
-        self.pace.admit(&at, Instant::now()).map_err(|why| TransportError::Other(why.into()))?;
         // Nothing is sent before a dial is polled, and of one peer's addresses not all are polled at once: so the turn
         // is taken then, and only what has had its turn has been dialled.
         let (dial, pace, reach) =
@@ -166,6 +165,9 @@ mod tests {
     use super::*;
     use libp2p::core::Endpoint;
     use libp2p::core::transport::PortUse;
+    use libp2p::swarm::DialError;
+
+    use crate::dht::pace;
 
     #[tokio::test]
     async fn without_a_resolver_only_names_fail() {
@@ -175,6 +177,23 @@ mod tests {
         let failed = tokio::time::timeout(Duration::from_secs(60), name).await.unwrap();
         assert!(failed.is_err());
         transport.listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_no_turn_is_told_from_what_fails() {
+        let sockets = nameless(&Keypair::generate_ed25519()).unwrap();
+        let mut transport = guarded(sockets, Arc::new(Reach::default().opened(true)));
+        let (peer, mut failed) = (PeerId::random(), Vec::new());
+        for port in 1..=17 {
+            let at: Multiaddr = format!("/ip4/255.255.255.255/tcp/{port}/p2p/{peer}").parse().unwrap();
+            let how = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+            let dialled = transport.dial(at.clone(), how).unwrap();
+            let error = tokio::time::timeout(Duration::from_secs(60), dialled).await.unwrap().unwrap_err();
+            failed.push((at, TransportError::Other(error)));
+        }
+        let last = failed.pop().unwrap();
+        assert!(pace::is_unhurried(&DialError::Transport(vec![last])));
+        assert!(!pace::is_unhurried(&DialError::Transport(failed)));
     }
 
     #[tokio::test]

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use libp2p::core::ConnectedPoint;
-use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId};
 
-use super::Dht;
 use super::command::Command;
 use super::event_loop::EventLoop;
+use super::pace::is_unhurried;
 use super::streams::{Opening, is_relayed};
+use super::{Dht, causes};
 use crate::peer::{Conn, Detour, Unconnected};
 
 /// For all of it: a dial of 10 s to addresses that do not answer, and one attempt after the first at dialling together.
@@ -31,10 +33,44 @@ const PUNCHING: Duration = Duration::from_secs(15);
 /// Whoever waits for a way to a peer.
 #[derive(Debug, Default)]
 pub(super) struct Detours {
-    /// Callers, by whom they want.
-    sought: HashMap<PeerId, Vec<Opening>>,
+    /// By peer.
+    sought: HashMap<PeerId, Sought>,
     /// Since when there is a connection through a relay with a peer, over which both agree on when to dial.
     relayed: HashMap<PeerId, Instant>,
+}
+
+/// A peer to which a way is sought.
+#[derive(Debug, Default)]
+struct Sought {
+    /// Who waits for it.
+    callers: Vec<Opening>,
+    /// Where it is said to be.
+    known: Vec<Multiaddr>,
+    /// Its dial, which is under way or has led to a relay. None: it has had no turn yet.
+    dial: Option<ConnectionId>,
+}
+
+// === impl Detours ===
+
+impl Detours {
+    /// A dial of a peer failed. Those who have waited for it in vain: what becomes of others is no answer, and one that
+    /// had no turn is made again.
+    fn dial_failed(&mut self, peer: &PeerId, dial: ConnectionId, is_unhurried: bool) -> Vec<Opening> {
+        let Some(sought) = self.sought.get_mut(peer).filter(|sought| sought.dial == Some(dial)) else {
+            return Vec::new();
+        };
+        if is_unhurried {
+            sought.dial = None;
+            return Vec::new();
+        }
+        self.give_up(peer)
+    }
+
+    /// There will be no connection, unless somebody asks again.
+    fn give_up(&mut self, peer: &PeerId) -> Vec<Opening> {
+        self.relayed.remove(peer);
+        self.sought.remove(peer).map(|sought| sought.callers).unwrap_or_default()
+    }
 }
 
 impl Detour for Dht {
@@ -60,20 +96,36 @@ impl EventLoop {
         if detours.sought.len() >= MAX_SOUGHT && !detours.sought.contains_key(&peer) {
             return opening.end(Err("too many other peers are being reached".to_owned()));
         }
-        let waiting = detours.sought.entry(peer).or_default();
-        waiting.push(opening);
-        let is_sought = waiting.len() > 1;
-        let punching = detours.relayed.get(&peer).is_some_and(|since| since.elapsed() < PUNCHING);
-        if is_sought || punching {
-            return;
+        let sought = detours.sought.entry(peer).or_default();
+        sought.callers.push(opening);
+        if sought.callers.len() == 1 {
+            sought.known = known;
+            self.dial_sought(peer);
         }
-        let mut addresses = known;
+    }
+
+    /// Dials a peer to which a way is sought, unless the two agree on when to dial.
+    fn dial_sought(&mut self, peer: PeerId) {
+        let punching = self.detours.relayed.get(&peer).is_some_and(|since| since.elapsed() < PUNCHING);
+        let Some(sought) = self.detours.sought.get_mut(&peer).filter(|_| !punching) else { return };
+        let mut addresses = sought.known.clone();
         addresses.extend(self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer));
         addresses.sort();
         addresses.dedup();
         addresses.sort_by_key(|at| !is_relayed(at));
         addresses.truncate(MAX_ADDRESSES);
-        self.dial(peer, addresses, PeerCondition::Always);
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses);
+        let options = options.extend_addresses_through_behaviour().build();
+        sought.dial = Some(options.connection_id());
+        self.begin_dial(peer, options);
+    }
+
+    /// A dial of a peer failed.
+    pub(super) fn detour_dial_failed(&mut self, peer: &PeerId, dial: ConnectionId, error: &DialError) {
+        let why = || causes::of(error, None);
+        for opening in self.detours.dial_failed(peer, dial, is_unhurried(error)) {
+            opening.end(Err(why()));
+        }
     }
 
     /// A connection has come.
@@ -85,7 +137,7 @@ impl EventLoop {
         if self.detours.relayed.remove(&peer).is_some() {
             self.punched(peer);
         }
-        for opening in self.detours.sought.remove(&peer).unwrap_or_default() {
+        for opening in self.detours.give_up(&peer) {
             if let Err(opening) = self.swarm.behaviour_mut().streams.open(peer, opening) {
                 opening.end(Err("the connection with it broke".to_owned()));
             }
@@ -94,18 +146,43 @@ impl EventLoop {
 
     /// There will be no connection, unless somebody asks again.
     pub(super) fn detour_failed(&mut self, peer: &PeerId, why: &str) {
-        self.detours.relayed.remove(peer);
-        for opening in self.detours.sought.remove(peer).unwrap_or_default() {
+        for opening in self.detours.give_up(peer) {
             opening.end(Err(why.to_owned()));
         }
     }
 
-    /// Forgets those who wait no longer.
+    /// Forgets those who wait no longer, and dials those that had no turn.
     pub(super) fn sweep_detours(&mut self) {
-        self.detours.sought.retain(|_, waiting| {
-            waiting.retain(|opening| !opening.0.is_closed());
-            !waiting.is_empty()
+        self.detours.sought.retain(|_, sought| {
+            sought.callers.retain(|opening| !opening.0.is_closed());
+            !sought.callers.is_empty()
         });
         self.detours.relayed.retain(|_, since| since.elapsed() < PUNCHING);
+        let undialled = self.detours.sought.iter().filter(|(_, sought)| sought.dial.is_none());
+        for peer in undialled.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.dial_sought(peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[test]
+    fn only_its_own_dial_ends_a_detour_and_not_where_it_had_no_turn() {
+        let (mut detours, peer) = (Detours::default(), PeerId::random());
+        let [own, other, again] = [1, 2, 3].map(ConnectionId::new_unchecked);
+        let (done, _called) = oneshot::channel();
+        let sought = Sought { callers: vec![Opening(done)], known: Vec::new(), dial: Some(own) };
+        detours.sought.insert(peer, sought);
+        assert!(detours.dial_failed(&peer, other, false).is_empty());
+        assert!(detours.dial_failed(&peer, own, true).is_empty());
+        assert!(detours.sought[&peer].dial.is_none(), "it is dialled again");
+        assert!(detours.dial_failed(&peer, own, false).is_empty());
+        detours.sought.get_mut(&peer).unwrap().dial = Some(again);
+        assert_eq!(detours.dial_failed(&peer, again, false).len(), 1);
+        assert!(detours.sought.is_empty());
     }
 }

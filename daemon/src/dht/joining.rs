@@ -98,7 +98,7 @@ impl EventLoop {
                 tracing::warn!(%peer, reason, "cannot reach the bootstrap node {peer} yet: {reason}");
             }
             let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
-            self.detour_failed(&peer, &reason);
+            self.detour_dial_failed(&peer, dial, error);
             if pace::is_unhurried(error) {
                 self.hello_put_off(peer);
                 return;
@@ -206,7 +206,7 @@ impl EventLoop {
         self.begin_dial(peer, options.extend_addresses_through_behaviour().build());
     }
 
-    fn begin_dial(&mut self, peer: PeerId, options: DialOpts) {
+    pub(super) fn begin_dial(&mut self, peer: PeerId, options: DialOpts) {
         let dial = options.connection_id();
         if let Err(error) = self.swarm.dial(options) {
             self.on_dial_failed(peer, dial, &error);

@@ -98,9 +98,7 @@ pub(super) struct Ask {
 
 impl Ask {
     async fn run(self, shard: Shard) -> Outcome {
-        let held = self.heard.hold_back();
-        self.parts.download.take(self.chunk.length as usize).await;
-        drop(held);
+        let _open = self.heard.ask(&self.parts.download, self.chunk.length as usize).await;
         let unproven = match self.asker.want(self.chunk).await {
             Ok(Answer::Found(unproven)) => unproven,
             Ok(Answer::NotFound) => return Outcome::NotFound,

@@ -226,6 +226,7 @@ impl Crowd {
     pub(super) fn gave(&mut self, peer: PeerNo, bytes: u64) {
         if let Some(member) = self.members.get_mut(&peer) {
             member.bytes += bytes;
+            member.heard.gave();
         }
     }
 

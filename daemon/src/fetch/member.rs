@@ -4,18 +4,22 @@
 //! keep the place of one who has it. So a member that has given nothing goes when others wait: at once when it says
 //! that it has nothing, else some time after it was last heard of; the time for which our own limit keeps it from being
 //! asked does not count. What can be said for ever and costs nothing, that it has something, or is busy, is heard once.
-//! Nobody goes while there are places.
+//! One that has given a chunk goes when it has been asked for others and has not given one for some time; one that is
+//! asked for nothing, because whoever reads is slow, does not. Nobody goes while there are places.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::peer::PeerId;
 use crate::session::Asker;
+use crate::support::rate::Limiter;
 
 /// How long one that has proved nothing of the object yet keeps its place while others wait…
 const UNPROVED: Duration = Duration::from_secs(3);
 /// …and one that has proved or told something of it: a chunk of 1 MiB at 100 KiB/s takes as long.
 const SLOW: Duration = Duration::from_secs(10);
+/// How long one that has given a chunk may owe the next: several may be on their way at once.
+const OWED: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(super) struct Member {
@@ -34,7 +38,7 @@ pub(super) struct Member {
 }
 
 /// When a peer last proved something of the object, first told that it has some, or was first asked; before that, when
-/// it came.
+/// it came. Besides, what it owes.
 #[derive(Debug)]
 pub(super) struct Heard(Mutex<Last>);
 
@@ -47,10 +51,16 @@ struct Last {
     is_asked: bool,
     /// Requests to it that our own limit holds back, and since when there are any.
     held: (usize, Instant),
+    /// Chunks that it is being asked for, and since when it has owed one.
+    open: usize,
+    owes: Option<Instant>,
 }
 
 /// A request that our own limit holds back, until this is dropped.
-pub(super) struct HeldBack(Arc<Heard>);
+struct HeldBack<'a>(&'a Heard);
+
+/// A request that is open, until this is dropped.
+pub(super) struct Open(Arc<Heard>);
 
 impl Member {
     pub(super) fn new(asker: Asker, now: Instant) -> Self {
@@ -68,14 +78,19 @@ impl Member {
 
     /// Whether it has to go when another waits for its place.
     pub(super) fn makes_room(&self, now: Instant) -> bool {
-        !self.is_named && self.bytes == 0 && (self.has_nothing || self.heard.is_over(now))
+        !self.is_named
+            && match self.bytes {
+                0 => self.has_nothing || self.heard.is_over(now),
+                _ => self.heard.owes(now),
+            }
     }
 }
 
 impl Heard {
     fn new(now: Instant) -> Self {
         let (has_proved, has_told, is_asked) = (false, false, false);
-        Self(Mutex::new(Last { at: now, has_proved, has_told, is_asked, held: (0, now) }))
+        let (held, open, owes) = ((0, now), 0, None);
+        Self(Mutex::new(Last { at: now, has_proved, has_told, is_asked, held, open, owes }))
     }
 
     /// It proved something of the object now.
@@ -91,8 +106,31 @@ impl Heard {
         }
     }
 
+    /// It gave a chunk now.
+    pub(super) fn gave(&self) {
+        let mut last = self.last();
+        last.owes = (last.open > 0).then(Instant::now);
+    }
+
+    /// It is asked for a chunk of so many bytes as soon as our own limit allows, and is so until what this leads to is
+    /// dropped.
+    pub(super) async fn ask(self: Arc<Self>, limit: &Limiter, bytes: usize) -> Open {
+        let held = self.hold_back();
+        limit.take(bytes).await;
+        drop(held);
+        self.open()
+    }
+
+    fn open(self: Arc<Self>) -> Open {
+        let mut last = self.last();
+        last.open += 1;
+        last.owes.get_or_insert_with(Instant::now);
+        drop(last);
+        Open(self)
+    }
+
     /// It would be asked for something now, but for our own limit.
-    pub(super) fn hold_back(self: Arc<Self>) -> HeldBack {
+    fn hold_back(&self) -> HeldBack<'_> {
         let mut last = self.last();
         if last.held.0 == 0 {
             last.held.1 = Instant::now();
@@ -108,12 +146,22 @@ impl Heard {
         last.held.0 == 0 && now.saturating_duration_since(last.at) > patience
     }
 
+    fn owes(&self, now: Instant) -> bool {
+        self.last().owes.is_some_and(|since| now.saturating_duration_since(since) > OWED)
+    }
+
     fn last(&self) -> MutexGuard<'_, Last> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for HeldBack {
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.last().open -= 1;
+    }
+}
+
+impl Drop for HeldBack<'_> {
     fn drop(&mut self) {
         let (mut last, now) = (self.0.last(), Instant::now());
         last.held.0 -= 1;
@@ -133,10 +181,10 @@ mod tests {
     #[test]
     fn whom_our_own_limit_keeps_waiting_keeps_its_place() {
         let start = Instant::now();
-        let heard = Arc::new(Heard::new(start));
+        let heard = Heard::new(start);
         let late = start + UNPROVED + Duration::from_secs(60);
         assert!(!heard.is_over(start + UNPROVED) && heard.is_over(late));
-        let held = [Arc::clone(&heard).hold_back(), Arc::clone(&heard).hold_back()];
+        let held = [heard.hold_back(), heard.hold_back()];
         assert!(!heard.is_over(late + SLOW));
         let [first, second] = held;
         drop(first);
@@ -149,9 +197,9 @@ mod tests {
 
     #[test]
     fn who_tells_and_is_asked_for_ever_and_gives_nothing_has_to_go() {
-        let heard = Arc::new(Heard::new(Instant::now()));
+        let heard = Heard::new(Instant::now());
         heard.told();
-        drop(Arc::clone(&heard).hold_back());
+        drop(heard.hold_back());
         let first = heard.last().at;
         // It has the time that a slow one needs…
         assert!(!heard.is_over(first + SLOW) && heard.is_over(first + SLOW + UNPROVED));
@@ -159,10 +207,31 @@ mod tests {
         let long_ago = first.checked_sub(2 * SLOW).unwrap();
         heard.last().at = long_ago;
         heard.told();
-        drop(Arc::clone(&heard).hold_back());
+        drop(heard.hold_back());
         assert!(heard.is_over(Instant::now()));
         heard.now();
         let proved = heard.last().at;
         assert!(proved >= first && !heard.is_over(proved + SLOW), "a proof");
+    }
+
+    #[test]
+    fn who_gave_one_chunk_and_no_other_that_it_was_asked_for_has_to_go() {
+        let heard = Arc::new(Heard::new(Instant::now()));
+        let open = || Arc::clone(&heard).open();
+        let far = |heard: &Heard| heard.owes(Instant::now() + 2 * OWED);
+        let [first, second] = [open(), open()];
+        drop(first);
+        heard.gave();
+        assert!(far(&heard) && !heard.owes(Instant::now()), "it owes the second");
+        drop(second);
+        heard.gave();
+        assert!(!far(&heard), "it is asked for nothing");
+        // Busy, each time it is asked.
+        drop(open());
+        let since = heard.last().owes;
+        drop(open());
+        assert!(far(&heard) && heard.last().owes == since);
+        heard.gave();
+        assert!(!far(&heard));
     }
 }

@@ -24,6 +24,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::super::learn::AGAIN;
+use super::super::member::Heard;
 use super::super::planner::PeerNo;
 use super::super::{Error, Parts, Summary, Terms};
 use super::holders::{Choice, Holders};
@@ -276,7 +277,8 @@ impl Supply {
     fn ask(&mut self, id: ObjectId, peer: PeerNo) {
         let (Some(chunk), Some(member)) = (self.chunk(&id), self.holders.get(peer)) else { return };
         let (handle, registration) = AbortHandle::new_pair();
-        let asking = ask(Arc::clone(self.parts()), member.asker.clone(), chunk);
+        let (asker, heard) = (member.asker.clone(), Arc::clone(&member.heard));
+        let asking = ask(Arc::clone(self.parts()), asker, heard, chunk);
         let asking = Abortable::new(asking, registration);
         self.asks.push(Box::pin(async move { (id, peer, asking.await.ok()) }));
         self.holders.asked(peer, chunk.length);
@@ -346,8 +348,8 @@ fn add_peers(summary: &mut Summary, peers: impl IntoIterator<Item = (crate::peer
     }
 }
 
-async fn ask(parts: Arc<Parts>, asker: Asker, chunk: ChunkRef) -> Outcome {
-    parts.download.take(chunk.length as usize).await;
+async fn ask(parts: Arc<Parts>, asker: Asker, heard: Arc<Heard>, chunk: ChunkRef) -> Outcome {
+    let _open = heard.ask(&parts.download, chunk.length as usize).await;
     match asker.want(chunk).await {
         Ok(Answer::Found(unproven)) => Outcome::Arrived(unproven),
         Ok(Answer::NotFound) => Outcome::NotFound,

@@ -33,7 +33,7 @@ const DESCRIBES: Rate = Rate { each_second: 50, burst: 200 };
 const BATCHES: Rate = Rate { each_second: 50, burst: 500 };
 /// What identify tells: once a connection, when addresses change, and every five minutes.
 const IDENTIFIED: Rate = Rate { each_second: 1, burst: 60 };
-/// Bytes of an answer for which another question is counted: a few holders are fewer, as many as are told may be 70 KiB.
+/// Bytes of an answer that count as another question: a few holders take fewer, as many as are told up to 70 KiB.
 const ANSWER: usize = 4_096;
 /// What was dropped, of all kinds, before that is a flood.
 const DROPPED: Rate = Rate { each_second: 10, burst: 2_000 };

@@ -1,8 +1,8 @@
 //! Kademlia as strangers may use it: each peer at its rate, and of its answers what [`answers`] lets
 //! through.
 //!
-//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes, and whom it has dialled again that
-//! had no turn. Refuses: plain ADD_PROVIDER over the rate or in another's name. Survives a crash: nothing.
+//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes, and which of its dials that had
+//! no turn are made again. Refuses: plain ADD_PROVIDER over the rate or in another's name. Survives a crash: nothing.
 //!
 //! It stands between the connections and Kademlia, and hands on what they bring, later where it is too much. A
 //! connection carries 32 questions at once, which bounds what waits here.
@@ -168,8 +168,8 @@ impl Metered {
         true
     }
 
-    /// The next who is to be dialled again. The swarm is polled at each tick of the event loop at the latest, so that no
-    /// timer is needed.
+    /// The next who is to be dialled again. The swarm is polled at each tick of the event loop at the latest, so that
+    /// no timer is needed.
     fn dial_again(&mut self, now: Instant) -> Option<DialOpts> {
         let (_, peer) = self.put_off.pop_front_if(|(due, _)| *due <= now)?;
         Some(DialOpts::peer_id(peer).build())

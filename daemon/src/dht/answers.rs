@@ -10,16 +10,17 @@
 use libp2p::kad::KadPeer;
 use libp2p::{Multiaddr, PeerId};
 
+use super::records::MAX_ADDRESS;
 use super::regions::K;
 
 /// Holders that one answer may name; a casd node names twenty.
 const MAX_HOLDERS: usize = 64;
-/// Addresses that are taken of one answer for a node: two carriers of two versions of IP.
+/// Addresses that are taken of one answer for a node: two carriers of two versions of IP…
 const OF_ANSWER: usize = 4;
+/// …while fewer than this are known; then one of each: a few that lie leave room for another.
+const FEW: usize = 8;
 /// Addresses of a node in all: as many as [`pace`](super::pace) tries.
 const OF_NODE: usize = 16;
-/// Bytes of an address, as in [`find`](super::find).
-const MAX_ADDRESS: usize = 128;
 
 /// What is known of the nodes that an answer names.
 pub(super) trait Known {
@@ -51,12 +52,20 @@ fn add_known(node: &mut KadPeer, known: &mut impl Known) {
             all.push(at);
         }
     }
-    let room = OF_ANSWER.min(OF_NODE - all.len());
     let said = std::mem::take(&mut node.multiaddrs).into_iter();
-    let fits = |at: &Multiaddr| at.len() <= MAX_ADDRESS && !all.contains(at) && known.allows(at);
-    let new: Vec<_> = said.filter(fits).take(room).collect();
-    all.extend(new);
+    add(&mut all, said.filter(|at| at.len() <= MAX_ADDRESS && known.allows(at)));
     node.multiaddrs = all;
+}
+
+/// Adds what one answer says of where a node is.
+pub(super) fn add(known: &mut Vec<Multiaddr>, said: impl Iterator<Item = Multiaddr>) {
+    let room = if known.len() < FEW { OF_ANSWER } else { 1 };
+    let most = OF_NODE.min(known.len() + room);
+    for at in said {
+        if known.len() < most && !known.contains(&at) {
+            known.push(at);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +128,16 @@ mod tests {
             query.answer(&[(other, (100 * number..100 * number + 50).map(at).collect())]);
         }
         assert_eq!(query.0[&other].len(), OF_NODE);
+    }
+
+    #[test]
+    fn a_few_that_lie_leave_room_for_who_does_not() {
+        let (mut query, node) = (Query::default(), PeerId::random());
+        for number in 1..=9 {
+            query.answer(&[(node, (100 * number..100 * number + 50).map(at).collect())]);
+        }
+        query.answer(&[(node, vec![at(1)])]);
+        assert!(query.0[&node].contains(&at(1)), "{:?}", query.0[&node]);
     }
 
     #[test]

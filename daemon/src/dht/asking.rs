@@ -72,7 +72,7 @@ impl EventLoop {
                 self.count_questions(id, &result, &stats);
                 self.on_query(id, result, &stats, step.last);
             }
-            kad::Event::RoutingUpdated { .. } => self.on_routing_changed(),
+            kad::Event::RoutingUpdated { peer, .. } => self.on_routing_changed(peer),
             kad::Event::InboundRequest { request } => tracing::trace!(?request, "answered"),
             // Nodes enter the table by what identify tells, never by these.
             kad::Event::UnroutablePeer { .. }
@@ -155,7 +155,11 @@ impl EventLoop {
     fn end_query(&mut self, query: QueryId) {
         match self.look_ups.ended(query) {
             Some((number, End::Again(key))) => self.query_providers(number, key),
-            Some((_, End::Done)) => self.start_look_ups(),
+            Some((_, End::Done)) => {
+                // Whom it named may have their last turn now.
+                self.ask_providers();
+                self.start_look_ups();
+            }
             None => {}
         }
     }

@@ -37,13 +37,19 @@ use super::options::Options;
 use super::punch::Punch;
 use super::reach::Reach;
 use super::reaching;
-use super::records::{self, Described, Records};
+use super::records::{self, Described, MAX_ADDRESS, MAX_ADDRESSES, Records};
+use super::regions;
 use super::shares;
 use super::streams::Streams;
 use crate::peer::{Conn, network_id};
 
-/// Twenty closer peers and twenty providers with sixteen addresses of fifty bytes each are 32 KiB.
+/// Whatever others tell of themselves, every answer fits: [`regions::K`] nearer nodes and as many providers, the routing
+/// table's addresses of each. What is longer could not be read by anybody.
 const MAX_KAD_MESSAGE: usize = 64 << 10;
+const _: () = assert!(2 * regions::K * MAX_OF_NODE < MAX_KAD_MESSAGE, "the longest answer can be read");
+/// Bytes of a node in an answer: its addresses and the one where it answered, each with its id (41 bytes) and a field's
+/// head (3 bytes), then its id and what else is said of it.
+const MAX_OF_NODE: usize = (MAX_ADDRESSES + 1) * (MAX_ADDRESS + 41 + 3) + 48;
 /// Time for a whole query: a dead peer costs one QUIC handshake (5 s), three at a time.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for one question of a query.
@@ -195,7 +201,7 @@ impl Behaviour {
         Self {
             guard: Guard(options.conduct.clone()),
             limits: connection_limits::Behaviour::new(limits),
-            hosts: Hosts::new(options.limits.inbound, PENDING),
+            hosts: Hosts::new(options.limits.inbound, options.limits.outbound, PENDING),
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),
@@ -249,7 +255,7 @@ fn kademlia(
         .set_max_packet_size(MAX_KAD_MESSAGE)
         .set_query_timeout(QUERY_TIMEOUT)
         .set_substreams_timeout(QUESTION_TIMEOUT)
-        .set_replication_factor(NonZeroUsize::new(super::regions::K).unwrap_or(kad::K_VALUE))
+        .set_replication_factor(NonZeroUsize::new(regions::K).unwrap_or(kad::K_VALUE))
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_caching(kad::Caching::Disabled)
         // The store itself judges what it takes, alike for batches and ADD_PROVIDER; the swarm's filter

@@ -21,12 +21,8 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::Key;
 use super::codec::{Exchange, Reader, malformed};
-use super::records::MAX_PROVIDERS as MAX_HOLDERS;
+use super::records::{MAX_ADDRESS, MAX_ADDRESSES, MAX_PROVIDERS as MAX_HOLDERS};
 
-/// Addresses told of one holder.
-const MAX_ADDRESSES: usize = 8;
-/// Bytes of an address that is told.
-const MAX_ADDRESS: usize = 128;
 const VERSION: u8 = 1;
 
 /// The protocol.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
-use libp2p::{Multiaddr, PeerId, identify, relay};
+use libp2p::{Multiaddr, PeerId, identify, kad, relay};
 use tokio::sync::oneshot;
 
 use super::causes;
@@ -16,11 +16,12 @@ use super::error::Error;
 use super::event_loop::{Connecting, EventLoop};
 use super::listen::{ip_of, is_plain};
 use super::meter::Act;
+use super::named;
 use super::pace;
 use super::peers::{Connected, Standing};
 use super::position::Position;
 use super::proof::{self, Refusal};
-use super::records::MAX_ADDRESSES;
+use super::records::{self, MAX_ADDRESSES, Records};
 
 impl EventLoop {
     pub(super) fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
@@ -145,16 +146,14 @@ impl EventLoop {
         let group = self.peers.get(&peer).and_then(Connected::group);
         let told =
             info.listen_addrs.into_iter().filter(|at| near || !ip_of(at).is_some_and(|ip| ip.is_loopback()));
-        let addresses: Vec<_> = told.filter(is_plain).take(MAX_ADDRESSES).collect();
+        let addresses = records::chosen(told.filter(is_plain).collect(), &seen);
         let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
         let kad = &mut self.swarm.behaviour_mut().kad;
         kad.store_mut().met(peer, addresses.clone(), group);
         if info.protocols.contains(&self.protocols.kad) {
             self.shelf.met(&peer);
             if self.has_place_for(peer, &addresses) {
-                for address in addresses.clone() {
-                    self.swarm.behaviour_mut().kad.add_address(&peer, address);
-                }
+                self.route(peer, &addresses);
             }
             if alone && self.swarm.behaviour_mut().kad.bootstrap().is_err() {
                 tracing::debug!(%peer, "the first node told no address to reach it by");
@@ -166,8 +165,28 @@ impl EventLoop {
         }
     }
 
-    /// The routing table has changed: records are judged by it.
-    pub(super) fn on_routing_changed(&mut self) {
+    /// Has the routing table say where a node is: as it tells now, and where it answered. Kademlia itself only ever adds,
+    /// until no answer that names the node is short enough to be read.
+    fn route(&mut self, peer: PeerId, told: &[Multiaddr]) {
+        let answered = self.peers.get(&peer).and_then(|connected| connected.dialled.clone());
+        let so: Vec<_> = told.iter().chain(&answered).map(|at| named(at, peer)).collect();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for address in told {
+            kad.add_address(&peer, address.clone());
+        }
+        // With its last address the node itself would go.
+        let gone = routed_at(kad, peer).into_iter().filter(|at| !told.is_empty() && !so.contains(at));
+        gone.for_each(|at| _ = kad.remove_address(&peer, &at));
+    }
+
+    /// The routing table has changed: records are judged by it. Of all the places where a node has answered when it was
+    /// dialled the last is kept, besides what it tells.
+    pub(super) fn on_routing_changed(&mut self, peer: PeerId) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let besides: Vec<_> = routed_at(kad, peer).into_iter().skip(MAX_ADDRESSES).collect();
+        if let Some((_, old)) = besides.split_last() {
+            old.iter().for_each(|at| _ = kad.remove_address(&peer, at));
+        }
         let known = self.routed_peers();
         self.routed.send_replace(known.len());
         let places = known.iter().map(Position::of_peer);
@@ -212,4 +231,11 @@ impl EventLoop {
             self.on_dial_failed(peer, dial, &error);
         }
     }
+}
+
+/// Where the routing table says that a node is.
+fn routed_at(kad: &mut kad::Behaviour<Records>, peer: PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(peer) else { return Vec::new() };
+    let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
 }

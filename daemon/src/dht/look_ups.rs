@@ -176,6 +176,7 @@ impl LookUps {
     pub(super) fn told(&mut self, number: u64, peer: &PeerId, provider: Option<Provider>) {
         let Some(look_up) = self.running.get_mut(&number) else { return };
         look_up.asking.remove(peer);
+        look_up.turns.resolved(peer, provider.is_some());
         if let Some(provider) = provider.filter(|_| look_up.told < MAX_FOUND) {
             look_up.told += 1;
             // Full is impossible (see MAX_FOUND); closed is noticed by the next sweep.
@@ -216,6 +217,7 @@ impl LookUps {
         if look_up.turns.is_empty() && !std::mem::replace(&mut look_up.again, true) {
             return Some((number, End::Again(look_up.key)));
         }
+        look_up.turns.end();
         self.drop_if_done(number);
         Some((number, End::Done))
     }
@@ -248,6 +250,8 @@ impl LookUps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::kad::store::MemoryStore;
+    use libp2p::kad::{self, RecordKey};
 
     /// A look-up under way, and what it tells.
     fn running() -> (LookUps, u64, mpsc::Receiver<Provider>, oneshot::Receiver<bool>) {
@@ -304,6 +308,28 @@ mod tests {
             look_ups.put_off(number, &peer, now);
         }
         assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(true)), "it ends");
+    }
+
+    #[test]
+    fn who_was_asked_where_it_is_not_has_another_turn_and_a_last_one_in_the_end() {
+        let (mut look_ups, number, _told, mut wider) = running();
+        let (holder, now) = (PeerId::random(), Instant::now());
+        let mut kad = kad::Behaviour::new(holder, MemoryStore::new(holder));
+        let query = kad.get_providers(RecordKey::new(&[1; 32]));
+        look_ups.queried(number, query);
+        let at = |port: u16| format!("/ip4/9.9.9.9/tcp/{port}").parse::<Multiaddr>().unwrap();
+        let first = |asked: Option<(u64, PeerId, Vec<Multiaddr>)>| asked.map(|(.., said)| said[0].clone());
+        for lie in 1..=2 {
+            look_ups.found(query, vec![(holder, vec![at(lie)])]);
+            assert_eq!(first(look_ups.next_to_ask(now)), Some(at(lie)));
+            look_ups.told(number, &holder, None);
+        }
+        look_ups.found(query, vec![(holder, vec![at(3)])]);
+        assert!(look_ups.next_to_ask(now).is_none(), "others may say more yet");
+        assert_eq!(look_ups.ended(query), Some((number, End::Done)));
+        assert_eq!(first(look_ups.next_to_ask(now)), Some(at(3)));
+        look_ups.told(number, &holder, None);
+        assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(true)));
     }
 
     #[test]

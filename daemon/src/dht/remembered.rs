@@ -23,14 +23,10 @@ use rand::Rng;
 pub(super) use self::saved::{load, save};
 use super::bootstrap::{FIRST_WAIT, LONGEST_ALONE, LONGEST_WAIT, drawn};
 use super::listen::ip_of;
-use super::records::Group;
+use super::records::{Group, MAX_ADDRESS, MAX_ADDRESSES};
 
 /// Peers remembered.
 const MAX_PEERS: usize = 256;
-/// Addresses of one.
-const MAX_ADDRESSES: usize = 8;
-/// Bytes of an address: a name of 63 letters and a port fit.
-pub(super) const MAX_ADDRESS: usize = 128;
 /// Peers remembered of one group of globally routable addresses: one who rents a network is one among many.
 const MAX_OF_GROUP: usize = 8;
 /// Dialled at once while this node is alone.

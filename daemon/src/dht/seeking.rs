@@ -16,8 +16,9 @@ use super::bootstrap::{FIRST_WAIT, LONGEST_WAIT};
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::peers::Standing;
+use super::records::MAX_ADDRESS;
 use super::regions::K;
-use super::remembered::{self, MAX_ADDRESS, Peer, Remembered};
+use super::remembered::{self, Peer, Remembered};
 use crate::support::task::Tasks;
 use crate::support::unix_now;
 

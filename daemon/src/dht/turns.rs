@@ -11,11 +11,16 @@
 //!
 //! Of those that are alike in this the one goes first of whose address group the fewest have been asked: a thousand
 //! providers of ten groups are ten.
+//!
+//! Whoever answers first may lie about where another is, or know only where it was. Who was asked in vain has another turn
+//! when an answer says something new of where it is, and a last one, in the end, with all that has been said since: at
+//! what was said one after the other nobody is kept from being found.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use libp2p::{Multiaddr, PeerId};
 
+use super::answers;
 use super::listen::ip_of;
 use super::records::Group;
 
@@ -26,23 +31,24 @@ const MAX_OF_ANSWER: usize = 64;
 /// …as long as there are fewer than this in all (about 200 bytes each); then this many of each answer.
 const MANY: usize = 2_048;
 const FEW_OF_ANSWER: usize = 8;
-/// Addresses that are taken of one answer for each, and in all.
-const OF_ANSWER: usize = 4;
-const MAX_ADDRESSES: usize = 8;
+/// How often one is asked at most.
+const MAX_ASKS: u8 = 3;
 
 /// Providers that were named, and those that have been asked.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     /// Everyone that was named.
     named: HashMap<PeerId, Named>,
-    /// Those of each answer that have not been asked, as far as is known; the first answer's turn is next.
+    /// Those of each answer that may yet be asked, as far as is known; the first answer's turn is next.
     answers: VecDeque<Vec<PeerId>>,
     /// Answers that were taken.
     taken: usize,
     /// How many were asked of each address group; those without a global address are one.
     of_group: HashMap<Option<Group>, usize>,
-    /// How many were asked.
+    /// How often somebody was asked.
     asked: usize,
+    /// Whether no more answers come.
+    is_all: bool,
     /// Whether it is the turn of the answers, and not of those that several name.
     is_round: bool,
 }
@@ -50,12 +56,16 @@ pub(super) struct Turns {
 /// One that was named.
 #[derive(Debug, Default)]
 struct Named {
-    /// Where it is said to be, at most [`MAX_ADDRESSES`].
+    /// Where it is said to be, as many as [`answers`] takes.
     addresses: Vec<Multiaddr>,
+    /// At how many of these, the first, it was asked in vain; once it has answered, at all that there will be.
+    tried: usize,
     /// By how many answers.
     times: usize,
-    /// As one of which group it was asked, if it was.
-    asked: Option<Option<Group>>,
+    /// How often it was asked, and how often it was put off.
+    asks: (u8, usize),
+    /// While it is asked: as one of which group, and at how many addresses.
+    asked: Option<(Option<Group>, usize)>,
 }
 
 // === impl Named ===
@@ -64,10 +74,19 @@ impl Named {
     /// One more answer says where it is; what others said stays.
     fn say(&mut self, addresses: Vec<Multiaddr>) {
         self.times += 1;
-        let room = OF_ANSWER.min(MAX_ADDRESSES - self.addresses.len());
-        let new: Vec<_> =
-            addresses.into_iter().filter(|at| !self.addresses.contains(at)).take(room).collect();
-        self.addresses.extend(new);
+        answers::add(&mut self.addresses, addresses.into_iter());
+    }
+
+    /// Whether it may be asked now. `is_all`: no more answers come.
+    fn is_next(&self, is_all: bool) -> bool {
+        let keeps_the_last = self.asks.0 + 1 == MAX_ASKS && !is_all;
+        self.asked.is_none() && !keeps_the_last && !self.is_over()
+    }
+
+    /// Whether it will not be asked again, unless an answer says something new.
+    fn is_over(&self) -> bool {
+        let has_news = self.asks.0 == 0 || self.addresses.len() > self.tried;
+        self.asked.is_none() && (!has_news || self.asks.0 >= MAX_ASKS)
     }
 }
 
@@ -112,39 +131,68 @@ impl Turns {
         let chosen = chosen.or_else(|| self.of_next_answer())?;
         let group = self.group(&chosen);
         let named = self.named.get_mut(&chosen)?;
-        named.asked = Some(group);
+        named.asked = Some((group, named.addresses.len()));
+        named.asks.0 += 1;
         self.asked += 1;
         *self.of_group.entry(group).or_default() += 1;
-        Some((chosen, named.addresses.clone()))
+        // What is new goes first.
+        let mut addresses = named.addresses.clone();
+        addresses.rotate_left(named.tried);
+        Some((chosen, addresses))
+    }
+
+    /// One that was asked has answered, or it was in vain.
+    pub(super) fn resolved(&mut self, peer: &PeerId, has_answered: bool) {
+        let Some(named) = self.named.get_mut(peer) else { return };
+        if let Some((_, tried)) = named.asked.take() {
+            named.tried = if has_answered { usize::MAX } else { tried };
+        }
+    }
+
+    /// No more answers come.
+    pub(super) fn end(&mut self) {
+        self.is_all = true;
+    }
+
+    /// Whether no more answers come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_all
     }
 
     /// One that was to be asked could not be, for reasons of our own: it has another turn, after the others.
     pub(super) fn put_off(&mut self, peer: &PeerId) {
-        let Some(group) = self.named.get_mut(peer).and_then(|named| named.asked.take()) else { return };
+        let Some(named) = self.named.get_mut(peer) else { return };
+        let Some((group, _)) = named.asked.take() else { return };
+        named.asks = (named.asks.0 - 1, named.asks.1 + 1);
         self.asked -= 1;
         self.of_group.entry(group).and_modify(|asked| *asked -= 1);
-        self.answers.push_back(vec![*peer]);
     }
 
     /// Whether there is somebody to be asked before `most` have been.
     pub(super) fn has_next(&self, most: usize) -> bool {
-        self.asked < most && self.named.values().any(|named| named.asked.is_none())
+        self.asked < most && self.named.values().any(|named| named.is_next(self.is_all))
     }
 
     /// The one that most answers name, more than one.
     fn most_named(&self) -> Option<PeerId> {
-        let several = self.named.iter().filter(|(_, named)| named.asked.is_none() && named.times > 1);
+        let several = self.named.iter().filter(|(_, named)| named.is_next(self.is_all) && named.times > 1);
         let best = several.min_by_key(|(peer, named)| (std::cmp::Reverse(named.times), self.crowd(peer)));
         best.map(|(peer, _)| *peer)
     }
 
     /// One of the next answer in which somebody is left.
     fn of_next_answer(&mut self) -> Option<PeerId> {
-        while let Some(mut answer) = self.answers.pop_front() {
-            answer.retain(|peer| self.named.get(peer).is_some_and(|named| named.asked.is_none()));
-            let best = answer.iter().min_by_key(|peer| self.crowd(peer)).copied();
-            if best.is_some() {
+        for _ in 0..self.answers.len() {
+            let mut answer = self.answers.pop_front()?;
+            answer.retain(|peer| self.named.get(peer).is_some_and(|named| !named.is_over()));
+            let next = answer.iter().filter_map(|peer| Some((peer, self.named.get(peer)?)));
+            let next = next.filter(|(_, named)| named.is_next(self.is_all));
+            let best =
+                next.min_by_key(|(peer, named)| (named.asks.1, self.crowd(peer))).map(|(peer, _)| *peer);
+            if !answer.is_empty() {
                 self.answers.push_back(answer);
+            }
+            if best.is_some() {
                 return best;
             }
         }
@@ -256,9 +304,69 @@ mod tests {
         turns.answer([(holder, lies)]);
         turns.answer([(holder, at(7, 7))]);
         let (_, told) = turns.next(1).unwrap();
-        assert!(told.contains(&at(7, 7)[0]) && told.len() == OF_ANSWER + 1);
+        assert!(told.contains(&at(7, 7)[0]) && told.len() == 5);
         (0..99).for_each(|n| turns.answer([(holder, at(8, n))]));
-        assert_eq!(turns.named[&holder].addresses.len(), MAX_ADDRESSES);
+        assert_eq!(turns.named[&holder].addresses.len(), 16);
+    }
+
+    #[test]
+    fn who_was_asked_where_it_is_not_is_asked_where_it_is() {
+        let (mut turns, holder) = (Turns::default(), PeerId::random());
+        turns.answer([(holder, at(9, 1))]);
+        assert_eq!(turns.next(9), Some((holder, at(9, 1))));
+        // Heard while it is asked, or after.
+        turns.answer([(holder, at(9, 1))]);
+        turns.answer([(holder, at(7, 7))]);
+        assert_eq!(turns.next(9), None);
+        turns.resolved(&holder, false);
+        assert_eq!(turns.next(9), Some((holder, [at(7, 7), at(9, 1)].concat())));
+        turns.resolved(&holder, false);
+        // One more lie shall not take the last turn from the truth.
+        turns.answer([(holder, at(9, 2))]);
+        assert!(!turns.has_next(9) && turns.next(9).is_none());
+        turns.answer([(holder, at(7, 8))]);
+        turns.end();
+        let (_, last) = turns.next(9).unwrap();
+        assert_eq!(last[..2], [at(9, 2), at(7, 8)].concat());
+        turns.resolved(&holder, false);
+        turns.answer([(holder, at(7, 9))]);
+        assert!(!turns.has_next(9) && turns.next(9).is_none(), "three times are enough");
+    }
+
+    #[test]
+    fn who_has_answered_or_is_said_to_be_nowhere_else_is_not_asked_again() {
+        let (mut turns, [there, gone]) = (Turns::default(), [PeerId::random(), PeerId::random()]);
+        turns.answer([(there, at(7, 7)), (gone, at(7, 8))]);
+        while let Some((peer, _)) = turns.next(9) {
+            turns.resolved(&peer, peer == there);
+        }
+        turns.answer([(there, at(7, 9)), (gone, at(7, 8))]);
+        turns.end();
+        assert_eq!((turns.has_next(9), turns.next(9)), (false, None));
+    }
+
+    #[test]
+    fn those_asked_in_vain_do_not_delay_the_answers_of_others() {
+        let (mut turns, holder) = (Turns::default(), (PeerId::random(), at(7, 7)));
+        let mut lie = made_up(64);
+        for answer in 0..20 {
+            lie.iter_mut().for_each(|(_, place)| *place = at(9, rand::random_range(0..60_000)));
+            turns.answer(lie.clone());
+            if answer < 19
+                && let Some((peer, _)) = turns.next(128)
+            {
+                turns.resolved(&peer, false);
+            }
+        }
+        turns.answer([holder.clone()]);
+        let mut before = 0;
+        while let Some((peer, _)) = turns.next(128)
+            && peer != holder.0
+        {
+            turns.resolved(&peer, false);
+            before += 1;
+        }
+        assert!(before < 2 * 22, "{before}");
     }
 
     #[test]

@@ -84,10 +84,12 @@ impl Dht {
                 asked.push(self.ask_holder(peer, addresses));
             }
             tokio::select! {
-                Some(holders) = answers.next() => {
-                    turns.answer(holders.into_iter().filter(|(peer, _)| *peer != self.0.local));
-                }
-                Some(provider) = asked.next() => {
+                holders = answers.next(), if !turns.has_ended() => match holders {
+                    Some(holders) => turns.answer(holders.into_iter().filter(|(peer, _)| *peer != self.0.local)),
+                    None => turns.end(),
+                },
+                Some((peer, provider)) = asked.next() => {
+                    turns.resolved(&peer, provider.is_some());
                     if let Some(provider) = provider
                         && found.send(provider).await.is_err()
                     {
@@ -100,12 +102,12 @@ impl Dht {
     }
 
     /// Where one that was named is itself; nothing when it does not say.
-    async fn ask_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Option<Provider> {
+    async fn ask_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> (PeerId, Option<Provider>) {
         // All of them are dialled side by side: those that liars tell hold up no others.
         let known = addresses.clone();
-        let chunk = self.0.ask(|done| Command::ChunkAddresses { peer, known, done }).await??;
+        let chunk = self.0.ask(|done| Command::ChunkAddresses { peer, known, done }).await.flatten();
         // One behind a router may tell no chunk port that could be dialled, and there are other ways to it.
-        Some(Provider { peer, chunk, dht: addresses })
+        (peer, chunk.map(|chunk| Provider { peer, chunk, dht: addresses }))
     }
 
     /// Those whom a node names; nobody when it does not answer.

@@ -33,7 +33,6 @@ use crate::content::MAX_DESCRIPTION;
 use crate::dht::Key;
 use crate::dht::codec::Reader;
 use crate::dht::holdings::Minute;
-use crate::dht::records::MAX_ADDRESSES;
 use crate::peer::Kind;
 #[cfg(doc)]
 use crate::peer::network_id;
@@ -46,6 +45,8 @@ pub(super) type Network = [u8; 32];
 pub(super) const HEAD: usize = MAGIC.len() + 32;
 /// Bytes of an entry's payload.
 pub(super) const MAX_ENTRY: usize = 256 << 10;
+/// Addresses of one node.
+const MAX_ADDRESSES: usize = 16;
 /// Keys of one entry: more are written as several.
 const MAX_KEYS: usize = 4_096;
 /// Bytes before and after the payload.

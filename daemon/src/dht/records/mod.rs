@@ -29,8 +29,8 @@ use rand::Rng;
 
 pub(super) use self::described::{Described, MAX_OF_OBJECT};
 pub(super) use self::kept::From;
-pub(super) use self::source::Group;
 use self::source::{Contact, Source};
+pub(super) use self::source::{Group, chosen};
 use super::Key;
 use super::holdings::Holdings;
 use super::journal::Journal;
@@ -44,8 +44,10 @@ pub(super) const RECORD_BYTES: usize = 136;
 pub(super) const MAX_PROVIDERS: usize = 64;
 /// Of these, in one address group: so many hosts of one owner cannot crowd out the others.
 const MAX_PER_GROUP: usize = 4;
-/// Addresses kept of one source.
-pub(super) const MAX_ADDRESSES: usize = 16;
+/// Addresses kept of one source, and told of a node.
+pub(super) const MAX_ADDRESSES: usize = 8;
+/// Bytes of one: a name of 63 letters and a port fit, and so does the way through a relay.
+pub(super) const MAX_ADDRESS: usize = 128;
 /// A record lives at most this long without being announced again (Kademlia's customary two days).
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(48 * 3600);
 /// A key is too far when this many known nodes are nearer: twice K, since an announcer may not know of
@@ -226,7 +228,7 @@ impl Records {
 
     /// Replaces what is told of where this node is.
     pub(super) fn locate_self(&mut self, addresses: Vec<Multiaddr>) {
-        self.own_addresses = addresses;
+        self.own_addresses = chosen(addresses, &[]);
     }
 
     /// Replaces the nodes by which distance is judged: those of the routing table.

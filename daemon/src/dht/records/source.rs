@@ -1,14 +1,14 @@
 //! One who announces: where it is, how much it has here, and how fast it may announce.
 //!
 //! Owns: the shape of a source, and what is known of where peers are. Pure. Refuses: more keys a second than
-//! [`RATE`](super::RATE). Survives a crash: nothing.
+//! [`RATE`](super::RATE), and more or longer addresses than are told. Survives a crash: nothing.
 
 use std::net::IpAddr;
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::replay::Window;
-use super::{MAX_ADDRESSES, Records};
+use super::{MAX_ADDRESS, MAX_ADDRESSES, Records};
 use crate::dht::journal::Entry;
 use crate::dht::listen::ip_of;
 use crate::dht::reach;
@@ -84,12 +84,22 @@ impl Source {
     }
 }
 
+/// Of the addresses that a peer tells those that are kept, and told to others: few and short ones, so that an answer
+/// that names many is not too long to be read. Those of some network of its own give way, but where it was `seen`: a
+/// host may have many such.
+pub(in crate::dht) fn chosen(mut told: Vec<Multiaddr>, seen: &[IpAddr]) -> Vec<Multiaddr> {
+    told.retain(|at| at.len() <= MAX_ADDRESS);
+    told.sort_by_key(|at| ip_of(at).is_some_and(|ip| !reach::is_global(ip) && !seen.contains(&ip)));
+    told.truncate(MAX_ADDRESSES);
+    told
+}
+
 // === impl Records ===
 
 impl Records {
     /// Replaces what is told of where a source is.
-    pub(in crate::dht) fn locate(&mut self, peer: &PeerId, mut addresses: Vec<Multiaddr>) {
-        addresses.truncate(MAX_ADDRESSES);
+    pub(in crate::dht) fn locate(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>) {
+        let addresses = chosen(addresses, &[]);
         let number = self.numbers.get(peer).copied();
         let source = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut());
         if let Some(source) = source.filter(|source| source.addresses != addresses) {
@@ -99,8 +109,8 @@ impl Records {
     }
 
     /// Remembers where a connected peer is, for when it announces without telling.
-    pub(in crate::dht) fn met(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>, group: Option<Group>) {
-        addresses.truncate(MAX_ADDRESSES);
+    pub(in crate::dht) fn met(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, group: Option<Group>) {
+        let addresses = chosen(addresses, &[]);
         // Who says nothing of it now may have signed something before.
         if !addresses.is_empty() {
             self.locate(&peer, addresses.clone());
@@ -146,6 +156,21 @@ mod tests {
         for near in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "fe80::1", "fd00::1", "::1"] {
             assert_eq!(group(near), None, "{near}");
         }
+    }
+
+    #[test]
+    fn few_and_short_addresses_are_kept_and_those_that_lead_far_first() {
+        let all =
+            |texts: &[String]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Multiaddr>>();
+        let bridges: Vec<_> = (16..30).map(|net| format!("/ip4/172.{net}.0.1/tcp/8468")).collect();
+        let far = ["/ip4/8.8.4.4/tcp/8468".to_owned(), "/ip6/2a00:1450::1/udp/8468/quic-v1".to_owned()];
+        let long = format!("/dns4/{}/tcp/1", "x".repeat(MAX_ADDRESS));
+        let told = all(&[&[long][..], &bridges[..], &far[..]].concat());
+        let kept = chosen(told.clone(), &[]);
+        assert_eq!(kept, all(&[&far[..], &bridges[..MAX_ADDRESSES - 2]].concat()));
+        assert_eq!(chosen(kept.clone(), &[]), kept);
+        let seen = chosen(told, &["172.29.0.1".parse().unwrap()]);
+        assert_eq!(seen[..3], all(&[&bridges[13..], &far[..]].concat()));
     }
 
     #[test]

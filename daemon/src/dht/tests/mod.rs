@@ -11,6 +11,7 @@ mod hostile;
 mod joining;
 mod late;
 mod memory;
+mod moving;
 mod outsider;
 mod overtaking;
 mod private;

@@ -10,7 +10,7 @@ use libp2p::request_response::{
 };
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{StreamProtocol, identify};
+use libp2p::{Multiaddr, StreamProtocol, identify};
 
 use super::{Node, within};
 use crate::dht::transport;
@@ -54,8 +54,18 @@ pub(super) struct Outsider {
 }
 
 impl Outsider {
-    /// Of the network `name`, not connected.
+    /// Of the network `name`, not connected. It only asks what Kademlia is: else it would be looked at as a server of the
+    /// DHT.
     pub(super) fn new(name: &str) -> Self {
+        Self::with(name, ProtocolSupport::Outbound)
+    }
+
+    /// One that says that it is a server of the DHT.
+    pub(super) fn server(name: &str) -> Self {
+        Self::with(name, ProtocolSupport::Full)
+    }
+
+    fn with(name: &str, part: ProtocolSupport) -> Self {
         let keypair = Keypair::generate_ed25519();
         let speaks = |rest: &str, support| {
             let protocol = StreamProtocol::try_from_owned(format!("/casd/{name}/{rest}")).unwrap();
@@ -70,8 +80,7 @@ impl Outsider {
             find: speaks(find, ProtocolSupport::Full),
             describe: speaks(describe, ProtocolSupport::Full),
             catalogue: speaks(catalogue, ProtocolSupport::Full),
-            // It only asks: else it would be looked at as a server of the DHT.
-            kad: speaks(kad, ProtocolSupport::Outbound),
+            kad: speaks(kad, part),
         };
         let config = libp2p::swarm::Config::with_tokio_executor();
         let config = config.with_idle_connection_timeout(Duration::from_secs(60));
@@ -173,6 +182,15 @@ impl Outsider {
             }
         };
         within("who asks has an answer, or none", answered).await
+    }
+
+    /// Tells whom it is connected with that these are its addresses, and no others.
+    pub(super) fn moves(&mut self, to: &[Multiaddr]) {
+        let before: Vec<_> = self.swarm.external_addresses().cloned().collect();
+        before.iter().for_each(|gone| self.swarm.remove_external_address(gone));
+        to.iter().for_each(|new| self.swarm.add_external_address(new.clone()));
+        let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
+        self.swarm.behaviour_mut().identify.push(connected);
     }
 
     /// Waits until the node has ended all connections.

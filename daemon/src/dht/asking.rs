@@ -201,7 +201,7 @@ impl EventLoop {
 
     /// `said`: where others say that the peer is.
     fn want_hello(&mut self, peer: PeerId, waiter: Waiter, said: Vec<Multiaddr>) {
-        match self.peers.want(peer, waiter, Instant::now()) {
+        match self.peers.want(peer, waiter, &said, Instant::now()) {
             Next::Known(waiter, chunk) => self.answer(peer, waiter, Some(chunk)),
             Next::Refused(waiter) => self.answer(peer, waiter, None),
             Next::Ask => self.say_hello(peer),
@@ -228,7 +228,11 @@ impl EventLoop {
 
     /// A hello came, or cannot be had: tells all who waited.
     pub(super) fn hello_resolved(&mut self, peer: PeerId, chunk: Option<&[SocketAddr]>) {
-        for waiter in self.peers.resolve(peer, chunk, Instant::now()) {
+        let waiters = match chunk {
+            Some(chunk) => self.peers.resolve(peer, chunk, Instant::now()),
+            None => self.hello_missed(peer),
+        };
+        for waiter in waiters {
             self.answer(peer, waiter, chunk.map(<[_]>::to_vec));
         }
         self.ask_providers();
@@ -238,7 +242,7 @@ impl EventLoop {
     /// A peer was not dialled, for want of time: look-ups ask it later.
     pub(super) fn hello_put_off(&mut self, peer: PeerId) {
         let now = Instant::now();
-        for waiter in self.peers.resolve(peer, None, now) {
+        for waiter in self.hello_missed(peer) {
             match waiter {
                 Waiter::LookUp(number) => self.look_ups.put_off(number, &peer, now),
                 call @ Waiter::Call(_) => self.answer(peer, call, None),
@@ -246,6 +250,15 @@ impl EventLoop {
         }
         self.ask_providers();
         self.start_look_ups();
+    }
+
+    /// A hello cannot be had where it was sought: those who waited for that. For the others the peer is dialled elsewhere.
+    fn hello_missed(&mut self, peer: PeerId) -> Vec<Waiter> {
+        let (waiters, elsewhere) = self.peers.missed(peer);
+        if let Some(said) = elsewhere {
+            self.dial(peer, said, PeerCondition::DisconnectedAndNotDialing);
+        }
+        waiters
     }
 
     pub(super) fn hello_failed(&mut self, peer: PeerId, error: &OutboundFailure) {

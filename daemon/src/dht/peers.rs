@@ -12,6 +12,7 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
+use super::answers;
 use super::listen::ip_of;
 use super::records::Group;
 
@@ -89,7 +90,16 @@ pub(super) struct Peers {
     /// What hellos told, at most [`MAX_CONTACTS`].
     contacts: HashMap<PeerId, Contact>,
     /// Who waits for whose hello, at most [`MAX_AWAITED`] peers.
-    awaited: HashMap<PeerId, Vec<Waiter>>,
+    awaited: HashMap<PeerId, Awaited>,
+}
+
+/// Those who wait for one hello.
+#[derive(Debug, Default)]
+struct Awaited {
+    /// Who, and where the peer is dialled for it.
+    now: (Vec<Waiter>, Vec<Multiaddr>),
+    /// Those who came later and know other places: it is dialled there when it has not answered at the first.
+    then: (Vec<Waiter>, Vec<Multiaddr>),
 }
 
 // === impl Peers ===
@@ -152,37 +162,49 @@ impl Peers {
         ip_of(self.connected.get(peer)?.remotes.get(&connection)?)
     }
 
-    /// Somebody wants to know where a peer's chunk port is.
-    pub(super) fn want(&mut self, peer: PeerId, waiter: Waiter, now: Instant) -> Next {
+    /// Somebody wants to know where a peer's chunk port is. `said`: where others say that the peer is.
+    pub(super) fn want(&mut self, peer: PeerId, waiter: Waiter, said: &[Multiaddr], now: Instant) -> Next {
         let contact = self.contacts.get(&peer).filter(|contact| now < contact.learnt + FRESH);
         if let Some(contact) = contact {
             return Next::Known(waiter, contact.chunk.clone());
         }
         let full = self.awaited.len() >= MAX_AWAITED;
         match self.awaited.entry(peer) {
-            Entry::Occupied(mut waiters) => {
-                waiters.get_mut().push(waiter);
+            Entry::Occupied(mut awaited) => {
+                let Awaited { now, then } = awaited.get_mut();
+                if said.iter().all(|at| now.1.contains(at)) {
+                    now.0.push(waiter);
+                } else {
+                    then.0.push(waiter);
+                    answers::add(&mut then.1, said.iter().filter(|at| !now.1.contains(at)).cloned());
+                }
                 Next::Wait
             }
             Entry::Vacant(_) if full => Next::Refused(waiter),
             Entry::Vacant(vacant) => {
-                vacant.insert(vec![waiter]);
+                vacant.insert(Awaited { now: (vec![waiter], said.to_vec()), ..Awaited::default() });
                 if self.connected.contains_key(&peer) { Next::Ask } else { Next::Dial }
             }
         }
     }
 
-    /// A peer's hello came (or did not): those who waited for it.
-    pub(super) fn resolve(
-        &mut self,
-        peer: PeerId,
-        chunk: Option<&[SocketAddr]>,
-        now: Instant,
-    ) -> Vec<Waiter> {
-        if let Some(chunk) = chunk {
-            self.remember(peer, chunk.to_vec(), now);
+    /// A peer's hello came: those who waited for it.
+    pub(super) fn resolve(&mut self, peer: PeerId, chunk: &[SocketAddr], now: Instant) -> Vec<Waiter> {
+        self.remember(peer, chunk.to_vec(), now);
+        let Awaited { now: (waiters, _), then: (others, _) } = self.awaited.remove(&peer).unwrap_or_default();
+        [waiters, others].into_iter().flatten().collect()
+    }
+
+    /// A peer's hello cannot be had: those who waited for it, and where to dial the peer for the others who wait.
+    pub(super) fn missed(&mut self, peer: PeerId) -> (Vec<Waiter>, Option<Vec<Multiaddr>>) {
+        let Awaited { now: (mut waiters, _), then } = self.awaited.remove(&peer).unwrap_or_default();
+        if then.0.is_empty() || self.connected.contains_key(&peer) {
+            waiters.extend(then.0);
+            return (waiters, None);
         }
-        self.awaited.remove(&peer).unwrap_or_default()
+        let elsewhere = then.1.clone();
+        self.awaited.insert(peer, Awaited { now: then, ..Awaited::default() });
+        (waiters, Some(elsewhere))
     }
 
     fn remember(&mut self, peer: PeerId, chunk: Vec<SocketAddr>, now: Instant) {
@@ -226,30 +248,48 @@ mod tests {
     fn hellos_are_remembered_until_a_new_connection() {
         let (mut peers, peer, now) = (Peers::default(), PeerId::random(), Instant::now());
         let at = vec!["127.0.0.1:9000".parse().unwrap()];
-        assert!(matches!(peers.want(peer, Waiter::LookUp(1), now), Next::Dial));
-        assert!(matches!(peers.want(peer, Waiter::LookUp(2), now), Next::Wait));
+        assert!(matches!(peers.want(peer, Waiter::LookUp(1), &[], now), Next::Dial));
+        assert!(matches!(peers.want(peer, Waiter::LookUp(2), &[], now), Next::Wait));
         let connection = ConnectionId::new_unchecked(1);
         assert!(peers.opened(peer, connection, "/ip4/127.0.0.1/tcp/1".parse().unwrap()));
-        assert_eq!(peers.resolve(peer, Some(&at), now).len(), 2);
-        assert!(matches!(peers.want(peer, Waiter::LookUp(3), now), Next::Known(_, known) if known == at));
-        assert!(matches!(peers.want(peer, Waiter::LookUp(3), now + FRESH), Next::Ask));
-        assert_eq!(peers.resolve(peer, None, now).len(), 1);
+        assert_eq!(peers.resolve(peer, &at, now).len(), 2);
+        assert!(
+            matches!(peers.want(peer, Waiter::LookUp(3), &[], now), Next::Known(_, known) if known == at)
+        );
+        assert!(matches!(peers.want(peer, Waiter::LookUp(3), &[], now + FRESH), Next::Ask));
+        assert_eq!(peers.missed(peer).0.len(), 1);
         peers.opened(peer, ConnectionId::new_unchecked(2), "/ip4/127.0.0.1/tcp/2".parse().unwrap());
-        assert!(matches!(peers.want(peer, Waiter::LookUp(4), now), Next::Ask));
+        assert!(matches!(peers.want(peer, Waiter::LookUp(4), &[], now), Next::Ask));
         assert!(!peers.closed(&peer, connection));
         assert!(peers.closed(&peer, ConnectionId::new_unchecked(2)));
+    }
+
+    #[test]
+    fn who_knows_another_place_does_not_wait_for_the_first_in_vain() {
+        let (mut peers, peer, now) = (Peers::default(), PeerId::random(), Instant::now());
+        let [lie, truth]: [Vec<Multiaddr>; 2] =
+            [1, 2].map(|port| vec![format!("/ip4/9.9.9.9/tcp/{port}").parse().unwrap()]);
+        let mut want = |number, said: &[_]| peers.want(peer, Waiter::LookUp(number), said, now);
+        assert!(matches!(want(1, &lie), Next::Dial) && matches!(want(2, &lie), Next::Wait));
+        assert!(matches!(want(3, &[&lie[..], &truth[..]].concat()), Next::Wait));
+        let (waiters, elsewhere) = peers.missed(peer);
+        assert!(matches!(waiters[..], [Waiter::LookUp(1), Waiter::LookUp(2)]));
+        assert_eq!(elsewhere, Some(truth));
+        let (waiters, elsewhere) = peers.missed(peer);
+        assert!(matches!(waiters[..], [Waiter::LookUp(3)]) && elsewhere.is_none());
+        assert!(peers.awaited.is_empty());
     }
 
     #[test]
     fn memory_is_bounded() {
         let (mut peers, now) = (Peers::default(), Instant::now());
         for age in 0..MAX_CONTACTS as u64 + 100 {
-            peers.resolve(PeerId::random(), Some(&[]), now + Duration::from_millis(age));
+            peers.resolve(PeerId::random(), &[], now + Duration::from_millis(age));
         }
         assert_eq!(peers.contacts.len(), MAX_CONTACTS);
         for _ in 0..MAX_AWAITED {
-            assert!(matches!(peers.want(PeerId::random(), Waiter::LookUp(1), now), Next::Dial));
+            assert!(matches!(peers.want(PeerId::random(), Waiter::LookUp(1), &[], now), Next::Dial));
         }
-        assert!(matches!(peers.want(PeerId::random(), Waiter::LookUp(1), now), Next::Refused(_)));
+        assert!(matches!(peers.want(PeerId::random(), Waiter::LookUp(1), &[], now), Next::Refused(_)));
     }
 }

@@ -252,7 +252,7 @@ impl EventLoop {
         self.start_look_ups();
     }
 
-    /// A hello cannot be had where it was sought: those who waited for that. For the others the peer is dialled elsewhere.
+    /// A hello cannot be had where it was sought: those who waited for that. For others the peer is dialled elsewhere.
     fn hello_missed(&mut self, peer: PeerId) -> Vec<Waiter> {
         let (waiters, elsewhere) = self.peers.missed(peer);
         if let Some(said) = elsewhere {

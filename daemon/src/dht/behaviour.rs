@@ -43,8 +43,8 @@ use super::shares;
 use super::streams::Streams;
 use crate::peer::{Conn, network_id};
 
-/// Whatever others tell of themselves, every answer fits: [`regions::K`] nearer nodes and as many providers, the routing
-/// table's addresses of each. What is longer could not be read by anybody.
+/// Whatever others tell of themselves, every answer fits: [`regions::K`] nearer nodes and as many providers, with the
+/// routing table's addresses of each. What is longer could not be read by anybody.
 const MAX_KAD_MESSAGE: usize = 64 << 10;
 const _: () = assert!(2 * regions::K * MAX_OF_NODE < MAX_KAD_MESSAGE, "the longest answer can be read");
 /// Bytes of a node in an answer: its addresses and the one where it answered, each with its id (41 bytes) and a field's

@@ -1,12 +1,12 @@
 //! How many of the connections that this node has one host may have.
 //!
-//! Owns: that limit, on those that are taken, on those that are made, and on those that are taken and whose handshake is
-//! under way. Refuses: more with one host, as [`HostAddr`] has it, whatever ids are there; what comes through a relay
+//! Owns: that limit, on those that are taken, on those that are made, and on handshakes of others that are under way.
+//! Refuses: more with one host, as [`HostAddr`] has it, whatever ids are there; what comes through a relay
 //! counts for the relay's. Hosts of one's own network are not counted. Survives a crash: nothing.
 //!
 //! Without it one host takes all places that there are, with ids that it makes up, or by beginning handshakes and
-//! saying nothing more, and nobody else gets in; or by having others name it under many ids, and this node reaches nobody
-//! else.
+//! saying nothing more, and nobody else gets in; or by having others name it under many ids, and this node reaches
+//! nobody else.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

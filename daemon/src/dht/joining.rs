@@ -165,7 +165,7 @@ impl EventLoop {
         }
     }
 
-    /// Has the routing table say where a node is: as it tells now, and where it answered. Kademlia itself only ever adds,
+    /// Has the routing table say where a node is: as it tells now, and where it answered. Kademlia itself only adds,
     /// until no answer that names the node is short enough to be read.
     fn route(&mut self, peer: PeerId, told: &[Multiaddr]) {
         let answered = self.peers.get(&peer).and_then(|connected| connected.dialled.clone());

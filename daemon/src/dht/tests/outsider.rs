@@ -54,7 +54,7 @@ pub(super) struct Outsider {
 }
 
 impl Outsider {
-    /// Of the network `name`, not connected. It only asks what Kademlia is: else it would be looked at as a server of the
+    /// Of the network `name`, not connected. It only asks in Kademlia: else it would be looked at as a server of the
     /// DHT.
     pub(super) fn new(name: &str) -> Self {
         Self::with(name, ProtocolSupport::Outbound)

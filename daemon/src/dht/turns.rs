@@ -13,8 +13,8 @@
 //! providers of ten groups are ten.
 //!
 //! Whoever answers first may lie about where another is, or know only where it was. Who was asked in vain has another
-//! turn when an answer says something new of where it is, and a last one, in the end, with all that has been said since: at
-//! what was said one after the other nobody is kept from being found.
+//! turn when an answer says something new of where it is, and a last one, in the end, with all that has been said
+//! since: at what was said one after the other nobody is kept from being found.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -141,7 +141,8 @@ impl Inner {
             keys.iter().filter(|key| !holdings.holds(key)).copied().collect()
         };
         desk.released.extend(&gone);
-        if let Some(known) = few {
+        // Where nobody took anything there is nothing to tell more nodes of, and whoever tries again waits for that.
+        if let Some(known) = few.filter(|_| !placed.is_empty()) {
             desk.growth.few(known);
             // More may be known already.
             self.schedule.bulk.notify_one();

@@ -55,6 +55,16 @@ pub(super) struct Announcer {
     dead: HashSet<PeerId>,
 }
 
+/// What came of an announcement.
+pub(super) struct Outcome {
+    /// In figures.
+    pub(super) announced: Announced,
+    /// The keys that nobody took.
+    pub(super) missed: Vec<Key>,
+    /// Whether so many answered that the nodes chosen are the nearest.
+    pub(super) is_sound: bool,
+}
+
 /// Whom to give which keys, by their place in the order.
 type Plan = HashMap<PeerId, Vec<usize>>;
 
@@ -86,8 +96,8 @@ impl Announcer {
         Self { dht, purpose, keys, survey, dead: HashSet::new() }
     }
 
-    /// Places every key at its `copies` nearest nodes. What became of it, and the keys that nobody took.
-    pub(super) async fn run(mut self, copies: usize) -> (Announced, Vec<Key>) {
+    /// Places every key at its `copies` nearest nodes.
+    pub(super) async fn run(mut self, copies: usize) -> Outcome {
         let mut result = Announced::default();
         let mut placed = vec![false; self.keys.len()];
         let mut receivers = HashSet::new();
@@ -122,8 +132,9 @@ impl Announcer {
         (result.receivers, result.look_ups) = (receivers.len(), self.survey.look_ups);
         tracing::debug!(?result, nodes = self.survey.atlas.regions.len(), "announced");
         let Self { survey, dead, .. } = self;
+        let is_sound = survey.is_sound();
         survey.end(&dead);
-        (result, missed)
+        Outcome { announced: result, missed, is_sound }
     }
 
     /// The nearest nodes of every key.

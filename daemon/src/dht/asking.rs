@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::kad::{
     self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
@@ -27,6 +27,9 @@ use super::peers::{Connected, Next, Waiter};
 use super::records::Group;
 use super::survey::places;
 use super::{Key, Provider, named};
+
+/// How long a query waits for one answer: `libp2p-kad`'s own bound.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl EventLoop {
     pub(super) fn look_up(&mut self, wanted: Wanted) {
@@ -105,7 +108,7 @@ impl EventLoop {
             }
             QueryResult::GetProviders(Err(_)) => {}
             QueryResult::GetClosestPeers(result) => {
-                let (nodes, whole) = match result {
+                let (nodes, is_whole) = match result {
                     Ok(found) => (found.peers, true),
                     Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
                 };
@@ -114,7 +117,8 @@ impl EventLoop {
                         (Node { peer, addresses }, places(self.peers.get(&peer)))
                     };
                     let nodes = nodes.into_iter().map(node).collect();
-                    let _ = done.send(Closest { nodes, whole, sound: whole && is_sound(stats) });
+                    let (unanswered, is_sound) = (unanswered(stats), is_whole && is_sound(stats));
+                    let _ = done.send(Closest { nodes, unanswered, is_sound });
                 }
             }
             QueryResult::Bootstrap(Ok(progress)) => {
@@ -291,5 +295,13 @@ impl EventLoop {
 /// Whether so many nodes answered a query that those that did not are gone rather than out of reach: of a network that
 /// is cut in two half do not, and what one half knows is not what there is.
 fn is_sound(stats: &QueryStats) -> bool {
-    stats.num_failures() * 4 <= stats.num_requests()
+    unanswered(stats) * 4 <= stats.num_requests() as usize
+}
+
+/// How many of those that a query asked did not answer. What is under way when it ends is to farther nodes than those
+/// it found, or to some that have been silent for so long that it goes on without them.
+fn unanswered(stats: &QueryStats) -> usize {
+    let has_waited = stats.duration().is_some_and(|took| took >= PATIENCE);
+    let silent = if has_waited { stats.num_pending() } else { 0 };
+    (stats.num_failures() + silent) as usize
 }

@@ -102,7 +102,7 @@ mod tests {
     fn learnt(shelf: &Shelf, routed: usize, now: Instant, nodes: usize) -> Atlas {
         let mut atlas = shelf.take(None, routed, now);
         let found: Vec<_> = (0..nodes).map(|_| PeerId::random()).collect();
-        atlas.regions.learn(Position::of_peer(&PeerId::random()), &found);
+        atlas.regions.learn(Position::of_peer(&PeerId::random()), &found, 0);
         atlas.addresses.extend(found.into_iter().map(|peer| (peer, Vec::new())));
         atlas
     }

@@ -64,13 +64,14 @@ pub(super) struct Node {
     pub(super) addresses: Vec<Multiaddr>,
 }
 
-/// The nodes nearest to a key that answered.
+/// The nodes nearest to a key that answered, nearest first.
 #[derive(Debug)]
 pub(super) struct Closest {
     /// Up to K of them, and where each is seen.
     pub(super) nodes: Vec<(Node, Places)>,
-    /// Whether the look-up ran to its end, so that nobody knows nearer ones.
-    pub(super) whole: bool,
-    /// Whether so many answered it that those who did not are gone rather than out of reach.
-    pub(super) sound: bool,
+    /// How many others were asked and did not answer.
+    pub(super) unanswered: usize,
+    /// Whether the look-up ran to its end, and so many answered it that those who did not are gone rather than out of
+    /// reach.
+    pub(super) is_sound: bool,
 }

@@ -3,9 +3,10 @@
 //! Owns: the nodes found so far and the parts of the key space in which *all* nodes are known. Pure: it says
 //! where to look next, somebody else looks. Refuses: nothing. Survives a crash: nothing.
 //!
-//! How it knows: a look-up at a position answers with its K nearest nodes. Every node that shares more bits
-//! with that position than the farthest of them must be among them, so that prefix is complete. Fewer than K
-//! answers mean that there are no more: the whole space is complete. A key's nearest nodes are certain when
+//! How it knows: a look-up at a position is told of at least its K nearest nodes, and asks them. Every node that shares
+//! more bits with that position than the farthest of them must be among them, so that prefix is complete. Some may not
+//! answer: as many fewer of the nearest that do are the nearest that there are. Fewer than K, with those that do not
+//! answer, mean that there are no more: the whole space is complete. A key's nearest nodes are certain when
 //! the smallest complete prefix around it holds enough of them, for whatever lies outside is farther.
 
 use std::collections::BTreeSet;
@@ -16,6 +17,10 @@ use super::position::{BITS, Position, Prefix};
 
 /// Nodes that a full look-up answers with: Kademlia's k in `libp2p-kad`.
 pub(super) const K: usize = libp2p::kad::K_VALUE.get();
+
+/// So many of the nearest are taken for those that there are, however many others did not answer: where half a network
+/// is gone each look-up takes long, and they are to have an end.
+const LEAST: usize = K / 2;
 
 /// What is known of the nodes of the network.
 #[derive(Clone, Debug, Default)]
@@ -35,16 +40,16 @@ impl Regions {
         }
     }
 
-    /// Takes the answer of a look-up that ran to its end at `target`: its nearest nodes, up to [`K`].
-    pub(super) fn learn(&mut self, target: Position, found: &[PeerId]) {
-        let shared = found.iter().map(|peer| Position::of_peer(peer).common_prefix(target)).min();
-        for peer in found {
-            self.add(*peer);
-        }
-        self.settle(match shared {
-            Some(bits) if found.len() >= K => Prefix::of(target, bits + 1),
-            _ => Prefix::ALL,
-        });
+    /// Takes the answer of a look-up that ran to its end at `target`: the nearest nodes that answered, up to [`K`],
+    /// nearest first, and how many of those that were asked did not.
+    pub(super) fn learn(&mut self, target: Position, found: &[PeerId], unanswered: usize) {
+        found.iter().for_each(|peer| self.add(*peer));
+        let certain = K.saturating_sub(unanswered).max(LEAST).min(found.len());
+        let is_all = found.len() + unanswered < K;
+        let farthest = found[..certain].last().filter(|_| !is_all);
+        self.settle(farthest.map_or(Prefix::ALL, |peer| {
+            Prefix::of(target, Position::of_peer(peer).common_prefix(target) + 1)
+        }));
     }
 
     /// Declares `prefix` complete: proved, or given up on after a look-up there failed.
@@ -169,11 +174,11 @@ mod tests {
                     Ok(nearest) => break nearest,
                     Err(missing) if missing.length() == BITS => {
                         assert_eq!(Position::of_key(&key), missing.first());
-                        regions.learn(missing.first(), &closest(all, missing.first(), K));
+                        regions.learn(missing.first(), &closest(all, missing.first(), K), 0);
                     }
                     Err(missing) => {
                         let target = Position::of_key(&missing.some_key().unwrap());
-                        regions.learn(target, &closest(all, target, K));
+                        regions.learn(target, &closest(all, target, K), 0);
                     }
                 }
                 look_ups += 1;
@@ -211,7 +216,7 @@ mod tests {
                         Some(target) => Position::of_key(&target),
                         None => missing.first(),
                     };
-                    regions.learn(target, &closest(&all, target, K));
+                    regions.learn(target, &closest(&all, target, K), 0);
                     look_ups += 1;
                 }
             }
@@ -225,6 +230,32 @@ mod tests {
                     .is_ok(),
             "{look_ups}"
         );
+    }
+
+    #[test]
+    fn those_that_do_not_answer_make_no_far_part_known() {
+        let all: Vec<_> = (0..120).map(|_| PeerId::random()).collect();
+        let near = Position::of_key(&[1; 32]);
+        // In the other half, the first of those positions.
+        let far = Prefix::of(near, 1).sibling().unwrap().first();
+        for unanswered in 0..K {
+            let mut regions = Regions::default();
+            // All that were asked are the nearest; some of them, wherever, did not answer, and nobody named others.
+            let mut found = closest(&all, near, K);
+            for _ in 0..unanswered {
+                found.remove(rand::random_range(0..found.len()));
+            }
+            regions.learn(near, &found, unanswered);
+            assert!(regions.nearest(far, 1).is_err(), "{unanswered}");
+            assert_eq!(regions.nearest_known(near, 1), found[..1]);
+            let known = regions.covering(near).unwrap();
+            let there = all.iter().filter(|peer| known.contains(Position::of_peer(peer))).count();
+            assert!(there <= K || unanswered > LEAST, "{there} in what is known");
+        }
+        // A network that is small, of which some do not answer.
+        let mut regions = Regions::default();
+        regions.learn(near, &all[..10], 9);
+        assert!(regions.nearest(far, 20).is_ok());
     }
 
     #[test]

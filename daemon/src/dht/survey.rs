@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
@@ -25,6 +25,9 @@ use super::{Inner, Key};
 /// Look-ups of one announcement: enough for a network of twenty thousand nodes, and an end for one that answers with
 /// nonsense.
 const MAX_LOOK_UPS: usize = 2_048;
+/// A look-up that was not sound and took no longer than this is made once more: connections were closed as idle while
+/// they were asked over. Whoever is not there takes longer.
+const BRIEF: Duration = Duration::from_secs(2);
 /// How many of the nearest nodes are looked at to find those.
 const FAR: usize = 8 * K;
 
@@ -90,27 +93,36 @@ impl Survey {
                 self.atlas.regions.settle(missing);
                 continue;
             };
-            self.look_ups += 1;
-            let Some(Closest { nodes, whole, sound }) =
-                self.dht.ask(|done| Command::Closest { key: target, done }).await
-            else {
+            let Some(Closest { nodes, unanswered, .. }) = self.look_up(target).await else {
                 // The room has stopped.
                 return Vec::new();
             };
-            self.unsound += usize::from(!sound);
             let found: Vec<_> = nodes.iter().map(|(node, _)| node.peer).collect();
             for (Node { peer, addresses }, places) in nodes {
                 self.atlas.addresses.insert(peer, addresses);
                 self.atlas.places.insert(peer, places);
             }
-            if whole {
-                self.atlas.regions.learn(Position::of_key(&target), &found);
-            } else {
-                found.into_iter().for_each(|peer| self.atlas.regions.add(peer));
-                self.atlas.regions.settle(missing);
-            }
+            self.atlas.regions.learn(Position::of_key(&target), &found, unanswered);
         }
         self.atlas.regions.nearest_known(at, count)
+    }
+
+    /// One look-up, or a second where the first was failed by connections that had just ended.
+    async fn look_up(&mut self, key: Key) -> Option<Closest> {
+        let begun = Instant::now();
+        self.look_ups += 1;
+        let mut closest = self.dht.ask(|done| Command::Closest { key, done }).await?;
+        if !closest.is_sound && begun.elapsed() < BRIEF {
+            self.look_ups += 1;
+            closest = self.dht.ask(|done| Command::Closest { key, done }).await?;
+        }
+        self.unsound += usize::from(!closest.is_sound);
+        Some(closest)
+    }
+
+    /// Whether what was looked up tells of a whole network.
+    pub(super) fn is_sound(&self) -> bool {
+        is_whole(self.look_ups, self.unsound)
     }
 
     /// Where a node is.
@@ -121,7 +133,7 @@ impl Survey {
     /// Keeps what was learnt for what follows, but for those that are `dead`; nothing where many did not answer: it may
     /// be the half of a network.
     pub(super) fn end(mut self, dead: &HashSet<PeerId>) {
-        if !is_whole(self.look_ups, self.unsound) {
+        if !self.is_sound() {
             return;
         }
         for peer in dead {

@@ -9,9 +9,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::again::Thin;
 use super::minute;
 use crate::dht::Inner;
-use crate::dht::announcer::{Announcer, Purpose};
+use crate::dht::announcer::{Announcer, Outcome, Purpose};
 use crate::dht::holdings::{Due, Place};
 use crate::dht::regions::K;
 use crate::peer::{Announced, Key, Kind};
@@ -105,7 +106,7 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
     loop {
         dht.has_company().await;
         dht.note_overdue();
-        let due = Due { thin: dht.has_grown(), ..dht.schedule.sweep.due(minute()) };
+        let due = Due { thin: dht.begin_again(), ..dht.schedule.sweep.due(minute()) };
         // First what others cannot find at all, objects before chunks.
         let mut taken = 0;
         if dht.holdings().counts().new_objects > 0 {
@@ -130,7 +131,7 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = dht.schedule.bulk.notified() => {}
-            () = dht.growth() => {}
+            () = dht.again() => {}
         }
     }
 }
@@ -173,11 +174,14 @@ impl Inner {
         let copies = if kind == Kind::Object { K } else { CHUNK_COPIES };
         let change = self.heard.now();
         let known = *self.seen.routed.borrow();
-        let (announced, mut missed) = Announcer::new(Arc::clone(self), Purpose::Put, keys).run(copies).await;
+        let round = Announcer::new(Arc::clone(self), Purpose::Put, keys);
+        let Outcome { announced, mut missed, is_sound } = round.run(copies).await;
         // Something else is said of these meanwhile, which another round tells: this one may have told the old word.
         missed.extend(keys.iter().filter(|key| self.heard.is_newer(key, change)));
-        let few = (known.max(announced.receivers) < copies).then_some(known);
-        self.announced(keys, kind, &missed, &announced, few);
+        let few = (known.max(announced.receivers) < copies).then_some(Thin::Few(known));
+        let unsure = (!is_sound).then_some(Thin::Unsure);
+        let thin: Vec<_> = few.into_iter().chain(unsure).collect();
+        self.announced(keys, kind, &missed, &announced, &thin);
         announced
     }
 
@@ -222,22 +226,37 @@ impl Inner {
         *self.seen.routed.borrow() > 0
     }
 
-    /// Whether so many more nodes are known that what few were told is to be announced again: it is now.
-    fn has_grown(&self) -> bool {
-        let known = *self.seen.routed.borrow();
-        let growth = &mut self.schedule.desk().growth;
-        let is_due = growth.is_due(known);
+    /// Whether what was not told to all that should know it is to be announced again: it is now.
+    fn begin_again(&self) -> bool {
+        let (known, now) = (*self.seen.routed.borrow(), Instant::now());
+        let again = &mut self.schedule.desk().again;
+        let is_due = again.is_due(known, now);
         if is_due {
-            growth.told(known);
+            again.begun(known, now);
         }
         is_due
     }
 
-    /// Waits until that is so.
-    async fn growth(&self) {
+    /// Waits until that is so, as far as it is known now: the lane is rung when that changes.
+    async fn again(&self) {
         let mut routed = self.seen.routed.clone();
-        if routed.wait_for(|known| self.schedule.desk().growth.is_due(*known)).await.is_err() {
-            std::future::pending::<()>().await;
+        let is_due = |known: &usize| self.schedule.desk().again.is_due(*known, Instant::now());
+        let grown = async {
+            // It ends only with the room.
+            if routed.wait_for(is_due).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let due = self.schedule.desk().again.due();
+        let time = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = grown => {}
+            () = time => {}
         }
     }
 

@@ -8,8 +8,8 @@
 //! ([`lanes::bulk`]), those who have not heard of a change ([`late`]), and the audit ([`audit`]), which looks one key
 //! in a thousand up again.
 
+mod again;
 mod audit;
-mod growth;
 mod lanes;
 mod late;
 mod sweep;
@@ -23,7 +23,7 @@ use libp2p::PeerId;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use self::growth::Growth;
+use self::again::{Again, Thin};
 use self::sweep::Sweep;
 use super::holdings::Minute;
 use super::journal::Entry;
@@ -65,8 +65,8 @@ struct Desk {
     released: Vec<Key>,
     /// Whether all that is not counted is to be released.
     is_counted: bool,
-    /// Whether more are known now than when few were told of something.
-    growth: Growth,
+    /// When what was not told to all that should know it is announced again.
+    again: Again,
     /// Keys to look up again.
     audits: VecDeque<Key>,
     /// (when, keys placed) of the last minute.
@@ -109,15 +109,15 @@ impl Schedule {
 }
 
 impl Inner {
-    /// What came of announcing `keys` of a kind: noted, and some are looked up again later. `few`: so many nodes were
-    /// known, which was too few for them.
+    /// What came of announcing `keys` of a kind: noted, and some are looked up again later. `thin`: why not all were
+    /// told that should be, if so.
     pub(super) fn announced(
         &self,
         keys: &[Key],
         kind: Kind,
         missed: &[Key],
         announced: &Announced,
-        few: Option<usize>,
+        thin: &[Thin],
     ) {
         let missed: HashSet<_> = missed.iter().collect();
         let (placed, minute): (Vec<Key>, _) =
@@ -132,9 +132,9 @@ impl Inner {
         let gone: Vec<Key> = {
             let mut holdings = self.holdings();
             for key in &placed {
-                match few {
-                    None => holdings.placed(key, minute),
-                    Some(_) => holdings.placed_thinly(key, minute),
+                match thin {
+                    [] => holdings.placed(key, minute),
+                    _ => holdings.placed_thinly(key, minute),
                 }
             }
             missed.iter().for_each(|key| holdings.take(key, false));
@@ -142,9 +142,9 @@ impl Inner {
         };
         desk.released.extend(&gone);
         // Where nobody took anything there is nothing to tell more nodes of, and whoever tries again waits for that.
-        if let Some(known) = few.filter(|_| !placed.is_empty()) {
-            desk.growth.few(known);
-            // More may be known already.
+        if !thin.is_empty() && !placed.is_empty() {
+            thin.iter().for_each(|thin| desk.again.note(*thin, Instant::now()));
+            // More nodes may be known already, and the lane waits until it is due.
             self.schedule.bulk.notify_one();
         }
         let figures = &mut desk.figures;

@@ -1,14 +1,14 @@
 //! Many keys, few messages, found again.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::batch::{Answer, Draft, Refusal};
 use crate::dht::command::{self, Command};
 use crate::dht::journal::Entry;
 use crate::dht::position::Position;
-use crate::dht::{Mode, Options};
+use crate::dht::{Limits, Mode, Options};
 use crate::peer::{Announce, Announcing, Key, Keypair, Kind};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,6 +135,25 @@ async fn what_is_held_is_announced_and_what_is_not_said_again_is_taken_back() {
     assert_eq!(seeker.find(key(100)).await.len(), 1);
     until("both are announced", || async { holder.dht.announcing().queued == 0 }).await;
     assert_eq!(holder.dht.announcing().keys, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_takes_is_tried_again_only_after_a_while() {
+    let limits = Limits { other_bytes: 0, ..Limits::default() };
+    let full = Node::with(Options { limits, ..options(TCP, &[]) }).await;
+    let holder = Node::server(TCP, &[&full]).await;
+    holder.knows(1).await;
+    let refused = async |times| {
+        until("it is refused", || async { holder.dht.announcing().refused >= times }).await;
+        Instant::now()
+    };
+    holder.dht.hold(&[key(1)], Kind::Chunk);
+    let first = refused(1).await;
+    // That rings the lane once more; from then on it waits.
+    holder.dht.hold(&[key(2)], Kind::Chunk);
+    let last = refused(5).await;
+    assert!(last - first >= Duration::from_secs(2), "{:?}", last - first);
+    assert_eq!((holder.dht.announcing().placed, holder.dht.announcing().queued), (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

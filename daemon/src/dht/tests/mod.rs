@@ -97,7 +97,7 @@ impl Node {
                 holdings.placed(key, Minute::try_from(unix_now() / 60).unwrap());
             }
         }
-        Announcer::new(Arc::clone(dht), Purpose::Put, &keys).run(copies).await.0
+        Announcer::new(Arc::clone(dht), Purpose::Put, &keys).run(copies).await.announced
     }
 
     /// All providers of `key`.

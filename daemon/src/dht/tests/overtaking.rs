@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Node, TCP, key, network, until, within};
-use crate::dht::announcer::{Announcer, Purpose, first_number};
+use crate::dht::announcer::{Announcer, Outcome, Purpose, first_number};
 use crate::dht::batch::{Answer, Draft};
 use crate::dht::command::{self, Command};
 use crate::peer::{Announce, Announced, Key, Kind};
 
 async fn run(of: &Node, purpose: Purpose, keys: &[Key]) -> (Announced, Vec<Key>) {
-    within("a round ends", Announcer::new(Arc::clone(&of.dht.0), purpose, keys).run(20)).await
+    let round = Announcer::new(Arc::clone(&of.dht.0), purpose, keys).run(20);
+    let Outcome { announced, missed, .. } = within("a round ends", round).await;
+    (announced, missed)
 }
 
 async fn records(node: &Node) -> usize {
@@ -73,7 +75,7 @@ async fn what_is_released_while_it_is_announced_is_taken_back_when_that_is_over(
         let (announced, missed) = run(&nodes[0], Purpose::Put, &[key(1)]).await;
         holder.release(&[key(1)]);
         assert_eq!(records(&nodes[1]).await, 1, "nobody knows yet that it was announced");
-        holder.0.announced(&[key(1)], kind, &missed, &announced, None);
+        holder.0.announced(&[key(1)], kind, &missed, &announced, &[]);
         until("it is taken back", || async { records(&nodes[1]).await == 0 }).await;
     }
 }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) const NETWORK: &str = "scale";
 /// A connection that nobody uses ends after this, and not after a minute as a daemon's do: a thousand nodes have one
 /// memory, and what has just come looks for its neighbours by many.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(30);
 /// Where each node says that its chunk port is.
 const CHUNK_PORT: u16 = 9000;
 

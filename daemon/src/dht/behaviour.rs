@@ -54,6 +54,9 @@ const MAX_OF_NODE: usize = (MAX_ADDRESSES + 1) * (MAX_ADDRESS + 41 + 3) + 48;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for one question of a query.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
+/// How often a node looks for its neighbours and in each part of the routing table anew: eight to ten look-ups, which in
+/// a large network open two or three hundred connections.
+const REFRESH: Duration = Duration::from_mins(15);
 /// Time for a hello, and for a batch of 200 KiB at 10 KiB/s.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(8);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -258,6 +261,7 @@ fn kademlia(
         .set_replication_factor(NonZeroUsize::new(regions::K).unwrap_or(kad::K_VALUE))
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_caching(kad::Caching::Disabled)
+        .set_periodic_bootstrap_interval(Some(REFRESH))
         // The store itself judges what it takes, alike for batches and ADD_PROVIDER; the swarm's filter
         // would acknowledge every PUT_VALUE, where our store refuses it and the asker sees that.
         .set_record_filtering(kad::StoreInserts::Unfiltered)

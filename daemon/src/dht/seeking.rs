@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use libp2p::kad::QueryInfo;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId};
@@ -61,13 +62,19 @@ impl EventLoop {
         let (again, wait) = self.settling;
         if routed == 0 {
             self.settling = (now + FIRST_WAIT, FIRST_WAIT);
-        } else if routed < K && now >= again {
+        } else if routed < K && now >= again && !self.is_looking_around() {
             let wait = (wait * 2).min(LONGEST_WAIT);
             self.settling = (now + wait, wait);
             if let Err(error) = self.swarm.behaviour_mut().kad.bootstrap() {
                 tracing::debug!(%error, "nobody to ask for neighbours");
             }
         }
+    }
+
+    /// Whether neighbours are being looked for: Kademlia begins that by itself while few are known.
+    fn is_looking_around(&mut self) -> bool {
+        let mut queries = self.swarm.behaviour_mut().kad.iter_queries();
+        queries.any(|query| matches!(query.info(), QueryInfo::Bootstrap { .. }))
     }
 
     /// Neighbours are looked for at the next tick, and then after waits as at the start.

@@ -180,7 +180,8 @@ impl Holdings {
             return;
         }
         let mark = old.unwrap_or_else(|| Mark::new(kind).unsaid());
-        self.set(place, mark.with_placed(minute));
+        // Whoever took it for new before the journal was read will not announce it.
+        self.set(place, mark.with_placed(minute).with_taken(false));
     }
 
     /// As a journal tells: what was announced of it counts no more. Where it is held, it has to be announced anew.
@@ -417,6 +418,10 @@ mod tests {
         assert!(holdings.is_waiting(&held) && !holdings.holds(&gone));
         holdings.restore_released(&key(3));
         assert_eq!(holdings.counts(), Counts { keys: 1, new_objects: 1, new_chunks: 0 });
+        // What was taken for new before the journal was read has its turn like the others.
+        holdings.take(&held, true);
+        holdings.restore(&held, Kind::Object, 7);
+        assert_eq!(due(&holdings, &Due { anywhere: 8, ..ALL }), [held]);
     }
 
     proptest! {

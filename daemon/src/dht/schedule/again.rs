@@ -74,6 +74,8 @@ impl Again {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::tests::{Node, TCP};
+    use crate::peer::{Announced, Key, Kind};
 
     #[test]
     fn a_network_that_grows_is_told_again_a_few_times_only() {
@@ -91,6 +93,21 @@ mod tests {
         // Others have gone, and with them those who had been told.
         again.note(Thin::Few(3), now);
         assert!(!again.is_due(5, now) && again.is_due(6, now));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_takes_when_it_is_placed_again_is_placed_once_more() {
+        let (node, key) = (Node::server(TCP, &[]).await, [7; 32]);
+        let dht = &node.dht.0;
+        let announced = |minute, missed: &[Key]| {
+            assert!(dht.holdings().hold(&key, Kind::Object));
+            dht.holdings().placed(&key, minute);
+            dht.announced(&[key], Kind::Object, missed, &Announced::default(), &[]);
+            dht.schedule.desk().again.due()
+        };
+        // Nobody has it yet: the lane waits before it tries again. Then somebody took it, and then nobody.
+        assert_eq!((announced(0, &[key]), announced(1, &[])), (None, None));
+        assert!(announced(1, &[key]).is_some());
     }
 
     #[test]

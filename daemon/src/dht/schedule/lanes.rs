@@ -113,6 +113,10 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
             taken += go_through(&dht, &Due { objects_only: true, thin: false, ..due }).await;
         }
         taken += go_through(&dht, &due).await;
+        if due.thin && !dht.is_in_company() {
+            // It may not have come to all of them.
+            dht.schedule.desk().again.note(Thin::Unsure, Instant::now());
+        }
         let left = dht.holdings().counts();
         let is_done = left.new_objects + left.new_chunks == 0;
         if is_done || taken > 0 {

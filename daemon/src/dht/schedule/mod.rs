@@ -128,6 +128,8 @@ impl Inner {
         self.journal.note(&Entry::Announced { kind, minute, keys: heard });
         // Held until all is reckoned: whoever sees that nothing is queued sees all the figures.
         let mut desk = self.schedule.desk();
+        // What counts as announced since earlier, and nobody took this time, may be known to too few.
+        let mut is_left = false;
         // Released meanwhile: then it may not have counted as announced, and some got it after it was taken back.
         let gone: Vec<Key> = {
             let mut holdings = self.holdings();
@@ -137,7 +139,13 @@ impl Inner {
                     _ => holdings.placed_thinly(key, minute),
                 }
             }
-            missed.iter().for_each(|key| holdings.take(key, false));
+            for key in &missed {
+                match holdings.announced(key) {
+                    Some(minute) => holdings.placed_thinly(key, minute),
+                    None => holdings.take(key, false),
+                }
+                is_left |= holdings.is_placed(key);
+            }
             keys.iter().filter(|key| !holdings.holds(key)).copied().collect()
         };
         desk.released.extend(&gone);
@@ -146,6 +154,10 @@ impl Inner {
             thin.iter().for_each(|thin| desk.again.note(*thin, Instant::now()));
             // More nodes may be known already, and the lane waits until it is due.
             self.schedule.bulk.notify_one();
+        }
+        // The lane is not rung: it would have what is in its turn refused again and again.
+        if is_left {
+            desk.again.note(Thin::Unsure, Instant::now());
         }
         let figures = &mut desk.figures;
         figures.placed += placed.len() as u64;

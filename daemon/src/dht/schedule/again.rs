@@ -35,6 +35,8 @@ pub(super) struct Again {
     /// The wait that led there, or to the last such time, which was then.
     wait: Duration,
     last: Option<Instant>,
+    /// Whether it is being placed again: however long that takes, what is thin then has not ceased to be.
+    is_under_way: bool,
 }
 
 impl Again {
@@ -43,7 +45,8 @@ impl Again {
         match thin {
             Thin::Few(known) => self.known = Some(self.known.map_or(known, |before| before.min(known))),
             Thin::Unsure if self.due.is_none() => {
-                let goes_on = self.last.is_some_and(|last| now.duration_since(last) < self.wait * 2);
+                let is_soon = |last| now.duration_since(last) < self.wait * 2;
+                let goes_on = self.is_under_way || self.last.is_some_and(is_soon);
                 self.wait = if goes_on { (self.wait * 2).min(LONGEST) } else { FIRST };
                 self.due = Some(now + self.wait);
             }
@@ -66,6 +69,13 @@ impl Again {
     pub(super) fn begun(&mut self, known: usize, now: Instant) {
         self.known = self.known.map(|_| known);
         if self.due.take().is_some() {
+            (self.last, self.is_under_way) = (Some(now), true);
+        }
+    }
+
+    /// All of it has been, as far as that goes.
+    pub(super) fn ended(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_under_way) {
             self.last = Some(now);
         }
     }
@@ -117,17 +127,33 @@ mod tests {
         while now < begun + Duration::from_hours(24) {
             again.note(Thin::Unsure, now);
             again.note(Thin::Unsure, now + Duration::from_secs(1));
+            again.ended(now + Duration::from_secs(1));
             let due = again.due().unwrap();
             assert!(!again.is_due(100, now) && again.is_due(100, due));
             // The round takes its time.
             (now, _) = (due + Duration::from_secs(5), again.begun(100, due));
             times.push(due);
         }
+        again.ended(now);
         assert_eq!(times[0], begun + FIRST);
         assert!((12..20).contains(&times.len()), "{}", times.len());
         // It is over, and comes back another day.
         let later = now + 3 * LONGEST;
         again.note(Thin::Unsure, later);
         assert_eq!(again.due(), Some(later + FIRST));
+    }
+
+    #[test]
+    fn a_round_that_takes_long_shortens_no_wait() {
+        let (mut again, mut now) = (Again::default(), Instant::now());
+        for doubled in [1, 2, 4, 8] {
+            // The first of it comes late, and the rest later still.
+            now += Duration::from_hours(1);
+            again.note(Thin::Unsure, now);
+            assert_eq!(again.due(), Some(now + FIRST * doubled));
+            now += Duration::from_hours(1);
+            again.ended(now);
+            again.begun(100, now);
+        }
     }
 }

@@ -113,9 +113,8 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
             taken += go_through(&dht, &Due { objects_only: true, thin: false, ..due }).await;
         }
         taken += go_through(&dht, &due).await;
-        if due.thin && !dht.is_in_company() {
-            // It may not have come to all of them.
-            dht.schedule.desk().again.note(Thin::Unsure, Instant::now());
+        if due.thin {
+            dht.end_again();
         }
         let left = dht.holdings().counts();
         let is_done = left.new_objects + left.new_chunks == 0;
@@ -241,7 +240,17 @@ impl Inner {
         is_due
     }
 
-    /// Waits until that is so, as far as it is known now: the lane is rung when that changes.
+    /// That is over. Where nobody is known any more it may not have come to all keys.
+    fn end_again(&self) {
+        let (is_cut_short, now) = (!self.is_in_company(), Instant::now());
+        let again = &mut self.schedule.desk().again;
+        if is_cut_short {
+            again.note(Thin::Unsure, now);
+        }
+        again.ended(now);
+    }
+
+    /// Waits until it is to be, as far as it is known now: the lane is rung when that changes.
     async fn again(&self) {
         let mut routed = self.seen.routed.clone();
         let is_due = |known: &usize| self.schedule.desk().again.is_due(*known, Instant::now());

@@ -37,6 +37,8 @@ pub(super) struct Due {
     pub(super) anywhere: Minute,
     /// Announced before this: due within `arc`.
     pub(super) within: Minute,
+    /// Announced after this: due wherever they are, for the clock was ahead.
+    pub(super) beyond: Minute,
     /// First and last place of the sweep's present part.
     pub(super) arc: (u64, u64),
     /// Those announced to fewer nodes than they should be are due: the network has grown since.
@@ -143,7 +145,7 @@ impl Mark {
 impl Due {
     fn takes(&self, place: u64, mark: Mark) -> bool {
         let before = if (self.arc.0..=self.arc.1).contains(&place) { self.within } else { self.anywhere };
-        (mark.placed() < before.max(1) || self.thin && mark.is_thin())
+        (!(before.max(1)..=self.beyond).contains(&mark.placed()) || self.thin && mark.is_thin())
             && !mark.is_taken()
             && (!self.objects_only || mark.kind() == Kind::Object)
     }
@@ -326,7 +328,8 @@ mod tests {
     use super::*;
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
-    const ALL: Due = Due { objects_only: false, anywhere: 0, within: 0, arc: (1, 0), thin: false };
+    const ALL: Due =
+        Due { objects_only: false, anywhere: 0, within: 0, beyond: 9_999, arc: (1, 0), thin: false };
 
     fn key(number: u32) -> Key {
         *blake3::hash(&number.to_le_bytes()).as_bytes()

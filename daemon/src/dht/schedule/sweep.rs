@@ -39,6 +39,8 @@ impl Sweep {
             // Old enough that its turn is over: a cycle and a half, and a turn for luck.
             anywhere: now.saturating_sub(self.cycle / 2 * 3 + 2 * self.turn()),
             within: now.saturating_sub(self.cycle / 2),
+            // What is announced while all that is due is gone through is no later than that.
+            beyond: now.saturating_add(self.cycle / 8),
             arc: (part * size, last),
             thin: false,
         }
@@ -112,6 +114,22 @@ mod tests {
         // Off for three days: all are late, and all are announced at once when it is back.
         let (oldest, _) = live(480, 6, |minute| (1_440..5_760).contains(&minute));
         assert!(oldest >= 48 * 60, "{oldest}");
+    }
+
+    #[test]
+    fn what_was_announced_when_the_clock_was_ahead_is_due() {
+        let (sweep, now) = (Sweep::new(&PeerId::random(), Duration::from_hours(48)), 30_000_000);
+        let (mut holdings, day) = (Holdings::new(10), 24 * 60);
+        for (number, ahead) in (0..).zip([0, 60, day, 3_650 * day]) {
+            let key: Key = *blake3::hash(&u32::to_le_bytes(number)).as_bytes();
+            holdings.restore(&key, Kind::Object, now + ahead);
+        }
+        let due = holdings.due(None, usize::MAX, usize::MAX, &sweep.due(now)).keys;
+        assert_eq!(due.len(), 2);
+        for (key, _) in &due {
+            holdings.placed(key, now);
+        }
+        assert!(holdings.due(None, usize::MAX, usize::MAX, &sweep.due(now)).keys.is_empty());
     }
 
     #[test]

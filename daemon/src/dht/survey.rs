@@ -44,6 +44,8 @@ pub(super) struct Survey {
     pub(super) look_ups: usize,
     /// Those of them in which many that were asked did not answer.
     unsound: usize,
+    /// Whether one of those ended with so few nodes that it may have made known what nobody has told of.
+    is_short: bool,
 }
 
 // === impl Survey ===
@@ -54,7 +56,7 @@ impl Survey {
         // A server may be one of the nearest; its own keys are in its store already.
         let own = dht.seen.reachability.borrow().is_server.then_some(dht.local);
         let atlas = dht.shelf.take(own, *dht.seen.routed.borrow(), Instant::now());
-        Self { dht, atlas, look_ups: 0, unsound: 0 }
+        Self { dht, atlas, look_ups: 0, unsound: 0, is_short: false }
     }
 
     /// The nodes that shall keep a key: the `copies` nearest; of an object also those that are nearest and not of one
@@ -117,12 +119,13 @@ impl Survey {
             closest = self.dht.ask(|done| Command::Closest { key, done }).await?;
         }
         self.unsound += usize::from(!closest.is_sound);
+        self.is_short |= is_short(&closest);
         Some(closest)
     }
 
     /// Whether what was looked up tells of a whole network.
     pub(super) fn is_sound(&self) -> bool {
-        is_whole(self.look_ups, self.unsound)
+        !self.is_short && is_whole(self.look_ups, self.unsound)
     }
 
     /// Where a node is.
@@ -150,6 +153,12 @@ impl Survey {
 /// looked up anew for every few thousand keys.
 fn is_whole(look_ups: usize, unsound: usize) -> bool {
     unsound * 4 <= look_ups
+}
+
+/// Whether fewer nodes were found than a look-up ends with, though many did not answer or it was cut off: of what
+/// counts as known by it, which may be all of the key space, little may be (see [`regions`](super::regions)).
+fn is_short(closest: &Closest) -> bool {
+    !closest.is_sound && closest.nodes.len() < K
 }
 
 /// Where a node is seen: where its connections lead.
@@ -213,6 +222,18 @@ mod tests {
     fn a_liar_spoils_no_large_network_and_half_of_one_is_not_kept() {
         assert!(is_whole(0, 0) && is_whole(1_000, 100) && is_whole(4, 1));
         assert!(!is_whole(1, 1) && !is_whole(3, 1) && !is_whole(1_000, 900));
+    }
+
+    #[test]
+    fn what_ends_early_with_few_spoils_all() {
+        let closest = |count, is_sound| {
+            let node = || Node { peer: PeerId::random(), addresses: Vec::new() };
+            let nodes = (0..count).map(|_| (node(), Places::new())).collect();
+            Closest { nodes, unanswered: 0, is_sound }
+        };
+        assert!(is_short(&closest(K - 1, false)) && is_short(&closest(0, false)));
+        // All of a small network, and all that a look-up ends with.
+        assert!(!is_short(&closest(3, true)) && !is_short(&closest(K, false)));
     }
 
     #[test]

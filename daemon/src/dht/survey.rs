@@ -150,8 +150,8 @@ impl Survey {
 
 /// Whether so many look-ups, of which so many were not sound, told of a whole network. Where it is cut nearly none is
 /// sound; one liar, who names nodes that are not there, spoils those that meet it, and shall not have a large network
-/// looked up anew for every few thousand keys.
-fn is_whole(look_ups: usize, unsound: usize) -> bool {
+/// looked up anew for every few thousand keys. The same goes for nodes that are told, and those of them that failed.
+pub(super) fn is_whole(look_ups: usize, unsound: usize) -> bool {
     unsound * 4 <= look_ups
 }
 

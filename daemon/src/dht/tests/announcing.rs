@@ -1,9 +1,11 @@
 //! Many keys, few messages, found again.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
+use crate::dht::announcer::{Announcer, Purpose};
 use crate::dht::batch::{Answer, Draft, Refusal};
 use crate::dht::command::{self, Command};
 use crate::dht::journal::Entry;
@@ -82,6 +84,20 @@ async fn a_dead_node_is_replaced_by_the_next_nearest() {
     let announced = within("all keys are placed", nodes[0].announce(keys, 2)).await;
     assert_eq!(announced.keys, 200, "{announced:?}");
     until("the dead are noticed", || async { nodes[0].dht.status().await.connected == 3 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_took_and_two_did_not_counts_as_announced_to_few() {
+    let mut nodes = network(TCP, 4).await;
+    let all = within("the key is placed", nodes[0].announce(vec![key(1)], 20)).await;
+    assert_eq!((all.keys, all.receivers), (1, 3));
+    for gone in nodes.drain(2..) {
+        gone.stop().await;
+    }
+    let again = Announcer::new(Arc::clone(&nodes[0].dht.0), Purpose::Put, &[key(1)]);
+    let outcome = within("one takes it", again.run(20)).await;
+    assert_eq!((outcome.announced.keys, outcome.announced.receivers), (1, 1));
+    assert!(!outcome.is_sound && outcome.missed.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,7 +21,8 @@ use crate::peer::{Announced, Key, Kind};
 const CHUNK_COPIES: usize = 4;
 /// Keys announced in one go: what one message carries.
 const ROUND: usize = 4_096;
-/// New objects in one go: 32 bytes each here and at the receivers.
+/// New objects in one go, and keys to be taken back: 32 bytes each here and at the receivers, and up to 320 while it is
+/// chosen whom to tell.
 const FRESH_ROUND: usize = 16_384;
 /// Keys that the bulk lane announces a second: 640 KB/s, with four copies of 32 bytes each.
 pub(super) const RATE: u32 = 5_000;
@@ -191,7 +192,8 @@ impl Inner {
     /// What is fresh and what is to be taken back, as much as goes together.
     fn take_fresh(&self) -> Fresh {
         let mut desk = self.schedule.desk();
-        let released = std::mem::take(&mut desk.released);
+        let over = desk.released.len().min(FRESH_ROUND);
+        let released = desk.released.drain(..over).collect();
         let over = desk.fresh.len().min(FRESH_ROUND);
         let mut keys: Vec<Key> = desk.fresh.drain(..over).collect();
         // Those that somebody waits for go with the first round, wherever they are in the queue.

@@ -51,6 +51,11 @@ async fn twenty_thousand_keys_reach_ten_nodes_in_few_messages() {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].peer, nodes[3].dht.0.local);
     }
+    // More than go together.
+    nodes[3].dht.release(&keys);
+    for node in &nodes {
+        until("all are taken back", || async { node.dht.status().await.other_records == 0 }).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,9 @@
 //! [`heard`](crate::dht::heard). Survives a crash: nothing of its own.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 
 use crate::dht::Inner;
@@ -16,6 +17,9 @@ use crate::dht::heard::Due;
 
 /// Nodes that are told at once: a dial to one that is not there takes five to ten seconds.
 const AT_ONCE: usize = 16;
+/// How long one is told things at a time, the rest when it is due again: whoever takes its time with each message keeps
+/// nobody else from hearing.
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// Tells whoever is due what it has not heard, until the room stops.
 pub(super) async fn late(dht: Arc<Inner>) {
@@ -23,7 +27,8 @@ pub(super) async fn late(dht: Arc<Inner>) {
     loop {
         dht.heard.due().await;
         let due = dht.heard.take_due(Instant::now());
-        stream::iter(due).for_each_concurrent(AT_ONCE, |due| dht.tell_late(due)).await;
+        let tell = |due| tokio::time::timeout(LONGEST, dht.tell_late(due)).map(drop);
+        stream::iter(due).for_each_concurrent(AT_ONCE, tell).await;
     }
 }
 

@@ -37,6 +37,8 @@ use crate::support::unix_now;
 const MAX_FRESH: usize = 65_536;
 /// Keys that wait to be looked up again.
 const MAX_AUDITS: usize = 256;
+/// Keys held or let go of with the holdings locked, which the event loop waits for: 1 ms.
+const LOCKED: usize = 1_024;
 /// One of so many keys is looked up again.
 const AUDITED: u32 = 1_000;
 /// Over which time the rate is told.
@@ -201,9 +203,9 @@ impl Desk {
 impl Announce for Dht {
     fn hold(&self, keys: &[Key], kind: Kind) -> usize {
         let (mut over, mut new) = (0, Vec::new());
-        {
+        for part in keys.chunks(LOCKED) {
             let mut holdings = self.0.holdings();
-            for key in keys {
+            for key in part {
                 if !holdings.hold(key, kind) {
                     over += 1;
                 } else if holdings.is_waiting(key) {
@@ -317,7 +319,8 @@ impl Dht {
 impl Inner {
     /// Keys are no longer held: what was announced of them is taken back soon.
     fn release(&self, keys: &[Key]) {
-        let released: Vec<Key> = {
+        let mut released = Vec::new();
+        for part in keys.chunks(LOCKED) {
             let mut holdings = self.holdings();
             let mut is_told = |key: &Key| {
                 let (is_placed, is_published) = (holdings.is_placed(key), self.published.withdraw(key));
@@ -328,8 +331,8 @@ impl Inner {
                 // What is published may have been announced before that; see `announce_anew`.
                 is_placed || is_published
             };
-            keys.iter().filter(|key| is_told(key)).copied().collect()
-        };
+            released.extend(part.iter().filter(|key| is_told(key)).copied());
+        }
         self.journal.note(&Entry::Released { keys: released.clone() });
         self.schedule.desk().released.extend(released);
         self.schedule.fresh.notify_one();

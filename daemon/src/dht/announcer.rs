@@ -120,7 +120,10 @@ impl Announcer {
             if missed.is_empty() || round + 1 == ROUNDS || self.purpose == Purpose::TakeBack {
                 break;
             }
-            for index in missed {
+            for (turn, index) in missed.into_iter().enumerate() {
+                if turn % TURN == TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
                 let rank = reached.entry(index).or_insert(copies);
                 if let Some(peer) = self.next_nearest(index, rank) {
                     plan.entry(peer).or_default().push(index);

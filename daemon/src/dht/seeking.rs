@@ -38,6 +38,8 @@ impl EventLoop {
     /// Dials whoever is due.
     pub(super) fn seek(&mut self, now: Instant) {
         let routed: HashSet<PeerId> = self.routed_peers().into_iter().collect();
+        // Who was taken out of the table is told by no event.
+        self.routed.send_if_modified(|told| std::mem::replace(told, routed.len()) != routed.len());
         let alone = self.is_alone(routed.len());
         self.say_alone(alone, now);
         self.settle(now, routed.len());

@@ -141,6 +141,9 @@ async fn whoever_is_banned_elsewhere_is_let_go_here() {
         status.connected == 0 && status.routed == 0
     })
     .await;
+    // Who announces waits for somebody to come from then on, and not for its next try.
+    let is_told = || async { *nodes[0].dht.0.seen.routed.borrow() == 0 };
+    until("those who announce hear of it", is_told).await;
     let refused = within("a dial ends", nodes[0].dht.connect(nodes[1].address())).await.unwrap_err();
     assert!(refused.to_string().contains("banned"), "{refused}");
     until("the other has seen it", || async { nodes[1].dht.status().await.connected == 0 }).await;

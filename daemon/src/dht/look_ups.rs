@@ -222,8 +222,9 @@ impl LookUps {
         Some((number, End::Done))
     }
 
-    /// Ends the look-ups that nobody listens to any more; gives their queries.
+    /// Ends the look-ups that nobody listens to any more, those that wait among them; gives their queries.
     pub(super) fn sweep(&mut self) -> Vec<QueryId> {
+        self.queued.retain(|(_, out, _)| !out.is_closed());
         let by_query = &mut self.by_query;
         let mut orphans = Vec::new();
         self.running.retain(|_, look_up| {
@@ -343,5 +344,17 @@ mod tests {
             look_ups.told(number, &peer, None);
         }
         assert_eq!((asked, look_ups.running.len(), wider.try_recv()), (60, 0, Ok(true)));
+    }
+
+    #[test]
+    fn whoever_has_gone_takes_no_place_in_the_queue() {
+        let (mut look_ups, mut told) = (LookUps::default(), Vec::new());
+        for number in 0..MAX_QUEUED {
+            let ((out, listener), (end, _)) = (mpsc::channel(1), oneshot::channel());
+            look_ups.push(([1; 32], out, end));
+            told.extend((number % 2 == 0).then_some(listener));
+        }
+        assert!(look_ups.sweep().is_empty());
+        assert_eq!(look_ups.queued.len(), told.len());
     }
 }

@@ -40,7 +40,13 @@ pub(super) fn sockets(parts: &Arc<Parts>, peer: PeerId, ways: &[Reach]) -> BoxSt
     for way in ways {
         match way {
             Reach::Chunk(Host::Ip(ip), port) => plain.push(SocketAddr::new(*ip, *port)),
-            _ => asked.push(ask(Arc::clone(parts), peer, way.clone())),
+            _ => {
+                if let Reach::Dht(address) = way {
+                    // At once: other ways are tried there while the chunk ports are dialled.
+                    parts.discovery.vouch(address);
+                }
+                asked.push(ask(Arc::clone(parts), peer, way.clone()));
+            }
         }
     }
     stream::iter(plain).chain(asked.flat_map(stream::iter)).boxed()
@@ -52,10 +58,7 @@ async fn ask(parts: Arc<Parts>, peer: PeerId, way: Reach) -> Vec<SocketAddr> {
         Reach::Chunk(Host::Name(name), port) => {
             tokio::net::lookup_host((name, port)).await.map(Iterator::collect).unwrap_or_default()
         }
-        Reach::Dht(address) => {
-            parts.discovery.vouch(&address);
-            parts.discovery.chunk_addresses(peer, vec![address]).await
-        }
+        Reach::Dht(address) => parts.discovery.chunk_addresses(peer, vec![address]).await,
     }
 }
 

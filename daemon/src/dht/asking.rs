@@ -11,7 +11,7 @@ use libp2p::kad::{
     self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
 };
 use libp2p::request_response::OutboundFailure;
-use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
@@ -209,14 +209,20 @@ impl EventLoop {
             Next::Known(waiter, chunk) => self.answer(peer, waiter, Some(chunk)),
             Next::Refused(waiter) => self.answer(peer, waiter, None),
             Next::Ask => self.say_hello(peer),
-            Next::Dial => {
-                let mut known = self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer);
-                let new: Vec<_> = said.into_iter().filter(|at| !known.contains(at)).collect();
-                known.extend(new);
-                self.dial(peer, known, PeerCondition::DisconnectedAndNotDialing);
-            }
+            Next::Dial => self.dial_for_hello(peer, said),
             Next::Wait => {}
         }
+    }
+
+    /// Dials a peer for those who wait for its hello: what becomes of other dials is no answer to them.
+    pub(super) fn dial_for_hello(&mut self, peer: PeerId, said: Vec<Multiaddr>) {
+        let mut known = self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer);
+        let new: Vec<_> = said.into_iter().filter(|at| !known.contains(at)).collect();
+        known.extend(new);
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
+        let options = options.addresses(known).extend_addresses_through_behaviour().build();
+        self.peers.dials(&peer, options.connection_id());
+        self.begin_dial(peer, options);
     }
 
     /// Asks a connected peer for its hello.
@@ -260,7 +266,7 @@ impl EventLoop {
     fn hello_missed(&mut self, peer: PeerId) -> Vec<Waiter> {
         let (waiters, elsewhere) = self.peers.missed(peer);
         if let Some(said) = elsewhere {
-            self.dial(peer, said, PeerCondition::DisconnectedAndNotDialing);
+            self.dial_for_hello(peer, said);
         }
         waiters
     }

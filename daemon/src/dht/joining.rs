@@ -79,6 +79,7 @@ impl EventLoop {
     pub(super) fn on_dial_failed(&mut self, peer: PeerId, dial: ConnectionId, error: &DialError) {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             // Connected, or about to be.
+            self.peers.undialled(&peer, dial);
             return;
         }
         tracing::debug!(%peer, %error, "a dial failed");
@@ -100,14 +101,17 @@ impl EventLoop {
             }
             let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
             self.detour_dial_failed(&peer, dial, error);
-            if pace::is_unhurried(error) {
-                self.hello_put_off(peer);
-                return;
-            }
-            if is_tried {
+            let is_unhurried = pace::is_unhurried(error);
+            if is_tried && !is_unhurried {
                 self.missed(&peer);
             }
-            self.hello_resolved(peer, None);
+            match self.peers.awaited(&peer) {
+                // That dial goes on, or could not be made while this one was under way.
+                Some((Some(own), _)) if own != dial => {}
+                Some((None, said)) => self.dial_for_hello(peer, said),
+                _ if is_unhurried => self.hello_put_off(peer),
+                _ => self.hello_resolved(peer, None),
+            }
         }
     }
 

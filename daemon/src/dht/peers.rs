@@ -96,6 +96,8 @@ pub(super) struct Peers {
 /// Those who wait for one hello.
 #[derive(Debug, Default)]
 struct Awaited {
+    /// The dial for it. None: there is none, for a connection or another dial was under way.
+    dial: Option<ConnectionId>,
     /// Who, and where the peer is dialled for it.
     now: (Vec<Waiter>, Vec<Multiaddr>),
     /// Those who came later and know other places: it is dialled there when it has not answered at the first.
@@ -171,7 +173,7 @@ impl Peers {
         let full = self.awaited.len() >= MAX_AWAITED;
         match self.awaited.entry(peer) {
             Entry::Occupied(mut awaited) => {
-                let Awaited { now, then } = awaited.get_mut();
+                let Awaited { now, then, .. } = awaited.get_mut();
                 if said.iter().all(|at| now.1.contains(at)) {
                     now.0.push(waiter);
                 } else {
@@ -188,16 +190,36 @@ impl Peers {
         }
     }
 
+    /// A peer is dialled for its hello, if somebody waits for that.
+    pub(super) fn dials(&mut self, peer: &PeerId, dial: ConnectionId) {
+        if let Some(awaited) = self.awaited.get_mut(peer) {
+            awaited.dial = Some(dial);
+        }
+    }
+
+    /// That dial was not made, for another is under way.
+    pub(super) fn undialled(&mut self, peer: &PeerId, dial: ConnectionId) {
+        if let Some(awaited) = self.awaited.get_mut(peer) {
+            awaited.dial = awaited.dial.filter(|own| *own != dial);
+        }
+    }
+
+    /// The dial for a peer's hello, if somebody waits for that, and where it is to be dialled.
+    pub(super) fn awaited(&self, peer: &PeerId) -> Option<(Option<ConnectionId>, Vec<Multiaddr>)> {
+        self.awaited.get(peer).map(|awaited| (awaited.dial, awaited.now.1.clone()))
+    }
+
     /// A peer's hello came: those who waited for it.
     pub(super) fn resolve(&mut self, peer: PeerId, chunk: &[SocketAddr], now: Instant) -> Vec<Waiter> {
         self.remember(peer, chunk.to_vec(), now);
-        let Awaited { now: (waiters, _), then: (others, _) } = self.awaited.remove(&peer).unwrap_or_default();
+        let Awaited { now: (waiters, _), then: (others, _), .. } =
+            self.awaited.remove(&peer).unwrap_or_default();
         [waiters, others].into_iter().flatten().collect()
     }
 
     /// A peer's hello cannot be had: those who waited for it, and where to dial the peer for the others who wait.
     pub(super) fn missed(&mut self, peer: PeerId) -> (Vec<Waiter>, Option<Vec<Multiaddr>>) {
-        let Awaited { now: (mut waiters, _), then } = self.awaited.remove(&peer).unwrap_or_default();
+        let Awaited { now: (mut waiters, _), then, .. } = self.awaited.remove(&peer).unwrap_or_default();
         if then.0.is_empty() || self.connected.contains_key(&peer) {
             waiters.extend(then.0);
             return (waiters, None);
@@ -278,6 +300,23 @@ mod tests {
         let (waiters, elsewhere) = peers.missed(peer);
         assert!(matches!(waiters[..], [Waiter::LookUp(3)]) && elsewhere.is_none());
         assert!(peers.awaited.is_empty());
+    }
+
+    #[test]
+    fn which_dial_is_for_a_hello_is_known() {
+        let (mut peers, peer, now) = (Peers::default(), PeerId::random(), Instant::now());
+        let [one, other] = [1, 2].map(ConnectionId::new_unchecked);
+        peers.dials(&peer, one);
+        assert_eq!(peers.awaited(&peer), None, "nobody waits");
+        let said: Vec<Multiaddr> = vec!["/ip4/9.9.9.9/tcp/1".parse().unwrap()];
+        assert!(matches!(peers.want(peer, Waiter::LookUp(1), &said, now), Next::Dial));
+        peers.dials(&peer, one);
+        peers.undialled(&peer, other);
+        assert_eq!(peers.awaited(&peer), Some((Some(one), said.clone())));
+        peers.undialled(&peer, one);
+        assert_eq!(peers.awaited(&peer), Some((None, said)));
+        assert_eq!(peers.missed(peer).0.len(), 1);
+        assert_eq!(peers.awaited(&peer), None);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) async fn fresh(dht: Arc<Inner>) {
     dht.journal.read().await;
     let mut rounds = FuturesUnordered::new();
     loop {
-        if dht.take_counted() {
+        if dht.schedule.desk().is_counted {
             dht.release_uncounted().await;
         }
         let begun = Instant::now();
@@ -208,10 +208,6 @@ impl Inner {
         Fresh { keys, waiting, released }
     }
 
-    fn take_counted(&self) -> bool {
-        std::mem::take(&mut self.schedule.desk().is_counted)
-    }
-
     /// Releases what was not counted.
     async fn release_uncounted(&self) {
         let mut from = None;
@@ -221,6 +217,7 @@ impl Inner {
             self.release(&keys);
             from = walked.next;
             if from.is_none() {
+                self.schedule.desk().is_counted = false;
                 return;
             }
             tokio::task::yield_now().await;
@@ -300,5 +297,28 @@ impl Inner {
         if late > 0 && before == 0 {
             tracing::warn!(late, "announcing is overdue: other nodes may no longer know what this one holds");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dht::tests::{Node, TCP};
+    use crate::peer::Announce;
+
+    #[tokio::test]
+    async fn a_count_that_begins_before_the_last_one_was_looked_at_lets_go_of_nothing_that_is_held() {
+        let node = Node::server(TCP, &[]).await;
+        let (dht, [held, gone]) = (node.dht.clone(), [[1; 32], [2; 32]]);
+        // Its lanes with it: nobody looks.
+        node.stop().await;
+        assert_eq!(dht.hold(&[held, gone], Kind::Object), 0);
+        dht.begin_count();
+        assert_eq!(dht.hold(&[held], Kind::Object), 0);
+        dht.end_count();
+        dht.begin_count();
+        dht.0.release_uncounted().await;
+        assert!(dht.0.holdings().holds(&held) && !dht.0.holdings().holds(&gone));
+        assert!(!dht.0.schedule.desk().is_counted);
     }
 }

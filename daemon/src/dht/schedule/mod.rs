@@ -65,7 +65,7 @@ struct Desk {
     waiting: Vec<(Key, oneshot::Sender<Announced>)>,
     /// Keys that are to be taken back.
     released: Vec<Key>,
-    /// Whether all that is not counted is to be released.
+    /// Whether all that is not counted is to be released; until it has been, no other count begins.
     is_counted: bool,
     /// When what was not told to all that should know it is announced again.
     again: Again,
@@ -276,7 +276,10 @@ impl Announce for Dht {
     }
 
     fn begin_count(&self) {
-        self.0.holdings().begin_count();
+        // What the last one did not count would count now, and what it did would not: that one goes on.
+        if !self.0.schedule.desk().is_counted {
+            self.0.holdings().begin_count();
+        }
     }
 
     fn end_count(&self) {

@@ -2,8 +2,8 @@
 //!
 //! Owns: the keys that others placed here, within a budget of bytes that the sources share fairly. Refuses: values of
 //! any kind, keys of other lengths than 32 bytes, keys that many known nodes are nearer to, more than its budgets, and
-//! more a second than [`RATE`] from one source. Survives a crash: what the [journal](super::journal) has of it;
-//! [`Records::put`] is the one way in, so that what is read there is judged again.
+//! more a second than [`RATE`] from one source and [`OF_GROUP`] from an address group. Survives a crash: what the
+//! [journal](super::journal) has of it; [`Records::put`] is the one way in, so that what is read there is judged again.
 //!
 //! What gives way when it is full: what has expired; then of whoever has the most, what is farthest from this node,
 //! for others look for that elsewhere.
@@ -36,6 +36,7 @@ use super::holdings::Holdings;
 use super::journal::Journal;
 use super::position::Position;
 use super::regions::K;
+use crate::support::allowance::{Allowances, Rate};
 
 /// What a record is charged against the budget: two tree entries of 40 bytes, in nodes that are on average
 /// two thirds full (measured with a million records: 133).
@@ -63,6 +64,11 @@ const FAR_DRAWN: usize = 16;
 /// Keys a second that one source may announce, and how many it may save up: four times what casd sends to all.
 const RATE: u32 = 20_000;
 const BURST: u32 = 100_000;
+/// The same of all sources of one address group together: a host has many ids, and what all of them announce takes the
+/// event loop's time.
+const OF_GROUP: Rate = Rate { each_second: 5 * RATE, burst: 4 * BURST };
+/// Address groups whose keys are counted.
+const MAX_GROUPS: usize = 1_024;
 /// Expired records removed at a time, so that no message waits for a large clean-up (about 5 ms).
 const EXPIRED_AT_ONCE: usize = 8_192;
 
@@ -114,6 +120,8 @@ pub(super) struct Records {
     contacts: HashMap<PeerId, Contact>,
     /// Places of the nodes in the routing table.
     known: Vec<Position>,
+    /// What each address group may announce.
+    of_group: Allowances<Group>,
     /// The second of the last clean-up.
     cleaned: u32,
 }
@@ -147,6 +155,7 @@ impl Records {
             numbers: HashMap::new(),
             contacts: HashMap::new(),
             known: Vec::new(),
+            of_group: Allowances::new(OF_GROUP, MAX_GROUPS),
             cleaned: 0,
         }
     }
@@ -155,7 +164,11 @@ impl Records {
     pub(super) fn put(&mut self, key: Key, peer: PeerId, lifetime: Duration, now: Instant) -> Verdict {
         let (number, second) = (self.number(peer), self.second(now));
         let source = self.sources.get_mut(number as usize).and_then(Option::as_mut);
-        if source.is_some_and(|source| source.may_announce(second, RATE, BURST)) {
+        let group = source.as_ref().and_then(|source| source.group);
+        let of_group = &mut self.of_group;
+        if source.is_some_and(|source| source.may_announce(second, RATE, BURST))
+            && group.is_none_or(|group| of_group.take(group, now))
+        {
             self.keep(key, peer, lifetime, now)
         } else {
             Verdict::Full

@@ -129,6 +129,21 @@ fn a_source_may_not_announce_without_end() {
 }
 
 #[test]
+fn nor_may_the_sources_of_one_address_group_together() {
+    let (mut records, now) = store(1_000);
+    let mut taken = |ip: &str, sources: usize| {
+        let all = (0..sources).map(|_| {
+            let peer = PeerId::random();
+            records.opened(peer, Group::of(ip.parse().unwrap()));
+            (0..BURST).filter(|_| records.put(key(1), peer, HOUR, now) == Verdict::Taken).count()
+        });
+        all.sum::<usize>()
+    };
+    assert_eq!(taken("8.8.1.1", 5), OF_GROUP.burst as usize);
+    assert_eq!(taken("9.9.1.1", 1), BURST as usize);
+}
+
+#[test]
 fn what_is_told_page_by_page_is_taken_in_again() {
     let (mut records, now) = store(1_000);
     let peers: Vec<_> = (0..7).map(|_| PeerId::random()).collect();

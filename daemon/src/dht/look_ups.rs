@@ -352,7 +352,7 @@ mod tests {
         for number in 0..MAX_QUEUED {
             let ((out, listener), (end, _)) = (mpsc::channel(1), oneshot::channel());
             look_ups.push(([1; 32], out, end));
-            told.extend((number % 2 == 0).then_some(listener));
+            told.extend(number.is_multiple_of(2).then_some(listener));
         }
         assert!(look_ups.sweep().is_empty());
         assert_eq!(look_ups.queued.len(), told.len());

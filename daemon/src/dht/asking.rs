@@ -1,4 +1,4 @@
-//! The asking half of the event loop: look-ups, hellos to others, batches to others.
+//! The asking half of the event loop: look-ups, and hellos to others.
 //!
 //! Owns: what happens between a command and its answer. Refuses: nothing of its own; limits are kept by
 //! [`look_ups`](super::look_ups) and [`peers`](super::peers). Survives a crash: nothing.
@@ -15,7 +15,6 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
-use super::batch::{Answer, Request};
 use super::command::{Closest, Node};
 use super::event_loop::EventLoop;
 use super::find::Holders;
@@ -55,18 +54,6 @@ impl EventLoop {
         let find = &mut self.swarm.behaviour_mut().find;
         let request = find.send_request_with_addresses(&to.peer, Ok(key), to.addresses.clone());
         self.finds.insert(request, done);
-    }
-
-    pub(super) fn send_batch(
-        &mut self,
-        to: Node,
-        batch: Vec<u8>,
-        done: oneshot::Sender<Result<Answer, String>>,
-    ) {
-        let announce = &mut self.swarm.behaviour_mut().announce;
-        let request =
-            announce.send_request_with_addresses(&to.peer, Ok(Request::Outgoing(batch)), to.addresses);
-        self.batches.insert(request, done);
     }
 
     pub(super) fn on_kad(&mut self, event: kad::Event) {

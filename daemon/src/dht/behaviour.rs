@@ -32,6 +32,7 @@ use super::holdings::Holdings;
 use super::hosts::Hosts;
 use super::journal::Journal;
 use super::lan::Lan;
+use super::lasting::Lasting;
 use super::metered::Metered;
 use super::options::Options;
 use super::punch::Punch;
@@ -103,8 +104,10 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     /// …of each host…
     hosts: Hosts,
-    /// …and by memory.
+    /// …and by memory…
     memory: memory_connection_limits::Behaviour,
+    /// …and keeps those that nobody uses for a while.
+    lasting: Lasting,
     /// Notices dead connections, which are closed then.
     ping: ping::Behaviour,
     /// Tells who speaks what, and where.
@@ -205,6 +208,7 @@ impl Behaviour {
             guard: Guard(options.conduct.clone()),
             limits: connection_limits::Behaviour::new(limits),
             hosts: Hosts::new(options.limits.inbound, options.limits.outbound, PENDING),
+            lasting: Lasting::new(options.idle, options.limits.inbound, options.limits.outbound),
             memory: memory_connection_limits::Behaviour::with_max_bytes(options.limits.resident_bytes),
             ping: ping::Behaviour::new(ping),
             identify: identify::Behaviour::new(identify),

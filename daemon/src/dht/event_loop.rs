@@ -6,7 +6,7 @@
 //! [`relays`](super::relays), [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use super::error::Error;
 use super::find::Holders;
 use super::heard::Heard;
 use super::lan::Found;
+use super::lasting::Held;
 use super::later::Later;
 use super::look_ups::LookUps;
 use super::options::Options;
@@ -101,6 +102,8 @@ pub(super) struct EventLoop {
     pub(super) shelf: Arc<Shelf>,
     /// Batches under way.
     pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
+    /// Batches that wait for a connection.
+    pub(super) held: VecDeque<Held>,
     /// Callers that wait for a connection.
     pub(super) connecting: HashMap<PeerId, Vec<Connecting>>,
     /// The configured nodes.
@@ -168,6 +171,7 @@ impl EventLoop {
             heard: Arc::clone(&common.heard),
             shelf: Arc::clone(&common.shelf),
             batches: HashMap::new(),
+            held: VecDeque::new(),
             connecting: HashMap::new(),
             bootstrap,
             remembered: Remembered::new(Vec::new(), reunion, now, 0),
@@ -257,6 +261,7 @@ impl EventLoop {
                     self.on_parted(peer_id, said);
                     self.reach_parted(&peer_id);
                 }
+                self.send_held(Instant::now());
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
                 self.on_dial_failed(peer, connection_id, &error);
@@ -350,6 +355,7 @@ impl EventLoop {
         let now = Instant::now();
         self.swarm.behaviour_mut().kad.store_mut().clean(now);
         self.seek(now);
+        self.send_held(now);
         self.save_peers(now, tasks);
         self.later.clean();
         self.enforce();

@@ -47,7 +47,7 @@ pub struct Options {
     pub dials_everything: bool,
     /// How peers behave, and whom not to speak to.
     pub conduct: Conduct,
-    /// How long a connection without open streams is kept.
+    /// How long a connection that nobody uses is kept from when it was made; less where there are many.
     pub idle: Duration,
     /// Limits.
     pub limits: Limits,

@@ -24,7 +24,9 @@ use super::published::Published;
 use super::reach::Reach;
 use super::records::Described;
 use super::schedule::Schedule;
-use super::{Dht, Inner, Transport, listen, paced, peer_of, proof, remembered, streams, transport, views};
+use super::{
+    Dht, Inner, Transport, lasting, listen, paced, peer_of, proof, remembered, streams, transport, views,
+};
 use crate::peer::{Conn, Keypair, network_id};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
@@ -148,7 +150,8 @@ fn swarm(
     let carriers = transport::with_circuits(carriers, circuits, keypair)?;
     let seams = Seams { kept, reach: Arc::clone(&common.reach), relayed, accepted };
     let behaviour = Behaviour::new(options, &common.protocols, keypair, seams);
-    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(options.idle);
+    let config =
+        swarm::Config::with_tokio_executor().with_idle_connection_timeout(lasting::brief(options.idle));
     let carriers = paced::paced(carriers);
     let carriers = match &options.key {
         Some(key) => proof::proved(carriers, proof::Prover::new(key.clone(), local, &options.network)),

@@ -310,3 +310,16 @@ async fn a_holder_that_tells_no_chunk_port_is_found_wide_as_well() {
     within("a wide look-up ends", seeker.dht.look_wider(key(1), found)).await;
     assert_eq!(told.recv().await.map(|provider| provider.peer), Some(holder.dht.0.local));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_nodes_than_there_are_connections_are_all_told() {
+    let mut nodes = network(TCP, 12).await;
+    let limits = Limits { outbound: 4, ..Limits::default() };
+    // One that nobody uses ends after a second, and the rest of the minute goes by where there are few.
+    let few = Options { limits, idle: Duration::from_secs(1), ..options(TCP, &[&nodes[0]]) };
+    nodes.push(Node::with(few).await);
+    let holder = nodes.last().unwrap();
+    holder.knows(11).await;
+    let announced = within("the key is placed", holder.announce(vec![key(1)], 20)).await;
+    assert_eq!((announced.keys, announced.receivers), (1, 12));
+}

@@ -54,14 +54,10 @@ impl EventLoop {
                 self.in_turn(peer, Act::Batch, asked);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
-                if let Some(done) = self.batches.remove(&request_id) {
-                    let _ = done.send(Ok(response));
-                }
+                self.sending.answered(request_id, response);
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
-                if let Some(done) = self.batches.remove(&request_id) {
-                    let _ = done.send(Err(error.to_string()));
-                }
+                self.sending.failed(request_id, error.to_string());
                 self.on_no_answer(peer, &error);
             }
             Event::InboundFailure { peer, error, .. } => {

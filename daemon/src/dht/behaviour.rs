@@ -107,7 +107,7 @@ pub(super) struct Behaviour {
     /// …and by memory…
     memory: memory_connection_limits::Behaviour,
     /// …and keeps those that nobody uses for a while.
-    lasting: Lasting,
+    pub(super) lasting: Lasting,
     /// Notices dead connections, which are closed then.
     ping: ping::Behaviour,
     /// Tells who speaks what, and where.

@@ -6,7 +6,7 @@
 //! [`relays`](super::relays), [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
 //! Survives a crash: nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::about::Said;
 use super::atlas::Shelf;
-use super::batch::Answer;
 use super::behaviour::{Behaviour, BehaviourEvent, Protocols};
 use super::bootstrap::Bootstrap;
 use super::catalogue::{self, Turns};
@@ -31,7 +30,6 @@ use super::error::Error;
 use super::find::Holders;
 use super::heard::Heard;
 use super::lan::Found;
-use super::lasting::Held;
 use super::later::Later;
 use super::look_ups::LookUps;
 use super::options::Options;
@@ -40,6 +38,7 @@ use super::published::Published;
 use super::reach::Reach;
 use super::reaching::Reaching;
 use super::remembered::Remembered;
+use super::sending::Sending;
 use super::start::Common;
 use super::views::{Addresses, Telling};
 use crate::support::pool::Pool;
@@ -100,10 +99,8 @@ pub(super) struct EventLoop {
     pub(super) heard: Arc<Heard>,
     /// What announcing knows of the nodes.
     pub(super) shelf: Arc<Shelf>,
-    /// Batches under way.
-    pub(super) batches: HashMap<OutboundRequestId, oneshot::Sender<Result<Answer, String>>>,
-    /// Batches that wait for a connection.
-    pub(super) held: VecDeque<Held>,
+    /// Batches to others.
+    pub(super) sending: Sending,
     /// Callers that wait for a connection.
     pub(super) connecting: HashMap<PeerId, Vec<Connecting>>,
     /// The configured nodes.
@@ -170,8 +167,7 @@ impl EventLoop {
             published: Arc::clone(&common.published),
             heard: Arc::clone(&common.heard),
             shelf: Arc::clone(&common.shelf),
-            batches: HashMap::new(),
-            held: VecDeque::new(),
+            sending: Sending::default(),
             connecting: HashMap::new(),
             bootstrap,
             remembered: Remembered::new(Vec::new(), reunion, now, 0),
@@ -356,6 +352,7 @@ impl EventLoop {
         self.swarm.behaviour_mut().kad.store_mut().clean(now);
         self.seek(now);
         self.send_held(now);
+        self.swarm.behaviour_mut().lasting.wake();
         self.save_peers(now, tasks);
         self.later.clean();
         self.enforce();

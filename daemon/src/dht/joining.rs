@@ -83,6 +83,9 @@ impl EventLoop {
             return;
         }
         tracing::debug!(%peer, %error, "a dial failed");
+        if pace::is_unhurried(error) {
+            self.sending.put_off(&peer);
+        }
         let is_refused = matches!(proof::refusal(error), Some(Refusal::Keyless | Refusal::OtherKey));
         let callers = self.callers(peer, |caller| caller.dial == dial);
         // Who asked for it is told; it may have been another's address.

@@ -25,7 +25,8 @@
 //!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
 //! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `answers`: what it may tell of others; `strikes`,
-//!   `guard`: who is not spoken to; `hosts`: how many connections one may have; `lasting`: how long they last.
+//!   `guard`: who is not spoken to; `hosts`: how many connections one may have; `lasting`: how long they last;
+//!   `sending`: which batches wait for one.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
 //!   for them; `relays`: what is done where they do not, by `relay_choice`; `shares`: what they get of
 //!   this node as a relay; `dialled`: who does not come in unasked; `upnp`: what a router says.
@@ -89,6 +90,7 @@ mod relays;
 mod remembered;
 mod schedule;
 mod seeking;
+mod sending;
 mod shares;
 mod sightings;
 mod start;

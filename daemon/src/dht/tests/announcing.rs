@@ -313,13 +313,17 @@ async fn a_holder_that_tells_no_chunk_port_is_found_wide_as_well() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_nodes_than_there_are_connections_are_all_told() {
-    let mut nodes = network(TCP, 12).await;
-    let limits = Limits { outbound: 4, ..Limits::default() };
-    // One that nobody uses ends after a second, and the rest of the minute goes by where there are few.
-    let few = Options { limits, idle: Duration::from_secs(1), ..options(TCP, &[&nodes[0]]) };
-    nodes.push(Node::with(few).await);
-    let holder = nodes.last().unwrap();
-    holder.knows(11).await;
-    let announced = within("the key is placed", holder.announce(vec![key(1)], 20)).await;
-    assert_eq!((announced.keys, announced.receivers), (1, 12));
+    let nodes = futures::future::join_all((0..12).map(|_| Node::server(TCP, &[]))).await;
+    let limits = Limits { outbound: 8, ..Limits::default() };
+    let few = Options { limits, idle: Duration::from_secs(1), ..options(TCP, &[]) };
+    let holder = Node::with(few).await;
+    holder.dht.hold(&[key(1)], Kind::Object);
+    let send = async |node: &Node| {
+        let to = command::Node { peer: node.dht.0.local, addresses: vec![node.address()] };
+        let keys = [key(1)];
+        within("the batch is answered", holder.dht.0.send(to, Purpose::Put, &keys, &[])).await.0
+    };
+    for answer in futures::future::join_all(nodes.iter().map(send)).await {
+        assert!(matches!(answer, Ok(Answer::Taken(_))), "{answer:?}");
+    }
 }

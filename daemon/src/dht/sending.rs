@@ -1,0 +1,129 @@
+//! Batches to others, which wait for a connection where there are many.
+//!
+//! Owns: batches from when they are to be sent until they are answered. Refuses: more that wait than its limit, and to
+//! wait for long. Survives a crash: nothing.
+//!
+//! Announcing has time and look-ups have not: a quarter of the connections that this node may make is left to these, and
+//! a batch whose dial was not made for our own reasons is sent later. Nothing of that is held against the peer.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use libp2p::request_response::OutboundRequestId;
+use tokio::sync::oneshot;
+
+use super::batch::{Answer, Request};
+use super::command::Node;
+use super::event_loop::EventLoop;
+
+/// How long a batch waits for a place: until idle connections have ended, and then some.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Batches that wait, of 130 KiB each: more than announcing sends at once.
+const MAX_HELD: usize = 128;
+
+/// Who waits for the answer.
+type Done = oneshot::Sender<Result<Answer, String>>;
+
+/// Batches that are to be sent, or under way.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Those that wait for a connection.
+    held: VecDeque<Parcel>,
+    /// Those under way.
+    sent: HashMap<OutboundRequestId, Parcel>,
+}
+
+/// A batch.
+#[derive(Debug)]
+struct Parcel {
+    to: Node,
+    /// Nothing any more where a connection was there when it was sent.
+    batch: Vec<u8>,
+    done: Done,
+    /// Since when it is to be sent.
+    since: Instant,
+    /// Whether the dial for it was not made.
+    is_put_off: bool,
+}
+
+// === impl Sending ===
+
+impl Sending {
+    /// A peer was not dialled, for reasons of our own.
+    pub(super) fn put_off(&mut self, peer: &PeerId) {
+        let to_it = self.sent.values_mut().filter(|parcel| parcel.to.peer == *peer);
+        to_it.for_each(|parcel| parcel.is_put_off = true);
+    }
+
+    pub(super) fn answered(&mut self, request: OutboundRequestId, answer: Answer) {
+        if let Some(parcel) = self.sent.remove(&request) {
+            let _ = parcel.done.send(Ok(answer));
+        }
+    }
+
+    pub(super) fn failed(&mut self, request: OutboundRequestId, reason: String) {
+        let Some(mut parcel) = self.sent.remove(&request) else { return };
+        if std::mem::take(&mut parcel.is_put_off) && !parcel.batch.is_empty() {
+            self.hold(parcel);
+        } else {
+            let _ = parcel.done.send(Err(reason));
+        }
+    }
+
+    fn hold(&mut self, parcel: Parcel) {
+        if self.held.len() < MAX_HELD {
+            self.held.push_back(parcel);
+        } else {
+            let _ = parcel.done.send(Err("too many wait for a connection".to_owned()));
+        }
+    }
+}
+
+// === impl EventLoop ===
+
+impl EventLoop {
+    /// Sends a batch, at once or when there is a place for the connection.
+    pub(super) fn send_batch(&mut self, to: Node, batch: Vec<u8>, done: Done) {
+        let parcel = Parcel { to, batch, done, since: Instant::now(), is_put_off: false };
+        if self.has_place(&parcel.to.peer) {
+            self.send(parcel);
+        } else {
+            self.sending.hold(parcel);
+        }
+    }
+
+    /// Sends what has waited for a place and has one now.
+    pub(super) fn send_held(&mut self, now: Instant) {
+        for _ in 0..self.sending.held.len() {
+            let Some(parcel) = self.sending.held.pop_front() else { return };
+            if self.has_place(&parcel.to.peer) {
+                self.send(parcel);
+            } else if now.saturating_duration_since(parcel.since) >= PATIENCE {
+                let _ = parcel.done.send(Err("no other connection may be made yet".to_owned()));
+            } else {
+                self.sending.held.push_back(parcel);
+            }
+        }
+    }
+
+    fn send(&mut self, mut parcel: Parcel) {
+        let is_late = parcel.since.elapsed() >= PATIENCE;
+        let batch = match self.swarm.is_connected(&parcel.to.peer) || is_late {
+            true => std::mem::take(&mut parcel.batch),
+            false => parcel.batch.clone(),
+        };
+        let (peer, addresses) = (&parcel.to.peer, parcel.to.addresses.clone());
+        let announce = &mut self.swarm.behaviour_mut().announce;
+        let request = announce.send_request_with_addresses(peer, Ok(Request::Outgoing(batch)), addresses);
+        self.sending.sent.insert(request, parcel);
+    }
+
+    /// Whether a batch may have a connection with this peer: one that there is, or a new one.
+    fn has_place(&self, peer: &PeerId) -> bool {
+        let network = self.swarm.network_info();
+        let counters = network.connection_counters();
+        let made = counters.num_established_outgoing() + counters.num_pending_outgoing();
+        self.swarm.is_connected(peer) || made < (self.options.limits.outbound / 4 * 3).max(1)
+    }
+}

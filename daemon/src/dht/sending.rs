@@ -3,8 +3,8 @@
 //! Owns: batches from when they are to be sent until they are answered. Refuses: more that wait than its limit, and to
 //! wait for long. Survives a crash: nothing.
 //!
-//! Announcing has time and look-ups have not: a quarter of the connections that this node may make is left to these, and
-//! a batch whose dial was not made for our own reasons is sent later. Nothing of that is held against the peer.
+//! Announcing has time and look-ups have not: a quarter of the connections that this node may make is left to these,
+//! and a batch whose dial was not made for our own reasons is sent later. Nothing of that is held against the peer.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

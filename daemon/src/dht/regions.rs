@@ -18,8 +18,9 @@ use super::position::{BITS, Position, Prefix};
 /// Nodes that a full look-up answers with: Kademlia's k in `libp2p-kad`.
 pub(super) const K: usize = libp2p::kad::K_VALUE.get();
 
-/// So many of the nearest are taken for those that there are, however many others did not answer: where half a network
-/// is gone each look-up takes long, and they are to have an end.
+/// So many of the nearest are taken for those that there are, however many others did not answer, and fewer for all:
+/// where half a network is gone, or a liar names nodes that are not there, each look-up takes long, and they are to
+/// have an end. What is placed by such look-ups is placed again (see [`survey`](super::survey)).
 const LEAST: usize = K / 2;
 
 /// What is known of the nodes of the network.
@@ -45,7 +46,7 @@ impl Regions {
     pub(super) fn learn(&mut self, target: Position, found: &[PeerId], unanswered: usize) {
         found.iter().for_each(|peer| self.add(*peer));
         let certain = K.saturating_sub(unanswered).max(LEAST).min(found.len());
-        let is_all = found.len() + unanswered < K;
+        let is_all = found.len() + unanswered < K || found.len() < LEAST;
         let farthest = found[..certain].last().filter(|_| !is_all);
         self.settle(farthest.map_or(Prefix::ALL, |peer| {
             Prefix::of(target, Position::of_peer(peer).common_prefix(target) + 1)
@@ -238,7 +239,7 @@ mod tests {
         let near = Position::of_key(&[1; 32]);
         // In the other half, the first of those positions.
         let far = Prefix::of(near, 1).sibling().unwrap().first();
-        for unanswered in 0..K {
+        for unanswered in 0..=K - LEAST {
             let mut regions = Regions::default();
             // All that were asked are the nearest; some of them, wherever, did not answer, and nobody named others.
             let mut found = closest(&all, near, K);
@@ -250,8 +251,12 @@ mod tests {
             assert_eq!(regions.nearest_known(near, 1), found[..1]);
             let known = regions.covering(near).unwrap();
             let there = all.iter().filter(|peer| known.contains(Position::of_peer(peer))).count();
-            assert!(there <= K || unanswered > LEAST, "{there} in what is known");
+            assert!(there <= K, "{there} in what is known");
         }
+        // Nearly nobody answers: it has an end.
+        let mut regions = Regions::default();
+        regions.learn(near, &closest(&all, near, LEAST - 1), 100);
+        assert!(regions.nearest(far, 20).is_ok());
         // A network that is small, of which some do not answer.
         let mut regions = Regions::default();
         regions.learn(near, &all[..10], 9);

@@ -41,7 +41,7 @@ pub(super) struct Due {
     pub(super) beyond: Minute,
     /// First and last place of the sweep's present part.
     pub(super) arc: (u64, u64),
-    /// Those announced to fewer nodes than they should be are due: the network has grown since.
+    /// Those that not all know who should are due: more nodes are known now, or it is time to look them up anew.
     pub(super) thin: bool,
 }
 
@@ -87,7 +87,7 @@ impl Mark {
     const UNSAID: u32 = 1 << 29;
     /// Being announced by somebody: not due for others.
     const TAKEN: u32 = 1 << 28;
-    /// Announced to all nodes that were known, and they were fewer than it should go to. Not written down.
+    /// Announced, and not to all that should know it, or perhaps not. Not written down.
     const THIN: u32 = 1 << 27;
     const FLAGS: u32 = Self::OBJECT | Self::COUNT | Self::UNSAID | Self::TAKEN | Self::THIN;
 
@@ -229,7 +229,7 @@ impl Holdings {
         }
     }
 
-    /// As [`Holdings::placed`], to fewer nodes than it should be, for want of more.
+    /// As [`Holdings::placed`], and not to all that should know it, or perhaps not.
     pub(super) fn placed_thinly(&mut self, key: &Key, minute: Minute) {
         let place = place(key);
         if let Some(mark) = self.keys.get(&place).copied() {

@@ -38,7 +38,7 @@ pub(super) struct Sending {
 #[derive(Debug)]
 struct Parcel {
     to: Node,
-    /// Nothing any more where a connection was there when it was sent.
+    /// Nothing any more where it is not to be sent again: a connection was there, or it has waited long enough.
     batch: Vec<u8>,
     done: Done,
     /// Since when it is to be sent.

@@ -30,7 +30,8 @@ impl From<Error> for Status {
         match error {
             // Their words say what to do.
             Error::Myself(_) | Error::Address { .. } => refusal(reason, error.to_string(), ""),
-            _ => status(reason, &error, store),
+            Error::Fetch(ref fetch) => status(reason, &error, store, of_failed(fetch, reason)),
+            _ => status(reason, &error, store, hint(reason)),
         }
     }
 }
@@ -38,13 +39,15 @@ impl From<Error> for Status {
 impl From<FetchError> for Status {
     fn from(error: FetchError) -> Self {
         let store = if let FetchError::Store(store) = &error { Some(store) } else { None };
-        status(of_fetch(&error), &error, store)
+        let reason = of_fetch(&error);
+        status(reason, &error, store, of_failed(&error, reason))
     }
 }
 
 impl From<ErasureError> for Status {
     fn from(error: ErasureError) -> Self {
-        status(of_erasure(&error), &error, None)
+        let reason = of_erasure(&error);
+        status(reason, &error, None, hint(reason))
     }
 }
 
@@ -94,7 +97,12 @@ pub(super) fn broken() -> Status {
 
 const SEE_LOG: &str = "the daemon's log says more";
 
-fn status(reason: Reason, error: &dyn std::error::Error, store: Option<&StoreError>) -> Status {
+fn status(
+    reason: Reason,
+    error: &dyn std::error::Error,
+    store: Option<&StoreError>,
+    hint: &'static str,
+) -> Status {
     if reason == Reason::Internal {
         tracing::error!(%error, "a call failed");
     }
@@ -102,7 +110,7 @@ fn status(reason: Reason, error: &dyn std::error::Error, store: Option<&StoreErr
         Some(StoreError::Quota(short) | StoreError::DiskFull(short)) => shortage(short),
         _ => BTreeMap::new(),
     };
-    made(reason, &error.to_string(), hint(reason), details)
+    made(reason, &error.to_string(), hint, details)
 }
 
 /// How much there is, for programs: see the README of the API.
@@ -146,15 +154,34 @@ fn hint(reason: Reason) -> &'static str {
             "check the address, that casd runs there, and that no firewall keeps this node out"
         }
         Reason::IsDirectory => "`casctl ls dir:ID` lists what is in it, `casctl fetch dir:ID` restores it",
+        Reason::NoPeers => "add one with `casctl connect ADDR`, or network.bootstrap",
         Reason::Internal => SEE_LOG,
         _ => "",
+    }
+}
+
+/// What to do about a fetch that came to nothing: its caller may name peers.
+fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
+    match error {
+        FetchError::NoPeers { .. } => {
+            "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with --peer ID@HOST:PORT"
+        }
+        FetchError::NoHolders { named, .. } if !named.is_empty() => {
+            "see whether casd runs there and the address is the one that its `casctl status` shows, or name another \
+             holder with --peer ID@HOST:PORT"
+        }
+        FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
+        FetchError::Unreached { .. } => {
+            "try again later, or name one that can be reached with --peer ID@HOST:PORT"
+        }
+        _ => hint(reason),
     }
 }
 
 fn of_node(error: &Error) -> Reason {
     match error {
         Error::NotFound(_) | Error::Untold(_) => Reason::NotFound,
-        Error::NobodyToTell(_) => Reason::NoPeers,
+        Error::NobodyToTell(_) | Error::NobodyToAsk { .. } => Reason::NoPeers,
         Error::Private => Reason::Privacy,
         Error::NotAnnouncing => Reason::NotAnnouncing,
         Error::Nameless { .. } | Error::UnfitName(_) => Reason::InvalidName,
@@ -203,7 +230,7 @@ fn of_ingest(error: &IngestError) -> Reason {
 fn of_fetch(error: &FetchError) -> Reason {
     match error {
         FetchError::NoPeers { .. } => Reason::NoPeers,
-        FetchError::NoHolders { .. } => Reason::NoProviders,
+        FetchError::NoHolders { .. } | FetchError::Unreached { .. } => Reason::NoProviders,
         FetchError::Stalled { .. } => Reason::Stalled,
         FetchError::Damaged { .. } => Reason::Damaged,
         FetchError::Removed(_) => Reason::NotFound,
@@ -277,6 +304,7 @@ mod tests {
             (Reason::NotFound, Error::NotFound(text())),
             (Reason::NotFound, Error::Untold(id)),
             (Reason::NoPeers, Error::NobodyToTell(id)),
+            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false }),
             (Reason::Privacy, Error::Private),
             (Reason::NotAnnouncing, Error::NotAnnouncing),
             (Reason::InvalidName, Error::Nameless { id, why: why() }),
@@ -309,7 +337,8 @@ mod tests {
             (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
             (Reason::NoPeers, FetchError::NoPeers { id }.into()),
-            (Reason::NoProviders, FetchError::NoHolders { id, seconds }.into()),
+            (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
+            (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
             (
                 Reason::Stalled,
                 FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned(), holders: text() }.into(),
@@ -348,6 +377,22 @@ mod tests {
             );
             assert_eq!((failure.message, failure.retryable), (message, reason.retryable()));
         }
+    }
+
+    #[test]
+    fn who_knows_nobody_is_told_what_to_do_as_the_verb_allows() {
+        let id = ObjectId::EMPTY;
+        let hint = |error: Error| Failure::from(&Status::from(error)).hint;
+        let told = [Error::NobodyToTell(id), Error::NobodyToAsk { id, is_here: true }].map(hint);
+        assert!(told.iter().all(|hint| hint.contains("casctl connect") && !hint.contains("--peer")), "{told:?}");
+        let fetch = hint(FetchError::NoPeers { id }.into());
+        assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
+        let holders = |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned() };
+        assert!(hint(holders("").into()).starts_with("try again later"));
+        assert!(hint(holders("x: refused").into()).contains("casctl status"));
+        let unreached = FetchError::Unreached { id, known: 1, seconds: 1, why: String::new() };
+        // As the events of a fetch have it.
+        assert!(Failure::from(&Status::from(unreached)).hint.contains("--peer ID@HOST:PORT"));
     }
 
     #[test]

@@ -321,6 +321,11 @@ impl Discovery for Dht {
     fn vouch(&self, address: &Multiaddr) {
         self.0.reach.give(address);
     }
+
+    fn others(&self) -> BoxFuture<'static, bool> {
+        let dht = self.clone();
+        Box::pin(async move { dht.joined().await })
+    }
 }
 
 // === impl Inner ===

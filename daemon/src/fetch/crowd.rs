@@ -12,10 +12,11 @@ use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, SelectAll};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Parts;
 use super::member::Member;
+use super::missed::{self, Missed};
 use super::planner::PeerNo;
 use super::ways;
+use super::{Error, Parts};
 use crate::content::ObjectId;
 use crate::peer::{Key, PeerAddr, PeerId, Provider, Reach};
 use crate::session::Asker;
@@ -46,9 +47,11 @@ pub(super) struct Crowd {
     gone: HashSet<PeerId>,
     lookups: SelectAll<ReceiverStream<Provider>>,
     waiting: VecDeque<Provider>,
-    dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Option<Asker>)>>,
+    dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Result<Asker, String>)>>,
     /// Providers that are being dialled, and since when.
     dialled: HashMap<PeerId, Instant>,
+    /// Why those that were dialled in vain were not reached.
+    missed: Missed,
     next: u32,
     /// What the members that left had given.
     given: HashMap<PeerId, u64>,
@@ -77,6 +80,7 @@ impl Crowd {
             waiting: VecDeque::new(),
             dialling: FuturesUnordered::new(),
             dialled: HashMap::new(),
+            missed: Missed::default(),
             next: 0,
             given: HashMap::new(),
         };
@@ -99,7 +103,8 @@ impl Crowd {
         let (parts, known) = (Arc::clone(&self.parts), ways::known(ways));
         let addresses = ways::sockets(&parts, peer, ways);
         self.dialling.push(Box::pin(async move {
-            (peer, parts.links.connect(peer, addresses, Some(known)).await.ok())
+            let reached = parts.links.connect(peer, addresses, Some(known)).await;
+            (peer, reached.map_err(|why| missed::reason(None, &why)))
         }));
     }
 
@@ -114,8 +119,10 @@ impl Crowd {
     pub(super) fn invite(&mut self, peer: PeerId) {
         if self.members.len() < self.parts.options.per_fetch && self.seen.insert(peer) {
             let parts = Arc::clone(&self.parts);
-            let connect = async move { (peer, parts.links.connect(peer, stream::empty(), None).await.ok()) };
-            self.dialling.push(Box::pin(connect));
+            self.dialling.push(Box::pin(async move {
+                let reached = parts.links.connect(peer, stream::empty(), None).await;
+                (peer, reached.map_err(|why| missed::reason(None, &why)))
+            }));
         }
     }
 
@@ -148,15 +155,16 @@ impl Crowd {
                 Some((peer, asker)) = self.dialling.next() => {
                     let is_named = self.dialled.remove(&peer).is_none();
                     match asker {
-                        Some(asker) if is_named || self.members.len() < self.parts.options.per_fetch => {
+                        Ok(asker) if is_named || self.members.len() < self.parts.options.per_fetch => {
                             let number = self.join(asker);
                             self.members.entry(number).and_modify(|member| member.is_named = is_named);
                             return Arrival::Joined(number);
                         }
                         // It answered too late; the next look-up may find a place for it.
-                        Some(_) => _ = self.gone.insert(peer),
-                        None => {
+                        Ok(_) => _ = self.gone.insert(peer),
+                        Err(why) => {
                             self.gone.insert(peer);
+                            self.missed.note(peer, why);
                             self.parts.conduct.failed(peer, SystemTime::now());
                         }
                     }
@@ -209,8 +217,10 @@ impl Crowd {
                 if addresses.is_empty() {
                     addresses = parts.discovery.chunk_addresses(provider.peer, provider.dht.clone()).await;
                 }
-                let addresses = stream::iter(addresses);
-                (provider.peer, parts.links.connect(provider.peer, addresses, Some(provider.dht)).await.ok())
+                let at = addresses.first().copied();
+                let addresses = stream::iter(addresses.into_iter().map(Ok));
+                let reached = parts.links.connect(provider.peer, addresses, Some(provider.dht)).await;
+                (provider.peer, reached.map_err(|why| missed::reason(at, &why)))
             }));
         }
     }
@@ -218,6 +228,7 @@ impl Crowd {
     fn join(&mut self, asker: Asker) -> PeerNo {
         let number = PeerNo(self.next);
         self.next += 1;
+        self.missed.forget(&asker.peer());
         self.members.insert(number, Member::new(asker, Instant::now()));
         number
     }
@@ -313,6 +324,51 @@ impl Crowd {
             (here, absent) => {
                 format!("; {here} connected, of which none gave it in time, and {absent} not reached or gone")
             }
+        }
+    }
+
+    /// Waits until others than those that the caller named can be asked; false as soon as none are to be expected, or
+    /// none have come for so long.
+    pub(super) fn others(&self, within: Duration) -> BoxFuture<'static, bool> {
+        let discovery = Arc::clone(&self.parts.discovery);
+        Box::pin(async move { tokio::time::timeout(within, discovery.others()).await.unwrap_or(false) })
+    }
+
+    /// Whether all that the caller named have been tried in vain: none is reached that may have something, and
+    /// nobody else is either. False where the caller named nobody.
+    pub(super) fn is_let_down(&self) -> bool {
+        let all = self.hints.iter().all(|(peer, _)| self.has_failed(peer));
+        all && !self.hints.is_empty() && self.members.values().all(|member| member.has_nothing)
+    }
+
+    fn has_failed(&self, peer: &PeerId) -> bool {
+        self.missed.why(peer).is_some()
+            || self.members.values().any(|member| member.peer == *peer && member.has_nothing)
+    }
+
+    /// That nobody has given anything of an object for so many seconds, and why.
+    pub(super) fn nobody(&self, id: ObjectId, seconds: u64) -> Error {
+        let is_named = |peer: &PeerId| self.hints.iter().any(|(named, _)| named == peer);
+        let waiting = self.waiting.iter().map(|provider| provider.peer);
+        let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
+        let found: HashSet<PeerId> = tried.filter(|peer| !is_named(peer)).collect();
+        let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
+        if found.is_empty() || !self.members.is_empty() {
+            return Error::NoHolders { id, seconds, named: missed::list(named.collect()) };
+        }
+        let known = self.hints.len() + found.len();
+        let all = self.hints.iter().map(|(peer, _)| *peer).chain(found);
+        Error::Unreached { id, known, seconds, why: self.missed.of(all) }
+    }
+
+    /// What became of a peer that the caller named, which has given nothing.
+    fn what_became_of(&self, peer: &PeerId) -> String {
+        let is_here = self.members.values().any(|member| member.peer == *peer);
+        match self.missed.why(peer) {
+            Some(why) => why.to_owned(),
+            None if is_here => "it answers, and does not have it or gives it to nobody".to_owned(),
+            None if self.gone.contains(peer) => "it went away".to_owned(),
+            None => missed::SILENT.to_owned(),
         }
     }
 

@@ -7,20 +7,32 @@ use crate::store;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No peer is known at all.
-    #[error(
-        "no peers are known, so {id} cannot be looked for; add one with `casctl connect ADDR`, --peer, or network.bootstrap"
-    )]
+    #[error("no peers are known, or can be reached, so {id} cannot be looked for")]
     NoPeers {
         /// The object.
         id: ObjectId,
     },
     /// Nobody was found that has it.
-    #[error("no holder of {id} was found within {seconds} s; try again later, or name one with --peer")]
+    #[error("no holder of {id} was found{}{}", within(*.seconds), of_named(.named))]
     NoHolders {
         /// The object.
         id: ObjectId,
+        /// How long was waited; 0: there was nobody to wait for.
+        seconds: u64,
+        /// The peers that the caller named, and what became of each; empty where none was named.
+        named: String,
+    },
+    /// Holders are known, and none of them could be reached.
+    #[error("{} and none could be reached{}: {why}", holders(*.known, .id), within(*.seconds))]
+    Unreached {
+        /// The object.
+        id: ObjectId,
+        /// How many.
+        known: usize,
         /// How long was waited.
         seconds: u64,
+        /// A few of them, those that the caller named first, and why each could not be reached.
+        why: String,
     },
     /// Nothing has come for as long as the caller would wait.
     #[error(
@@ -90,6 +102,23 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
+/// How long was waited, where anybody waited.
+fn within(seconds: u64) -> String {
+    if seconds == 0 { String::new() } else { format!(" within {seconds} s") }
+}
+
+/// What became of those that the caller named.
+fn of_named(named: &str) -> String {
+    if named.is_empty() { String::new() } else { format!("; of the peers that were named, {named}") }
+}
+
+fn holders(known: usize, id: &ObjectId) -> String {
+    if known == 1 {
+        return format!("1 holder of {id} is known");
+    }
+    format!("{known} holders of {id} are known")
+}
+
 /// What was lost when nothing is known of an object of this length but that it was here.
 pub(super) const fn name_first(length: u64) -> &'static str {
     if length <= CHUNK_LEN { "its only chunk" } else { "its list of chunks" }
@@ -121,6 +150,19 @@ pub(super) fn name_missing(missing: &[u64], chunks: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_nobody_has_it_is_told_apart_from_that_nobody_is_reached() {
+        let (id, named) = (ObjectId::from_bytes([7; 32]), "12D3: refused".to_owned());
+        let nobody = |seconds, named| Error::NoHolders { id, seconds, named }.to_string();
+        assert_eq!(nobody(60, String::new()), format!("no holder of {id} was found within 60 s"));
+        let early = format!("no holder of {id} was found; of the peers that were named, 12D3: refused");
+        assert_eq!(nobody(0, named.clone()), early);
+        let unreached = |known| Error::Unreached { id, known, seconds: 9, why: named.clone() }.to_string();
+        let one = format!("1 holder of {id} is known and none could be reached within 9 s: 12D3: refused");
+        assert_eq!(unreached(1), one);
+        assert!(unreached(2).starts_with(&format!("2 holders of {id} are known and none")));
+    }
 
     #[test]
     fn missing_chunks_are_named_in_ranges() {

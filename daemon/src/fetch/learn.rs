@@ -21,6 +21,9 @@ use crate::support::unix_now;
 /// added may not have been heard of yet; each time twice as long, up to the second figure.
 pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long a node whose named peers have all failed waits to join its network, where it may ask others.
+const LONELY: Duration = Duration::from_secs(15);
+
 /// What the store knows of the object; `None` when it has to be asked for.
 pub(super) async fn from_store(store: &Store, id: &ObjectId) -> Result<Option<Shape>, Error> {
     if let Some(manifest) = store.manifest(id).await? {
@@ -61,7 +64,8 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
-/// [`Error::NoHolders`] when nobody has for as long as `patience` allows, or [`Error::Damaged`].
+/// [`Error::NoHolders`] or [`Error::Unreached`] when nobody has for as long as `patience` allows, or as soon as all that
+/// the caller named have failed and nobody else can be asked; [`Error::Damaged`].
 pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patience) -> Result<Shape, Error> {
     let Patience { stall, alone, was_whole, .. } = patience;
     crowd.look_for(*id.as_bytes());
@@ -71,11 +75,14 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
     let mut wait = AGAIN.0;
     let mut again = Instant::now() + wait;
     let mut quiet = false;
+    // It is asked when it matters.
+    let (mut others, mut is_with_others) = (crowd.others(LONELY), false);
     loop {
         let idle = quiet && asking.is_empty();
         if idle && patience.once {
-            return Err(Error::NoHolders { id, seconds: 0 });
+            return Err(Error::NoHolders { id, seconds: 0, named: String::new() });
         }
+        let is_let_down = idle && was_whole.is_none() && !is_with_others && crowd.is_let_down();
         let is_alone = was_whole.is_some() && idle && crowd.len() == 0;
         let limit = if is_alone { stall.min(alone) } else { stall };
         let deadline = last(&heard) + limit;
@@ -99,6 +106,12 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
                 Told::Lie => crowd.strike(peer),
                 Told::Gone => _ = crowd.leave(peer),
             },
+            are_there = &mut others, if is_let_down => {
+                if !are_there {
+                    return Err(crowd.nobody(id, 0));
+                }
+                is_with_others = true;
+            }
             () = tokio::time::sleep_until(again.into()), if idle => {
                 wait = (wait * 2).min(AGAIN.1);
                 again = Instant::now() + wait;
@@ -113,7 +126,7 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
                 }
                 return Err(match was_whole {
                     Some(length) => Error::Damaged { id, missing: name_first(length).to_owned() },
-                    None => Error::NoHolders { id, seconds: stall.as_secs() },
+                    None => crowd.nobody(id, stall.as_secs()),
                 });
             }
         }

@@ -29,6 +29,9 @@ const ALONE: Duration = Duration::from_millis(250);
 /// this time, which is three round trips of 300 ms, nearly wherever one can be had.
 const PREFERRED: Duration = Duration::from_secs(1);
 
+/// The address of a chunk port, or why one that was named is not known.
+pub(super) type Place = Result<SocketAddr, Unconnected>;
+
 /// Open sessions by peer. Cheap to clone.
 #[derive(Clone)]
 pub struct Links {
@@ -105,11 +108,11 @@ impl Links {
     /// time by the diallers and the hello.
     ///
     /// # Errors
-    /// [`Unconnected`]: what the last address that was tried gave.
+    /// [`Unconnected`]: what the last address that was tried gave; where none is known, what the other way did.
     pub async fn connect(
         &self,
         peer: PeerId,
-        addresses: impl Stream<Item = SocketAddr> + Send,
+        addresses: impl Stream<Item = Place> + Send,
         known: Option<Vec<Multiaddr>>,
     ) -> Result<Asker, Unconnected> {
         let slot = self.slot(peer);
@@ -133,29 +136,42 @@ impl Links {
     async fn reach(
         &self,
         peer: PeerId,
-        addresses: impl Stream<Item = SocketAddr> + Send,
+        addresses: impl Stream<Item = Place> + Send,
         known: Option<Vec<Multiaddr>>,
     ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
         let straight = self.straight(peer, addresses);
         let (Some(detour), Some(known)) = (&self.shared.detour, known) else { return straight.await };
+        let missed = Mutex::new(None);
         let around = async {
-            let conn = detour
-                .open(peer, known)
-                .await
-                .inspect_err(|why| tracing::debug!(%peer, %why, "no way around"))?;
-            Ok((self.open(conn).await?, None))
+            let opened = match detour.open(peer, known).await {
+                Ok(conn) => self.open(conn).await,
+                Err(why) => Err(why),
+            };
+            opened.map(|asker| (asker, None)).inspect_err(|why| {
+                tracing::debug!(%peer, %why, "no way around");
+                *missed.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
+            })
         };
-        prefer(straight, around).await
+        let reached = prefer(straight, around).await;
+        let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        reached.map_err(|why| missed.filter(|_| why == nowhere()).unwrap_or(why))
     }
 
     async fn straight(
         &self,
         peer: PeerId,
-        addresses: impl Stream<Item = SocketAddr> + Send,
+        addresses: impl Stream<Item = Place> + Send,
     ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
-        let mut last = Unconnected::Unreachable("no address of its chunk port is known".to_owned());
+        let mut last = nowhere();
         let mut addresses = pin!(addresses.take(ADDRESSES));
         while let Some(at) = addresses.next().await {
+            let at = match at {
+                Ok(at) => at,
+                Err(why) => {
+                    last = why;
+                    continue;
+                }
+            };
             match self.dial(peer, at).await {
                 Ok(asker) => return Ok((asker, Some(at))),
                 Err(why) => {
@@ -210,6 +226,11 @@ impl Links {
         };
         slots.into_iter().filter_map(view).filter(|view| view.open).collect()
     }
+}
+
+/// There is no chunk port to try.
+fn nowhere() -> Unconnected {
+    Unconnected::Unreachable("no address of its chunk port is known".to_owned())
 }
 
 /// What `straight` leads to, or `around` where that fails, takes longer than [`PREFERRED`], or has not answered when

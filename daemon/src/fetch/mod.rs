@@ -22,6 +22,7 @@ mod job;
 mod learn;
 mod links;
 mod member;
+mod missed;
 pub mod planner;
 mod repair;
 mod shape;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt};
 
 use super::Parts;
-use crate::peer::{Host, Multiaddr, PeerAddr, PeerId, Reach};
+use super::links::Place;
+use crate::peer::{Host, Multiaddr, PeerAddr, PeerId, Reach, Unconnected};
 
 /// Each peer once, in the order in which they are named, with all that was said of where it is.
 pub(super) fn by_peer(hints: &[PeerAddr]) -> Vec<(PeerId, Vec<Reach>)> {
@@ -34,12 +35,12 @@ pub(super) fn known(ways: &[Reach]) -> Vec<Multiaddr> {
 }
 
 /// The chunk ports that they lead to: those that are named, then those of names and those that the peer tells over
-/// libp2p, as they become known: what is asked in vain holds up no other.
-pub(super) fn sockets(parts: &Arc<Parts>, peer: PeerId, ways: &[Reach]) -> BoxStream<'static, SocketAddr> {
+/// libp2p, as they become known: what is asked in vain holds up no other. A name that leads nowhere is told.
+pub(super) fn sockets(parts: &Arc<Parts>, peer: PeerId, ways: &[Reach]) -> BoxStream<'static, Place> {
     let (mut plain, asked) = (Vec::new(), FuturesUnordered::new());
     for way in ways {
         match way {
-            Reach::Chunk(Host::Ip(ip), port) => plain.push(SocketAddr::new(*ip, *port)),
+            Reach::Chunk(Host::Ip(ip), port) => plain.push(Ok(SocketAddr::new(*ip, *port))),
             _ => {
                 if let Reach::Dht(address) = way {
                     // At once: other ways are tried there while the chunk ports are dialled.
@@ -52,13 +53,25 @@ pub(super) fn sockets(parts: &Arc<Parts>, peer: PeerId, ways: &[Reach]) -> BoxSt
     stream::iter(plain).chain(asked.flat_map(stream::iter)).boxed()
 }
 
-async fn ask(parts: Arc<Parts>, peer: PeerId, way: Reach) -> Vec<SocketAddr> {
+async fn ask(parts: Arc<Parts>, peer: PeerId, way: Reach) -> Vec<Place> {
     match way {
-        Reach::Chunk(Host::Ip(ip), port) => vec![SocketAddr::new(ip, port)],
-        Reach::Chunk(Host::Name(name), port) => {
-            tokio::net::lookup_host((name, port)).await.map(Iterator::collect).unwrap_or_default()
+        Reach::Chunk(Host::Ip(ip), port) => vec![Ok(SocketAddr::new(ip, port))],
+        Reach::Chunk(Host::Name(name), port) => resolve(name, port).await,
+        Reach::Dht(address) => {
+            let found = parts.discovery.chunk_addresses(peer, vec![address]).await;
+            found.into_iter().map(Ok).collect()
         }
-        Reach::Dht(address) => parts.discovery.chunk_addresses(peer, vec![address]).await,
+    }
+}
+
+/// The addresses of a name, or why there are none.
+async fn resolve(name: String, port: u16) -> Vec<Place> {
+    match tokio::net::lookup_host((name.clone(), port)).await {
+        Ok(found) => found.map(Ok).collect(),
+        Err(error) => {
+            let why = format!("the name {name} cannot be resolved: {error}");
+            vec![Err(Unconnected::Unreachable(why))]
+        }
     }
 }
 
@@ -74,5 +87,13 @@ mod tests {
         let ways = |ports: &[u16]| ports.iter().map(|port| at(one, *port).reach).collect::<Vec<_>>();
         assert_eq!(peers, [(one, ways(&[1, 3])), (two, ways(&[2]))]);
         assert!(known(&peers[0].1).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_nowhere_is_named() {
+        // RFC 6761: this one never leads anywhere.
+        let found = resolve("no.such.host.invalid".to_owned(), 9000).await;
+        let [Err(Unconnected::Unreachable(why))] = found.as_slice() else { panic!("{found:?}") };
+        assert!(why.starts_with("the name no.such.host.invalid cannot be resolved: "), "{why}");
     }
 }

@@ -121,11 +121,19 @@ pub enum Error {
     )]
     Untold(ObjectId),
     /// The same, and there is nobody to ask.
-    #[error(
-        "there is no object {0} in this node's store, and no peers are known that could tell what it is; add one with \
-         `casctl connect ADDR`, or network.bootstrap"
-    )]
+    #[error("there is no object {0} in this node's store, and no peers are known that could tell what it is")]
     NobodyToTell(ObjectId),
+    /// Who holds something cannot be asked.
+    #[error(
+        "no peers are known, or can be reached, that could be asked who holds {id}{}",
+        if *.is_here { "; this node holds it" } else { "" }
+    )]
+    NobodyToAsk {
+        /// It.
+        id: ObjectId,
+        /// Whether this node holds it.
+        is_here: bool,
+    },
     /// For administrators.
     #[error("only an administrator may {0}: run it as root or as the user that casd runs as")]
     AdminOnly(&'static str),

@@ -56,6 +56,9 @@ pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
 /// How long an add that waits for others to be told waits for the network to be joined: two dials that fail.
 const JOINING: Duration = Duration::from_secs(15);
 
+/// How long whoever looks for something waits for a node that is joining its network.
+const JOIN: Duration = Duration::from_secs(30);
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -237,20 +240,25 @@ impl Node {
             return Err(Error::IsDirectory(request.id));
         }
         let here = request.id == ObjectId::EMPTY || self.is_whole(&request.id);
-        if !here && request.peers.is_empty() {
-            self.joined(&request.id, request.stall).await?;
+        if !here {
+            self.may_ask(&request.id, &request.peers, request.stall).await?;
         }
         Ok(self.parts.fetcher.fetch(request))
     }
 }
 
 impl Node {
-    /// Waits until there is somebody to ask for `id`, at most so long.
-    async fn joined(&self, id: &ObjectId, limit: Duration) -> Result<(), Error> {
-        match tokio::time::timeout(limit, self.parts.neighbours.joined()).await {
-            Ok(true) => Ok(()),
-            _ => Err(crate::fetch::Error::NoPeers { id: *id }.into()),
+    /// Waits until there is somebody to ask, at most so long. Whether there is.
+    async fn joined(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true)
+    }
+
+    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`.
+    async fn may_ask(&self, id: &ObjectId, named: &[PeerAddr], stall: Duration) -> Result<(), Error> {
+        if !named.is_empty() || self.joined(stall.min(JOIN)).await {
+            return Ok(());
         }
+        Err(crate::fetch::Error::NoPeers { id: *id }.into())
     }
 }
 

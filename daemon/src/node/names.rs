@@ -136,7 +136,7 @@ impl Node {
             return Ok(None);
         }
         let _ask = self.asks.acquire().await;
-        if self.joined(&id, JOIN).await.is_err() {
+        if !self.joined(JOIN).await {
             return Err(Error::NobodyToTell(id));
         }
         let told = self.parts.catalogue.about(*id.as_bytes()).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::{Check, Error, Node, company, reach};
+use super::{Check, Error, JOIN, Node, company, reach};
 use crate::peer::{
     Announcing, Company, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected,
     read_peer_id,
@@ -16,9 +16,6 @@ use crate::upkeep::Broken;
 
 /// How long connecting to a chunk port may take before it counts as unreachable.
 const CONNECT: Duration = Duration::from_secs(15);
-
-/// How long a look-up waits for a node that is joining its network.
-const JOIN: Duration = Duration::from_secs(30);
 
 /// A node that this one knows.
 #[derive(Clone, Debug, Default)]
@@ -62,10 +59,12 @@ impl Node {
     /// The holders of an object or a chunk that the network knows, as they are found.
     ///
     /// # Errors
-    /// [`Error::Id`] unless `text` is a whole id, [`crate::fetch::Error::NoPeers`] when nobody could be asked.
+    /// [`Error::Id`] unless `text` is a whole id, [`Error::NobodyToAsk`] when nobody could be asked.
     pub async fn providers(&self, text: &str) -> Result<mpsc::Receiver<Provider>, Error> {
         let id = Self::whole_id(text)?;
-        self.joined(&id, JOIN).await?;
+        if !self.joined(JOIN).await {
+            return Err(Error::NobodyToAsk { id, is_here: self.is_whole(&id) });
+        }
         let key: Key = *id.as_bytes();
         Ok(self.parts.discovery.providers(key))
     }

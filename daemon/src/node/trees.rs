@@ -26,8 +26,8 @@ impl Node {
     /// # Errors
     /// [`crate::fetch::Error::NoPeers`] when the directory is not here and nobody could be asked.
     pub async fn fetch_tree(&self, request: TreeRequest) -> Result<TreeFetching, Error> {
-        if !self.is_whole(&request.root) && request.peers.is_empty() {
-            self.joined(&request.root, request.stall).await?;
+        if !self.is_whole(&request.root) {
+            self.may_ask(&request.root, &request.peers, request.stall).await?;
         }
         Ok(self.parts.fetcher.fetch_tree(request))
     }

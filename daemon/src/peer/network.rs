@@ -146,6 +146,12 @@ pub trait Discovery: Send + Sync {
     /// The owner of this node gave this address: it may be dialled wherever it leads. Addresses that strangers tell may
     /// not.
     fn vouch(&self, address: &Multiaddr);
+
+    /// Waits until there is somebody to ask who holds what. False as soon as nobody is to be expected; bounded in time
+    /// by the caller. True by default.
+    fn others(&self) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(true))
+    }
 }
 
 /// What a key stands for.

@@ -76,10 +76,14 @@ impl Delivery<'_> {
                 self.begun -= 1;
                 self.push(FetchedPart::End { length });
             }
-            Some(Err(Error::NoHolders { .. } | Error::Stalled { .. })) if self.may_go_on() => {
+            Some(Err(Error::NoHolders { .. } | Error::Unreached { .. } | Error::Stalled { .. }))
+                if self.may_go_on() =>
+            {
                 self.begin_again();
             }
-            Some(Err(Error::NoHolders { .. } | Error::Stalled { .. })) => return Err(self.stalled()),
+            Some(Err(Error::NoHolders { .. } | Error::Unreached { .. } | Error::Stalled { .. })) => {
+                return Err(self.stalled());
+            }
             Some(Err(error)) => return Err(error),
             None => return Err(Error::Stopping),
         }

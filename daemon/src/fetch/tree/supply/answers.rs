@@ -110,7 +110,7 @@ impl Supply {
                 self.open.remove(&id);
                 Ok(vec![(id, bytes)])
             }
-            Err(Error::NoHolders { .. } | Error::Stalled { .. }) => {
+            Err(Error::NoHolders { .. } | Error::Unreached { .. } | Error::Stalled { .. }) => {
                 if let Some(open) = self.open.get_mut(&id) {
                     open.rescue_at = Instant::now() + open.rest;
                     open.rest = (open.rest * 2).min(AGAIN.1);

@@ -1,0 +1,58 @@
+//! Fetches that come to nothing: what is told of why, and how soon.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_has_it_is_said_in_time() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    let error = taker.fetch(ObjectId::from_bytes([7; 32]), &[&giver], Order::Any).await.unwrap_err();
+    let Error::NoHolders { seconds: 3, named, .. } = &error else { panic!("{error}") };
+    assert!(named.contains("it answers, and does not have it"), "{named}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_the_caller_named_in_vain_is_told_at_once_where_there_is_nobody_else() {
+    let web = Web::default();
+    web.lonely.store(true, Ordering::Relaxed);
+    let [giver, gone, taker] = [1, 2, 3].map(|number| Node::new(&web, number));
+    web.cut(&gone);
+    let peers = vec![giver.address.clone(), gone.address.clone()];
+    // It would wait for an hour.
+    let stall = Duration::from_secs(3_600);
+    let request = Request { peers, stall, ..request(ObjectId::from_bytes([7; 32])) };
+    let error = collect(taker.fetcher.fetch(request).events, Order::InOrder).await.unwrap_err();
+    let Error::NoHolders { seconds: 0, named, .. } = &error else { panic!("{error}") };
+    let silent = format!("{}: {} did not answer in time", gone.address.peer, gone.at);
+    assert!(named.contains(&silent), "{named}");
+    let without = format!("{}: it answers, and does not have it", giver.address.peer);
+    assert!(named.contains(&without), "{named}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_named_in_vain_does_no_harm_where_another_has_it() {
+    let web = Web::default();
+    web.lonely.store(true, Ordering::Relaxed);
+    let [giver, gone, taker] = [1, 2, 3].map(|number| Node::new(&web, number));
+    let id = giver.add(b"it is here", None).await;
+    web.cut(&gone);
+    let (got, _) = taker.fetch(id, &[&gone, &giver], Order::InOrder).await.unwrap();
+    assert_eq!(got, b"it is here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holders_that_are_known_and_not_reached_are_told_of() {
+    let web = Web::default();
+    let [one, two, taker] = [1, 2, 3].map(|number| Node::new(&web, number));
+    let id = one.add(b"it is elsewhere", None).await;
+    for gone in [&one, &two] {
+        web.announce(id, gone);
+        web.cut(gone);
+    }
+    let error = taker.fetch(id, &[], Order::Any).await.unwrap_err();
+    let Error::Unreached { known: 2, why, .. } = &error else { panic!("{error}") };
+    for gone in [&one, &two] {
+        let silent = format!("{}: {} did not answer in time", gone.address.peer, gone.at);
+        assert!(why.contains(&silent), "{why}");
+    }
+}

@@ -9,6 +9,7 @@
 
 mod access;
 mod add;
+mod advice;
 mod connections;
 mod convert;
 mod error;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use casd_proto::Reason;
 use tonic::Status;
 
+use super::advice::{SEE_LOG, hint, of_failed};
 use crate::content::Error as ContentError;
 use crate::node::ErasureError;
 use crate::node::Error;
@@ -95,8 +96,6 @@ pub(super) fn broken() -> Status {
     refusal(Reason::Internal, "the call ended unexpectedly; this is a bug in casd", SEE_LOG)
 }
 
-const SEE_LOG: &str = "the daemon's log says more";
-
 fn status(
     reason: Reason,
     error: &dyn std::error::Error,
@@ -143,39 +142,6 @@ fn pin(pin: &LargePin) -> serde_json::Value {
         "uid": pin.uid,
         "others": pin.others,
     })
-}
-
-/// What to do, where no message of this reason says so itself.
-fn hint(reason: Reason) -> &'static str {
-    match reason {
-        Reason::InvalidId => "`b3sum FILE` prints a file's id",
-        Reason::NoFinish => "send a finish with the length as the last message",
-        Reason::Unreachable => {
-            "check the address, that casd runs there, and that no firewall keeps this node out"
-        }
-        Reason::IsDirectory => "`casctl ls dir:ID` lists what is in it, `casctl fetch dir:ID` restores it",
-        Reason::NoPeers => "add one with `casctl connect ADDR`, or network.bootstrap",
-        Reason::Internal => SEE_LOG,
-        _ => "",
-    }
-}
-
-/// What to do about a fetch that came to nothing: its caller may name peers.
-fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
-    match error {
-        FetchError::NoPeers { .. } => {
-            "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with --peer ID@HOST:PORT"
-        }
-        FetchError::NoHolders { named, .. } if !named.is_empty() => {
-            "see whether casd runs there and the address is the one that its `casctl status` shows, or name another \
-             holder with --peer ID@HOST:PORT"
-        }
-        FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
-        FetchError::Unreached { .. } => {
-            "try again later, or name one that can be reached with --peer ID@HOST:PORT"
-        }
-        _ => hint(reason),
-    }
 }
 
 fn of_node(error: &Error) -> Reason {
@@ -377,22 +343,6 @@ mod tests {
             );
             assert_eq!((failure.message, failure.retryable), (message, reason.retryable()));
         }
-    }
-
-    #[test]
-    fn who_knows_nobody_is_told_what_to_do_as_the_verb_allows() {
-        let id = ObjectId::EMPTY;
-        let hint = |error: Error| Failure::from(&Status::from(error)).hint;
-        let told = [Error::NobodyToTell(id), Error::NobodyToAsk { id, is_here: true }].map(hint);
-        assert!(told.iter().all(|hint| hint.contains("casctl connect") && !hint.contains("--peer")), "{told:?}");
-        let fetch = hint(FetchError::NoPeers { id }.into());
-        assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
-        let holders = |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned() };
-        assert!(hint(holders("").into()).starts_with("try again later"));
-        assert!(hint(holders("x: refused").into()).contains("casctl status"));
-        let unreached = FetchError::Unreached { id, known: 1, seconds: 1, why: String::new() };
-        // As the events of a fetch have it.
-        assert!(Failure::from(&Status::from(unreached)).hint.contains("--peer ID@HOST:PORT"));
     }
 
     #[test]

@@ -335,7 +335,7 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         mode: if about.is_client { v1::NodeMode::Client } else { v1::NodeMode::Full }.into(),
         private_network: about.is_private_network,
         known_peers: (status.company.known as u64).max(status.peers),
-        alone: status.company.is_alone && status.peers == 0,
+        alone: status.company.is_alone,
         next_try_ms: status.company.next_try.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         configured_peers: status.company.configured as u64,
     }

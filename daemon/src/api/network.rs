@@ -67,8 +67,11 @@ impl Network for Service {
         request: Request<v1::ConnectRequest>,
     ) -> Result<Response<v1::ConnectResponse>, Status> {
         self.0.access.admit(&request, Role::Admin)?;
-        let peer = self.0.node.connect(&request.into_inner().address).await?;
-        Ok(Response::new(v1::ConnectResponse { peer_id: peer.to_string() }))
+        let connected = self.0.node.connect(&request.into_inner().address).await?;
+        Ok(Response::new(v1::ConnectResponse {
+            peer_id: connected.peer.to_string(),
+            chunk_only: connected.is_chunk_only,
+        }))
     }
 
     type SearchStream = Answers<v1::SearchResponse>;

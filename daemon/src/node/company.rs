@@ -7,10 +7,11 @@ use crate::store::Level;
 /// Configured addresses that are named at most.
 const NAMED: usize = 4;
 
-/// What is known, and what to do.
-pub(super) fn check(company: &Company) -> Check {
+/// What is known, and what to do. `sessions`: those that are open at chunk ports, which make no company.
+pub(super) fn check(company: &Company, sessions: usize) -> Check {
     let (level, what, advice) = if company.is_alone {
-        (Level::Warn, alone(company), advice(company))
+        let what = alone(company) + at_chunk_ports(sessions);
+        (Level::Warn, what, if sessions > 0 && company.known == 0 { BY_DHT } else { advice(company) })
     } else {
         let (connected, known) = (company.connected, company.known);
         (Level::Ok, format!("{connected} connected, {known} known"), "")
@@ -27,6 +28,18 @@ pub(super) fn check(company: &Company) -> Check {
         ],
     }
 }
+
+/// What is said of sessions at chunk ports of a node that is alone.
+fn at_chunk_ports(sessions: usize) -> &'static str {
+    if sessions == 0 {
+        return "";
+    }
+    "; it is connected to chunk ports only, by which nobody is found and nothing is announced"
+}
+
+/// What to do where there are only those.
+const BY_DHT: &str = "to join the network use one of the `dht at` addresses that `casctl status` shows on such a node: \
+                      `casctl connect ADDR`";
 
 fn alone(company: &Company) -> String {
     let whom = match company.known {
@@ -73,6 +86,7 @@ mod tests {
 
     #[test]
     fn who_is_alone_is_told_why_and_who_is_idle_is_not() {
+        let check = |company: &Company| super::check(company, 0);
         let idle = check(&Company { known: 3, ..Company::default() });
         assert!(idle.level == Level::Ok && idle.what == "0 connected, 3 known", "{}", idle.what);
         let mut company = Company { is_alone: true, ..Company::default() };
@@ -94,6 +108,9 @@ mod tests {
         );
         assert_eq!(all.what.matches("no such host").count(), NAMED);
         assert!(all.what.ends_with("…; next try in 12 s") && all.advice.contains("firewall"), "{}", all.what);
+        let session = super::check(&Company { is_alone: true, ..Company::default() }, 1);
+        assert!(session.what.starts_with("this node knows nobody; it is connected to chunk"), "{}", session.what);
+        assert!(session.level == Level::Warn && session.advice.contains("`dht at`"), "{}", session.advice);
         company.known = 5;
         assert!(check(&company).what.contains("of 5 nodes that it knows none answers"));
     }

@@ -7,6 +7,7 @@
 mod asked;
 mod company;
 mod error;
+mod joining;
 mod link;
 mod names;
 mod objects;
@@ -27,7 +28,7 @@ use tokio::sync::Semaphore;
 pub use error::Error;
 pub use names::Published;
 pub use objects::{ChunkLine, Gone, Stat};
-pub use people::{PeerLine, Status};
+pub use people::{Connected, PeerLine, Status};
 pub use search::{Asked, Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;
 
@@ -159,6 +160,8 @@ pub struct Node {
     looks: Arc<Semaphore>,
     /// Calls that ask many other nodes.
     asks: Arc<Semaphore>,
+    /// Links by which the network is being joined.
+    joins: Arc<Semaphore>,
 }
 
 /// An add in progress. Dropping it ends the add: nothing becomes of it.
@@ -172,8 +175,9 @@ impl Node {
     /// A node made of these.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let (looks, asks) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ASKS)));
-        Self { parts: Arc::new(parts), looks, asks }
+        let [looks, asks, joins] =
+            [LOOKS, ASKS, joining::JOINS].map(|places| Arc::new(Semaphore::new(places)));
+        Self { parts: Arc::new(parts), looks, asks, joins }
     }
 
     /// What it is.
@@ -253,8 +257,10 @@ impl Node {
         tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true)
     }
 
-    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`.
+    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`. By those
+    /// whom it names the network is joined meanwhile.
     async fn may_ask(&self, id: &ObjectId, named: &[PeerAddr], stall: Duration) -> Result<(), Error> {
+        self.join_by(named);
         if !named.is_empty() || self.joined(stall.min(JOIN)).await {
             return Ok(());
         }

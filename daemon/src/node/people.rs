@@ -17,6 +17,15 @@ use crate::upkeep::Broken;
 /// How long connecting to a chunk port may take before it counts as unreachable.
 const CONNECT: Duration = Duration::from_secs(15);
 
+/// A node that has been connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// Which: its id is proved.
+    pub peer: PeerId,
+    /// There is a session at its chunk port, and this node knows nobody on the DHT plane: it has not joined the network.
+    pub is_chunk_only: bool,
+}
+
 /// A node that this one knows.
 #[derive(Clone, Debug, Default)]
 pub struct PeerLine {
@@ -95,11 +104,12 @@ impl Node {
         lines
     }
 
-    /// Connects to a node by its address on either plane, and lifts its ban.
+    /// Connects to a node by its address on either plane, and lifts its ban. Where that is a chunk port and nobody else
+    /// is known, the DHT's usual port is tried beside it.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Myself`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].
-    pub async fn connect(&self, text: &str) -> Result<PeerId, Error> {
+    pub async fn connect(&self, text: &str) -> Result<Connected, Error> {
         let address = Self::address(text)?;
         if address.peer == self.about().peer {
             return Err(Error::Myself(text.to_owned()));
@@ -115,11 +125,15 @@ impl Node {
             Unconnected::Unreachable(why) => Error::Unreachable { address: text.to_owned(), why },
         };
         match &address.reach {
-            Reach::Dht(at) => self.parts.neighbours.connect(at.clone()).await.map_err(failed),
-            Reach::Chunk(..) => {
+            Reach::Dht(at) => {
+                let peer = self.parts.neighbours.connect(at.clone()).await.map_err(failed)?;
+                Ok(Connected { peer, is_chunk_only: false })
+            }
+            Reach::Chunk(host, _) => {
                 let connected = tokio::time::timeout(CONNECT, self.parts.fetcher.connect(&address)).await;
                 let silent = Unconnected::Unreachable("nobody answers there in time".to_owned());
-                connected.unwrap_or(Err(silent)).map_err(failed)
+                let peer = connected.unwrap_or(Err(silent)).map_err(failed)?;
+                Ok(Connected { peer, is_chunk_only: !self.join_near(peer, host).await })
             }
         }
     }
@@ -172,7 +186,8 @@ impl Node {
         checks.push(damage(self.parts.scrubber.damaged().await));
         let neighbours = &self.parts.neighbours;
         let company = neighbours.company().await;
-        checks.push(company::check(&company));
+        let sessions = self.parts.fetcher.links().len();
+        checks.push(company::check(&company, sessions));
         checks.push(reach::check(
             &neighbours.reachability(),
             !neighbours.listen().is_empty(),

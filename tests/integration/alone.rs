@@ -55,8 +55,9 @@ fn a_link_says_where_this_node_is_and_warns_where_it_leads_to_nothing() {
     let link = |id: &str| daemon.ctl().run(&["link", id]).done().ok();
     let public = link(&daemon.ctl().add_bytes(b"for all"));
     assert!(public.stderr.is_empty(), "{}", public.stderr);
-    let address = daemon.chunk_address().replace('@', "%40");
-    assert!(public.text().ends_with(&format!(",peer={address}")), "{} {address}", public.text());
+    let (chunk, dht) = (daemon.chunk_address().replace('@', "%40"), daemon.dht_addresses());
+    let peers = format!(",peer={chunk},peer={}", dht[0]);
+    assert!(public.text().ends_with(&peers), "{} does not end in {peers}", public.text());
     let added = daemon.ctl().run(&["-q", "add", "--private", "-"]).input(b"for me").done().ok();
     let private = link(&added.text());
     assert!(private.text().starts_with("casd:") && private.stderr.contains("private"), "{}", private.stderr);

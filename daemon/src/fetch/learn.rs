@@ -64,8 +64,8 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
-/// [`Error::NoHolders`] or [`Error::Unreached`] when nobody has for as long as `patience` allows, or as soon as all that
-/// the caller named have failed and nobody else can be asked; [`Error::Damaged`].
+/// [`Error::NoHolders`] or [`Error::Unreached`] when nobody has for as long as `patience` allows, or as soon as all
+/// that the caller named have failed and nobody else can be asked; [`Error::Damaged`].
 pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patience) -> Result<Shape, Error> {
     let Patience { stall, alone, was_whole, .. } = patience;
     crowd.look_for(*id.as_bytes());

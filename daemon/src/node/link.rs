@@ -26,8 +26,9 @@ enum Worth {
     Nowhere,
 }
 
-/// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. `chunk`,
-/// `listen`: as bound; `confirmed`: where others have connected to.
+/// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. One of them is a
+/// multiaddr wherever the DHT listens at one that is of use: at a chunk port nobody joins the network. `chunk`, `listen`:
+/// as bound; `confirmed`: where others have connected to.
 pub(super) fn addresses(
     peer: PeerId,
     chunk: &[SocketAddr],
@@ -68,8 +69,21 @@ pub(super) fn addresses(
     }
     found.sort_by_key(|(worth, _)| *worth);
     let best = found.first().map_or(Worth::Nowhere, |(worth, _)| *worth);
-    found.retain(|(worth, _)| *worth < Worth::Loopback || *worth == best);
-    found.into_iter().take(MOST).map(|(_, address)| address).collect()
+    let is_of_use = |worth: Worth| worth < Worth::Loopback || worth == best;
+    let mut chosen: Vec<String> =
+        found.into_iter().filter(|(worth, _)| is_of_use(*worth)).map(|(_, address)| address).collect();
+    chosen.truncate(MOST);
+    if !chosen.iter().any(|address| address.starts_with('/')) {
+        let all = confirmed.iter().chain(listen);
+        let worths = all.map(|at| (direct(at).map_or(Worth::Relay, worth), at));
+        // Of those that are as good as another it is the first.
+        let joins = worths.filter(|(worth, _)| is_of_use(*worth)).min_by_key(|(worth, _)| *worth);
+        if let Some((_, at)) = joins {
+            chosen.truncate(MOST - 1);
+            chosen.push(named(at));
+        }
+    }
+    chosen
 }
 
 /// The IP address of a multiaddr that is reached directly.
@@ -101,7 +115,8 @@ mod tests {
         let listen: Vec<_> = hosts.iter().flat_map(|host| ends.map(|end| format!("/{host}/{end}"))).collect();
         let listen = all(&listen.iter().map(String::as_str).collect::<Vec<_>>());
         let plain = addresses(peer, &everywhere, &listen, &[]);
-        assert_eq!(plain, [format!("{peer}@10.0.0.7:9000")], "as the README shows it");
+        let joins = format!("/ip4/10.0.0.7/udp/8468/quic-v1/p2p/{peer}");
+        assert_eq!(plain, [format!("{peer}@10.0.0.7:9000"), joins], "as the README shows it");
         assert!(addresses(peer, &everywhere, &listen[..6], &[]).contains(&format!("{peer}@127.0.0.1:9000")));
         assert_eq!(addresses(peer, &[], &listen[4..6], &[]).len(), 1, "there is nothing else");
 
@@ -109,7 +124,7 @@ mod tests {
         let confirmed = all(&["/ip4/203.0.113.9/udp/8468/quic-v1"]);
         let seen = addresses(peer, &everywhere, &listen, &confirmed);
         assert_eq!(seen[0], format!("/ip4/203.0.113.9/udp/8468/quic-v1/p2p/{peer}"));
-        assert_eq!(seen[1..], plain);
+        assert_eq!(seen[1..], plain[..1], "there is one to join by");
         let both = addresses(peer, &everywhere, &confirmed, &confirmed);
         assert_eq!(both, [format!("{peer}@203.0.113.9:9000"), seen[0].clone()]);
 
@@ -129,10 +144,28 @@ mod tests {
     }
 
     #[test]
+    fn among_many_chunk_ports_there_is_one_address_to_join_by() {
+        let peer = PeerId::random();
+        let everywhere = ["0.0.0.0:9000".parse().unwrap()];
+        let hosts: Vec<_> = (0..9).map(|host| format!("/ip4/10.0.{host}.7/tcp/8468")).collect();
+        let listen = all(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
+        let told = addresses(peer, &everywhere, &listen, &[]);
+        let chunk = |host| format!("{peer}@10.0.{host}.7:9000");
+        assert_eq!(told, [chunk(0), chunk(1), chunk(2), format!("{}/p2p/{peer}", hosts[0])]);
+        let here = ["127.0.0.1:9000".parse().unwrap()];
+        let told = addresses(peer, &here, &all(&["/ip4/127.0.0.1/tcp/1"]), &[]);
+        assert_eq!(told, [format!("{peer}@127.0.0.1:9000"), format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}")]);
+    }
+
+    #[test]
     fn who_has_no_chunk_port_is_named_by_one_multiaddr_a_host() {
         let peer = PeerId::random();
         let listen = all(&["/ip4/10.0.0.7/udp/1/quic-v1", "/ip4/10.0.0.7/tcp/1"]);
         assert_eq!(addresses(peer, &[], &listen, &[]), [format!("/ip4/10.0.0.7/udp/1/quic-v1/p2p/{peer}")]);
+        // What nobody else reaches is of no use beside what they do.
+        let near = all(&["/ip4/127.0.0.1/tcp/1"]);
+        let far = ["192.168.1.2:9000".parse().unwrap()];
+        assert_eq!(addresses(peer, &far, &near, &[]), [format!("{peer}@192.168.1.2:9000")]);
         let only = ["192.168.1.2:9000".parse().unwrap()];
         let told = addresses(peer, &only, &[], &[]);
         assert_eq!(told, [format!("{peer}@192.168.1.2:9000")]);

@@ -22,7 +22,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 pub struct Connected {
     /// Which: its id is proved.
     pub peer: PeerId,
-    /// There is a session at its chunk port, and this node knows nobody on the DHT plane: it has not joined the network.
+    /// There is a session at its chunk port, and this node knows nobody on the DHT plane: it has not joined the
+    /// network.
     pub is_chunk_only: bool,
 }
 

@@ -27,8 +27,8 @@ enum Worth {
 }
 
 /// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. One of them is a
-/// multiaddr wherever the DHT listens at one that is of use: at a chunk port nobody joins the network. `chunk`, `listen`:
-/// as bound; `confirmed`: where others have connected to.
+/// multiaddr wherever the DHT listens at one that is of use: at a chunk port nobody joins the network. `chunk` and
+/// `listen`: as bound; `confirmed`: where others have connected to.
 pub(super) fn addresses(
     peer: PeerId,
     chunk: &[SocketAddr],

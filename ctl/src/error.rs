@@ -107,6 +107,7 @@ impl Failure {
     pub(crate) fn known(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             code: code_name(reason.code()),
+            retryable: reason.retryable(),
             ..Self::local(exit_of_reason(reason), reason.as_str(), message)
         }
     }

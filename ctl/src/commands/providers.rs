@@ -1,7 +1,7 @@
 //! `casctl providers`: asks the network who holds an object or a chunk.
 
 use casd_proto::Reason;
-use casd_proto::v1::{ProvidersRequest, ProvidersResponse};
+use casd_proto::v1::{LinkRequest, ProvidersRequest, ProvidersResponse};
 use serde_json::json;
 
 use super::Session;
@@ -22,8 +22,14 @@ pub(super) async fn run(session: &Session, args: Providers) -> Result<Exit, Fail
     if any {
         return Ok(Exit::Done);
     }
-    let message = format!("{}: nobody in the network says to hold it", args.id.as_str());
+    let here = if is_here(session, args.id.as_str()).await { "; this node holds it" } else { "" };
+    let message = format!("{}: nobody else in the network says to hold it{here}", args.id.as_str());
     Err(Failure::known(Reason::NoProviders, message))
+}
+
+/// Whether it is in this node's store. A link is made of what is there, and without asking anybody.
+async fn is_here(session: &Session, id: &str) -> bool {
+    session.objects().link(LinkRequest { object: id.to_owned() }).await.is_ok()
 }
 
 fn line(provider: &ProvidersResponse) -> Line {

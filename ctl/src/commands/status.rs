@@ -168,6 +168,7 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
 /// What a node does that is connected to nobody and reaches nobody.
 fn alone(status: &StatusResponse) -> String {
     let whom = match (status.known_peers, status.configured_peers) {
+        _ if status.peers > 0 => "it is connected to chunk ports only, by which nobody is found".to_owned(),
         (0, 0) => {
             return "it knows nobody; `casctl connect ADDR`, or `bootstrap` in the configuration, finds some"
                 .to_owned();
@@ -248,6 +249,8 @@ mod tests {
         );
         let nobody = StatusResponse { known_peers: 0, next_try_ms: None, ..alone };
         assert!(human(&nobody).contains("\nalone      it knows nobody; `casctl connect"));
+        let session = StatusResponse { peers: 1, known_peers: 1, ..nobody.clone() };
+        assert!(human(&session).contains("\nalone      it is connected to chunk ports only, by which"));
         let unmet = StatusResponse { configured_peers: 4, ..nobody };
         assert!(human(&unmet).contains("reaches none of 4 nodes in the configuration; `casctl doctor`"));
     }

@@ -248,6 +248,7 @@ impl Crowd {
         let (at, why) =
             (self.parts.links.address(&peer), "it gives something else than what was asked of it");
         let verdict = self.parts.conduct.strike(peer, at, why, SystemTime::now());
+        self.missed.note(peer, why.to_owned());
         tracing::warn!(%peer, ?verdict, "a peer sent something else than what was asked of it; it is not asked again");
         self.parts.links.forget(&peer);
     }

@@ -21,6 +21,9 @@ use crate::support::unix_now;
 /// added may not have been heard of yet; each time twice as long, up to the second figure.
 pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long those that the caller named are tried where there is nobody else: one that has no room may have some soon.
+const NAMED: Duration = Duration::from_secs(1);
+
 /// How long a node whose named peers have all failed waits to join its network, where it may ask others.
 const LONELY: Duration = Duration::from_secs(15);
 
@@ -77,12 +80,14 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
     let mut quiet = false;
     // It is asked when it matters.
     let (mut others, mut is_with_others) = (crowd.others(LONELY), false);
+    let begun = Instant::now();
     loop {
         let idle = quiet && asking.is_empty();
         if idle && patience.once {
             return Err(Error::NoHolders { id, seconds: 0, named: String::new() });
         }
-        let is_let_down = idle && was_whole.is_none() && !is_with_others && crowd.is_let_down();
+        let is_tried = was_whole.is_none() && !is_with_others && begun.elapsed() >= NAMED;
+        let is_let_down = idle && is_tried && crowd.is_let_down();
         let is_alone = was_whole.is_some() && idle && crowd.len() == 0;
         let limit = if is_alone { stall.min(alone) } else { stall };
         let deadline = last(&heard) + limit;

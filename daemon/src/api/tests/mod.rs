@@ -53,6 +53,10 @@ impl Discovery for Nobody {
     }
 
     fn vouch(&self, _: &Multiaddr) {}
+
+    fn others(&self) -> BoxFuture<'static, bool> {
+        Box::pin(async { false })
+    }
 }
 
 impl Dial for Nobody {

@@ -144,6 +144,12 @@ async fn what_is_named_wrongly_is_refused_for_its_reason() {
         ] {
             assert_eq!(reason(objects.fetch(request).await), expected);
         }
+        // Nobody else is there: it is told at once what became of the one that is named.
+        let fetch = objects.fetch(with_peers(vec![peer.to_owned()])).await.unwrap().into_inner();
+        let failure = Failure::from(&all(fetch).await.unwrap_err());
+        assert_eq!((failure.reason.as_str(), failure.retryable), ("NO_PROVIDERS", true));
+        assert!(failure.message.contains("127.0.0.1:1 did not answer in time"), "{}", failure.message);
+        assert!(failure.hint.contains("casctl status"), "{}", failure.hint);
     })
     .await;
 }

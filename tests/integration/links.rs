@@ -1,0 +1,184 @@
+//! What becomes of whoever begins with a link or an address: the network is joined where that can be, and where it
+//! cannot it is told what is wrong with which.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use casd::peer::Keypair;
+use casd_tests::ctl::{Done, Run};
+use casd_tests::machines::Machines;
+use casd_tests::programs::program;
+use casd_tests::wait::{self, LONG};
+use casd_tests::{Daemon, Home, Node, Settings, nodes, skip};
+use serde_json::Value;
+
+/// A node, and another of the same network that knows nobody.
+fn strangers() -> (Node, Node) {
+    let giver = nodes::network(1, |_, settings| settings).pop().unwrap();
+    let network = giver.ctl().status()["network"].as_str().unwrap().to_owned();
+    let home = Home::with(|settings| settings.text("network.name", &network));
+    (giver, Node { daemon: home.start(), home })
+}
+
+/// Fetches what nobody gives: it would take ten minutes.
+fn fails(taker: &Node, link: &str) -> Done {
+    taker.ctl().run(&["fetch", link, "--stall", "600s", "-o"]).arg(taker.home.path("none")).done()
+}
+
+/// What the doctor says of whether a node is alone.
+fn company(daemon: &Daemon) -> Value {
+    let checks = daemon.ctl().run(&["--json", "doctor"]).done().json();
+    checks.into_iter().find(|check| check["check"] == "peers").expect("the doctor looks at that")
+}
+
+/// A port that was free a moment ago.
+fn nobody() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn somebody() -> String {
+    Keypair::generate_ed25519().public().to_peer_id().to_string()
+}
+
+#[test]
+fn whoever_begins_with_a_link_becomes_part_of_the_network() {
+    let (giver, taker) = strangers();
+    let id = giver.ctl().add_bytes(b"for a friend");
+    let link = giver.ctl().text(&["link", &id]);
+    let chunk = giver.daemon.chunk_address().replace('@', "%40");
+    assert!(link.contains(&format!(",peer={chunk},peer=/ip4/127.0.0.1/")), "both kinds: {link}");
+    assert_eq!(taker.ctl().status()["alone"], true);
+    assert_eq!(taker.ctl().run(&["fetch", &link, "-o", "-"]).done().ok().stdout, b"for a friend");
+    wait::until("the one with the link to have joined", LONG, || {
+        (taker.ctl().status()["alone"] == false).then_some(())
+    });
+    wait::until("what was fetched to be announced", LONG, || {
+        let found = giver.ctl().run(&["--json", "providers", &id]).done();
+        found.json().iter().any(|holder| holder["peer_id"] == taker.id()).then_some(())
+    });
+    // By its id alone now, and in the other direction.
+    let other = taker.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"in return").done().ok().text();
+    assert_eq!(giver.ctl().run(&["fetch", &other, "-o", "-"]).done().ok().stdout, b"in return");
+}
+
+#[test]
+fn who_is_connected_to_a_chunk_port_only_is_told_so_and_how_to_join() {
+    let (giver, taker) = strangers();
+    let at = giver.daemon.chunk_address();
+    let connected = taker.ctl().run(&["connect", &at]).done().ok();
+    assert!(connected.stderr.contains("chunk port only"), "{}", connected.stderr);
+    assert!(connected.stderr.contains("`dht at`"), "{}", connected.stderr);
+    assert_eq!(taker.ctl().json(&["connect", &at])[0]["chunk_only"], true);
+    // Status and doctor agree.
+    assert_eq!(taker.ctl().status()["alone"], true);
+    let said = company(&taker.daemon);
+    assert!(said["level"] == "warn" && said["advice"].as_str().unwrap().contains("`dht at`"), "{said}");
+    assert!(said["what"].as_str().unwrap().contains("chunk ports only"), "{said}");
+    // As it was told to.
+    let dht = giver.daemon.dht_addresses().remove(0);
+    let connected = taker.ctl().run(&["connect", &dht]).done().ok();
+    assert!(connected.stderr.is_empty(), "{}", connected.stderr);
+    assert_eq!(taker.ctl().json(&["connect", &at])[0]["chunk_only"], false);
+    assert_eq!((&taker.ctl().status()["alone"], &company(&taker.daemon)["level"]), (&false.into(), &"ok".into()));
+    taker.ctl().run(&["connect", &format!("{}@no.such.host.invalid:9000", giver.id())]).done().refused(
+        &[1],
+        "the name no.such.host.invalid cannot be resolved",
+    );
+}
+
+#[test]
+fn beside_a_chunk_port_the_usual_port_of_the_dht_is_tried() {
+    let Some(machines) = Machines::two(["10.83.0.1/24", "10.83.0.2/24"]) else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    let home = |number: usize| {
+        let mut home = Home::new();
+        let (state, socket) = (home.state(), home.socket());
+        home.change(|_| {
+            let settings = Settings::default().text("node.state_dir", &state.display().to_string());
+            let settings = settings.text("api.socket", &socket.display().to_string());
+            settings.raw("network.lan_discovery", "false")
+        });
+        home.runs_on(machines.on(number));
+        home
+    };
+    let (giver, taker) = (home(0), home(1));
+    let (holder, fetcher) = (giver.start(), taker.start());
+    let id = holder.ctl().add_bytes(b"by its id alone");
+    let at = format!("{}@10.83.0.1:9000", holder.peer_id());
+    assert_eq!(fetcher.ctl().json(&["connect", &at])[0]["chunk_only"], false);
+    assert_eq!(fetcher.ctl().status()["alone"], false);
+    assert_eq!(fetcher.ctl().run(&["fetch", &id, "-o", "-"]).done().ok().stdout, b"by its id alone");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_ends_soon_and_says_what_is_wrong_with_it() {
+    let (giver, taker) = strangers();
+    let id = giver.ctl().add_bytes(b"somewhere");
+    let chunk = giver.daemon.chunk_address();
+    let (who, at) = chunk.split_once('@').unwrap();
+    let link = |peer: String| format!("casd:{id},peer={peer}");
+    let closed = nobody();
+    let cases = [
+        (link(format!("{who}@{closed}")), "refused"),
+        (link(format!("{}@{at}", somebody())), who),
+        (link(format!("{who}@no.such.host.invalid:9000")), "cannot be resolved"),
+    ];
+    for (link, word) in &cases {
+        fails(&taker, link).refused(&[4], word);
+    }
+    // The right one beside a wrong one.
+    let both = format!("{},peer={chunk}", cases[0].0);
+    assert_eq!(taker.ctl().run(&["fetch", &both, "-o", "-"]).done().ok().stdout, b"somewhere");
+
+    let private = giver.ctl().run(&["-q", "add", "--private", "-"]).input(b"for me").done().ok().text();
+    fails(&taker, &format!("casd:{private},peer={chunk}")).refused(&[4], "does not have it or gives it to nobody");
+}
+
+#[test]
+fn a_holder_in_a_private_network_is_told_to_be_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, &Run::new(program("casd")).arg("--gen-key").done().ok().stdout).unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let with_key = |settings: Settings| settings.text("network.key_file", &key.display().to_string());
+    let giver = nodes::network(1, |_, settings| with_key(settings)).pop().unwrap();
+    let network = giver.ctl().status()["network"].as_str().unwrap().to_owned();
+    let home = Home::with(|settings| settings.text("network.name", &network));
+    let taker = Node { daemon: home.start(), home };
+    let id = giver.ctl().add_bytes(b"for members");
+    let link = format!("casd:{id},peer={}", giver.daemon.chunk_address());
+    fails(&taker, &link).refused(&[4], "network key");
+}
+
+#[test]
+fn who_cannot_join_waits_for_that_as_long_as_other_verbs_do() {
+    let gone = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", nobody().rsplit_once(':').unwrap().1, somebody());
+    let home = Home::with(|settings| settings.texts("network.bootstrap", &[&gone]));
+    let taker = Node { daemon: home.start(), home };
+    let id = "ab".repeat(32);
+    fails(&taker, &format!("casd:{id},peer={}@{}", somebody(), nobody())).refused(&[4], "refused");
+    fails(&taker, &id).refused(&[4], "no peers are known, or can be reached");
+}
+
+#[test]
+fn the_only_holder_is_told_that_it_is_one() {
+    let home = Home::new();
+    let daemon = home.start();
+    let id = daemon.ctl().add_bytes(b"only here");
+    let alone = daemon.ctl().run(&["providers", &id]).done();
+    alone.refused(&[4], "this node holds it");
+    assert!(alone.stderr.contains("casctl connect") && !alone.stderr.contains("--peer"), "{}", alone.stderr);
+    let json = daemon.ctl().run(&["--json", "providers", &id]).done().code(4).stderr;
+    let said: Value = serde_json::from_str(json.trim_end()).unwrap();
+    assert!(said["reason"] == "NO_PEERS" && said["retryable"] == true, "{said}");
+    assert!(said["hint"].as_str().unwrap().contains("casctl connect"), "{said}");
+    assert!(!said["error"].as_str().unwrap().contains("casctl connect"), "{said}");
+
+    let nodes = nodes::network(2, |_, settings| settings);
+    let added = nodes[0].ctl().run(&["-q", "add", "--private", "-"]).input(b"mine").done().ok().text();
+    nodes[0].ctl().run(&["providers", &added]).done().refused(&[4], "this node holds it");
+    let elsewhere = nodes[1].ctl().run(&["providers", &added]).done();
+    elsewhere.refused(&[4], "nobody else");
+    assert!(!elsewhere.stderr.contains("this node holds it"), "{}", elsewhere.stderr);
+}

@@ -139,7 +139,7 @@ fn a_link_that_leads_nowhere_ends_soon_and_says_what_is_wrong_with_it() {
 fn a_holder_in_a_private_network_is_told_to_be_in_one() {
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("key");
-    std::fs::write(&key, &Run::new(program("casd")).arg("--gen-key").done().ok().stdout).unwrap();
+    std::fs::write(&key, Run::new(program("casd")).arg("--gen-key").done().ok().stdout).unwrap();
     std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     let with_key = |settings: Settings| settings.text("network.key_file", &key.display().to_string());
     let giver = nodes::network(1, |_, settings| with_key(settings)).pop().unwrap();

@@ -320,7 +320,7 @@ impl Crowd {
         let (here, absent) = (self.members.len(), self.gone.len() + self.dialling.len() + self.waiting.len());
         match (here, absent) {
             (0, 0) => "; nobody who holds it is found any more".to_owned(),
-            (0, absent) => format!("; of {absent} found to hold it none is reached"),
+            (0, absent) => format!("; of {absent} found to hold it none is reached{}", self.in_vain()),
             (here, 0) => format!("; {here} connected, of which none gave it in time"),
             (here, absent) => {
                 format!("; {here} connected, of which none gave it in time, and {absent} not reached or gone")
@@ -360,6 +360,12 @@ impl Crowd {
         let known = self.hints.len() + found.len();
         let all = self.hints.iter().map(|(peer, _)| *peer).chain(found);
         Error::Unreached { id, known, seconds, why: self.missed.of(all) }
+    }
+
+    /// Why those that were dialled in vain were not reached, behind a colon.
+    fn in_vain(&self) -> String {
+        let why = self.missed.of(self.missed.peers());
+        if why.is_empty() { why } else { format!(": {why}") }
     }
 
     /// What became of a peer that the caller named, which has given nothing.

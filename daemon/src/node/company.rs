@@ -86,11 +86,10 @@ mod tests {
 
     #[test]
     fn who_is_alone_is_told_why_and_who_is_idle_is_not() {
-        let check = |company: &Company| super::check(company, 0);
-        let idle = check(&Company { known: 3, ..Company::default() });
+        let idle = check(&Company { known: 3, ..Company::default() }, 0);
         assert!(idle.level == Level::Ok && idle.what == "0 connected, 3 known", "{}", idle.what);
         let mut company = Company { is_alone: true, ..Company::default() };
-        let nobody = check(&company);
+        let nobody = check(&company, 0);
         assert!(nobody.level == Level::Warn && nobody.what == "this node knows nobody", "{}", nobody.what);
         assert!(nobody.advice.contains("casctl connect") && nobody.advice.contains("network.bootstrap"));
         let failed = ("/dns4/seed.example/tcp/8468".parse().unwrap(), "no such host".to_owned());
@@ -100,7 +99,7 @@ mod tests {
             next_try: Some(Duration::from_secs(12)),
             ..company
         };
-        let all = check(&company);
+        let all = check(&company, 0);
         assert!(
             all.what.starts_with("this node knows nobody; 6 bootstrap addresses failed: /dns4/seed"),
             "{}",
@@ -108,10 +107,11 @@ mod tests {
         );
         assert_eq!(all.what.matches("no such host").count(), NAMED);
         assert!(all.what.ends_with("…; next try in 12 s") && all.advice.contains("firewall"), "{}", all.what);
-        let session = super::check(&Company { is_alone: true, ..Company::default() }, 1);
-        assert!(session.what.starts_with("this node knows nobody; it is connected to chunk"), "{}", session.what);
+        let session = check(&Company { is_alone: true, ..Company::default() }, 1);
+        let said = &session.what;
+        assert!(said.starts_with("this node knows nobody; it is connected to chunk ports"), "{said}");
         assert!(session.level == Level::Warn && session.advice.contains("`dht at`"), "{}", session.advice);
         company.known = 5;
-        assert!(check(&company).what.contains("of 5 nodes that it knows none answers"));
+        assert!(check(&company, 0).what.contains("of 5 nodes that it knows none answers"));
     }
 }

@@ -93,8 +93,8 @@ fn a_name_that_leads_nowhere_is_said_to() {
     daemon.ctl().run(&["connect", &nowhere]).done().refused(&[1], words);
 }
 
-#[test]
-fn beside_a_chunk_port_the_usual_port_of_the_dht_is_tried() {
+/// Two machines that do not look for each other, with the usual ports, and a caller of both; the first is at 10.83.0.1.
+fn usual_ports(test: impl FnOnce(&Daemon, &Daemon)) {
     let Some(machines) = Machines::two(["10.83.0.1/24", "10.83.0.2/24"]) else {
         return skip("only root can make network namespaces, with iproute2");
     };
@@ -110,12 +110,30 @@ fn beside_a_chunk_port_the_usual_port_of_the_dht_is_tried() {
         home
     };
     let (giver, taker) = (home(0), home(1));
-    let (holder, fetcher) = (giver.start(), taker.start());
-    let id = holder.ctl().add_bytes(b"by its id alone");
-    let at = format!("{}@10.83.0.1:9000", holder.peer_id());
-    assert_eq!(fetcher.ctl().json(&["connect", &at])[0]["chunk_only"], false);
-    assert_eq!(fetcher.ctl().status()["alone"], false);
-    assert_eq!(fetcher.ctl().run(&["fetch", &id, "-o", "-"]).done().ok().stdout, b"by its id alone");
+    test(&giver.start(), &taker.start());
+}
+
+#[test]
+fn beside_a_chunk_port_the_usual_port_of_the_dht_is_tried() {
+    usual_ports(|holder, fetcher| {
+        let id = holder.ctl().add_bytes(b"by its id alone");
+        let at = format!("{}@10.83.0.1:9000", holder.peer_id());
+        assert_eq!(fetcher.ctl().json(&["connect", &at])[0]["chunk_only"], false);
+        assert_eq!(fetcher.ctl().status()["alone"], false);
+        assert_eq!(fetcher.ctl().run(&["fetch", &id, "-o", "-"]).done().ok().stdout, b"by its id alone");
+    });
+}
+
+#[test]
+fn whoever_fetches_from_a_chunk_port_joins_where_the_dht_is_at_its_usual_port() {
+    usual_ports(|holder, fetcher| {
+        let id = holder.ctl().add_bytes(b"from a port");
+        let link = format!("casd:{id},peer={}@10.83.0.1:9000", holder.peer_id());
+        assert_eq!(fetcher.ctl().run(&["fetch", &link, "-o", "-"]).done().ok().stdout, b"from a port");
+        wait::until("the one with the link to have joined", LONG, || {
+            (fetcher.ctl().status()["alone"] == false).then_some(())
+        });
+    });
 }
 
 #[test]

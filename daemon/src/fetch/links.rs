@@ -141,7 +141,7 @@ impl Links {
     ) -> Result<(Asker, Option<SocketAddr>), Unconnected> {
         let straight = self.straight(peer, addresses);
         let (Some(detour), Some(known)) = (&self.shared.detour, known) else { return straight.await };
-        let missed = Mutex::new(None);
+        let missed: Mutex<Option<Unconnected>> = Mutex::new(None);
         let around = async {
             let opened = match detour.open(peer, known).await {
                 Ok(conn) => self.open(conn).await,

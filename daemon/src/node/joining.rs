@@ -13,8 +13,9 @@ use multiaddr::Protocol;
 use super::Node;
 use crate::peer::{Host, Multiaddr, PeerAddr, PeerId, Reach};
 
-/// Callers' addresses that are tried at once: of one link, and links.
+/// Addresses of one link that are tried at once…
 const ADDRESSES: usize = 4;
+/// …and links of which some are.
 pub(super) const JOINS: usize = 4;
 
 /// Where the DHT of a node listens unless its settings say otherwise.
@@ -24,10 +25,11 @@ const DHT_PORT: u16 = 8468;
 const NEAR: Duration = Duration::from_secs(5);
 
 impl Node {
-    /// Connects to the network in the background by the libp2p addresses among these, where nobody is known yet. The
-    /// caller's own dials go on beside, and may well be faster at a chunk port.
+    /// Connects to the network in the background by the libp2p addresses among these and, beside chunk ports, by the
+    /// usual ones, where nobody is known yet. The caller's own dials go on beside, and may well be faster at a chunk
+    /// port.
     pub(super) fn join_by(&self, named: &[PeerAddr]) {
-        let named: Vec<Multiaddr> = named.iter().filter_map(dht).take(ADDRESSES).collect();
+        let named = places(named);
         if named.is_empty() {
             return;
         }
@@ -62,11 +64,23 @@ impl Node {
     }
 }
 
-fn dht(named: &PeerAddr) -> Option<Multiaddr> {
-    match &named.reach {
+/// Where the DHT of these may be, each place once: first as they say themselves.
+fn places(named: &[PeerAddr]) -> Vec<Multiaddr> {
+    let mut places: Vec<Multiaddr> = Vec::new();
+    let said = named.iter().filter_map(|named| match &named.reach {
         Reach::Dht(address) => Some(address.clone()),
         Reach::Chunk(..) => None,
+    });
+    let near = named.iter().flat_map(|named| match &named.reach {
+        Reach::Chunk(host, _) => usual(named.peer, host).to_vec(),
+        Reach::Dht(_) => Vec::new(),
+    });
+    for place in said.chain(near) {
+        if places.len() < ADDRESSES && !places.contains(&place) {
+            places.push(place);
+        }
     }
+    places
 }
 
 /// Where a peer's DHT listens on a host by default.
@@ -95,11 +109,21 @@ mod tests {
     }
 
     #[test]
-    fn of_what_a_link_names_the_libp2p_addresses_are_of_use() {
+    fn what_a_link_says_of_the_dht_comes_first_and_few_places_are_tried() {
         let peer = PeerId::random();
-        let chunk: PeerAddr = format!("{peer}@10.0.0.7:9000").parse().unwrap();
-        assert_eq!(dht(&chunk), None);
-        let [at, _] = usual(peer, &Host::Ip([10, 0, 0, 7].into()));
-        assert_eq!(dht(&PeerAddr::try_from(at.clone()).unwrap()), Some(at));
+        let read = |texts: &[String]| -> Vec<PeerAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let shown = |texts: &[String]| -> Vec<String> {
+            places(&read(texts)).iter().map(ToString::to_string).collect()
+        };
+        let (quic, tcp) = ("/ip4/10.0.0.7/udp/8468/quic-v1/p2p/", "/ip4/10.0.0.7/tcp/8468/p2p/");
+        let usual = [format!("{quic}{peer}"), format!("{tcp}{peer}")];
+        let (chunk, own) = (format!("{peer}@10.0.0.7:9000"), format!("/ip4/10.0.0.7/tcp/1/p2p/{peer}"));
+        assert_eq!(shown(&[chunk.clone()]), usual);
+        assert_eq!(shown(&[chunk.clone(), usual[1].clone()]), [usual[1].clone(), usual[0].clone()]);
+        assert_eq!(shown(&[chunk, own.clone()])[0], own);
+        let many: Vec<_> = (0..60).map(|host| format!("{peer}@10.0.1.{host}:9000")).collect();
+        assert_eq!(shown(&many).len(), ADDRESSES);
     }
 }

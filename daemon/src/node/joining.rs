@@ -120,7 +120,7 @@ mod tests {
         let (quic, tcp) = ("/ip4/10.0.0.7/udp/8468/quic-v1/p2p/", "/ip4/10.0.0.7/tcp/8468/p2p/");
         let usual = [format!("{quic}{peer}"), format!("{tcp}{peer}")];
         let (chunk, own) = (format!("{peer}@10.0.0.7:9000"), format!("/ip4/10.0.0.7/tcp/1/p2p/{peer}"));
-        assert_eq!(shown(&[chunk.clone()]), usual);
+        assert_eq!(shown(std::slice::from_ref(&chunk)), usual);
         assert_eq!(shown(&[chunk.clone(), usual[1].clone()]), [usual[1].clone(), usual[0].clone()]);
         assert_eq!(shown(&[chunk, own.clone()])[0], own);
         let many: Vec<_> = (0..60).map(|host| format!("{peer}@10.0.1.{host}:9000")).collect();

@@ -1,6 +1,7 @@
 //! Nodes behind routers that let nothing in, each at home on a network of its own, and one that all can reach: those at
 //! home are found, connect by both dialling at once, and give each other what they have. Real daemons with default
-//! ports; what they are told is the address of the third.
+//! ports; what they are told is the address of the third. And private networks with a router between them, on which a
+//! holder that others tell of is reached where the network has a key.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
@@ -123,4 +124,49 @@ fn two_behind_firewalls_fetch_from_each_other_over_ipv6() {
 #[test]
 fn two_behind_routers_fetch_from_each_other_in_a_private_network() {
     is_fetched(Between::Nat, true);
+}
+
+/// A holder on another private network, of which a node in the middle tells: whether it is reached.
+fn is_reached_beyond(is_private: bool) {
+    let Some(machines) = Machines::two_subnets() else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    let key = is_private.then(rand::random);
+    let first = home(&machines, 0, &[], key);
+    let middle = first.start();
+    let bootstrap = [format!("/ip4/10.77.1.1/udp/8468/quic-v1/p2p/{}", middle.peer_id())];
+    let [beyond, near] = [2, 1].map(|number| home(&machines, number, &bootstrap, key));
+    let holder = beyond.start();
+    let file = beyond.path("file");
+    let id = corpus::file(&file, 5, MIB + 1);
+    holder.ctl().run(&["add", "--wait-announced"]).arg(&file).done().ok();
+
+    let fetcher = near.start();
+    let holders = wait::until("the holder to be told of", LONG, || {
+        let run = fetcher.ctl().run(&["--json", "providers", &id]).done();
+        run.status.success().then(|| run.json()).filter(|holders| !holders.is_empty())
+    });
+    assert_eq!(holders[0]["peer_id"], holder.peer_id(), "{holders:?}");
+    let out = near.path("out");
+    let fetch = fetcher.ctl().run(&["fetch", &id, "--stall", "10s", "-o"]).arg(&out).done();
+    if is_private {
+        fetch.ok();
+        assert_eq!(corpus::id_of_file(&out), id);
+    } else {
+        // Who is given it, by a link or an address, reaches it all the same.
+        assert!(!fetch.status.success(), "what anybody may tell was dialled");
+        let at = format!("{}@10.77.2.3:9000", holder.peer_id());
+        fetcher.ctl().run(&["fetch", &id, "--peer", &at, "-o"]).arg(&out).done().ok();
+        assert_eq!(corpus::id_of_file(&out), id);
+    }
+}
+
+#[test]
+fn with_a_key_a_holder_on_another_private_network_is_reached() {
+    is_reached_beyond(true);
+}
+
+#[test]
+fn without_a_key_a_holder_on_another_private_network_is_dialled_only_where_it_is_given() {
+    is_reached_beyond(false);
 }

@@ -170,6 +170,33 @@ impl Machines {
         Some(all)
     }
 
+    /// Two machines, 0 and 1, at 10.77.1.1 and 10.77.1.2, and a third, 2, at 10.77.2.3, with a router between the two
+    /// private networks. `None`: this user, or this machine, cannot.
+    #[must_use]
+    pub fn two_subnets() -> Option<Self> {
+        const ROUTER: usize = 3;
+        const NEAR: &str = "10.77.1.254/24";
+        const FAR: &str = "10.77.2.254/24";
+        let all = Self::new(4)?;
+        all.cable((0, "eth0"), (ROUTER, "port0"))?;
+        all.cable((1, "eth0"), (ROUTER, "port1"))?;
+        all.cable((2, "eth0"), (ROUTER, "far"))?;
+        all.ip(ROUTER, &["link", "add", "name", "near", "type", "bridge"]);
+        for port in ["port0", "port1"] {
+            all.ip(ROUTER, &["link", "set", "dev", port, "master", "near"]);
+            all.ip(ROUTER, &["link", "set", "dev", port, "up"]);
+        }
+        all.open(ROUTER, "near", NEAR);
+        all.open(ROUTER, "far", FAR);
+        let homes = [(0, "10.77.1.1/24", NEAR), (1, "10.77.1.2/24", NEAR), (2, "10.77.2.3/24", FAR)];
+        for (number, address, router) in homes {
+            all.open(number, "eth0", address);
+            all.ip(number, &["route", "add", "default", "via", host(router)]);
+        }
+        all.run(ROUTER, &["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"], "");
+        Some(all)
+    }
+
     fn new(count: usize) -> Option<Self> {
         let mut all = Self { keepers: Vec::new() };
         for _ in 0..count {

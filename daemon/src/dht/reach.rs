@@ -9,8 +9,8 @@
 //!   services that are no nodes.
 //! - Other ports of a host that was given may be dialled.
 //! - A global IP address may be dialled.
-//! - A private one (RFC 1918, RFC 6598, RFC 4193) may, inside a subnet of one of our interfaces, and where a peer of an
-//!   earlier run was.
+//! - A private one (RFC 1918, RFC 6598, RFC 4193) may, inside a subnet of one of our interfaces, where a peer of an
+//!   earlier run was, and where the network has a key: whoever tells it has proved that.
 //! - A loopback one may, when this node itself is reached by loopback.
 //! - A way through a relay may, where the relay may.
 //! - Names, link-local, multicast and unspecified addresses may not.
@@ -39,6 +39,8 @@ use crate::support::task::Tasks;
 pub(super) struct Reach {
     /// Whether this node itself is reached by loopback.
     near: bool,
+    /// Whether the network has a key, which whoever tells of an address has proved.
+    among_members: bool,
     /// Whether everything may be dialled: see [`Options::dials_everything`](super::Options).
     open: bool,
     /// What may change while it runs.
@@ -77,7 +79,12 @@ impl Reach {
     pub(super) fn new(listening: &[Multiaddr], bootstrap: &[Multiaddr]) -> Self {
         let near = listening.iter().any(|at| ip_of(at).is_some_and(|ip| ip.is_loopback()));
         let known = Known { given: Given::new(bootstrap), ..Known::default() };
-        Self { near, open: false, known: Mutex::new(known), moved: Notify::new() }
+        Self { near, among_members: false, open: false, known: Mutex::new(known), moved: Notify::new() }
+    }
+
+    /// … in a network that has a key, where `among_members`.
+    pub(super) fn within(self, among_members: bool) -> Self {
+        Self { among_members, ..self }
     }
 
     /// Without the rule, where `open`.
@@ -183,7 +190,7 @@ impl Reach {
         match Scope::of(ip) {
             Scope::Global => true,
             Scope::Loopback => self.near,
-            Scope::Private => self.is_neighbour(ip),
+            Scope::Private => self.among_members || self.is_neighbour(ip),
             Scope::Nowhere => false,
         }
     }
@@ -344,6 +351,46 @@ mod tests {
         }
         for (ip, ours) in [("203.0.113.9", true), ("203.0.113.14", false), ("::ffff:192.168.7.9", true)] {
             assert_eq!(reach.is_ours(ip.parse().unwrap()), ours, "{ip}");
+        }
+    }
+
+    #[test]
+    fn who_has_the_key_may_be_dialled_behind_a_router_as_well() {
+        let listen = [at("/ip4/0.0.0.0/udp/8468/quic-v1"), at("/ip4/0.0.0.0/tcp/8468")];
+        let [open, keyed] = [false, true].map(|among_members| {
+            let reach = Reach::new(&listen, &[]).within(among_members);
+            reach.known().subnets = vec!["10.77.1.2/24".parse().unwrap()];
+            reach.stand(Own::new(listen.iter(), &listen, &["0.0.0.0:9000".parse().unwrap()]));
+            reach
+        });
+        for private in
+            ["/ip4/10.77.2.3/udp/8468/quic-v1", "/ip4/172.16.0.1/tcp/443", "/ip4/192.168.9.9/tcp/8468"]
+                .into_iter()
+                .chain(["/ip4/100.64.0.1/tcp/8468", "/ip6/fd00::1/tcp/8468"])
+        {
+            assert!(keyed.allows(&at(private)) && !open.allows(&at(private)), "{private}");
+        }
+        for bad in [
+            "/ip4/127.0.0.1/tcp/8470",
+            "/ip6/::1/tcp/8470",
+            "/ip4/169.254.169.254/tcp/8468",
+            "/ip6/fe80::1/tcp/8468",
+            "/ip4/224.0.0.251/udp/5353/quic-v1",
+            "/ip4/0.0.0.0/tcp/8468",
+            "/ip4/10.77.2.3/tcp/22",
+            "/dns4/internal.example/tcp/8468",
+            // Our own.
+            "/ip4/10.77.1.2/tcp/8468",
+            "/ip4/10.77.1.2/tcp/9000",
+        ] {
+            assert!(!keyed.allows(&at(bad)), "{bad}");
+        }
+        // A chunk port likewise, seen from elsewhere.
+        let seen = Some(IpAddr::from([10, 77, 1, 1]));
+        let chunk = |reach: &Reach, at: &str| reach.allows_chunk(at.parse().unwrap(), seen);
+        assert!(chunk(&keyed, "10.77.2.3:9000") && !chunk(&open, "10.77.2.3:9000"));
+        for bad in ["10.77.2.3:25", "127.0.0.1:9001", "169.254.1.1:9000", "10.77.1.2:9000"] {
+            assert!(!chunk(&keyed, bad), "{bad}");
         }
     }
 

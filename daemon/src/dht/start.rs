@@ -122,9 +122,10 @@ pub(super) async fn begin(
 
 impl Common {
     fn new(options: &Options, keypair: &Keypair) -> Result<Self, Error> {
+        let reach = Reach::new(&options.listen, &options.bootstrap).within(options.key.is_some());
         Ok(Self {
             protocols: Protocols::new(&options.network)?,
-            reach: Arc::new(Reach::new(&options.listen, &options.bootstrap).opened(options.dials_everything)),
+            reach: Arc::new(reach.opened(options.dials_everything)),
             holdings: Arc::new(Mutex::new(Holdings::new(options.limits.own_keys))),
             journal: Journal::new(options.journal.is_some()),
             described: Described::new(options.limits.other_bytes / DESCRIBED_SHARE),

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         }
     };
     if args.check_config {
+        config.warnings.iter().for_each(|warning| eprintln!("casd: warning: {warning}"));
         return ExitCode::SUCCESS;
     }
     match serve(args, config) {
@@ -64,6 +65,7 @@ fn serve(args: Args, config: Config) -> Result<(), app::Error> {
     // A second subscriber cannot be: this is the first thing that the process does.
     let _ = telemetry::start(&telemetry::Settings::of_process());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), state = %config.node.state_dir.display(), "casd starts");
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if args.rebuild_index {
         app::forget_index(&config)?;
     }

@@ -19,6 +19,10 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("[store]\nquota = -1\n", ":2:9: key `store.quota`: \"-1\" is no size"),
     ("[store]\nparity = 16\n", ":2:10: key `store.parity`: expected text in quotes, found a whole number"),
+    (
+        "[network]\nbootstrap = [\"/ip4/203.0.113.7/udp/8468/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN\"]\n",
+        ":2:14: key `network.bootstrap`: \"/ip4/203.0.113.7/udp/8468/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN\" is UDP without /quic-v1",
+    ),
     ("[network]\nkey_file = \"k\"\n", ":2:12: key `network.key_file`: \"k\" is not an absolute path"),
     ("[store\n", ":1:7: not TOML: "),
 ];
@@ -60,6 +64,16 @@ fn good_settings_check_without_touching_anything() {
     let daemon = home.start();
     home.run().arg("--check-config").done().ok();
     assert!(daemon.is_ready());
+}
+
+#[test]
+fn settings_without_effect_are_told_and_stop_nothing() {
+    let home = Home::with(|settings| settings.text("network.mode", "client").text("network.dht", "server"));
+    let done = home.run().arg("--check-config").done().ok();
+    let said: Vec<_> = done.stderr.lines().collect();
+    let is_about = |key: &str| said.iter().any(|line| line.starts_with("casd: warning: ") && line.contains(key));
+    assert!(said.len() == 2 && is_about("`network.dht`: not used") && is_about("`listen.chunk`"), "{said:?}");
+    let _ = home.start().logged("key `network.dht`: not used");
 }
 
 #[test]

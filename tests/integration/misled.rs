@@ -56,18 +56,7 @@ fn a_list_of_nonsense_is_told_of_and_joined_by_what_is_right_in_it() {
         (somebody(), format!("/ip4/127.0.0.1/tcp/{}", service().port())),
         (somebody(), "/dns4/nowhere.invalid/tcp/8468".to_owned()),
     ];
-    // Such as no node can have.
-    let impossible = [
-        (somebody(), "/ip4/0.0.0.0/tcp/8468"),
-        (somebody(), "/ip4/255.255.255.255/udp/8468/quic-v1"),
-        (somebody(), "/ip4/224.0.0.1/udp/8468/quic-v1"),
-        (somebody(), "/ip4/127.0.0.1/udp/8468"),
-        (somebody(), "/memory/7"),
-    ];
-    let at = |(peer, at): &(PeerId, &str)| format!("{at}/p2p/{peer}");
     let mut list: Vec<_> = missed.iter().map(|(peer, place)| format!("{place}/p2p/{peer}")).collect();
-    list.extend(impossible.iter().map(at));
-    list.push(format!("/p2p/{}/p2p/{}", somebody(), somebody()));
     list.push(format!("/ip4/127.0.0.1/tcp/{}/p2p/{own}", nobody()));
     list.extend(list.clone());
     list.push(format!("/ip4/127.0.0.1/tcp/{port}/p2p/{own}"));
@@ -82,7 +71,7 @@ fn a_list_of_nonsense_is_told_of_and_joined_by_what_is_right_in_it() {
     }
     // Each is told of once, however often it is tried.
     let log = second.daemon.log();
-    for peer in missed.iter().map(|(peer, _)| peer).chain(impossible.iter().map(|(peer, _)| peer)) {
+    for (peer, _) in &missed {
         let lines = log.lines().filter(|line| line.contains(&peer.to_string())).count();
         assert!(lines <= 1, "{lines} lines about {peer}");
     }

@@ -229,5 +229,5 @@ fn a_client_listens_for_the_dht_only_where_it_is_told_to() {
     let status = daemon.ctl().status();
     assert_eq!(status["listen"]["chunk"], serde_json::json!([]));
     assert_eq!(status["listen"]["dht"].as_array().unwrap().len(), 2);
-    let _ = daemon.logged("listen.chunk is not used");
+    let _ = daemon.logged("key `listen.chunk`: not used");
 }

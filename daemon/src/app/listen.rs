@@ -42,11 +42,6 @@ fn bind_socket(at: &Path) -> std::io::Result<UnixListener> {
 /// default address of a family that the machine lacks is left out.
 pub(super) fn chunk_ports(config: &Config, wire: &Wire, tasks: &Tasks) -> Result<Vec<Listener>, Error> {
     if config.network.mode == config::Mode::Client {
-        if config.listen.chunk.configured {
-            tracing::warn!(
-                "listen.chunk is not used: network.mode is \"client\", which gives nothing to anyone"
-            );
-        }
         return Ok(Vec::new());
     }
     let (mut listeners, mut taken) = (Vec::new(), Vec::new());

@@ -77,6 +77,13 @@ impl<'t> Document<'t> {
         Ok(())
     }
 
+    /// A word about the value of a key, with its place, where the file has it.
+    pub(super) fn remark(&self, section: &str, key: &str, problem: String) -> Option<String> {
+        let DeValue::Table(table) = self.table.get(section)?.get_ref() else { return None };
+        let entry = table.get(key)?;
+        Some(self.complaint(&format!("{section}.{key}"), &entry.span(), problem).to_string())
+    }
+
     fn complaint(&self, key: &str, span: &Range<usize>, problem: String) -> Error {
         let at = Position::of(self.file, self.text.as_bytes(), span.start);
         Error::Key { at, key: key.escape_debug().to_string(), problem }

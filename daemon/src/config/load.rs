@@ -10,6 +10,7 @@ use multiaddr::{Multiaddr, Protocol};
 
 use super::document::{Document, Section, Value};
 use super::value::{self, MAX_SOCKET_PATH};
+use super::warnings;
 use super::{
     Addresses, Announce, Api, Config, DhtMode, Environment, Error, Listen, Mode, Network, Node, Position,
     Store, Transfer,
@@ -79,7 +80,8 @@ impl Config {
         let transfer = transfer(document.section("transfer")?)?;
         let node = node(document.section("node")?, environment)?;
         let api = api(document.section("api")?, environment, &node.state_dir)?;
-        Ok(Self { node, api, listen, network, store, transfer })
+        let warnings = warnings::of(&document, &listen, &network);
+        Ok(Self { node, api, listen, network, store, transfer, warnings })
     }
 }
 

@@ -13,6 +13,7 @@ mod environment;
 mod error;
 mod load;
 mod value;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,9 @@ pub struct Config {
     pub store: Store,
     /// `[transfer]`: how much it may move at once.
     pub transfer: Transfer,
+    /// What the file says that has no effect, or hardly the one that was meant: a line each, with its place. The node
+    /// runs all the same.
+    pub warnings: Vec<String>,
 }
 
 /// `[node]`

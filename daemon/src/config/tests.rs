@@ -115,6 +115,63 @@ fn every_key_is_taken() {
     assert_eq!(parse("[store]\nparity = \"none\"").unwrap().store.parity, None);
 }
 
+/// Where no node can be, and a part of what is said of it.
+const NOWHERE: &[(&str, &str)] = &[
+    ("/ip4/203.0.113.7/udp/8468", "is UDP without /quic-v1"),
+    ("/ip4/203.0.113.7/udp/8468/quic", "is UDP without /quic-v1"),
+    ("/ip4/203.0.113.7/tcp/8468/ws", "has /ws in it"),
+    ("/ip4/203.0.113.7/tcp/8468/ip4/203.0.113.8/tcp/1", "has /ip4/203.0.113.8 in it"),
+    ("/ip4/203.0.113.7/tcp/0", "has port 0"),
+    ("/dns/example.org/udp/0/quic-v1", "has port 0"),
+    ("/ip4/0.0.0.0/tcp/8468", "is no node's address"),
+    ("/ip6/::/udp/8468/quic-v1", "is no node's address"),
+    ("/ip4/224.0.0.1/udp/8468/quic-v1", "is no node's address"),
+    ("/ip4/255.255.255.255/tcp/8468", "is no node's address"),
+    ("/memory/7", "is no address that casd can dial"),
+    ("/dnsaddr/example.org", "is no address that casd can dial"),
+];
+
+#[test]
+fn bootstrap_addresses_at_which_no_node_can_be_are_refused_with_what_to_write_instead() {
+    let listed = |at: &str| format!("[network]\nbootstrap = [\n  \"{at}/p2p/{PEER}\",\n]");
+    for (at, said) in NOWHERE {
+        let complaint = complaint(listed(at).as_bytes());
+        let place = format!("casd.toml:3:3: key `network.bootstrap`: \"{at}/p2p/{PEER}\" {said}");
+        assert!(complaint.starts_with(&place), "{complaint}");
+        assert!(complaint.contains("write ") || complaint.contains("casctl status"), "{complaint}");
+    }
+    let relay = format!("/ip6/2001:db8::7/tcp/8468/p2p/{PEER}/p2p-circuit");
+    for at in ["/ip4/203.0.113.7/udp/8468/quic-v1", "/dns6/example.org/tcp/8468", &relay] {
+        let config = parse(&listed(at)).unwrap();
+        assert!(config.network.bootstrap.len() == 1 && config.warnings.is_empty(), "{at}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_told_with_its_place_and_refused_by_nobody() {
+    let warnings = |text: &str| parse(text).unwrap().warnings;
+    let client = "[listen]\nchunk = [\"0.0.0.0:9000\"]\n[network]\nmode = \"client\"\ndht = \"server\"\n\
+        announce = \"chunks\"\npublish = true\n";
+    let said = warnings(client);
+    for (line, place) in said.iter().zip([
+        "casd.toml:2:9: key `listen.chunk`: not used: ",
+        "casd.toml:5:7: key `network.dht`: not used: ",
+        "casd.toml:6:12: key `network.announce`: not used: ",
+        "casd.toml:7:11: key `network.publish`: not used: ",
+    ]) {
+        assert!(line.starts_with(place) && line.contains("\"client\""), "{line}");
+    }
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert_eq!(warnings(&client.replace("\"client\"", "\"full\"")), [""; 0]);
+    assert_eq!(warnings("[network]\nmode = \"client\"\nannounce = \"none\"\ndht = \"client\""), [""; 0]);
+    for ip in ["ip4/127.0.0.1", "ip6/::1", "ip6/::ffff:127.0.0.1"] {
+        let said = warnings(&format!("[network]\nbootstrap = [\"/{ip}/tcp/8468/p2p/{PEER}\"]"));
+        assert_eq!(said.len(), 1, "{ip}");
+        assert!(said[0].starts_with("casd.toml:2:13: key `network.bootstrap`: "), "{said:?}");
+        assert!(!said[0].contains(PEER), "how it went there another line says: {said:?}");
+    }
+}
+
 /// What is wrong, and the very line that says so. `%` stands for the value that [`PEER`] has.
 const BAD: &[(&str, &str)] = &[
     (

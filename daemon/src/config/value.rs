@@ -161,7 +161,10 @@ pub(super) fn bootstrap(text: &str) -> Result<Multiaddr, String> {
     let parts: Vec<_> = address.iter().collect();
     match parts.as_slice() {
         [_, .., Protocol::P2p(_)] => match PeerAddr::try_from(address.clone()) {
-            Ok(_) => Ok(address),
+            Ok(_) => match leads_to_a_node(&parts) {
+                Ok(()) => Ok(address),
+                Err(why) => Err(format!("{text:?} {why}")),
+            },
             Err(why) => {
                 Err(format!("in {text:?}, {why}: an id that `casctl status` shows has 52 characters"))
             }
@@ -169,4 +172,49 @@ pub(super) fn bootstrap(text: &str) -> Result<Multiaddr, String> {
         [Protocol::P2p(_)] => Err(format!("{text:?} says who the peer is, but not where")),
         _ => Err(format!("{text:?} does not end in /p2p/PEERID; `casctl status` on that node shows it")),
     }
+}
+
+/// Refuses what casd's carriers never dial, and what is nobody's.
+fn leads_to_a_node(parts: &[Protocol<'_>]) -> Result<(), String> {
+    let form = "write /ip4/ADDRESS/udp/PORT/quic-v1/p2p/PEERID or /ip4/ADDRESS/tcp/PORT/p2p/PEERID (or ip6, dns)";
+    let is_nowhere = match parts.first() {
+        Some(Protocol::Ip4(ip)) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
+        Some(Protocol::Ip6(ip)) => ip.is_unspecified() || ip.is_multicast(),
+        _ => false,
+    };
+    if is_nowhere {
+        return Err(format!(
+            "is no node's address: {} can be listened on, or reaches many; write one of its own, which `casctl \
+             status` on it shows as \"dht at\"",
+            parts.first().map(ToString::to_string).unwrap_or_default()
+        ));
+    }
+    if let Some(Protocol::Tcp(0) | Protocol::Udp(0)) = parts.get(1) {
+        let why = "has port 0, where nobody is; `casctl status` on that node shows its own as \"dht at\"";
+        return Err(why.to_owned());
+    }
+    let rest = match parts {
+        [host, Protocol::Tcp(_), rest @ ..] | [host, Protocol::Udp(_), Protocol::QuicV1, rest @ ..]
+            if is_host(host) =>
+        {
+            rest
+        }
+        [host, Protocol::Udp(_), ..] if is_host(host) => {
+            return Err(format!("is UDP without /quic-v1, which is what the DHT speaks there; {form}"));
+        }
+        _ => return Err(format!("is no address that casd can dial; {form}")),
+    };
+    match rest.iter().find(|part| !matches!(part, Protocol::P2p(_) | Protocol::P2pCircuit)) {
+        Some(other) => {
+            Err(format!("has {} in it, which casd does not speak; {form}", other.to_string().escape_debug()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn is_host(part: &Protocol<'_>) -> bool {
+    matches!(
+        part,
+        Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)
+    )
 }

@@ -186,7 +186,8 @@ pub(crate) struct Ls {
     #[arg(long, conflicts_with = "object")]
     pub(crate) parts: bool,
     /// What has a name here, and what others publish: each line says whose word it is. "publishes NODE" was asked of
-    /// that node right now; "says NODE" is what that node said some time ago, kept here. 4 when nobody could be asked
+    /// that node right now; "says NODE" is what that node said some time ago, kept here. It ends with 4 when nothing was
+    /// found and nobody answered
     #[arg(long, conflicts_with_all = ["object", "parts"])]
     pub(crate) network: bool,
     /// Only what this peer publishes
@@ -379,6 +380,16 @@ mod tests {
     #[test]
     fn who_types_find_searches() {
         assert!(matches!(Args::parse_from(["casctl", "find", "x"]).verb, Verb::Search(_)));
+    }
+
+    #[test]
+    fn search_and_its_like_say_the_same_of_how_they_end() {
+        let mut casctl = Args::command();
+        for verb in ["search", "ls"] {
+            let help = casctl.find_subcommand_mut(verb).unwrap().render_long_help().to_string();
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains("ends with 4 when nothing was found and nobody answered"), "{help}");
+        }
     }
 
     #[test]

@@ -235,7 +235,10 @@ fn a_search_goes_through_the_store_what_is_kept_and_what_peers_publish() {
     // Of one peer only.
     assert_eq!(found(asker.ctl(), &["ls", "--network", "--peer", &publisher.id()]).len(), 150);
     let stranger = "12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa";
-    asker.ctl().run(&["ls", "--network", "--peer", stranger]).done().refused(&[1, 4, 7], stranger);
+    let gone = asker.ctl().run(&["ls", "--network", "--peer", stranger]).done();
+    gone.refused(&[1], stranger);
+    assert!(gone.stderr.contains("no address of it is known") && gone.stderr.contains("casctl peers"), "{}", gone.stderr);
+    asker.ctl().run(&["ls", "--network", "--peer", &asker.id()]).done().refused(&[1], "is this node itself");
     asker.ctl().run(&["ls", "--network", "--peer", "nobody"]).done().refused(&[2], "nobody");
     asker.ctl().run(&["search", &"x".repeat(129)]).done().refused(&[2], "128");
     asker.ctl().run(&["search", ""]).done().refused(&[2], "empty");

@@ -28,10 +28,13 @@ impl From<Error> for Status {
             _ => None,
         };
         let reason = of_node(&error);
-        match error {
+        match &error {
             // Their words say what to do.
             Error::Myself(_) | Error::Address { .. } => refusal(reason, error.to_string(), ""),
-            Error::Fetch(ref fetch) => status(reason, &error, store, of_failed(fetch, reason)),
+            Error::Unreachable { address, why } => {
+                refusal(reason, error.to_string(), advice::unreachable(address, why))
+            }
+            Error::Fetch(fetch) => status(reason, &error, store, of_failed(fetch, reason)),
             _ => status(reason, &error, store, hint(reason)),
         }
     }
@@ -343,6 +346,18 @@ mod tests {
             );
             assert_eq!((failure.message, failure.retryable), (message, reason.retryable()));
         }
+    }
+
+    #[test]
+    fn what_to_do_fits_why_a_node_cannot_be_reached() {
+        let hint = |address: &str, why: &str| {
+            let error = Error::Unreachable { address: address.to_owned(), why: why.to_owned() };
+            Failure::from(&Status::from(error)).hint
+        };
+        assert!(hint("/ip4/1.2.3.4/tcp/1/p2p/12D3", "refused").contains("that casd runs there"));
+        let other = hint("/ip4/1.2.3.4/tcp/1/p2p/12D3", "another node is there: 12D4");
+        assert!(other.contains("the id is not") && !other.contains("runs there"), "{other}");
+        assert!(hint("12D3", "it may be gone").contains("casctl peers"));
     }
 
     #[test]

@@ -35,6 +35,7 @@ use libp2p::request_response::{Event, Message};
 use tokio::sync::oneshot;
 
 use super::about::{Said, read_descriptions, read_kept, write_descriptions};
+use super::causes;
 use super::codec::{Asked, Exchange, Reader, malformed};
 use super::command::{Command, Node};
 use super::event_loop::EventLoop;
@@ -194,7 +195,9 @@ impl EventLoop {
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 if let Some(done) = self.lists.remove(&request_id) {
-                    let _ = done.send(Err(error.to_string()));
+                    let told = self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer);
+                    let known = self.remembered.addresses(&peer).first().or(told.first());
+                    let _ = done.send(Err(causes::of_question(&error, known)));
                 }
                 self.on_no_answer(peer, &error);
             }

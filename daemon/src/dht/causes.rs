@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io;
 
 use libp2p::multiaddr::Protocol;
+use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, TransportError};
 
@@ -14,6 +15,17 @@ use super::proof;
 
 /// Characters of a reason.
 const LONGEST: usize = 200;
+
+/// What libraries say in words of their own, and what that is for people.
+const PLAIN: [(&str, &str); 4] = [
+    // The resolver shows its question as code does.
+    ("no records found for", "no such host"),
+    // What went wrong in it `libp2p-tls` does not tell.
+    ("Failed to upgrade client connection", "what is there ended the handshake: it is too busy, or is no casd node"),
+    ("Timeout has been reached", NO_ANSWER),
+    ("Handshake with the remote timed out", NO_ANSWER),
+];
+const NO_ANSWER: &str = "no answer from there in time";
 
 /// Why a dial failed. `wanted`: the address that somebody asked for, who knows it; any other is named.
 pub(super) fn of(error: &DialError, wanted: Option<&Multiaddr>) -> String {
@@ -55,6 +67,25 @@ fn of_transport(error: &TransportError<io::Error>) -> String {
     }
 }
 
+/// Why a node that was asked something does not answer; `known`: where it is said to be.
+pub(super) fn of_question(error: &OutboundFailure, known: Option<&Multiaddr>) -> String {
+    match (error, known) {
+        (OutboundFailure::DialFailure, Some(at)) => {
+            format!("it does not answer at {}, where it was last; it may be gone", place(at))
+        }
+        (OutboundFailure::DialFailure, None) => {
+            "it is not connected, and no address of it is known: it may be gone, or it is a client, which nobody dials"
+                .to_owned()
+        }
+        (OutboundFailure::Timeout, _) => "it is connected and does not answer in time".to_owned(),
+        (OutboundFailure::ConnectionClosed, _) => "it ended the connection before it answered".to_owned(),
+        (OutboundFailure::UnsupportedProtocols, _) => {
+            "it does not know what it is asked: it is of another version or network, or no casd node".to_owned()
+        }
+        (OutboundFailure::Io(error), _) => words(error),
+    }
+}
+
 /// What an address failed by, where that is a `T`: each transport puts the errors of the one below it in its own.
 pub(super) fn inside<T: Error + 'static>(error: &TransportError<io::Error>) -> Option<&T> {
     let TransportError::Other(error) = error else { return None };
@@ -72,15 +103,7 @@ pub(super) fn words(error: &(dyn Error + 'static)) -> String {
         cause = inner;
     }
     let said = cause.to_string();
-    let plain = if said.contains("no records found for") {
-        // The resolver shows its question as code does.
-        "no such host"
-    } else if said == "Failed to upgrade client connection" {
-        // What went wrong in it `libp2p-tls` does not tell.
-        "what is there ended the handshake: it is too busy, or is no casd node"
-    } else {
-        &said
-    };
+    let plain = PLAIN.iter().find(|(theirs, _)| said.contains(theirs)).map_or(said.as_str(), |(_, ours)| *ours);
     plain.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
@@ -138,5 +161,23 @@ mod tests {
         assert_eq!(said("no records found for Query { name: Name(\"x.example\"), .. }"), "no such host");
         assert_eq!(said("aborted by peer: a\n\u{1b}[31mb"), "aborted by peer: a  [31mb");
         assert_eq!(said(&"x".repeat(9_999)).len(), LONGEST);
+        assert_eq!(said("Timeout has been reached"), NO_ANSWER);
+        let timed_out = io::Error::other(io::Error::other("Handshake with the remote timed out."));
+        assert_eq!(words(&timed_out), NO_ANSWER);
+    }
+
+    #[test]
+    fn who_was_asked_and_does_not_answer_is_told_of_with_where_it_was() {
+        let peer = PeerId::random();
+        let known = at("/ip4/203.0.113.7/tcp/8468").with(Protocol::P2p(peer));
+        let gone = of_question(&OutboundFailure::DialFailure, Some(&known));
+        assert!(gone.contains(" at /ip4/203.0.113.7/tcp/8468, "), "{gone}");
+        assert!(of_question(&OutboundFailure::DialFailure, None).contains("no address of it is known"));
+        let failures =
+            [OutboundFailure::Timeout, OutboundFailure::ConnectionClosed, OutboundFailure::UnsupportedProtocols];
+        for failure in [OutboundFailure::DialFailure].into_iter().chain(failures) {
+            let theirs = failure.to_string();
+            assert!(!of_question(&failure, None).contains(&theirs), "{theirs}");
+        }
     }
 }

@@ -67,7 +67,12 @@ fn named(company: &Company) -> String {
 }
 
 fn advice(company: &Company) -> &'static str {
+    let is_other = |(_, why): &(_, String)| why.contains("another node is ");
     match (company.known, company.configured) {
+        _ if !company.failed.is_empty() && company.failed.iter().all(is_other) => {
+            "the ids in network.bootstrap are not those of the nodes there; `casctl status` on a node shows both as \"dht \
+             at\""
+        }
         (0, 0) => {
             "connect to a node of the network with `casctl connect ADDR`, or name some in network.bootstrap; `casctl \
              status` on such a node shows its addresses. Nodes on the same local network find each other by themselves"
@@ -111,6 +116,9 @@ mod tests {
         let said = &session.what;
         assert!(said.starts_with("this node knows nobody; it is connected to chunk ports"), "{said}");
         assert!(session.level == Level::Warn && session.advice.contains("`dht at`"), "{}", session.advice);
+        let other = ("/ip4/192.0.2.7/tcp/8468".parse().unwrap(), "another node is there: 12D4".to_owned());
+        let wrong = check(&Company { failed: vec![other], ..company.clone() }, 0);
+        assert!(wrong.advice.starts_with("the ids in network.bootstrap"), "{}", wrong.advice);
         company.known = 5;
         assert!(check(&company, 0).what.contains("of 5 nodes that it knows none answers"));
     }

@@ -133,8 +133,13 @@ impl Node {
     /// is told is who was asked.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when the one peer that is to be asked does not answer.
+    /// [`Error::Unreachable`] when the one peer that is to be asked does not answer, [`Error::Myself`] when it is this
+    /// node.
     pub async fn search(&self, query: Query) -> Result<BoxStream<'static, Listed>, Error> {
+        let me = self.about().peer;
+        if query.peer == Some(me) {
+            return Err(Error::Myself(me.to_string()));
+        }
         let ask = Arc::clone(&self.asks).acquire_owned().await.ok();
         let end = Instant::now() + query.time;
         let Query { text, limit, .. } = query;

@@ -186,8 +186,8 @@ pub(crate) struct Ls {
     #[arg(long, conflicts_with = "object")]
     pub(crate) parts: bool,
     /// What has a name here, and what others publish: each line says whose word it is. "publishes NODE" was asked of
-    /// that node right now; "says NODE" is what that node said some time ago, kept here. It ends with 4 when nothing was
-    /// found and nobody answered
+    /// that node right now; "says NODE" is what that node said some time ago, kept here. It ends with 4 when nothing
+    /// was found and nobody answered
     #[arg(long, conflicts_with_all = ["object", "parts"])]
     pub(crate) network: bool,
     /// Only what this peer publishes

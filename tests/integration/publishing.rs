@@ -237,7 +237,8 @@ fn a_search_goes_through_the_store_what_is_kept_and_what_peers_publish() {
     let stranger = "12D3KooWAmwqg8qoL6hDmjttmqin8nAm3T9kjTyqm1rMnFzWfkHa";
     let gone = asker.ctl().run(&["ls", "--network", "--peer", stranger]).done();
     gone.refused(&[1], stranger);
-    assert!(gone.stderr.contains("no address of it is known") && gone.stderr.contains("casctl peers"), "{}", gone.stderr);
+    let said = gone.stderr;
+    assert!(said.contains("no address of it is known") && said.contains("casctl peers"), "{said}");
     asker.ctl().run(&["ls", "--network", "--peer", &asker.id()]).done().refused(&[1], "is this node itself");
     asker.ctl().run(&["ls", "--network", "--peer", "nobody"]).done().refused(&[2], "nobody");
     asker.ctl().run(&["search", &"x".repeat(129)]).done().refused(&[2], "128");

@@ -25,7 +25,7 @@ pub(super) fn hint(reason: Reason) -> &'static str {
 /// What to do about a node that cannot be reached: of some only the id was given, and some are another.
 pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     if why.contains("another node is ") {
-        return "the id is not that of the node there; `casctl status` on the node that you mean shows its id and addresses";
+        return "the id is not that of the node there; `casctl status` on the node that you mean shows its own";
     }
     if !address.contains(['/', '@']) {
         return "`casctl peers` lists the nodes that are known; `casctl connect ADDR` tries an address of it at once";

@@ -10,7 +10,7 @@ use std::time::Duration;
 use casd_proto::Reason;
 use tonic::Status;
 
-use super::advice::{SEE_LOG, hint, of_failed};
+use super::advice::{self, SEE_LOG, hint, of_failed};
 use crate::content::Error as ContentError;
 use crate::node::ErasureError;
 use crate::node::Error;

@@ -70,8 +70,8 @@ fn advice(company: &Company) -> &'static str {
     let is_other = |(_, why): &(_, String)| why.contains("another node is ");
     match (company.known, company.configured) {
         _ if !company.failed.is_empty() && company.failed.iter().all(is_other) => {
-            "the ids in network.bootstrap are not those of the nodes there; `casctl status` on a node shows both as \"dht \
-             at\""
+            "the ids in network.bootstrap are not those of the nodes there; `casctl status` on a node shows both as \
+             \"dht at\""
         }
         (0, 0) => {
             "connect to a node of the network with `casctl connect ADDR`, or name some in network.bootstrap; `casctl \

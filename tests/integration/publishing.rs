@@ -168,6 +168,9 @@ fn publishers_stand_side_by_side_and_each_takes_back_its_own() {
     let mut both = [first, second.clone()];
     both.sort();
     until_named(other.ctl(), &id, &both);
+    let said = other.ctl().json(&["stat", &id]).pop().unwrap();
+    assert!(said["publisher"].is_null() && said["name"].is_null(), "neither stands for both: {said}");
+    other.ctl().run(&["stat", "of one"]).done().refused(&[4], "casctl search \"of one\"");
 
     assert_eq!(one.ctl().json(&["publish", "--withdraw", &id])[0]["changed"], true);
     one.ctl().run(&["publish", "--withdraw", &id]).done().refused(&[1], "was not published");
@@ -313,7 +316,9 @@ fn what_cannot_be_published_is_told_why() {
         refused.refused(&[1, 2], "announces nothing");
         let path = home.path("x");
         std::fs::write(&path, b"x").unwrap();
-        daemon.ctl().run(&["add", "--publish"]).arg(&path).done().refused(&[1, 2], "announces nothing");
+        let refused = daemon.ctl().run(&["add", "--publish"]).arg(&path).done();
+        refused.refused(&[1, 2], "announces nothing");
+        assert!(!refused.stderr.contains("what is added here"), "nothing was added: {}", refused.stderr);
     }
 }
 

@@ -1,12 +1,14 @@
 //! `casctl stat`: describes an object, or with `--chunks` lists its chunks.
 
+use casd_proto::Reason;
 use casd_proto::v1::{ChunksRequest, Description, ListedChunk, StatRequest, StatResponse};
 use serde_json::json;
+use tonic::Status;
 
 use super::Session;
 use crate::args::Stat;
 use crate::error::{Exit, Failure};
-use crate::object::{kind_name, named};
+use crate::object::{kind_name, named, whole_id};
 use crate::output::Line;
 use crate::output::text::{count, escaped, size};
 
@@ -15,12 +17,24 @@ pub(super) async fn run(session: &Session, args: Stat) -> Result<Exit, Failure> 
     if args.chunks {
         return chunks(session, args.object).await;
     }
-    let object = session.objects().stat(StatRequest { object: args.object }).await?.into_inner();
+    let failed = |status: Status| elsewhere(status.into(), &args.object);
+    let asked = session.objects().stat(StatRequest { object: args.object.clone() }).await;
+    let object = asked.map_err(failed)?.into_inner();
     if object.claimed {
         session.output.note("nothing of it is here; this is what others say, and nothing of it is proved");
     }
     session.output.result(&if object.claimed { claimed(&object) } else { line(&object) })?;
     Ok(Exit::Done)
+}
+
+/// Names are looked up in the store only; what is not called so here may be elsewhere.
+fn elsewhere(failure: Failure, object: &str) -> Failure {
+    let is_digits = object.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_name = whole_id(object).is_err() && !is_digits && !object.contains('/');
+    if is_name && failure.is(Reason::NotFound) && failure.words().1.is_empty() {
+        return failure.hint(format!("`casctl search` finds what others publish: casctl search {object:?}"));
+    }
+    failure
 }
 
 async fn chunks(session: &Session, object: String) -> Result<Exit, Failure> {
@@ -78,8 +92,13 @@ fn table(rows: &[(&str, String)]) -> String {
     rows.join("\n")
 }
 
-/// What others say of an object that is not here: a block for each publisher.
+/// What others say of an object that is not here: a block for each publisher. For programs it stands beside the id where
+/// one says it; what several say nobody has chosen between.
 fn claimed(object: &StatResponse) -> Line {
+    let one = match object.descriptions.as_slice() {
+        [one] => Some(one),
+        _ => None,
+    };
     let id = named(object.kind(), &object.id);
     let block = |said: &Description| {
         table(&[
@@ -111,15 +130,15 @@ fn claimed(object: &StatResponse) -> Line {
         bare: id.clone(),
         json: json!({
             "id": id,
-            "name": object.name,
-            "kind": kind_name(object.kind()),
-            "size": object.size,
-            "chunks": object.chunks,
-            "parity": object.parity,
+            "name": one.map(|said| &said.name),
+            "kind": one.map(|said| kind_name(said.kind())),
+            "size": one.map(|said| said.size),
+            "chunks": one.map(|_| object.chunks),
+            "parity": one.map(|said| &said.parity),
             "local_chunks": 0,
             "pinned": false,
             "claimed": true,
-            "publisher": object.descriptions.first().map(|said| &said.publisher),
+            "publisher": one.map(|said| &said.publisher),
             "descriptions": object.descriptions.iter().map(said).collect::<Vec<_>>(),
         }),
     }
@@ -225,14 +244,32 @@ mod tests {
             descriptions: vec![said("12D3", "one\u{1b}", 3), said("12D4", "two", 1)],
             ..StatResponse::default()
         };
+        let alone = StatResponse { descriptions: object.descriptions[..1].to_vec(), ..object.clone() };
+        let json = claimed(&alone).json;
+        assert_eq!((&json["publisher"], &json["size"]), (&json!("12D3"), &json!(9)));
         let line = claimed(&object);
+        for key in ["name", "kind", "size", "chunks", "parity", "publisher"] {
+            assert!(line.json[key].is_null(), "{key} is the word of one of two");
+        }
         assert!(line.human.contains("name      one\\u{1b}\n"), "{}", line.human);
         assert!(line.human.contains("said by   12D3, as 3 nodes told\n\nid        ab"), "{}", line.human);
-        assert_eq!((&line.json["claimed"], &line.json["publisher"]), (&json!(true), &json!("12D3")));
+        assert_eq!((&line.json["claimed"], &line.json["id"]), (&json!(true), &json!("ab")));
         let second = json!({
             "publisher": "12D4", "name": "two", "kind": "file", "size": 9, "parity": "16+4", "time": 7, "told_by": 1,
         });
         assert_eq!(line.json["descriptions"][1], second);
+    }
+
+    #[test]
+    fn a_name_that_is_not_here_may_be_searched_for_elsewhere() {
+        let failed = |object: &str, hint: &str| {
+            elsewhere(Failure::from(Reason::NotFound.status("nothing", hint)), object).to_string()
+        };
+        assert!(failed("a film", "").ends_with("casctl search \"a film\""), "{}", failed("a film", ""));
+        assert_eq!(failed("a film", "do that"), "casctl: nothing\n  do that");
+        for object in ["ab".repeat(4), "ab".repeat(32), format!("dir:{}", "ab".repeat(32)), "a/b".to_owned()] {
+            assert_eq!(failed(&object, ""), "casctl: nothing");
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
             "network": status.network,
             "private_network": status.private_network,
             "mode": mode(status),
-            "listen": { "chunk": status.listen_chunk, "dht": status.listen_dht },
+            "listen": { "chunk": status.listen_chunk, "dht": for_others_first(&status.listen_dht) },
             "peers": status.peers,
             "known_peers": status.known_peers,
             "alone": status.alone,
@@ -143,7 +143,7 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
         ),
         ("store", format!("{}, {}{quota}", count(status.objects, "object"), size(status.stored_bytes))),
         ("free", free(status)),
-        ("announced", format!("{} of {}", announce.done, count(announce.keys, "key"))),
+        ("announced", announced(status, announce)),
         ("reachable", reachable(status).to_owned()),
         ("ready", if status.ready { "yes" } else { "no" }.to_owned()),
         ("running", format!("{}, casd {}", span(status.uptime_ms), status.version)),
@@ -160,13 +160,20 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
         rows.splice(below..below, store_rows(store));
     }
     rows.extend(status.listen_chunk.iter().map(|address| ("chunks at", address.clone())));
-    rows.extend(status.listen_dht.iter().map(|address| ("dht at", address.clone())));
+    rows.extend(for_others_first(&status.listen_dht).into_iter().map(|address| ("dht at", address)));
     let rows: Vec<String> = rows.iter().map(|(key, value)| format!("{key:10} {}", escaped(value))).collect();
     rows.join("\n")
 }
 
+/// Addresses in the order in which people copy them: those that lead to this host only come last.
+fn for_others_first(addresses: &[String]) -> Vec<String> {
+    let is_near = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+    let (near, far): (Vec<String>, Vec<String>) = addresses.iter().cloned().partition(is_near);
+    [far, near].concat()
+}
+
 /// What a node does that is connected to nobody and reaches nobody.
-fn alone(status: &StatusResponse) -> String {
+pub(super) fn alone(status: &StatusResponse) -> String {
     let whom = match (status.known_peers, status.configured_peers) {
         _ if status.peers > 0 => "it is connected to chunk ports only, by which nobody is found".to_owned(),
         (0, 0) => {
@@ -181,6 +188,13 @@ fn alone(status: &StatusResponse) -> String {
     match status.next_try_ms {
         Some(wait) => format!("{whom}; next try in {} s; `casctl doctor` says more", wait.div_ceil(1000)),
         None => format!("{whom}; `casctl doctor` says more"),
+    }
+}
+
+fn announced(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
+    match status.mode() {
+        NodeMode::Client => "nothing".to_owned(),
+        _ => format!("{} of {}", announce.done, count(announce.keys, "key")),
     }
 }
 
@@ -230,6 +244,25 @@ mod tests {
         }
         assert!(line.human.starts_with("node       12D3\n"));
         assert!(line.json["store"].is_null(), "an older daemon does not say");
+    }
+
+    #[test]
+    fn what_leads_to_this_host_only_is_listed_last() {
+        let quic = |host: &str| format!("/{host}/udp/8468/quic-v1/p2p/12D3");
+        let hosts = ["ip4/127.0.0.1", "ip4/10.77.1.1", "ip6/::1", "ip6/::1234"];
+        let status = StatusResponse { listen_dht: hosts.map(quic).to_vec(), ..StatusResponse::default() };
+        let line = line(&status, &AnnounceStatusResponse::default());
+        let expected = ["ip4/10.77.1.1", "ip6/::1234", "ip4/127.0.0.1", "ip6/::1"].map(quic);
+        assert_eq!(line.json["listen"]["dht"], json!(expected));
+        let shown: Vec<_> = line.human.lines().filter_map(|row| row.strip_prefix("dht at     ")).collect();
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_client_announces_nothing() {
+        let client = StatusResponse { mode: NodeMode::Client.into(), ..StatusResponse::default() };
+        let human = line(&client, &AnnounceStatusResponse::default()).human;
+        assert!(human.contains("\nannounced  nothing\n"), "{human}");
     }
 
     #[test]

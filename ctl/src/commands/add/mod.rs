@@ -3,6 +3,7 @@
 mod file;
 mod tree;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use casd_proto::v1::{AddOptions, Announced, StatRequest, StatResponse};
@@ -32,7 +33,7 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
     let progress = Progress::new(session.output, None);
     let paths: Vec<(bool, &Path)> =
         args.paths.iter().map(|path| (args.recursive && is_directory(path), path.as_path())).collect();
-    let mut worst = Exit::Done;
+    let (mut worst, any) = (Exit::Done, Cell::new(false));
     for group in paths.chunk_by(|(one, _), (next, _)| one == next) {
         // One directory at a time: what is printed of its files stands before it and beside nothing else.
         let at_once = if group[0].0 { 1 } else { AT_ONCE };
@@ -44,9 +45,10 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
                 file::add(session, args, path, progress).await
             }
         });
-        let untold = std::cell::Cell::new(Exit::Done);
+        let untold = Cell::new(Exit::Done);
         let results = results.buffered(at_once).map(|result| {
             let Done { line, note, untold: failure } = result?;
+            any.set(true);
             if let Some(note) = note {
                 progress.aside(|| session.output.note(&note));
             }
@@ -58,7 +60,7 @@ pub(super) async fn run(session: &Session, args: Add) -> Result<Exit, Failure> {
         });
         worst = worst.max(session.tell_each(results).await?).max(untold.get());
     }
-    if !args.private && keeps_to_itself(session).await {
+    if any.get() && !args.private && keeps_to_itself(session).await {
         if args.wait_announced && worst == Exit::Done {
             return Err(Failure::local(Exit::Unannounced, NOT_ANNOUNCED, CLIENT));
         }

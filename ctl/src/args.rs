@@ -237,8 +237,13 @@ pub(crate) struct Publish {
     pub(crate) withdraw: bool,
 }
 
+const SAID: &str = "Of what is not here it tells what others publish, with whose word each is. With --json that \
+    stands in \"descriptions\"; \"name\", \"size\" and \"publisher\" beside them are null where more than one says so. A name \
+    is looked up here only: `casctl search` finds what others publish.";
+
 /// `casctl stat`
 #[derive(Debug, ClapArgs)]
+#[command(after_help = SAID)]
 pub(crate) struct Stat {
     /// An id, a prefix of 8 digits or more, or a name; with /PATH behind it what is in a directory
     #[arg(value_name = "ID", value_parser = crate::object::selector)]

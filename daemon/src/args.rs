@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Read the settings, say what is wrong with them, and end
+    /// Read the settings, say what is wrong with them (78) or has no effect (0), and end
     #[arg(long)]
     pub check_config: bool,
 

@@ -92,8 +92,8 @@ fn table(rows: &[(&str, String)]) -> String {
     rows.join("\n")
 }
 
-/// What others say of an object that is not here: a block for each publisher. For programs it stands beside the id where
-/// one says it; what several say nobody has chosen between.
+/// What others say of an object that is not here: a block for each publisher. For programs it stands beside the id
+/// where one says it; between what several say nobody has chosen.
 fn claimed(object: &StatResponse) -> Line {
     let one = match object.descriptions.as_slice() {
         [one] => Some(one),

@@ -59,7 +59,7 @@ impl EventLoop {
         };
         let callers = self.callers(peer, |caller| caller.is_open);
         if callers.is_empty() && self.bootstrap.failed(&peer, reason) {
-            tracing::warn!(%peer, reason, "cannot join by the bootstrap node {peer} yet: {reason}");
+            tracing::warn!(%peer, "cannot join by the bootstrap node {peer} yet: {reason}");
         }
         for Connecting { address, done, .. } in callers {
             let _ = done.send(Err(Error::Unreachable { address, reason: reason.into() }));
@@ -100,7 +100,7 @@ impl EventLoop {
         if self.peers.get(&peer).is_none() {
             let reason = causes::of(error, None);
             if is_ours && self.bootstrap.failed(&peer, &reason) {
-                tracing::warn!(%peer, reason, "cannot reach the bootstrap node {peer} yet: {reason}");
+                tracing::warn!(%peer, "cannot reach the bootstrap node {peer} yet: {reason}");
             }
             let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
             self.detour_dial_failed(&peer, dial, error);
@@ -130,7 +130,7 @@ impl EventLoop {
             tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
             let network = &self.options.network;
             if self.bootstrap.failed(&peer, "it belongs to another network: compare network.name of both") {
-                tracing::warn!(%peer, %network, "the bootstrap node {peer} is not of the network {network:?}");
+                tracing::warn!(%peer, "the bootstrap node {peer} is not of the network {network:?}");
             }
             for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
                 let network = self.options.network.clone();

@@ -40,7 +40,8 @@ pub(super) enum Rest {
     Torn,
 }
 
-/// Opens the file of `network` at `path` to be read; `None` when there is none.
+/// Opens the file of `network` at `path` to be read; `None` when there is none, or it is of another network, which this
+/// node was in before.
 pub(super) fn open(path: &Path, network: &Network) -> io::Result<Option<Reading>> {
     let opened = fs::OpenOptions::new().read(true).append(true).open(path);
     let mut file = match opened {
@@ -58,7 +59,11 @@ pub(super) fn open(path: &Path, network: &Network) -> io::Result<Option<Reading>
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is of another form"));
     }
     if of != network {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is of another network"));
+        tracing::info!(
+            file = %path.display(),
+            "what the DHT had kept is of another network: network.name has changed; it begins anew"
+        );
+        return Ok(None);
     }
     Ok(Some(Reading { file, rest: Vec::new(), length: HEAD as u64 }))
 }
@@ -167,7 +172,7 @@ mod tests {
         assert!(open(&path, &NETWORK).unwrap().is_none());
         drop(written(&path, (0..9).map(entry)));
         assert_eq!(read(&path), ((0..9).map(entry).collect(), true));
-        assert!(open(&path, &[8; 32]).is_err(), "what is of another network is not read");
+        assert!(open(&path, &[8; 32]).unwrap().is_none(), "what is of another network is not read");
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(read(&path), ((0..8).map(entry).collect(), false));

@@ -26,12 +26,20 @@ const MAX_PEER: usize = 1 + MAX_ID + 8 + 2 + 1 + MAX_ADDRESSES * (1 + MAX_ADDRES
 /// The longest file: 285 KiB.
 const MAX_FILE: usize = MAGIC.len() + 1 + MAX_NETWORK + 2 + MAX_PEERS * MAX_PEER + SUM;
 
+/// What is whole, and was written in a network that this node was in before.
+const OF_ANOTHER: io::ErrorKind = io::ErrorKind::Unsupported;
+
 /// Whom the file names. Blocks.
 pub(in crate::dht) fn load(at: &Path, network: &str) -> Vec<Peer> {
     let read = file::read(at, MAX_FILE).and_then(|bytes| decode(network, &bytes));
     read.unwrap_or_else(|error| {
-        if error.kind() != io::ErrorKind::NotFound {
-            tracing::warn!(%error, file = %at.display(), "the peers of earlier runs cannot be read; going on without");
+        let file = at.display();
+        match error.kind() {
+            io::ErrorKind::NotFound => {}
+            OF_ANOTHER => {
+                tracing::info!(%file, "the peers of earlier runs are of another network: network.name has changed");
+            }
+            _ => tracing::warn!(%error, %file, "the peers of earlier runs cannot be read; going on without"),
         }
         Vec::new()
     })
@@ -80,7 +88,7 @@ fn decode(network: &str, bytes: &[u8]) -> io::Result<Vec<Peer>> {
     }
     let length = usize::from(reader.u8()?);
     if reader.bytes(length)? != network.as_bytes() {
-        return Err(malformed("they are of another network"));
+        return Err(io::Error::new(OF_ANOTHER, "they are of another network"));
     }
     let count = usize::from(reader.u16()?);
     if count > MAX_PEERS {

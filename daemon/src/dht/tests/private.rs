@@ -14,6 +14,7 @@ use libp2p::multiaddr::Protocol;
 use multistream_select::{dialer_select_proto, listener_select_proto};
 use tokio::task::JoinHandle;
 
+use super::memory::{Net, Place};
 use super::{Node, QUIC, TCP, key, options, until, within};
 use crate::dht::proof::{Between, PROTOCOL, Prover, Role, WITHIN};
 use crate::dht::{Error, Options, transport};
@@ -43,6 +44,29 @@ async fn those_who_have_the_key_find_each_other() {
         let found = third.find(key(1)).await;
         assert_eq!(found.len(), 1, "{listen}");
         assert_eq!(found[0].chunk, second.chunk);
+    }
+}
+
+/// A holder behind a router, which one in the middle tells of: it is on none of the asker's subnets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_the_key_is_dialled_at_a_private_address_that_another_tells_and_who_has_none_is_not() {
+    for has_key in [true, false] {
+        let (net, chunk) = (Net::default(), vec!["10.77.2.3:9000".parse().unwrap()]);
+        let keyed = |options: Options| Options { key: has_key.then(|| [1; 32].into()), ..options };
+        let middle = net.start(Place::at("10.77.1.1"), keyed).await;
+        let holds = |options| Options { chunk: chunk.clone(), ..keyed(options) };
+        let holder = net.start(Place::at("10.77.2.3"), holds).await;
+        holder.connect(&middle).await;
+        holder.node.knows(1).await;
+        let announced = within("the key is placed", holder.node.announce(vec![key(1)], 20)).await;
+        assert_eq!((announced.keys, announced.receivers), (1, 1));
+        let asker = net.start(Place::at("10.77.1.2"), keyed).await;
+        asker.connect(&middle).await;
+        asker.node.knows(1).await;
+        let found = asker.node.find(key(1)).await;
+        assert_eq!(net.dials(&asker, "10.77.2.3") > 0, has_key);
+        let at: Vec<_> = found.into_iter().flat_map(|provider| provider.chunk).collect();
+        assert_eq!(at, if has_key { chunk } else { Vec::new() });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Private networks: who is let in, and what those learn who are not.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -51,8 +52,9 @@ async fn those_who_have_the_key_find_each_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_the_key_is_dialled_at_a_private_address_that_another_tells_and_who_has_none_is_not() {
     for has_key in [true, false] {
-        let (net, chunk) = (Net::default(), vec!["10.77.2.3:9000".parse().unwrap()]);
-        let keyed = |options: Options| Options { key: has_key.then(|| [1; 32].into()), ..options };
+        let (net, chunk) = (Net::default(), vec![SocketAddr::from(([10, 77, 2, 3], 9000))]);
+        let key_of_all = has_key.then(|| NetworkKey::from([1; 32]));
+        let keyed = |options: Options| Options { key: key_of_all.clone(), ..options };
         let middle = net.start(Place::at("10.77.1.1"), keyed).await;
         let holds = |options| Options { chunk: chunk.clone(), ..keyed(options) };
         let holder = net.start(Place::at("10.77.2.3"), holds).await;

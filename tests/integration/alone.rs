@@ -30,7 +30,8 @@ fn who_reaches_nobody_is_told_so_and_why_and_when_it_is_tried_again() {
     assert!(status["next_try_ms"].as_u64().unwrap() <= 30_000, "{status}");
     let text = daemon.ctl().text(&["status"]);
     assert!(text.contains("0 connected, 0 known") && text.contains("1 node in the configuration"), "{text}");
-    let _ = daemon.logged("cannot reach the bootstrap node");
+    let line = daemon.logged("cannot reach the bootstrap node");
+    assert_eq!(line.matches("refused").count(), 1, "a reason is said once: {line}");
     daemon.ctl().run(&["connect", &daemon.dht_addresses()[0]]).done().refused(&[1], "is this node itself");
 }
 
@@ -46,6 +47,39 @@ fn an_add_that_nobody_can_be_told_of_fails_and_keeps_what_was_added() {
     assert_eq!(daemon.ctl().cat(&added.text()), b"alone");
     let failed = daemon.ctl().run(&["--json", "add", "--wait-announced", "-"]).input(b"alone").done().code(9);
     assert!(failed.stderr.contains("\"reason\":\"NOT_ANNOUNCED\""), "{}", failed.stderr);
+}
+
+#[test]
+fn who_has_nobody_to_tell_is_told_how_to_find_somebody_and_a_client_that_it_tells_nothing() {
+    let home = Home::new();
+    let daemon = home.start();
+    let _ = daemon.ctl().add_bytes(b"for all");
+    let said = wait::until("it to wait for somebody", LONG, || {
+        let done = daemon.ctl().run(&["announce"]).done().ok();
+        done.text().contains("0 of 1 announced, 1 waiting").then_some(done.stderr)
+    });
+    assert!(said.contains("nobody to tell") && said.contains("casctl connect ADDR"), "{said}");
+
+    let home = Home::with(|settings| settings.text("network.mode", "client"));
+    let client = home.start();
+    let _ = client.ctl().add_bytes(b"for me");
+    let done = client.ctl().run(&["announce"]).done().ok();
+    assert!(done.text().contains("is a client") && done.stderr.is_empty(), "{} {}", done.text(), done.stderr);
+    assert_eq!(client.ctl().json(&["announce"])[0]["client"], true);
+}
+
+#[test]
+fn a_network_by_another_name_begins_anew_and_raises_no_alarm() {
+    let mut home = Home::new();
+    let daemon = home.start();
+    let kept = home.state().join("cache/keys");
+    wait::until("something to be kept", LONG, || kept.exists().then_some(()));
+    assert_eq!(daemon.stop(LONG).code(), Some(0));
+    home.change(|settings| settings.text("network.name", "renamed"));
+    let daemon = home.start();
+    let line = daemon.logged("what the DHT had kept is of another network");
+    assert!(line.contains("network.name has changed"), "{line}");
+    assert!(!daemon.log().contains("cannot be read"), "{}", daemon.log());
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) fn hint(reason: Reason) -> &'static str {
 
 /// What to do about a node that cannot be reached: of some only the id was given, and some are another.
 pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
-    if why.contains("another node is ") {
+    if why.contains("another node is ") || why.contains("this node itself is ") {
         return "the id is not that of the node there; `casctl status` on the node that you mean shows its own";
     }
     if !address.contains(['/', '@']) {

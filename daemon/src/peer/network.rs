@@ -71,7 +71,7 @@ pub enum DialError {
         at: SocketAddr,
     },
     /// Another peer answers at that address. Not the fault of either peer: addresses change hands.
-    #[error("{at} is not {wanted} but {found}")]
+    #[error("another node is at {at}: {found}, and not {wanted}")]
     WrongPeer {
         /// Where.
         at: SocketAddr,

@@ -89,8 +89,13 @@ async fn another_peer_than_the_one_wanted_is_named_and_does_not_learn_who_asked(
     let wanted = PeerId::random();
     within(async {
         match other.dial(wanted, port.local_addr()).await {
-            Err(DialError::WrongPeer { wanted: w, found, .. }) => assert_eq!((w, found), (wanted, alice)),
-            other => panic!("{other:?}"),
+            Err(error) => {
+                // What people are told to do follows from these words.
+                assert!(error.to_string().starts_with("another node is at "), "{error}");
+                let DialError::WrongPeer { wanted: w, found, .. } = error else { panic!("{error}") };
+                assert_eq!((w, found), (wanted, alice));
+            }
+            Ok(_) => panic!("another was taken for it"),
         }
         until(|| wire.counters().failed != 0).await;
         assert!(port.accept().now_or_never().is_none());

@@ -18,6 +18,9 @@ pub(super) async fn run(session: &Session) -> Result<Exit, Failure> {
         let node = session.node().status(StatusRequest {}).await?.into_inner();
         session.output.note(&untold(&node));
     }
+    if !announce.client && announce.keys == 0 {
+        session.output.note("nothing is held here that is announced: see `casctl ls`, and network.announce");
+    }
     session.output.results(&[line(&announce)])?;
     Ok(Exit::Done)
 }

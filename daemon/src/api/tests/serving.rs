@@ -33,6 +33,9 @@ async fn a_node_tells_of_itself_and_that_it_is_alone() {
         assert_eq!(reason(network.connect(connect("localhost")).await), "INVALID_ADDRESS");
         let nobody = format!("{}@127.0.0.1:1", status.peer_id);
         assert_eq!(reason(network.connect(connect(&nobody)).await), "UNREACHABLE");
+        let own = v1::SearchRequest { peer: status.peer_id.clone(), ..Default::default() };
+        let refused = network.search(own).await.err().unwrap();
+        assert!(refused.message().contains("is this node itself"), "{refused}");
         let told = network.announce_status(v1::AnnounceStatusRequest {}).await.unwrap().into_inner();
         assert_eq!((told.done, told.overdue), (0, 0));
     })

@@ -117,7 +117,7 @@ mod tests {
         assert!(said.starts_with("this node knows nobody; it is connected to chunk ports"), "{said}");
         assert!(session.level == Level::Warn && session.advice.contains("`dht at`"), "{}", session.advice);
         let other = ("/ip4/192.0.2.7/tcp/8468".parse().unwrap(), "another node is there: 12D4".to_owned());
-        let wrong = check(&Company { failed: vec![other], ..company.clone() }, 0);
+        let wrong = check(&Company { failed: vec![other], ..company }, 0);
         assert!(wrong.advice.starts_with("the ids in network.bootstrap"), "{}", wrong.advice);
         company.known = 5;
         assert!(check(&company, 0).what.contains("of 5 nodes that it knows none answers"));

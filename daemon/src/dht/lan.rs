@@ -7,6 +7,7 @@
 //! `libp2p-mdns` multicasts on each interface but loopback, over one version of IP each, so there are two of it; an
 //! interface that comes is used, one that cannot be multicast on is logged by it once. It keeps what it is told for as
 //! long as the teller likes and as much as the teller likes, so that one that was told too much is let go for a while.
+//! A node that listens nowhere asks like the others, and what it answers names nobody.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -194,7 +194,7 @@ impl Dht {
     pub async fn start(mut options: Options, keypair: Keypair, tasks: &Tasks) -> Result<Self, Error> {
         options.listen = listen::free_ports(&options.listen, options.replace_busy_port)?;
         let carriers = transport::sockets(&keypair)?;
-        options.lan_discovery &= options.listens_beyond_loopback();
+        options.lan_discovery &= options.looks_around();
         let dht = start::begin(carriers, options, keypair, tasks).await?;
         Arc::clone(&dht.0.reach).watch(tasks);
         Ok(dht)

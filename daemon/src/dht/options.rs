@@ -23,8 +23,8 @@ pub struct Options {
     pub replace_busy_port: bool,
     /// Nodes to join the network by, each ending in `/p2p/PEERID`.
     pub bootstrap: Vec<Multiaddr>,
-    /// Whether peers are looked for by multicast on the networks that this host is in. Only where something is
-    /// listened on that others can reach.
+    /// Whether peers are looked for by multicast on the networks that this host is in. Not where this node listens on
+    /// loopback only; where it listens nowhere it asks and has nothing to answer.
     pub lan_discovery: bool,
     /// Where peers are kept for the next start. It may be deleted. None: they are forgotten.
     pub peers: Option<PathBuf>,
@@ -87,6 +87,11 @@ impl Options {
     pub(super) fn listens_beyond_loopback(&self) -> bool {
         self.listen.iter().any(|at| !ip_of(at).is_some_and(|ip| ip.is_loopback()))
     }
+
+    /// Whether the local network is this node's to look at: who listens on loopback only keeps to this host.
+    pub(super) fn looks_around(&self) -> bool {
+        self.listen.is_empty() || self.listens_beyond_loopback()
+    }
 }
 
 impl Default for Options {
@@ -129,5 +134,22 @@ impl Default for Limits {
             outbound: 256,
             resident_bytes: 2 << 30,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_nowhere_looks_around_and_who_keeps_to_this_host_does_not() {
+        let options = |listen: &[&str]| {
+            let listen = listen.iter().map(|at| at.parse().unwrap()).collect();
+            Options { listen, ..Options::default() }
+        };
+        let (near, far) = ("/ip4/127.0.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0");
+        assert!(options(&[]).looks_around() && !options(&[]).listens_beyond_loopback());
+        assert!(!options(&[near]).looks_around());
+        assert!(options(&[far]).looks_around() && options(&[near, far]).looks_around());
     }
 }

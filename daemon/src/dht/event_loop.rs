@@ -111,7 +111,7 @@ pub(super) struct EventLoop {
     pub(super) solitude: Solitude,
     /// When neighbours are looked for again while few are known, and the wait after that.
     pub(super) settling: (Instant, Duration),
-    /// Peers on the local network that have not been reached yet.
+    /// Peers on the local network.
     pub(super) found: Found,
     /// Where peers are written down: one call after the other.
     pub(super) disk: Pool,

@@ -121,7 +121,7 @@ impl EventLoop {
     /// A peer said what it speaks: one of ours is welcomed, another is let go.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         let is_neighbour = self.found.has(&peer);
-        self.found.done(&peer);
+        self.found.done(&peer, Instant::now());
         if !self.swarm.behaviour_mut().kad.meter.admits(peer, Act::Identify, Instant::now()) {
             return;
         }
@@ -138,6 +138,7 @@ impl EventLoop {
             }
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
             self.remembered.forget(&peer);
+            self.found.forget(&peer);
             return;
         }
         self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());

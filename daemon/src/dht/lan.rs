@@ -23,7 +23,7 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId, mdns};
 
-use super::bootstrap::FIRST_WAIT;
+use super::bootstrap::{FIRST_WAIT, LONGEST_ALONE};
 
 /// Addresses of others that one version of IP may know at once: 600 KiB.
 const MOST_KNOWN: usize = 4_096;
@@ -31,8 +31,8 @@ const MOST_KNOWN: usize = 4_096;
 const PAUSE: Duration = Duration::from_secs(600);
 /// How soon it is tried again where there is nothing to multicast on.
 const RETRY: Duration = Duration::from_secs(1);
-/// Peers that wait to be dialled; the others are found through those.
-const MAX_WAITING: usize = 256;
+/// Peers that were found; the others are found through those.
+const MAX_FOUND: usize = 256;
 /// Addresses of one.
 const MAX_ADDRESSES: usize = 8;
 /// Dialled at once.
@@ -59,15 +59,19 @@ struct Side {
     after: Option<Instant>,
 }
 
-/// Peers that were found and not reached yet. Pure: times come in, dials go out.
+/// Peers that were found. Who has been reached, or tried in vain, is kept: multicast DNS tells of each once, as long as
+/// it is there. Pure: times come in, dials go out.
 #[derive(Debug, Default)]
 pub(super) struct Found(HashMap<PeerId, Entry>);
 
 #[derive(Debug)]
 struct Entry {
     addresses: Vec<Multiaddr>,
+    /// Not dialled before this.
     due: Instant,
     dials: u32,
+    /// Whether it was reached, or tried often enough: it is dialled only while nobody else is reached.
+    is_over: bool,
 }
 
 // === impl Lan ===
@@ -190,33 +194,69 @@ impl NetworkBehaviour for Lan {
 impl Found {
     /// Somebody says that `peer` is at an address that ends in its id.
     pub(super) fn add(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
-        if self.0.len() >= MAX_WAITING && !self.0.contains_key(&peer) {
+        if !self.0.contains_key(&peer) && !self.make_room() {
             return;
         }
-        let new = || Entry { addresses: Vec::new(), due: now, dials: 0 };
-        let addresses = &mut self.0.entry(peer).or_insert_with(new).addresses;
-        if addresses.len() < MAX_ADDRESSES && !addresses.contains(address) {
-            addresses.push(address.clone());
+        let new = || Entry { addresses: Vec::new(), due: now, dials: 0, is_over: false };
+        let entry = self.0.entry(peer).or_insert_with(new);
+        if entry.addresses.contains(address) {
+            return;
+        }
+        if std::mem::take(&mut entry.is_over) {
+            (entry.due, entry.dials) = (now, 0);
+            // Where it was before gives way.
+            entry.addresses.truncate(MAX_ADDRESSES - 1);
+            entry.addresses.insert(0, address.clone());
+        } else if entry.addresses.len() < MAX_ADDRESSES {
+            entry.addresses.push(address.clone());
         }
     }
 
-    /// Whether it was found and has not been reached yet.
+    /// Whether there is a place for one more: whoever waits to be dialled keeps its own.
+    fn make_room(&mut self) -> bool {
+        if self.0.len() < MAX_FOUND {
+            return true;
+        }
+        let over = self.0.iter().find(|(_, entry)| entry.is_over).map(|(peer, _)| *peer);
+        over.is_some_and(|peer| self.0.remove(&peer).is_some())
+    }
+
+    /// Whether it was found.
     pub(super) fn has(&self, peer: &PeerId) -> bool {
         self.0.contains_key(peer)
     }
 
-    /// It need not be dialled (any more).
-    pub(super) fn done(&mut self, peer: &PeerId) {
+    /// It is connected, and need not be dialled (any more) while this node reaches others.
+    pub(super) fn done(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(entry) = self.0.get_mut(peer) {
+            (entry.is_over, entry.due) = (true, now);
+        }
+    }
+
+    /// It is not of this network.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
         self.0.remove(peer);
     }
 
     /// Whom to dial now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        self.0.retain(|_, entry| entry.dials < MAX_DIALS || now < entry.due);
-        let due = self.0.iter_mut().filter(|(_, entry)| entry.due <= now && entry.dials < MAX_DIALS);
+        for entry in self.0.values_mut() {
+            entry.is_over |= entry.dials >= MAX_DIALS && now >= entry.due;
+        }
+        let due = self.0.iter_mut().filter(|(_, one)| !one.is_over && one.due <= now && one.dials < MAX_DIALS);
         let dial = |(peer, entry): (&PeerId, &mut Entry)| {
             entry.due = now + FIRST_WAIT * 2_u32.pow(entry.dials);
             entry.dials += 1;
+            (*peer, entry.addresses.clone())
+        };
+        due.take(AT_ONCE).map(dial).collect()
+    }
+
+    /// Whom to dial again now, while this node reaches nobody: each every half a minute.
+    pub(super) fn again(&mut self, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let due = self.0.iter_mut().filter(|(_, one)| one.is_over && one.due <= now);
+        let dial = |(peer, entry): (&PeerId, &mut Entry)| {
+            entry.due = now + LONGEST_ALONE;
             (*peer, entry.addresses.clone())
         };
         due.take(AT_ONCE).map(dial).collect()
@@ -245,10 +285,38 @@ mod tests {
             }
         }
         assert_eq!(dials, [0, 1, 3, 7, 15, 31]);
-        assert!(found.0.is_empty());
-        found.add(peer, &at(1), now);
-        found.done(&peer);
-        assert!(found.due(now).is_empty());
+        let later = now + Duration::from_secs(100);
+        found.add(peer, &at(1), later);
+        assert!(found.due(later).is_empty(), "it is known to be there, and was not");
+        found.add(peer, &at(10), later);
+        assert_eq!(found.due(later)[0].1[0], at(10), "it says something new");
+        found.done(&peer, later);
+        assert!(found.due(later + Duration::from_secs(9)).is_empty());
+    }
+
+    #[test]
+    fn who_was_reached_or_tried_in_vain_is_dialled_again_while_nobody_is_reached() {
+        let (mut found, now) = (Found::default(), Instant::now());
+        let [reached, silent, stranger] = [1, 2, 3].map(|_| PeerId::random());
+        for peer in [reached, silent, stranger] {
+            found.add(peer, &at(1), now);
+        }
+        found.done(&reached, now);
+        found.forget(&stranger);
+        assert_eq!(found.again(now), [(reached, vec![at(1)])], "the others wait for their own dials");
+        assert!(found.again(now + LONGEST_ALONE - FIRST_WAIT).is_empty());
+        assert_eq!(found.again(now + LONGEST_ALONE).len(), 1);
+        let mut later = now;
+        for _ in 0..100 {
+            later += FIRST_WAIT;
+            found.due(later);
+        }
+        let mut again: Vec<_> = found.again(later).into_iter().map(|(peer, _)| peer).collect();
+        again.sort();
+        let mut both = [reached, silent];
+        both.sort();
+        assert_eq!(again, both);
+        assert!(found.has(&reached) && !found.has(&stranger));
     }
 
     #[test]
@@ -257,10 +325,19 @@ mod tests {
         for _ in 0..1000 {
             found.add(PeerId::random(), &at(1), now);
         }
-        assert_eq!(found.0.len(), MAX_WAITING);
-        for _ in 0..MAX_WAITING / AT_ONCE {
+        assert_eq!(found.0.len(), MAX_FOUND);
+        for _ in 0..MAX_FOUND / AT_ONCE {
             assert_eq!(found.due(now).len(), AT_ONCE);
         }
         assert!(found.due(now).is_empty());
+        // Who need not be dialled gives way to a newcomer, and nobody else.
+        let kept = found.0.keys().copied().next().unwrap();
+        let newcomers = [PeerId::random(), PeerId::random()];
+        found.done(&kept, now);
+        for peer in newcomers {
+            found.add(peer, &at(1), now);
+        }
+        assert!(!found.has(&kept) && found.has(&newcomers[0]) && !found.has(&newcomers[1]));
+        assert_eq!(found.due(now), [(newcomers[0], vec![at(1)])]);
     }
 }

@@ -52,6 +52,11 @@ impl EventLoop {
             dials.extend(self.remembered.strays(now, is_known, &mut rand::rng()));
             dials.extend(self.bootstrap.stray(now, is_known));
         }
+        if routed.is_empty() && self.members().next().is_none() {
+            // Who was on the local network may be there still, and is told of only once.
+            let again = self.found.again(now);
+            dials.extend(again.into_iter().filter_map(|(peer, at)| Some((peer, self.neighbourly(at)?))));
+        }
         for (peer, addresses) in dials {
             self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
         }
@@ -102,22 +107,28 @@ impl EventLoop {
     pub(super) fn on_found(&mut self, found: Vec<(PeerId, Multiaddr)>) {
         let now = Instant::now();
         for (peer, address) in found {
-            if self.peers.get(&peer).is_none() {
-                tracing::debug!(%peer, %address, "said to be on the local network");
-                self.found.add(peer, &address, now);
+            tracing::debug!(%peer, %address, "said to be on the local network");
+            self.found.add(peer, &address, now);
+            if self.peers.get(&peer).is_some_and(|one| one.standing == Standing::Member) {
+                self.found.done(&peer, now);
             }
         }
         self.dial_found(now);
     }
 
     fn dial_found(&mut self, now: Instant) {
-        for (peer, mut addresses) in self.found.due(now) {
-            // Looked at now: our subnets may have been learnt after the address.
-            addresses.retain(|at| ip_of(at).is_some_and(|ip| self.reach.is_neighbour(ip)));
-            if !addresses.is_empty() {
+        for (peer, addresses) in self.found.due(now) {
+            if let Some(addresses) = self.neighbourly(addresses) {
                 self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
             }
         }
+    }
+
+    /// Those of these addresses that are on our subnets, if there are any. Looked at when they are dialled: our subnets
+    /// may have been learnt after them.
+    fn neighbourly(&self, mut addresses: Vec<Multiaddr>) -> Option<Vec<Multiaddr>> {
+        addresses.retain(|at| ip_of(at).is_some_and(|ip| self.reach.is_neighbour(ip)));
+        (!addresses.is_empty()).then_some(addresses)
     }
 
     /// A server of this network said where it is.

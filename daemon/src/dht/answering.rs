@@ -139,6 +139,12 @@ impl EventLoop {
                 kad.meter.told(peer, Act::Find, find::weight(&holders), Instant::now());
                 let _ = self.swarm.behaviour_mut().find.send_response(channel, holders);
             }
+            Question::Servers(peer, connection, channel) => {
+                let servers = self.servers_for(&peer, connection);
+                let behaviour = self.swarm.behaviour_mut();
+                behaviour.kad.meter.told(peer, Act::Find, find::weight(&servers), Instant::now());
+                let _ = behaviour.servers.send_response(channel, servers);
+            }
         }
     }
 

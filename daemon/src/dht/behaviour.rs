@@ -30,6 +30,7 @@ use super::guard::Guard;
 use super::hello::Greeting;
 use super::holdings::Holdings;
 use super::hosts::Hosts;
+use super::introducing::Introducing;
 use super::journal::Journal;
 use super::lan::Lan;
 use super::lasting::Lasting;
@@ -87,6 +88,8 @@ pub(super) struct Protocols {
     pub(super) announce: StreamProtocol,
     /// Questions for the holders of a key.
     pub(super) find: StreamProtocol,
+    /// Questions for nodes that keep records.
+    pub(super) servers: StreamProtocol,
     /// Questions for what is said of an object…
     pub(super) describe: StreamProtocol,
     /// …and for what a node publishes.
@@ -122,6 +125,8 @@ pub(super) struct Behaviour {
     pub(super) announce: request_response::Behaviour<Whole<Announcing>>,
     /// Asks a node of our choice who holds a key.
     pub(super) find: request_response::Behaviour<Whole<Finding>>,
+    /// Asks a neighbour for nodes that keep records.
+    pub(super) servers: request_response::Behaviour<Whole<Introducing>>,
     /// Asks a node what is said of an object.
     pub(super) describe: request_response::Behaviour<Whole<Describing>>,
     /// Asks a node what it publishes.
@@ -172,6 +177,7 @@ impl Protocols {
             hello: name("hello/1")?,
             announce: name("announce/1")?,
             find: name("find/1")?,
+            servers: name("servers/1")?,
             describe: name("describe/1")?,
             catalogue: name("catalogue/1")?,
             chunk: name("chunk/1")?,
@@ -222,6 +228,11 @@ impl Behaviour {
             find: request_response::Behaviour::with_codec(
                 Whole(Finding),
                 [(protocols.find.clone(), ProtocolSupport::Full)],
+                exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
+            ),
+            servers: request_response::Behaviour::with_codec(
+                Whole(Introducing),
+                [(protocols.servers.clone(), ProtocolSupport::Full)],
                 exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
             ),
             describe: request_response::Behaviour::with_codec(

@@ -23,10 +23,21 @@ pub(super) struct Solitude {
     since: Option<Instant>,
     /// Whether the log has heard that it joined its network, and not since that it is alone.
     has_joined: bool,
+    /// Whether the log has heard that only such are there as keep no records, and not since that it joined.
+    has_waited: bool,
     /// Whether the log has heard that it is alone.
     said: bool,
     /// Whether one that it knows could not be reached while nobody was connected, and nobody has been met since.
     is_cut_off: bool,
+}
+
+/// What the log hears when a node is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// This node has joined its network.
+    Joined,
+    /// It has not: none that it knows keeps records.
+    Waiting,
 }
 
 // === impl Solitude ===
@@ -37,10 +48,15 @@ impl Solitude {
         self.is_cut_off = true;
     }
 
-    /// A node of this network is there. True when the log should hear of it.
-    pub(super) fn met(&mut self) -> bool {
-        (self.is_cut_off, self.since, self.said) = (false, None, false);
-        !std::mem::replace(&mut self.has_joined, true)
+    /// A node of this network is there; `has_server`: it keeps records, or another that is known does. What the log
+    /// should hear of it.
+    pub(super) fn met(&mut self, has_server: bool) -> Option<News> {
+        self.is_cut_off = false;
+        if !has_server {
+            return (!std::mem::replace(&mut self.has_waited, true)).then_some(News::Waiting);
+        }
+        (self.since, self.said, self.has_waited) = (None, false, false);
+        (!std::mem::replace(&mut self.has_joined, true)).then_some(News::Joined)
     }
 
     /// Whether this node is alone: it knows none to ask, or is connected to nobody and those it knows do not answer.
@@ -73,10 +89,18 @@ impl EventLoop {
 
     /// Tells the log when this node has been alone for long.
     pub(super) fn say_alone(&mut self, alone: bool, now: Instant) {
-        if !self.solitude.is_to_be_said(alone && self.members().next().is_none(), now) {
+        if !self.solitude.is_to_be_said(alone, now) {
             return;
         }
         let company = self.company(now);
+        if company.is_unserved {
+            tracing::warn!(
+                connected = company.connected,
+                "connected only to nodes that keep no records for others: nothing can be looked up or announced; \
+                 those on its own subnets are asked for others, `casctl doctor` says more"
+            );
+            return;
+        }
         match (company.known, company.configured) {
             (0, 0) => tracing::info!(
                 "this node knows no other; `casctl connect ADDR`, or network.bootstrap in the configuration, finds some"
@@ -90,10 +114,11 @@ impl EventLoop {
         }
     }
 
-    /// A node of this network is there.
-    pub(super) fn note_company(&mut self, peer: PeerId, is_neighbour: bool) {
+    /// A node of this network is there; `is_server`: it keeps records for others.
+    pub(super) fn note_company(&mut self, peer: PeerId, is_neighbour: bool, is_server: bool) {
         let is_back = self.bootstrap.reached(&peer);
-        if self.solitude.met() {
+        let has_server = is_server || !self.routed_peers().is_empty();
+        if let Some(news) = self.solitude.met(has_server) {
             let how = if self.bootstrap.has(&peer) {
                 "which is configured"
             } else if self.connecting.contains_key(&peer) {
@@ -102,10 +127,18 @@ impl EventLoop {
                 "found on the local network"
             } else if self.remembered.has(&peer) {
                 "remembered from an earlier run"
+            } else if self.introductions.has_named(&peer) {
+                "which a neighbour has named"
             } else {
                 "which has connected to this node"
             };
-            tracing::info!(%peer, "joined the network by {peer}, {how}");
+            match news {
+                News::Joined => tracing::info!(%peer, "joined the network by {peer}, {how}"),
+                News::Waiting => tracing::info!(
+                    %peer,
+                    "connected to {peer}, {how}: it keeps no records for others, and this node knows none that does yet"
+                ),
+            }
         } else if is_back {
             tracing::info!(%peer, "the bootstrap node {peer} is reached again");
         }
@@ -116,6 +149,7 @@ impl EventLoop {
         let routed = self.routed_peers();
         let members: Vec<PeerId> = self.members().copied().collect();
         let is_alone = members.is_empty() && self.is_alone(routed.len());
+        let is_unserved = !members.is_empty() && routed.is_empty();
         let next = [self.bootstrap.next(true), self.remembered.next()].into_iter().flatten().min();
         let known: HashSet<PeerId> = routed
             .into_iter()
@@ -126,6 +160,7 @@ impl EventLoop {
             connected: members.len(),
             known: known.len(),
             is_alone,
+            is_unserved,
             next_try: next.filter(|_| is_alone).map(|at| at.saturating_duration_since(now)),
             configured: self.bootstrap.len(),
             failed: self.bootstrap.troubles().take(NAMED).collect(),
@@ -141,7 +176,8 @@ mod tests {
     fn idle_is_not_alone_and_each_change_is_said_once() {
         let (mut solitude, start) = (Solitude::default(), Instant::now());
         assert!(solitude.is_alone(0, 0) && solitude.is_alone(0, 1));
-        assert!(!solitude.is_to_be_said(true, start) && solitude.met() && !solitude.met());
+        assert!(!solitude.is_to_be_said(true, start));
+        assert_eq!([solitude.met(true), solitude.met(true)], [Some(News::Joined), None]);
         assert!(!solitude.is_alone(3, 0), "connections end when nobody uses them");
         solitude.missed();
         assert!(solitude.is_alone(3, 0) && !solitude.is_alone(3, 1));
@@ -152,6 +188,16 @@ mod tests {
         assert!(!solitude.is_to_be_said(true, start + SAID_AFTER), "it was not, in between");
         assert!(solitude.is_to_be_said(true, start + SAID_AFTER * 2));
         assert!(!solitude.is_to_be_said(true, start + SAID_AFTER * 9));
-        assert!(solitude.met() && !solitude.is_alone(3, 0));
+        assert!(solitude.met(true) == Some(News::Joined) && !solitude.is_alone(3, 0));
+    }
+
+    #[test]
+    fn whoever_keeps_no_records_is_no_network_to_join() {
+        let (mut solitude, start) = (Solitude::default(), Instant::now());
+        assert!(!solitude.is_to_be_said(true, start));
+        assert_eq!([solitude.met(false), solitude.met(false)], [Some(News::Waiting), None]);
+        assert!(solitude.is_alone(0, 2) && solitude.is_to_be_said(true, start + SAID_AFTER));
+        assert!(solitude.met(false).is_none() && !solitude.is_to_be_said(true, start + SAID_AFTER * 9));
+        assert_eq!([solitude.met(true), solitude.met(false)], [Some(News::Joined), Some(News::Waiting)]);
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Owns: the swarm and everything that changes with its events; commands come in over a bounded channel. Every event
 //! has a named fate here or in [`joining`](super::joining), [`seeking`](super::seeking), [`company`](super::company),
-//! [`asking`](super::asking), [`answering`](super::answering), [`reaching`](super::reaching),
-//! [`relays`](super::relays), [`detour`](super::detour) and [`strikes`](super::strikes). Refuses: nothing by itself.
-//! Survives a crash: nothing.
+//! [`asking`](super::asking), [`answering`](super::answering), [`introducing`](super::introducing),
+//! [`reaching`](super::reaching), [`relays`](super::relays), [`detour`](super::detour) and
+//! [`strikes`](super::strikes). Refuses: nothing by itself. Survives a crash: nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use super::detour::Detours;
 use super::error::Error;
 use super::find::Holders;
 use super::heard::Heard;
+use super::introducing::Introductions;
 use super::lan::Found;
 use super::later::Later;
 use super::look_ups::LookUps;
@@ -113,6 +114,8 @@ pub(super) struct EventLoop {
     pub(super) settling: (Instant, Duration),
     /// Peers on the local network.
     pub(super) found: Found,
+    /// Whom this node names to its neighbours, and whom of them it asks.
+    pub(super) introductions: Introductions,
     /// Where peers are written down: one call after the other.
     pub(super) disk: Pool,
     /// Whether others reach this node.
@@ -174,6 +177,7 @@ impl EventLoop {
             solitude: Solitude::default(),
             settling: (now, Duration::ZERO),
             found: Found::default(),
+            introductions: Introductions::default(),
             disk: Pool::new(1),
             reaching,
             detours: Detours::default(),
@@ -318,6 +322,7 @@ impl EventLoop {
             BehaviourEvent::Hello(event) => self.on_hello(event),
             BehaviourEvent::Announce(event) => self.on_announce(event),
             BehaviourEvent::Find(event) => self.on_find(event),
+            BehaviourEvent::Servers(event) => self.on_servers(event),
             BehaviourEvent::Describe(event) => self.on_describe(event),
             BehaviourEvent::Catalogue(event) => self.on_catalogue(event),
             BehaviourEvent::Candidates(event) => self.on_tried(&event),

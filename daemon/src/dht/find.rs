@@ -29,7 +29,7 @@ const VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finding;
 
-/// Those who are said to hold a key, and where they are.
+/// Those who are said to hold a key, or whom somebody [names](super::introducing), and where they are.
 pub(super) type Holders = Vec<(PeerId, Vec<Multiaddr>)>;
 
 /// About how many bytes it takes to tell of them.
@@ -38,11 +38,69 @@ pub(super) fn weight(holders: &Holders) -> usize {
     holders.iter().map(|(_, addresses)| of_one(addresses)).sum()
 }
 
+/// Bytes of the longest answer that tells of so many.
+pub(super) const fn longest(most: usize) -> usize {
+    2 + most * (1 + 64 + 1 + MAX_ADDRESSES * (2 + MAX_ADDRESS))
+}
+
+/// Reads an answer that tells of `most` at most.
+pub(super) fn decode(bytes: &[u8], most: usize) -> io::Result<Holders> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != VERSION {
+        return Err(malformed("an answer of another version"));
+    }
+    let count = usize::from(reader.u8()?);
+    if count > most {
+        return Err(malformed("more peers than are told"));
+    }
+    let mut holders = Vec::with_capacity(count);
+    for _ in 0..count {
+        let length = usize::from(reader.u8()?);
+        let peer = PeerId::from_bytes(reader.bytes(length)?).map_err(|_| malformed("no id of a peer"))?;
+        let count = usize::from(reader.u8()?);
+        if count > MAX_ADDRESSES {
+            return Err(malformed("more addresses than are told"));
+        }
+        let mut addresses = Vec::with_capacity(count);
+        for _ in 0..count {
+            let length = usize::from(reader.u16()?);
+            if length > MAX_ADDRESS {
+                return Err(malformed("an address that is too long"));
+            }
+            let address = Multiaddr::try_from(reader.bytes(length)?.to_vec());
+            addresses.push(address.map_err(|_| malformed("no address"))?);
+        }
+        holders.push((peer, addresses));
+    }
+    reader.end()?;
+    Ok(holders)
+}
+
+/// Writes an answer that tells of the first `most`, which is less than 256.
+pub(super) fn encode(holders: &Holders, most: usize) -> Vec<u8> {
+    let told = &holders[..holders.len().min(most)];
+    let mut bytes = vec![VERSION, u8::try_from(told.len()).unwrap_or(0)];
+    for (peer, addresses) in told {
+        let peer = peer.to_bytes();
+        // Peer ids are at most 64 bytes long.
+        bytes.push(u8::try_from(peer.len()).unwrap_or(0));
+        bytes.extend(peer);
+        let fits = |at: &&Multiaddr| at.len() <= MAX_ADDRESS;
+        let addresses: Vec<_> = addresses.iter().filter(fits).take(MAX_ADDRESSES).collect();
+        bytes.push(u8::try_from(addresses.len()).unwrap_or(0));
+        for address in addresses {
+            bytes.extend(u16::try_from(address.len()).unwrap_or(0).to_le_bytes());
+            bytes.extend(address.as_ref());
+        }
+    }
+    bytes
+}
+
 impl Exchange for Finding {
     type Request = Key;
     type Response = Holders;
     const MAX_REQUEST: usize = 33;
-    const MAX_RESPONSE: usize = 2 + MAX_HOLDERS * (1 + 64 + 1 + MAX_ADDRESSES * (2 + MAX_ADDRESS));
+    const MAX_RESPONSE: usize = longest(MAX_HOLDERS);
 
     fn decode_request(&self, bytes: &[u8]) -> io::Result<Key> {
         let mut reader = Reader::new(bytes);
@@ -55,35 +113,7 @@ impl Exchange for Finding {
     }
 
     fn decode_response(&self, bytes: &[u8]) -> io::Result<Holders> {
-        let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
-            return Err(malformed("an answer of another version"));
-        }
-        let count = usize::from(reader.u8()?);
-        if count > MAX_HOLDERS {
-            return Err(malformed("more holders than are told"));
-        }
-        let mut holders = Vec::with_capacity(count);
-        for _ in 0..count {
-            let length = usize::from(reader.u8()?);
-            let peer = PeerId::from_bytes(reader.bytes(length)?).map_err(|_| malformed("no id of a peer"))?;
-            let count = usize::from(reader.u8()?);
-            if count > MAX_ADDRESSES {
-                return Err(malformed("more addresses than are told"));
-            }
-            let mut addresses = Vec::with_capacity(count);
-            for _ in 0..count {
-                let length = usize::from(reader.u16()?);
-                if length > MAX_ADDRESS {
-                    return Err(malformed("an address that is too long"));
-                }
-                let address = Multiaddr::try_from(reader.bytes(length)?.to_vec());
-                addresses.push(address.map_err(|_| malformed("no address"))?);
-            }
-            holders.push((peer, addresses));
-        }
-        reader.end()?;
-        Ok(holders)
+        decode(bytes, MAX_HOLDERS)
     }
 
     fn encode_request(&self, key: Key) -> Vec<u8> {
@@ -91,22 +121,7 @@ impl Exchange for Finding {
     }
 
     fn encode_response(&self, holders: Holders) -> Vec<u8> {
-        let told = &holders[..holders.len().min(MAX_HOLDERS)];
-        let mut bytes = vec![VERSION, u8::try_from(told.len()).unwrap_or(0)];
-        for (peer, addresses) in told {
-            let peer = peer.to_bytes();
-            // Peer ids are at most 64 bytes long.
-            bytes.push(u8::try_from(peer.len()).unwrap_or(0));
-            bytes.extend(peer);
-            let fits = |at: &&Multiaddr| at.len() <= MAX_ADDRESS;
-            let addresses: Vec<_> = addresses.iter().filter(fits).take(MAX_ADDRESSES).collect();
-            bytes.push(u8::try_from(addresses.len()).unwrap_or(0));
-            for address in addresses {
-                bytes.extend(u16::try_from(address.len()).unwrap_or(0).to_le_bytes());
-                bytes.extend(address.as_ref());
-            }
-        }
-        bytes
+        encode(&holders, MAX_HOLDERS)
     }
 }
 

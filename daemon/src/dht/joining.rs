@@ -44,6 +44,7 @@ impl EventLoop {
     /// A peer's last connection is gone; `said`: it had said what it is.
     pub(super) fn on_parted(&mut self, peer: PeerId, said: bool) {
         self.swarm.behaviour_mut().kad.store_mut().parted(&peer);
+        self.introductions.parted(&peer);
         if said {
             return;
         }
@@ -138,12 +139,14 @@ impl EventLoop {
             }
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
             self.remembered.forget(&peer);
+            self.introductions.gone(&peer);
             self.found.forget(&peer);
             return;
         }
         self.peers.identified(&peer, Standing::Member, &info.agent_version, Instant::now());
         self.heard.met(&peer, Instant::now());
-        self.note_company(peer, is_neighbour);
+        let is_server = info.protocols.contains(&self.protocols.kad);
+        self.note_company(peer, is_neighbour, is_server);
         self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
         for Connecting { done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));
@@ -158,7 +161,8 @@ impl EventLoop {
         let alone = self.swarm.behaviour_mut().kad.kbuckets().next().is_none();
         let kad = &mut self.swarm.behaviour_mut().kad;
         kad.store_mut().met(peer, addresses.clone(), group);
-        if info.protocols.contains(&self.protocols.kad) {
+        if is_server {
+            self.introductions.parted(&peer);
             self.shelf.met(&peer);
             if self.has_place_for(peer, &addresses) {
                 self.route(peer, &addresses);
@@ -170,6 +174,14 @@ impl EventLoop {
         } else {
             kad.remove_peer(&peer);
             self.remembered.forget(&peer);
+            self.introductions.gone(&peer);
+            if info.protocols.contains(&self.protocols.servers) {
+                let now = Instant::now();
+                self.introductions.met(peer, now);
+                if self.routed_peers().is_empty() {
+                    self.ask_for_servers(now);
+                }
+            }
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) enum Question {
     About(Key, ResponseChannel<Said>),
     /// Who holds a key.
     Find(PeerId, Key, ResponseChannel<Holders>),
+    /// Who keeps records.
+    Servers(PeerId, ConnectionId, ResponseChannel<Holders>),
 }
 
 impl Question {
@@ -36,7 +38,7 @@ impl Question {
             Self::Hello(.., channel) => channel.is_open(),
             Self::Batch(.., channel) => channel.is_open(),
             Self::About(_, channel) => channel.is_open(),
-            Self::Find(.., channel) => channel.is_open(),
+            Self::Find(.., channel) | Self::Servers(.., channel) => channel.is_open(),
         }
     }
 }

@@ -19,8 +19,8 @@
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is
 //!   alone; `causes`: why a dial failed.
-//! - `lan`: who is on the local network.
-//! - `batch`, `hello`, `find`: our other protocols; all are over `codec`.
+//! - `lan`: who is on the local network; `introducing`: whom neighbours name to a node that knows nobody.
+//! - `batch`, `hello`, `find`: our other protocols; all are over `codec`, and so is `introducing`.
 //! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
 //!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
@@ -62,6 +62,7 @@ mod heard;
 mod hello;
 mod holdings;
 mod hosts;
+mod introducing;
 mod joining;
 mod journal;
 mod lan;

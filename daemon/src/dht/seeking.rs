@@ -20,6 +20,7 @@ use super::peers::Standing;
 use super::records::MAX_ADDRESS;
 use super::regions::K;
 use super::remembered::{self, Peer, Remembered};
+use super::streams::is_relayed;
 use crate::support::task::Tasks;
 use crate::support::unix_now;
 
@@ -51,6 +52,9 @@ impl EventLoop {
             let is_known = |peer: &PeerId| routed.contains(peer) || self.peers.get(peer).is_some();
             dials.extend(self.remembered.strays(now, is_known, &mut rand::rng()));
             dials.extend(self.bootstrap.stray(now, is_known));
+        }
+        if routed.is_empty() {
+            self.ask_for_servers(now);
         }
         if routed.is_empty() && self.members().next().is_none() {
             // Who was on the local network may be there still, and is told of only once.
@@ -135,6 +139,11 @@ impl EventLoop {
     pub(super) fn remember(&mut self, peer: PeerId, told: Vec<Multiaddr>) {
         let Some(connected) = self.peers.get(&peer) else { return };
         let seen: HashSet<IpAddr> = connected.remotes().filter_map(ip_of).collect();
+        if let Some(answered) = connected.dialled.as_ref().filter(|at| !is_relayed(at)) {
+            // One that was dialled by name is where it says to be.
+            let there = ip_of(answered).map(|_| unnamed(answered.clone()));
+            self.introductions.answered(peer, there.into_iter().chain(told.iter().cloned()));
+        }
         if let Some(addresses) = proved(connected.dialled.clone(), &seen, told) {
             self.remembered.met(peer, addresses, Instant::now(), unix_now());
         }
@@ -142,6 +151,7 @@ impl EventLoop {
 
     /// A peer could not be reached.
     pub(super) fn missed(&mut self, peer: &PeerId) {
+        self.introductions.gone(peer);
         let alone = !self.members().any(|member| member != peer);
         // Only of those that it knows: a stranger's friends may well be made up.
         if alone && (self.remembered.has(peer) || self.bootstrap.has(peer)) {
@@ -192,16 +202,19 @@ fn proved(
     // What is too long would not be kept, and the first that is kept counts as one where the peer was.
     let told = told.into_iter().filter(|at| at.len() <= MAX_ADDRESS);
     // Names are for the owner alone to dial.
-    let answered = answered.filter(|at| ip_of(at).is_some()).map(|mut at| {
-        if matches!(at.iter().last(), Some(Protocol::P2p(_))) {
-            at.pop();
-        }
-        at
-    });
+    let answered = answered.filter(|at| ip_of(at).is_some()).map(unnamed);
     let is_seen = |at: &Multiaddr| ip_of(at).is_some_and(|ip| seen.contains(&ip));
     let (near, far): (Vec<_>, Vec<_>) = told.partition(is_seen);
     let addresses: Vec<_> = answered.into_iter().chain(near).collect();
     (!addresses.is_empty()).then(|| [addresses, far].concat())
+}
+
+/// The address without the id at its end.
+fn unnamed(mut address: Multiaddr) -> Multiaddr {
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ impl EventLoop {
         if matches!(verdict, Verdict::Ban(_)) {
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
             self.remembered.forget(&peer);
+            self.introductions.gone(&peer);
         }
     }
 
@@ -68,7 +69,10 @@ impl EventLoop {
             |peer: &PeerId, known: &Connected| !conduct.admits(peer, known.remotes().find_map(ip_of), now);
         let connected = self.peers.connected().filter(|(peer, known)| is_banned(peer, known));
         let banned: Vec<PeerId> = connected.map(|(peer, _)| *peer).collect();
-        banned.iter().for_each(|peer| drop(self.swarm.behaviour_mut().kad.remove_peer(peer)));
+        for peer in &banned {
+            self.swarm.behaviour_mut().kad.remove_peer(peer);
+            self.introductions.gone(peer);
+        }
         banned
     }
 }

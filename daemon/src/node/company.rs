@@ -7,14 +7,21 @@ use crate::store::Level;
 /// Configured addresses that are named at most.
 const NAMED: usize = 4;
 
+/// What to do where all that are known only ask: nodes behind routers, and clients.
+const UNSERVED: &str = "nothing can be looked up or announced until one is known that keeps records for others; those \
+    on this host's own networks are asked for some again and again. `casctl connect ADDR`, or network.bootstrap, names \
+    one: `casctl status` on a node that others can connect to shows its addresses";
+
 /// What is known, and what to do. `sessions`: those that are open at chunk ports, which make no company.
 pub(super) fn check(company: &Company, sessions: usize) -> Check {
     let (level, what, advice) = if company.is_alone {
         let what = alone(company) + at_chunk_ports(sessions);
         (Level::Warn, what, if sessions > 0 && company.known == 0 { BY_DHT } else { advice(company) })
+    } else if company.is_unserved {
+        let what = format!("{}; this node is connected only to nodes that keep no records", counts(company));
+        (Level::Warn, what, UNSERVED)
     } else {
-        let (connected, known) = (company.connected, company.known);
-        (Level::Ok, format!("{connected} connected, {known} known"), "")
+        (Level::Ok, counts(company), "")
     };
     Check {
         name: "peers",
@@ -40,6 +47,10 @@ fn at_chunk_ports(sessions: usize) -> &'static str {
 /// What to do where there are only those.
 const BY_DHT: &str = "to join the network use one of the `dht at` addresses that `casctl status` shows on such a node: \
                       `casctl connect ADDR`";
+
+fn counts(company: &Company) -> String {
+    format!("{} connected, {} known", company.connected, company.known)
+}
 
 fn alone(company: &Company) -> String {
     let whom = match company.known {
@@ -75,7 +86,8 @@ fn advice(company: &Company) -> &'static str {
         }
         (0, 0) => {
             "connect to a node of the network with `casctl connect ADDR`, or name some in network.bootstrap; `casctl \
-             status` on such a node shows its addresses. Nodes on the same local network find each other by themselves"
+             status` on such a node shows its addresses. Nodes on the same local network find each other by \
+             themselves, unless network.lan_discovery is off or listen.dht names loopback only"
         }
         _ => {
             "see whether this host is online, whether casd runs there, and whether a firewall lets UDP and TCP through; \
@@ -117,9 +129,14 @@ mod tests {
         assert!(said.starts_with("this node knows nobody; it is connected to chunk ports"), "{said}");
         assert!(session.level == Level::Warn && session.advice.contains("`dht at`"), "{}", session.advice);
         let other = ("/ip4/192.0.2.7/tcp/8468".parse().unwrap(), "another node is there: 12D4".to_owned());
-        let wrong = check(&Company { failed: vec![other], ..company }, 0);
+        let wrong = check(&Company { failed: vec![other], ..company.clone() }, 0);
         assert!(wrong.advice.starts_with("the ids in network.bootstrap"), "{}", wrong.advice);
-        company.known = 5;
+        let only = Company { connected: 1, known: 1, is_unserved: true, ..Company::default() };
+        let only = check(&only, 0);
+        assert!(only.level == Level::Warn && only.advice.contains("network.bootstrap"), "{}", only.advice);
+        let what = "1 connected, 1 known; this node is connected only to nodes that keep no records";
+        assert_eq!(only.what, what);
+        let company = Company { known: 5, ..company };
         assert!(check(&company, 0).what.contains("of 5 nodes that it knows none answers"));
     }
 }

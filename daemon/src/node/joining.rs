@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_a_link_says_of_the_dht_comes_first_and_few_places_are_tried() {
-        let peer = PeerId::random();
+        let peer = crate::peer::Keypair::generate_ed25519().public().to_peer_id();
         let read = |texts: &[String]| -> Vec<PeerAddr> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };

@@ -1,0 +1,336 @@
+//! Introductions: a node that knows nobody who keeps records asks its neighbours for some.
+//!
+//! Owns: the format, whom this node would name, and when it asks. Refuses: to ask while it knows a server of the DHT;
+//! to ask, or tell anything, beyond its own subnets and this host; to name servers that have not answered when it
+//! dialled them; more than its limits. Survives a crash: nothing.
+//!
+//! A node behind a router takes part as a client of the DHT: it answers no question of Kademlia, and whoever finds it
+//! on the local network learns nothing from it, though it knows the whole network. Strangers beyond are told nothing:
+//! whom a client has dialled is not theirs to know. What is told is dialled as far as
+//! [`Reach`](super::reach::Reach) allows, and at the [`pace`](super::pace) of all that others tell.
+//!
+//! Protocol `/casd/<network>/servers/1`. The question: version 1, one byte. The answer is that of
+//! [`find`], with at most [`MAX_SERVERS`] servers in the place of holders.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use libp2p::request_response::{Event, Message};
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::PeerCondition;
+use libp2p::{Multiaddr, PeerId};
+
+use super::bootstrap::{FIRST_WAIT, LONGEST_ALONE};
+use super::codec::{Asked, Exchange, Reader, malformed};
+use super::event_loop::EventLoop;
+use super::find::{self, Holders};
+use super::later::Question;
+use super::listen::ip_of;
+use super::meter::Act;
+use super::peers::Connected;
+use super::records::{MAX_ADDRESS, MAX_ADDRESSES};
+use crate::peer::Scope;
+
+/// Servers that are named at most.
+pub(super) const MAX_SERVERS: usize = 8;
+/// Servers that are kept, to name the latest of them.
+const MAX_KEPT: usize = 32;
+/// Neighbours that are asked at once.
+const AT_ONCE: usize = 4;
+const VERSION: u8 = 1;
+
+/// The protocol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Introducing;
+
+/// Whom this node would name, and whom it asks. Pure: the time is passed in.
+#[derive(Debug, Default)]
+pub(super) struct Introductions {
+    /// Servers that answered when this node dialled them, and where they are; the latest last.
+    answered: VecDeque<(PeerId, Vec<Multiaddr>)>,
+    /// Connected nodes that are no servers and could name some: no more than there are connections.
+    askable: HashMap<PeerId, Turn>,
+    /// Whom others have named lately.
+    named: VecDeque<PeerId>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    /// Not asked before this.
+    due: Instant,
+    /// How long to wait after the next question.
+    wait: Duration,
+}
+
+// === impl Introducing ===
+
+impl Exchange for Introducing {
+    type Request = ();
+    type Response = Holders;
+    const MAX_REQUEST: usize = 1;
+    const MAX_RESPONSE: usize = find::longest(MAX_SERVERS);
+
+    fn decode_request(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(malformed("a question of another version"));
+        }
+        reader.end()
+    }
+
+    fn decode_response(&self, bytes: &[u8]) -> io::Result<Holders> {
+        find::decode(bytes, MAX_SERVERS)
+    }
+
+    fn encode_request(&self, (): ()) -> Vec<u8> {
+        vec![VERSION]
+    }
+
+    fn encode_response(&self, servers: Holders) -> Vec<u8> {
+        find::encode(&servers, MAX_SERVERS)
+    }
+}
+
+// === impl Introductions ===
+
+impl Introductions {
+    /// A server answered when it was dialled, and is at these addresses: the first count.
+    pub(super) fn answered(&mut self, peer: PeerId, addresses: impl Iterator<Item = Multiaddr>) {
+        let mut kept: Vec<Multiaddr> = Vec::new();
+        for at in addresses {
+            if kept.len() < MAX_ADDRESSES && at.len() <= MAX_ADDRESS && !kept.contains(&at) {
+                kept.push(at);
+            }
+        }
+        self.gone(&peer);
+        self.answered.push_back((peer, kept));
+        if self.answered.len() > MAX_KEPT {
+            self.answered.pop_front();
+        }
+    }
+
+    /// It is no server any more, or does not answer.
+    pub(super) fn gone(&mut self, peer: &PeerId) {
+        self.answered.retain(|(known, _)| known != peer);
+    }
+
+    /// Whom to name to `asker`: those that answered last, at those of their addresses of which this is true.
+    fn told(&self, asker: &PeerId, is_told: impl Fn(&Multiaddr) -> bool) -> Holders {
+        let others = self.answered.iter().rev().filter(|(peer, _)| peer != asker);
+        let told = |at: &[Multiaddr]| at.iter().filter(|at| is_told(at)).cloned().collect::<Vec<_>>();
+        let told = others.map(|(peer, at)| (*peer, told(at)));
+        told.filter(|(_, at)| !at.is_empty()).take(MAX_SERVERS).collect()
+    }
+
+    /// A connected node is no server, and could name some.
+    pub(super) fn met(&mut self, peer: PeerId, now: Instant) {
+        self.askable.entry(peer).or_insert(Turn { due: now, wait: FIRST_WAIT });
+    }
+
+    /// It is connected no more, or a server itself.
+    pub(super) fn parted(&mut self, peer: &PeerId) {
+        self.askable.remove(peer);
+    }
+
+    /// Whom to ask now of those of whom this is true: each after waits that double up to half a minute.
+    fn due(&mut self, now: Instant, is_near: impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
+        let due = self.askable.iter_mut().filter(|(peer, turn)| turn.due <= now && is_near(peer));
+        let ask = |(peer, turn): (&PeerId, &mut Turn)| {
+            turn.due = now + turn.wait;
+            turn.wait = (turn.wait * 2).min(LONGEST_ALONE);
+            *peer
+        };
+        due.take(AT_ONCE).map(ask).collect()
+    }
+
+    fn name(&mut self, peer: PeerId) {
+        if !self.has_named(&peer) {
+            self.named.push_back(peer);
+        }
+        if self.named.len() > MAX_KEPT {
+            self.named.pop_front();
+        }
+    }
+
+    /// Whether a neighbour has named it lately.
+    pub(super) fn has_named(&self, peer: &PeerId) -> bool {
+        self.named.contains(peer)
+    }
+}
+
+// === impl EventLoop ===
+
+impl EventLoop {
+    /// Asks neighbours for servers of the DHT. Called while this node knows none.
+    pub(super) fn ask_for_servers(&mut self, now: Instant) {
+        let near: HashSet<PeerId> = self.neighbours().collect();
+        for peer in self.introductions.due(now, |peer| near.contains(peer)) {
+            tracing::debug!(%peer, "asking a neighbour for nodes that keep records");
+            self.swarm.behaviour_mut().servers.send_request(&peer, Ok(()));
+        }
+    }
+
+    /// Members that are connected directly from our subnets or this host.
+    fn neighbours(&self) -> impl Iterator<Item = PeerId> {
+        let is_near = move |peer: &&PeerId| {
+            let mut remotes = self.peers.get(peer).into_iter().flat_map(Connected::remotes);
+            remotes.any(|at| ip_of(at).is_some_and(|ip| self.is_near(ip)))
+        };
+        self.members().filter(is_near).copied()
+    }
+
+    pub(super) fn on_servers(&mut self, event: Event<Asked<()>, Holders>) {
+        match event {
+            Event::Message { peer, connection_id, message } => match message {
+                Message::Request { request, channel, .. } => {
+                    let asked = request.map(|()| Question::Servers(peer, connection_id, channel));
+                    self.in_turn(peer, Act::Find, asked);
+                }
+                Message::Response { response, .. } => self.on_introduced(peer, response),
+            },
+            Event::OutboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a neighbour names nobody");
+                self.on_no_answer(peer, &error);
+            }
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a question went wrong");
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// Whom to name to who asked on this connection.
+    pub(super) fn servers_for(&self, asker: &PeerId, connection: ConnectionId) -> Holders {
+        let Some(remote) = self.peers.remote_ip(asker, connection).filter(|ip| self.is_near(*ip)) else {
+            return Vec::new();
+        };
+        let is_told = |at: &Multiaddr| {
+            ip_of(at).is_some_and(|ip| match Scope::of(ip.to_canonical()) {
+                Scope::Global => true,
+                // The asker would not dial others.
+                Scope::Private => self.reach.is_neighbour(ip),
+                Scope::Loopback => remote.to_canonical().is_loopback(),
+                Scope::Nowhere => false,
+            })
+        };
+        self.introductions.told(asker, is_told)
+    }
+
+    /// A neighbour named servers: they are dialled, if this node still knows none.
+    fn on_introduced(&mut self, by: PeerId, servers: Holders) {
+        tracing::debug!(peer = %by, named = servers.len(), "a neighbour names nodes that keep records");
+        let local = *self.swarm.local_peer_id();
+        if !self.routed_peers().is_empty() {
+            return;
+        }
+        for (peer, mut addresses) in servers {
+            addresses.retain(|at| ip_of(at).is_some() && self.reach.allows(at));
+            if peer != local && !addresses.is_empty() {
+                self.introductions.name(peer);
+                self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    fn at(number: usize) -> Multiaddr {
+        format!("/ip4/20.0.0.{number}/tcp/8468").parse().unwrap()
+    }
+
+    #[test]
+    fn the_latest_that_answered_are_named_and_neither_the_asker_nor_who_is_gone() {
+        let mut known = Introductions::default();
+        let peers: Vec<PeerId> = (0..MAX_KEPT + 9).map(|_| PeerId::random()).collect();
+        for (number, peer) in peers.iter().enumerate() {
+            known.answered(*peer, [at(number), at(number), at(200)].into_iter());
+        }
+        assert_eq!(known.answered.len(), MAX_KEPT);
+        let [asker, gone] = [peers[peers.len() - 1], peers[peers.len() - 2]];
+        known.gone(&gone);
+        let told = known.told(&asker, |_| true);
+        let named: Vec<PeerId> = told.iter().map(|(peer, _)| *peer).collect();
+        let expected: Vec<PeerId> = peers.iter().rev().skip(2).take(MAX_SERVERS).copied().collect();
+        assert_eq!(named, expected);
+        assert_eq!(told[0].1, [at(peers.len() - 3), at(200)]);
+        // Who is nowhere that may be told is not named.
+        assert!(known.told(&asker, |_| false).is_empty());
+        let one = known.told(&asker, |told| *told == at(peers.len() - 4));
+        assert_eq!(one, [(peers[peers.len() - 4], vec![at(peers.len() - 4)])]);
+        // Who answers again is the latest.
+        known.answered(peers[peers.len() - 9], std::iter::once(at(7)));
+        assert_eq!(known.told(&asker, |_| true)[0], (peers[peers.len() - 9], vec![at(7)]));
+    }
+
+    #[test]
+    fn what_is_kept_of_one_is_bounded() {
+        let (mut known, peer) = (Introductions::default(), PeerId::random());
+        let long = format!("/dns4/{}/tcp/1", "x".repeat(MAX_ADDRESS)).parse().unwrap();
+        known.answered(peer, std::iter::once(long).chain((0..100).map(at)));
+        let kept: Vec<Multiaddr> = (0..MAX_ADDRESSES).map(at).collect();
+        assert_eq!(known.told(&PeerId::random(), |_| true), [(peer, kept)]);
+        for _ in 0..1000 {
+            known.name(PeerId::random());
+        }
+        known.name(peer);
+        known.name(peer);
+        assert!(known.named.len() == MAX_KEPT && known.has_named(&peer));
+    }
+
+    #[test]
+    fn neighbours_are_asked_after_waits_that_double_and_strangers_never() {
+        let (mut known, now) = (Introductions::default(), Instant::now());
+        let [near, far] = [PeerId::random(), PeerId::random()];
+        known.met(near, now);
+        known.met(far, now);
+        let asked = |known: &mut Introductions, seconds| {
+            // That it says what it is once more changes nothing.
+            known.met(near, now);
+            known.due(now + Duration::from_secs(seconds), |peer| *peer == near)
+        };
+        let times: Vec<u64> = (0..200).filter(|second| asked(&mut known, *second) == [near]).collect();
+        assert_eq!(times, [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]);
+        known.parted(&near);
+        assert!(known.due(now + Duration::from_secs(999), |peer| *peer == near).is_empty());
+        for _ in 0..100 {
+            known.met(PeerId::random(), now);
+        }
+        assert_eq!(known.due(now, |_| true).len(), AT_ONCE);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_told_is_read(counts in proptest::collection::vec(0usize..12, 0..20)) {
+            let servers: Holders =
+                counts.into_iter().map(|n| (PeerId::random(), (0..n).map(at).collect())).collect();
+            let bytes = Introducing.encode_response(servers.clone());
+            prop_assert!(bytes.len() <= Introducing::MAX_RESPONSE);
+            let told = servers.into_iter().take(MAX_SERVERS);
+            let told: Holders =
+                told.map(|(peer, at)| (peer, at.into_iter().take(MAX_ADDRESSES).collect())).collect();
+            prop_assert_eq!(Introducing.decode_response(&bytes).unwrap(), told);
+        }
+
+        #[test]
+        fn nonsense_is_refused_and_what_is_read_is_canonical(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            if let Ok(servers) = Introducing.decode_response(&bytes) {
+                prop_assert_eq!(Introducing.encode_response(servers), bytes.clone());
+            }
+            prop_assert_eq!(Introducing.decode_request(&bytes).is_ok(), bytes == [VERSION]);
+        }
+    }
+
+    #[test]
+    fn more_than_are_told_are_refused() {
+        let servers: Holders = (0..=MAX_SERVERS).map(|n| (PeerId::random(), vec![at(n)])).collect();
+        assert!(Introducing.decode_response(&find::encode(&servers, MAX_SERVERS + 1)).is_err());
+        assert!(Introducing.decode_response(&find::encode(&servers, MAX_SERVERS)).is_ok());
+    }
+}

@@ -17,6 +17,7 @@ use crate::dht::catalogue::{Listing, Question};
 use crate::dht::codec::{Exchange, Whole, is_malformed};
 use crate::dht::find::Finding;
 use crate::dht::hello::{Greeting, Hello};
+use crate::dht::introducing::Introducing;
 use crate::peer::{Key, Keypair, PeerId};
 
 /// What stands for the network's name.
@@ -75,6 +76,7 @@ async fn is_cut_off<E: Exchange + Sync>(exchange: E) {
 async fn what_never_ends_is_read_to_its_limit() {
     is_cut_off(Greeting).await;
     is_cut_off(Finding).await;
+    is_cut_off(Introducing).await;
     is_cut_off(announcing()).await;
     is_cut_off(Describing { network: NETWORK }).await;
     is_cut_off(Listing { network: NETWORK }).await;
@@ -99,7 +101,9 @@ fn every_beginning_of_a_message_is_cut_short_and_every_tail_too_much() {
     only(&Finding.encode_request([7; 32]), |bytes| Finding.decode_request(bytes));
     let at = ["/ip4/203.0.113.1/tcp/8468", "/ip6/::1/udp/1/quic-v1"].map(|at| at.parse().unwrap()).to_vec();
     let holders = vec![(PeerId::random(), at), (PeerId::random(), Vec::new())];
-    only(&Finding.encode_response(holders), |bytes| Finding.decode_response(bytes));
+    only(&Finding.encode_response(holders.clone()), |bytes| Finding.decode_response(bytes));
+    only(&Introducing.encode_request(()), |bytes| Introducing.decode_request(bytes));
+    only(&Introducing.encode_response(holders), |bytes| Introducing.decode_response(bytes));
     let taken = Taken { lifetime: Duration::from_secs(9), taken: vec![true; 9], ..Taken::default() };
     let announcing = announcing();
     for answer in [Answer::Taken(taken), Answer::Refused(Refusal::Sequence, 7)] {

@@ -23,6 +23,7 @@ use crate::dht::catalogue::{self, Listing};
 use crate::dht::codec::Exchange;
 use crate::dht::find::Finding;
 use crate::dht::hello::Greeting;
+use crate::dht::introducing::Introducing;
 use crate::peer::{Conduct, Keypair, PeerId, network_id};
 
 /// A node that can be asked what it remembers of others.
@@ -102,6 +103,7 @@ async fn outlasts_what_does_not_end(listen: &str) {
     let slow = [
         ("hello/1", greeting),
         ("find/1", question),
+        ("servers/1", Introducing.encode_request(())),
         ("describe/1", Describing { network: network_id("test") }.encode_request(key(1))),
         ("catalogue/1", Listing { network: network_id("test") }.encode_request(list)),
     ];

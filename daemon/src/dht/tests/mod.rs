@@ -8,6 +8,7 @@ mod answers;
 mod detours;
 mod frames;
 mod hostile;
+mod introducing;
 mod joining;
 mod late;
 mod memory;

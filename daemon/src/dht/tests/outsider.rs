@@ -40,12 +40,13 @@ pub(super) struct Speaks {
     find: request_response::Behaviour<Raw>,
     describe: request_response::Behaviour<Raw>,
     catalogue: request_response::Behaviour<Raw>,
+    servers: request_response::Behaviour<Raw>,
     kad: request_response::Behaviour<Raw>,
 }
 
 /// Our protocols, and Kademlia.
-pub(super) const PROTOCOLS: [&str; 6] =
-    ["hello/1", "announce/1", "find/1", "describe/1", "catalogue/1", "kad/1.0.0"];
+pub(super) const PROTOCOLS: [&str; 7] =
+    ["hello/1", "announce/1", "find/1", "describe/1", "catalogue/1", "servers/1", "kad/1.0.0"];
 
 /// A node that is no casd.
 pub(super) struct Outsider {
@@ -72,7 +73,7 @@ impl Outsider {
             let config = request_response::Config::default().with_request_timeout(Duration::from_secs(15));
             request_response::Behaviour::with_codec(Raw, [(protocol, support)], config)
         };
-        let [hello, announce, find, describe, catalogue, kad] = PROTOCOLS;
+        let [hello, announce, find, describe, catalogue, servers, kad] = PROTOCOLS;
         let behaviour = Speaks {
             identify: identify::Behaviour::new(identify::Config::new("/x/1".into(), keypair.public())),
             hello: speaks(hello, ProtocolSupport::Full),
@@ -80,6 +81,8 @@ impl Outsider {
             find: speaks(find, ProtocolSupport::Full),
             describe: speaks(describe, ProtocolSupport::Full),
             catalogue: speaks(catalogue, ProtocolSupport::Full),
+            // Else it would be asked for servers.
+            servers: speaks(servers, ProtocolSupport::Outbound),
             kad: speaks(kad, part),
         };
         let config = libp2p::swarm::Config::with_tokio_executor();
@@ -119,6 +122,7 @@ impl Outsider {
             "find/1" => &mut all.find,
             "describe/1" => &mut all.describe,
             "catalogue/1" => &mut all.catalogue,
+            "servers/1" => &mut all.servers,
             _ => &mut all.kad,
         };
         behaviour.send_request(&to, says);
@@ -130,6 +134,7 @@ impl Outsider {
                     | SpeaksEvent::Find(event)
                     | SpeaksEvent::Describe(event)
                     | SpeaksEvent::Catalogue(event)
+                    | SpeaksEvent::Servers(event)
                     | SpeaksEvent::Kad(event),
                 ) = self.swarm.select_next_some().await
                 else {

@@ -1,0 +1,130 @@
+//! A node that knows nobody and finds a neighbour that keeps no records: what it learns from it, and what it says until
+//! then. Real rooms, over loopback and on hosts in memory.
+
+use super::memory::{Hosted, Net, Place};
+use super::outsider::{Outsider, Says};
+use super::{Node, QUIC, TCP, key, network, options, until, within};
+use crate::dht::codec::Exchange;
+use crate::dht::introducing::Introducing;
+use crate::dht::{Mode, Options};
+use crate::peer::{Multiaddr, PeerId};
+
+/// Where the neighbour is, and who finds it.
+const THERE: &str = "10.9.0.4";
+const HERE: &str = "10.9.0.5";
+/// A server beyond.
+const BEYOND: &str = "20.9.0.1";
+
+/// A node at `ip`, on a subnet of so many bits, that takes part in the DHT as it finds fit; nobody tells it whether it
+/// is reached.
+async fn home(net: &Net, ip: &str, bits: u8, bootstrap: Vec<Multiaddr>) -> Hosted {
+    let auto = |options| Options { mode: Mode::Auto, asks_to_be_dialled: false, bootstrap, ..options };
+    let node = net.start(Place::at(ip), auto).await;
+    node.node.dht.0.reach.be_in(&format!("{ip}/{bits}"));
+    node
+}
+
+/// A server beyond, and a node that has joined by it and is a client of the DHT.
+async fn neighbour(net: &Net) -> (Hosted, Hosted) {
+    let server = net.start(Place::at(BEYOND), |options| options).await;
+    let there = home(net, THERE, 24, vec![server.node.address()]).await;
+    there.node.knows(1).await;
+    until("it is a client", || async { !there.node.dht.status().await.server }).await;
+    (server, there)
+}
+
+/// Whether `node` has `peer` in its routing table.
+async fn routes(node: &Node, peer: PeerId) -> bool {
+    node.dht.peers().await.iter().any(|one| one.peer == peer && one.routed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_only_a_client_on_its_network_joins_by_what_that_one_knows() {
+    let net = Net::default();
+    let (server, there) = neighbour(&net).await;
+    let here = home(&net, HERE, 24, Vec::new()).await;
+    here.connect(&there).await;
+    until("it has joined", || routes(&here.node, server.id())).await;
+    let standing = here.node.dht.standing().await;
+    assert!(!standing.is_unserved && !standing.is_alone && standing.known >= 2, "{standing:?}");
+    assert!(here.node.dht.joined().await);
+    let announced = within("the key is placed", here.node.announce(vec![key(1)], 20)).await;
+    assert_eq!((announced.keys, announced.receivers), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_from_beyond_its_subnets_is_told_nothing() {
+    let net = Net::default();
+    let (server, there) = neighbour(&net).await;
+    // It takes the other for a neighbour and asks; the other knows better. That one dials, or it would know that it is
+    // reached, and be a server.
+    let far = home(&net, "10.8.0.9", 8, Vec::new()).await;
+    there.connect(&far).await;
+    until("it has asked", || async { far.node.dht.standing().await.is_unserved }).await;
+    let here = home(&net, HERE, 24, Vec::new()).await;
+    here.connect(&there).await;
+    until("the neighbour has joined", || routes(&here.node, server.id())).await;
+    assert!(!routes(&far.node, server.id()).await && far.node.dht.standing().await.is_unserved);
+    assert_eq!(net.dials(&far, BEYOND), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_only_clients_says_so_and_joins_when_one_of_them_has() {
+    let net = Net::default();
+    let client = |options| Options { mode: Mode::Client, asks_to_be_dialled: false, ..options };
+    let there = net.start(Place::at(THERE), client).await;
+    there.node.dht.0.reach.be_in(&format!("{THERE}/24"));
+    let here = home(&net, HERE, 24, Vec::new()).await;
+    here.connect(&there).await;
+    until("it says that it is served by nobody", || async {
+        let standing = here.node.dht.standing().await;
+        standing.is_unserved && !standing.is_alone && standing.connected == 1
+    })
+    .await;
+    let server = net.start(Place::at(BEYOND), |options| options).await;
+    there.connect(&server).await;
+    until("it has joined", || routes(&here.node, server.id())).await;
+    assert!(!here.node.dht.standing().await.is_unserved);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_of_one_host_are_neighbours() {
+    for listen in [QUIC, TCP] {
+        let server = Node::server(listen, &[]).await;
+        let there = Node::with(Options { mode: Mode::Client, ..options(listen, &[&server]) }).await;
+        there.knows(1).await;
+        let here = Node::server(listen, &[]).await;
+        within("they connect", here.dht.connect(there.address())).await.unwrap();
+        until("it has joined", || routes(&here, server.dht.0.local)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_most_eight_servers_are_told_and_who_does_not_speak_of_it_is_not_asked() {
+    let servers = network(TCP, 10).await;
+    let all: Vec<&Node> = servers.iter().collect();
+    let there = Node::with(Options { mode: Mode::Client, ..options(TCP, &all) }).await;
+    there.knows(servers.len()).await;
+    let mut asker = Outsider::new("test");
+    asker.meet(&there).await.unwrap();
+    let question = Introducing.encode_request(());
+    let answer = asker.say(&there, "servers/1", Says::Whole(question)).await.unwrap();
+    let told = Introducing.decode_response(&answer).unwrap();
+    assert_eq!(told.len(), crate::dht::introducing::MAX_SERVERS);
+    for (peer, addresses) in told {
+        let server = servers.iter().find(|server| server.dht.0.local == peer).expect("it is one of them");
+        let at: Multiaddr = server.address().iter().take(2).collect();
+        assert_eq!(addresses, [at]);
+    }
+    // One that does not speak of it is a member as before, and nobody is struck for anything.
+    let here = Node::server(TCP, &[]).await;
+    let mut older = Outsider::new("test");
+    older.meet(&here).await.unwrap();
+    let is_unserved = || async { here.dht.standing().await.is_unserved };
+    let unserved = until("it says that it is served by nobody", is_unserved);
+    older.answer(&Says::Whole(Vec::new()), unserved).await;
+    for node in [&there, &here] {
+        assert!(node.conduct.admits(&asker.id(), None, std::time::SystemTime::now()));
+        assert!(node.conduct.admits(&older.id(), None, std::time::SystemTime::now()));
+    }
+}

@@ -51,6 +51,7 @@ fn line(status: &StatusResponse, announce: &AnnounceStatusResponse) -> Line {
             "peers": status.peers,
             "known_peers": status.known_peers,
             "alone": status.alone,
+            "unserved": status.unserved,
             "next_try_ms": status.next_try_ms,
             "objects": status.objects,
             "stored_bytes": status.stored_bytes,
@@ -153,6 +154,10 @@ fn human(status: &StatusResponse, announce: &AnnounceStatusResponse) -> String {
     }
     if status.alone {
         rows.insert(2, ("alone", alone(status)));
+    }
+    if status.unserved {
+        let said = "it is connected only to nodes that keep no records; `casctl doctor` says more";
+        rows.insert(2, ("unserved", said.to_owned()));
     }
     rows.extend(status.scrub.iter().map(|scrub| ("scrub", verify::words(scrub))));
     if let Some(store) = &status.store {
@@ -286,6 +291,10 @@ mod tests {
         assert!(human(&session).contains("\nalone      it is connected to chunk ports only, by which"));
         let unmet = StatusResponse { configured_peers: 4, ..nobody };
         assert!(human(&unmet).contains("reaches none of 4 nodes in the configuration; `casctl doctor`"));
+        let unserved =
+            StatusResponse { unserved: true, peers: 1, known_peers: 1, ..StatusResponse::default() };
+        let said = human(&unserved);
+        assert!(said.contains("1 connected, 1 known\nunserved   it is connected only to nodes that"), "{said}");
     }
 
     #[test]

@@ -338,6 +338,7 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         alone: status.company.is_alone,
         next_try_ms: status.company.next_try.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         configured_peers: status.company.configured as u64,
+        unserved: status.company.is_unserved,
     }
 }
 

@@ -137,3 +137,52 @@ fn a_machine_whose_network_comes_later_joins_then() {
     fetcher.ctl().run(&["fetch", &id, "-o"]).arg(taker.path("out")).done().ok();
     eprintln!("fetched {:?} after the network came", come.elapsed());
 }
+
+#[test]
+fn a_client_that_listens_nowhere_finds_its_network() {
+    let Some(machines) = Machines::two(["10.80.0.1/24", "10.80.0.2/24"]) else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    let (giver, mut taker) = (home(&machines, 0), home(&machines, 1));
+    taker.change(|settings| settings.text("network.mode", "client"));
+    let holder = giver.start();
+    let id = holder.ctl().add_bytes(&corpus::bytes(9, 100_000));
+    let client = taker.start();
+    assert_eq!(client.ctl().status()["listen"], serde_json::json!({ "chunk": [], "dht": [] }));
+    let out = taker.path("out");
+    client.ctl().run(&["fetch", &id, "-o"]).arg(&out).done().ok();
+    assert_eq!(corpus::id_of_file(&out), id);
+}
+
+#[test]
+fn who_finds_only_a_client_of_the_dht_joins_its_network_by_it() {
+    let addresses = [1, 2, 3].map(|number| format!("10.81.0.{number}/24"));
+    let Some(machines) = Machines::many(&addresses) else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    // It keeps records, and is not found on the local network.
+    let mut far = home(&machines, 0);
+    far.change(|settings| settings.raw("network.lan_discovery", "false"));
+    let server = far.start();
+    let id = server.ctl().add_bytes(&corpus::bytes(10, 100_000));
+    let entrance: Vec<String> =
+        server.dht_addresses().into_iter().filter(|at| at.contains("/10.81.0.1/")).collect();
+    assert!(!entrance.is_empty(), "{:?}", server.dht_addresses());
+    let mut near = home(&machines, 1);
+    near.change(|settings| settings.text("network.dht", "client").texts("network.bootstrap", &entrance));
+    let neighbour = near.start();
+    let knows = |daemon: &Daemon, count: u64| {
+        casd_tests::wait::until(format!("{count} to be known"), casd_tests::wait::LONG, || {
+            (daemon.ctl().status()["known_peers"].as_u64()? >= count).then_some(())
+        });
+    };
+    knows(&neighbour, 1);
+
+    let taker = home(&machines, 2);
+    let fetcher = taker.start();
+    knows(&fetcher, 2);
+    let out = taker.path("out");
+    fetcher.ctl().run(&["fetch", &id, "-o"]).arg(&out).done().ok();
+    assert_eq!(corpus::id_of_file(&out), id);
+    assert_eq!(fetcher.ctl().status()["unserved"], false);
+}

@@ -243,7 +243,8 @@ impl Found {
         for entry in self.0.values_mut() {
             entry.is_over |= entry.dials >= MAX_DIALS && now >= entry.due;
         }
-        let due = self.0.iter_mut().filter(|(_, one)| !one.is_over && one.due <= now && one.dials < MAX_DIALS);
+        let is_due = |one: &Entry| !one.is_over && one.due <= now && one.dials < MAX_DIALS;
+        let due = self.0.iter_mut().filter(|(_, entry)| is_due(entry));
         let dial = |(peer, entry): (&PeerId, &mut Entry)| {
             entry.due = now + FIRST_WAIT * 2_u32.pow(entry.dials);
             entry.dials += 1;

@@ -199,15 +199,15 @@ impl Found {
         }
         let new = || Entry { addresses: Vec::new(), due: now, dials: 0, is_over: false };
         let entry = self.0.entry(peer).or_insert_with(new);
-        if entry.addresses.contains(address) {
-            return;
-        }
+        let is_new = !entry.addresses.contains(address);
         if std::mem::take(&mut entry.is_over) {
+            // It was gone, or is elsewhere now: where it was before gives way.
             (entry.due, entry.dials) = (now, 0);
-            // Where it was before gives way.
-            entry.addresses.truncate(MAX_ADDRESSES - 1);
-            entry.addresses.insert(0, address.clone());
-        } else if entry.addresses.len() < MAX_ADDRESSES {
+            if is_new {
+                entry.addresses.truncate(MAX_ADDRESSES - 1);
+                entry.addresses.insert(0, address.clone());
+            }
+        } else if is_new && entry.addresses.len() < MAX_ADDRESSES {
             entry.addresses.push(address.clone());
         }
     }
@@ -288,9 +288,11 @@ mod tests {
         assert_eq!(dials, [0, 1, 3, 7, 15, 31]);
         let later = now + Duration::from_secs(100);
         found.add(peer, &at(1), later);
-        assert!(found.due(later).is_empty(), "it is known to be there, and was not");
+        assert_eq!(found.due(later)[0].1[0], at(0), "it is there again");
+        found.done(&peer, later);
         found.add(peer, &at(10), later);
-        assert_eq!(found.due(later)[0].1[0], at(10), "it says something new");
+        let dialled = found.due(later);
+        assert_eq!((&dialled[0].1[0], dialled[0].1.len()), (&at(10), MAX_ADDRESSES), "it is elsewhere");
         found.done(&peer, later);
         assert!(found.due(later + Duration::from_secs(9)).is_empty());
     }

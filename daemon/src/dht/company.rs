@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use libp2p::PeerId;
 
 use super::event_loop::EventLoop;
-use crate::peer::Company;
+use super::options::Mode;
+use crate::peer::{Company, ReachVerdict};
 
 /// After so long alone the log hears of it: who comes back within that time was hardly gone.
 const SAID_AFTER: Duration = Duration::from_secs(30);
@@ -48,8 +49,8 @@ impl Solitude {
         self.is_cut_off = true;
     }
 
-    /// A node of this network is there; `has_server`: it keeps records, or another that is known does. What the log
-    /// should hear of it.
+    /// A node of this network is there; `has_server`: it keeps records, or another that is known does, or this node
+    /// for others. What the log should hear of it.
     pub(super) fn met(&mut self, has_server: bool) -> Option<News> {
         self.is_cut_off = false;
         if !has_server {
@@ -87,9 +88,16 @@ impl EventLoop {
         self.solitude.is_alone(routed, self.members().count())
     }
 
+    /// Whether others join the network by this node, which keeps records for them: it may be the first of its kind.
+    fn is_entrance(&self) -> bool {
+        let is_reached = self.reaching.reachable.verdict() == ReachVerdict::Yes;
+        self.reaching.part == Mode::Server && (self.options.mode == Mode::Server || is_reached)
+    }
+
     /// Tells the log when this node has been alone for long.
     pub(super) fn say_alone(&mut self, alone: bool, now: Instant) {
-        if !self.solitude.is_to_be_said(alone, now) {
+        let is_entered = self.is_entrance() && self.members().next().is_some();
+        if !self.solitude.is_to_be_said(alone && !is_entered, now) {
             return;
         }
         let company = self.company(now);
@@ -117,7 +125,7 @@ impl EventLoop {
     /// A node of this network is there; `is_server`: it keeps records for others.
     pub(super) fn note_company(&mut self, peer: PeerId, is_neighbour: bool, is_server: bool) {
         let is_back = self.bootstrap.reached(&peer);
-        let has_server = is_server || !self.routed_peers().is_empty();
+        let has_server = is_server || self.is_entrance() || !self.routed_peers().is_empty();
         if let Some(news) = self.solitude.met(has_server) {
             let how = if self.bootstrap.has(&peer) {
                 "which is configured"
@@ -149,7 +157,7 @@ impl EventLoop {
         let routed = self.routed_peers();
         let members: Vec<PeerId> = self.members().copied().collect();
         let is_alone = members.is_empty() && self.is_alone(routed.len());
-        let is_unserved = !members.is_empty() && routed.is_empty();
+        let is_unserved = !members.is_empty() && routed.is_empty() && !self.is_entrance();
         let next = [self.bootstrap.next(true), self.remembered.next()].into_iter().flatten().min();
         let known: HashSet<PeerId> = routed
             .into_iter()

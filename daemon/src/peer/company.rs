@@ -14,7 +14,7 @@ pub struct Company {
     /// Whether nobody is connected and nobody that was tried lately answered, or there is nobody to try.
     pub is_alone: bool,
     /// Whether somebody is connected and none of all that are known keeps records for others: nothing can be looked
-    /// up or announced.
+    /// up or announced. Never of a node that keeps records itself where others come for them.
     pub is_unserved: bool,
     /// In how long somebody is tried next, where this node is alone. `None` otherwise, and where there is nobody.
     pub next_try: Option<Duration>,

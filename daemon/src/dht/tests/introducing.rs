@@ -85,6 +85,9 @@ async fn who_knows_only_clients_says_so_and_joins_when_one_of_them_has() {
     there.connect(&server).await;
     until("it has joined", || routes(&here.node, server.id())).await;
     assert!(!here.node.dht.standing().await.is_unserved);
+    // Whoever others join by is no less so while they keep no records.
+    let standing = server.node.dht.standing().await;
+    assert!(standing.connected >= 1 && !standing.is_unserved, "{standing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,7 +120,7 @@ async fn at_most_eight_servers_are_told_and_who_does_not_speak_of_it_is_not_aske
         assert_eq!(addresses, [at]);
     }
     // One that does not speak of it is a member as before, and nobody is struck for anything.
-    let here = Node::server(TCP, &[]).await;
+    let here = Node::with(Options { mode: Mode::Auto, ..options(TCP, &[]) }).await;
     let mut older = Outsider::new("test");
     older.meet(&here).await.unwrap();
     let is_unserved = || async { here.dht.standing().await.is_unserved };

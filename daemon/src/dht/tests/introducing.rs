@@ -5,7 +5,8 @@ use super::memory::{Hosted, Net, Place};
 use super::outsider::{Outsider, Says};
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::codec::Exchange;
-use crate::dht::introducing::Introducing;
+use crate::dht::find;
+use crate::dht::introducing::{Introducing, MAX_SERVERS};
 use crate::dht::{Mode, Options};
 use crate::peer::{Multiaddr, PeerId};
 
@@ -113,7 +114,7 @@ async fn at_most_eight_servers_are_told_and_who_does_not_speak_of_it_is_not_aske
     let question = Introducing.encode_request(());
     let answer = asker.say(&there, "servers/1", Says::Whole(question)).await.unwrap();
     let told = Introducing.decode_response(&answer).unwrap();
-    assert_eq!(told.len(), crate::dht::introducing::MAX_SERVERS);
+    assert_eq!(told.len(), MAX_SERVERS);
     for (peer, addresses) in told {
         let server = servers.iter().find(|server| server.dht.0.local == peer).expect("it is one of them");
         let at: Multiaddr = server.address().iter().take(2).collect();
@@ -130,4 +131,27 @@ async fn at_most_eight_servers_are_told_and_who_does_not_speak_of_it_is_not_aske
         assert!(node.conduct.admits(&asker.id(), None, std::time::SystemTime::now()));
         assert!(node.conduct.admits(&older.id(), None, std::time::SystemTime::now()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_names_more_than_it_may_is_let_go_and_who_names_nobody_is_not() {
+    let node = Node::with(Options { mode: Mode::Auto, ..options(TCP, &[]) }).await;
+    let at: Multiaddr = "/ip4/169.254.0.1/tcp/8468".parse().unwrap();
+    let named = |count: usize| {
+        let servers: find::Holders = (0..count).map(|_| (PeerId::random(), vec![at.clone()])).collect();
+        Says::Whole(find::encode(&servers, count))
+    };
+    let mut hostile = Outsider::neighbour("test");
+    hostile.meet(&node).await.unwrap();
+    let gone = until("it is let go", || async { node.dht.status().await.connected == 0 });
+    hostile.answer(&named(MAX_SERVERS + 1), gone).await;
+    // As many as there may be, at an address that is not dialled; and none.
+    for count in [MAX_SERVERS, 0] {
+        let mut honest = Outsider::neighbour("test");
+        honest.meet(&node).await.unwrap();
+        let unserved = until("nobody has come of it", || async { node.dht.standing().await.is_unserved });
+        honest.answer(&named(count), unserved).await;
+        assert!(node.conduct.admits(&honest.id(), None, std::time::SystemTime::now()), "{count}");
+    }
+    assert_eq!(node.dht.status().await.routed, 0);
 }

@@ -58,15 +58,20 @@ impl Outsider {
     /// Of the network `name`, not connected. It only asks in Kademlia: else it would be looked at as a server of the
     /// DHT.
     pub(super) fn new(name: &str) -> Self {
-        Self::with(name, ProtocolSupport::Outbound)
+        Self::with(name, ProtocolSupport::Outbound, ProtocolSupport::Outbound)
+    }
+
+    /// One that can be asked for servers.
+    pub(super) fn neighbour(name: &str) -> Self {
+        Self::with(name, ProtocolSupport::Outbound, ProtocolSupport::Full)
     }
 
     /// One that says that it is a server of the DHT.
     pub(super) fn server(name: &str) -> Self {
-        Self::with(name, ProtocolSupport::Full)
+        Self::with(name, ProtocolSupport::Full, ProtocolSupport::Outbound)
     }
 
-    fn with(name: &str, part: ProtocolSupport) -> Self {
+    fn with(name: &str, part: ProtocolSupport, introduces: ProtocolSupport) -> Self {
         let keypair = Keypair::generate_ed25519();
         let speaks = |rest: &str, support| {
             let protocol = StreamProtocol::try_from_owned(format!("/casd/{name}/{rest}")).unwrap();
@@ -81,8 +86,7 @@ impl Outsider {
             find: speaks(find, ProtocolSupport::Full),
             describe: speaks(describe, ProtocolSupport::Full),
             catalogue: speaks(catalogue, ProtocolSupport::Full),
-            // Else it would be asked for servers.
-            servers: speaks(servers, ProtocolSupport::Outbound),
+            servers: speaks(servers, introduces),
             kad: speaks(kad, part),
         };
         let config = libp2p::swarm::Config::with_tokio_executor();
@@ -160,7 +164,7 @@ impl Outsider {
         within("it answers, or does not", answered).await
     }
 
-    /// Says `says` to whatever it is asked about objects and lists, until `asking` is over.
+    /// Says `says` to whatever it is asked about objects, lists and servers, until `asking` is over.
     pub(super) async fn answer<T>(&mut self, says: &Says, asking: impl Future<Output = T>) -> T {
         let mut asking = std::pin::pin!(asking);
         let answered = async {
@@ -180,6 +184,11 @@ impl Outsider {
                     SwarmEvent::Behaviour(SpeaksEvent::Catalogue(event)) => {
                         if let Some(to) = way_back(event) {
                             let _ = all.catalogue.send_response(to, says.clone());
+                        }
+                    }
+                    SwarmEvent::Behaviour(SpeaksEvent::Servers(event)) => {
+                        if let Some(to) = way_back(event) {
+                            let _ = all.servers.send_response(to, says.clone());
                         }
                     }
                     _ => {}

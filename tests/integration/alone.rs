@@ -56,7 +56,8 @@ fn who_has_nobody_to_tell_is_told_how_to_find_somebody_and_a_client_that_it_tell
     let _ = daemon.ctl().add_bytes(b"for all");
     let said = wait::until("it to wait for somebody", LONG, || {
         let done = daemon.ctl().run(&["announce"]).done().ok();
-        let is_so = done.text().contains("0 of 1 announced, 1 waiting") && done.stderr.contains("nobody to tell");
+        let is_so =
+            done.text().contains("0 of 1 announced, 1 waiting") && done.stderr.contains("nobody to tell");
         is_so.then_some(done.stderr)
     });
     assert!(said.contains("casctl connect ADDR"), "{said}");

@@ -71,7 +71,8 @@ fn settings_without_effect_are_told_and_stop_nothing() {
     let home = Home::with(|settings| settings.text("network.mode", "client").text("network.dht", "server"));
     let done = home.run().arg("--check-config").done().ok();
     let said: Vec<_> = done.stderr.lines().collect();
-    let is_about = |key: &str| said.iter().any(|line| line.starts_with("casd: warning: ") && line.contains(key));
+    let is_about =
+        |key: &str| said.iter().any(|line| line.starts_with("casd: warning: ") && line.contains(key));
     assert!(said.len() == 2 && is_about("`network.dht`: not used") && is_about("`listen.chunk`"), "{said:?}");
     let _ = home.start().logged("key `network.dht`: not used");
 }

@@ -9,7 +9,8 @@ use crate::error::{Exit, Failure};
 use crate::output::Line;
 
 /// What is told of a daemon that only fetches.
-const CLIENT: &str = "nothing is announced: the daemon is a client, which gives and announces nothing (network.mode)";
+const CLIENT: &str =
+    "nothing is announced: the daemon is a client, which gives and announces nothing (network.mode)";
 
 /// Asks once.
 pub(super) async fn run(session: &Session) -> Result<Exit, Failure> {
@@ -44,7 +45,11 @@ fn line(status: &AnnounceStatusResponse) -> Line {
     };
     let rows = [
         ("keys", format!("{done} of {keys} announced, {queued} waiting, {overdue} overdue")),
-        ("", "one for each object, and one for each chunk that is announced: those come a little later".to_owned()),
+        (
+            "",
+            "one for each object, and one for each chunk that is announced: those come a little later"
+                .to_owned(),
+        ),
         ("now", format!("{rate:.0} keys/s, to {receivers} nodes in the last round")),
         ("so far", format!("{messages} messages, {look_ups} look-ups, {refused} refusals")),
         ("checked", checked),
@@ -76,9 +81,14 @@ mod tests {
 
     #[test]
     fn a_client_says_that_it_announces_nothing_and_others_what_a_key_is() {
-        let told = AnnounceStatusResponse { keys: 12, done: 3, queued: 9, ..AnnounceStatusResponse::default() };
+        let told =
+            AnnounceStatusResponse { keys: 12, done: 3, queued: 9, ..AnnounceStatusResponse::default() };
         let node = line(&told);
-        assert!(node.human.starts_with("keys     3 of 12 announced, 9 waiting, 0 overdue\n"), "{}", node.human);
+        assert!(
+            node.human.starts_with("keys     3 of 12 announced, 9 waiting, 0 overdue\n"),
+            "{}",
+            node.human
+        );
         assert!(node.human.contains("for each object, and one for each chunk"), "{}", node.human);
         assert_eq!((&node.json["keys"], &node.json["client"]), (&json!(12), &json!(false)));
         let client = line(&AnnounceStatusResponse { client: true, ..told });

@@ -267,7 +267,8 @@ mod tests {
         };
         assert!(failed("a film", "").ends_with("casctl search \"a film\""), "{}", failed("a film", ""));
         assert_eq!(failed("a film", "do that"), "casctl: nothing\n  do that");
-        for object in ["ab".repeat(4), "ab".repeat(32), format!("dir:{}", "ab".repeat(32)), "a/b".to_owned()] {
+        for object in ["ab".repeat(4), "ab".repeat(32), format!("dir:{}", "ab".repeat(32)), "a/b".to_owned()]
+        {
             assert_eq!(failed(&object, ""), "casctl: nothing");
         }
     }

@@ -357,7 +357,9 @@ mod tests {
         assert!(hint("/ip4/1.2.3.4/tcp/1/p2p/12D3", "refused").contains("that casd runs there"));
         let other = hint("/ip4/1.2.3.4/tcp/1/p2p/12D3", "another node is there: 12D4");
         assert!(other.contains("the id is not") && !other.contains("runs there"), "{other}");
-        assert!(hint("12D3@h:1", "another node is at 192.0.2.7:1: 12D4, and not 12D3").contains("the id is not"));
+        assert!(
+            hint("12D3@h:1", "another node is at 192.0.2.7:1: 12D4, and not 12D3").contains("the id is not")
+        );
         assert!(hint("12D3@h:1", "this node itself is there").contains("the id is not"));
         assert!(hint("12D3", "it may be gone").contains("casctl peers"));
     }

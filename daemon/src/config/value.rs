@@ -176,7 +176,8 @@ pub(super) fn bootstrap(text: &str) -> Result<Multiaddr, String> {
 
 /// Refuses what casd's carriers never dial, and what is nobody's.
 fn leads_to_a_node(parts: &[Protocol<'_>]) -> Result<(), String> {
-    let form = "write /ip4/ADDRESS/udp/PORT/quic-v1/p2p/PEERID or /ip4/ADDRESS/tcp/PORT/p2p/PEERID (or ip6, dns)";
+    let form =
+        "write /ip4/ADDRESS/udp/PORT/quic-v1/p2p/PEERID or /ip4/ADDRESS/tcp/PORT/p2p/PEERID (or ip6, dns)";
     let is_nowhere = match parts.first() {
         Some(Protocol::Ip4(ip)) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
         Some(Protocol::Ip6(ip)) => ip.is_unspecified() || ip.is_multicast(),

@@ -21,7 +21,10 @@ const PLAIN: [(&str, &str); 4] = [
     // The resolver shows its question as code does.
     ("no records found for", "no such host"),
     // What went wrong in it `libp2p-tls` does not tell.
-    ("Failed to upgrade client connection", "what is there ended the handshake: it is too busy, or is no casd node"),
+    (
+        "Failed to upgrade client connection",
+        "what is there ended the handshake: it is too busy, or is no casd node",
+    ),
     ("Timeout has been reached", NO_ANSWER),
     ("Handshake with the remote timed out", NO_ANSWER),
 ];
@@ -103,7 +106,8 @@ pub(super) fn words(error: &(dyn Error + 'static)) -> String {
         cause = inner;
     }
     let said = cause.to_string();
-    let plain = PLAIN.iter().find(|(theirs, _)| said.contains(theirs)).map_or(said.as_str(), |(_, ours)| *ours);
+    let plain =
+        PLAIN.iter().find(|(theirs, _)| said.contains(theirs)).map_or(said.as_str(), |(_, ours)| *ours);
     plain.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
@@ -173,8 +177,11 @@ mod tests {
         let gone = of_question(&OutboundFailure::DialFailure, Some(&known));
         assert!(gone.contains(" at /ip4/203.0.113.7/tcp/8468, "), "{gone}");
         assert!(of_question(&OutboundFailure::DialFailure, None).contains("no address of it is known"));
-        let failures =
-            [OutboundFailure::Timeout, OutboundFailure::ConnectionClosed, OutboundFailure::UnsupportedProtocols];
+        let failures = [
+            OutboundFailure::Timeout,
+            OutboundFailure::ConnectionClosed,
+            OutboundFailure::UnsupportedProtocols,
+        ];
         for failure in [OutboundFailure::DialFailure].into_iter().chain(failures) {
             let theirs = failure.to_string();
             assert!(!of_question(&failure, None).contains(&theirs), "{theirs}");

@@ -111,9 +111,8 @@ mod tests {
     #[test]
     fn what_a_link_says_of_the_dht_comes_first_and_few_places_are_tried() {
         let peer = crate::peer::Keypair::generate_ed25519().public().to_peer_id();
-        let read = |texts: &[String]| -> Vec<PeerAddr> {
-            texts.iter().map(|text| text.parse().unwrap()).collect()
-        };
+        let read =
+            |texts: &[String]| -> Vec<PeerAddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let shown = |texts: &[String]| -> Vec<String> {
             places(&read(texts)).iter().map(ToString::to_string).collect()
         };

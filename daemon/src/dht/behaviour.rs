@@ -58,7 +58,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// How often a node looks for its neighbours, and in each part of the routing table, anew: eight to ten look-ups, which
 /// in a large network open two or three hundred connections.
-const REFRESH: Duration = Duration::from_mins(15);
+pub(super) const REFRESH: Duration = Duration::from_mins(15);
 /// Time for a hello, and for a batch of 200 KiB at 10 KiB/s.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(8);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);

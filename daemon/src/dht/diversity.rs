@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use libp2p::kad::NodeStatus;
 use libp2p::{Multiaddr, PeerId};
@@ -29,6 +30,8 @@ pub(super) struct Resident {
     groups: HashSet<Group>,
     /// Whether there is a connection.
     is_connected: bool,
+    /// Whether it was there lately.
+    is_fresh: bool,
 }
 
 /// What becomes of a newcomer.
@@ -36,15 +39,23 @@ pub(super) struct Resident {
 pub(super) enum Verdict {
     /// Kademlia's own rules apply.
     Usual,
-    /// It is not taken.
+    /// It is not taken: there are enough of its group.
     Refused,
+    /// It is not taken now: nobody has to go who was there lately.
+    Full,
     /// It is taken instead of this one.
     Instead(PeerId),
 }
 
 impl Resident {
-    pub(super) fn new(peer: PeerId, places: impl Iterator<Item = IpAddr>, is_connected: bool) -> Self {
-        Self { peer, groups: places.filter_map(Group::of).collect(), is_connected }
+    /// A node that is there if it `is_connected`, and has been lately if it `is_fresh`.
+    pub(super) fn new(
+        peer: PeerId,
+        places: impl Iterator<Item = IpAddr>,
+        is_connected: bool,
+        is_fresh: bool,
+    ) -> Self {
+        Self { peer, groups: places.filter_map(Group::of).collect(), is_connected, is_fresh }
     }
 }
 
@@ -68,8 +79,11 @@ pub(super) fn judge(bucket: &[Resident], newcomer: &Resident, share: usize) -> V
             return Verdict::Instead(one.peer);
         }
     }
-    // Kademlia itself lets the first one go, when it is not there. The newcomer's group does not grow by that when it
-    // is its own.
+    // Kademlia itself dials the first one, to let it go when it is not there: not for each newcomer.
+    if bucket.first().is_some_and(|first| first.is_fresh && !first.is_connected) {
+        return Verdict::Full;
+    }
+    // The newcomer's group does not grow by that when it is its own.
     let is_replaced = bucket.first().is_some_and(|first| newcomer.groups.is_subset(&first.groups));
     if own >= share && !is_replaced { Verdict::Refused } else { Verdict::Usual }
 }
@@ -78,10 +92,11 @@ impl EventLoop {
     /// Whether a node that says it is at `told` may be put into the routing table. Whoever has to go for it is gone
     /// then.
     pub(super) fn has_place_for(&mut self, peer: PeerId, told: &[Multiaddr]) -> bool {
-        let (seen_at, share) = (&self.peers, self.options.limits.of_group);
+        let (seen_at, presence) = (&self.peers, &self.presence);
+        let (share, now) = (self.options.limits.of_group, Instant::now());
         let resident = |peer: PeerId, told: &mut dyn Iterator<Item = IpAddr>, is_connected| {
             let seen = seen_at.get(&peer).into_iter().flat_map(Connected::remotes).filter_map(ip_of);
-            Resident::new(peer, told.chain(seen), is_connected)
+            Resident::new(peer, told.chain(seen), is_connected, presence.is_fresh(&peer, now))
         };
         let kad = &mut self.swarm.behaviour_mut().kad;
         let Some(bucket) = kad.kbucket(peer) else { return true };
@@ -99,6 +114,7 @@ impl EventLoop {
         let newcomer = resident(peer, &mut told.iter().filter_map(ip_of), true);
         match judge(&residents, &newcomer, share) {
             Verdict::Usual => true,
+            Verdict::Full => false,
             Verdict::Refused => {
                 tracing::debug!(%peer, "not taken into the routing table: enough of its neighbours are there");
                 false
@@ -127,14 +143,14 @@ mod tests {
         let [a, b] = network.to_be_bytes();
         // Global ones only.
         let ip = Ipv4Addr::new(20 + a % 64, b, rand::random(), rand::random());
-        Resident::new(PeerId::random(), std::iter::once(ip.into()), is_connected)
+        Resident::new(PeerId::random(), std::iter::once(ip.into()), is_connected, false)
     }
 
     /// Lets a newcomer in as the table does, where everybody stays connected; whether somebody had to go.
     fn meet(bucket: &mut Vec<Resident>, newcomer: Resident, share: usize) -> bool {
         match judge(bucket, &newcomer, share) {
             Verdict::Usual if bucket.len() < K => bucket.push(newcomer),
-            Verdict::Usual | Verdict::Refused => {}
+            Verdict::Usual | Verdict::Refused | Verdict::Full => {}
             Verdict::Instead(other) => {
                 bucket.retain(|one| one.peer != other);
                 bucket.push(newcomer);
@@ -194,10 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_dialled_for_a_newcomer_who_was_there_lately() {
+        let mut bucket: Vec<_> = (0..20).map(|n| node(n, n > 9)).collect();
+        assert_eq!(judge(&bucket, &node(99, true), SHARE), Verdict::Usual);
+        bucket[0].is_fresh = true;
+        assert_eq!(judge(&bucket, &node(99, true), SHARE), Verdict::Full);
+        // A crowd gives way all the same.
+        bucket[..9].iter_mut().for_each(|one| one.groups.clone_from(&node(1, true).groups));
+        assert!(matches!(judge(&bucket, &node(99, true), SHARE), Verdict::Instead(_)));
+    }
+
+    #[test]
     fn a_network_of_one_group_and_one_without_global_addresses_fare_as_before() {
         let same: Vec<_> = (0..20).map(|_| node(7, false)).collect();
         assert_eq!(judge(&same, &node(7, true), SHARE), Verdict::Usual);
-        let private = || Resident::new(PeerId::random(), std::iter::once([10, 1, 2, 3].into()), true);
+        let private = || Resident::new(PeerId::random(), std::iter::once([10, 1, 2, 3].into()), true, true);
         let near: Vec<_> = (0..20).map(|_| private()).collect();
         assert_eq!(judge(&near, &private(), SHARE), Verdict::Usual);
         assert_eq!(judge(&near, &node(7, true), SHARE), Verdict::Usual);
@@ -207,7 +234,7 @@ mod tests {
     fn who_says_to_be_everywhere_counts_everywhere() {
         let bucket: Vec<_> = (0..20).map(|n| node(n / 2, true)).collect();
         let places = (0..9u8).map(|b| IpAddr::from([20, b, 1, 1]));
-        let everywhere = Resident::new(PeerId::random(), places, true);
+        let everywhere = Resident::new(PeerId::random(), places, true, true);
         assert_eq!(judge(&bucket, &everywhere, SHARE), Verdict::Refused);
     }
 

@@ -35,6 +35,7 @@ use super::later::Later;
 use super::look_ups::LookUps;
 use super::options::Options;
 use super::peers::{Peers, Standing};
+use super::presence::Presence;
 use super::published::Published;
 use super::reach::Reach;
 use super::reaching::Reaching;
@@ -114,6 +115,8 @@ pub(super) struct EventLoop {
     pub(super) settling: (Instant, Duration),
     /// Peers on the local network.
     pub(super) found: Found,
+    /// When the nodes in the routing table were last there.
+    pub(super) presence: Presence,
     /// Whom this node names to its neighbours, and whom of them it asks.
     pub(super) introductions: Introductions,
     /// Where peers are written down: one call after the other.
@@ -177,6 +180,7 @@ impl EventLoop {
             solitude: Solitude::default(),
             settling: (now, Duration::ZERO),
             found: Found::default(),
+            presence: Presence::default(),
             introductions: Introductions::default(),
             disk: Pool::new(1),
             reaching,

@@ -167,6 +167,9 @@ impl EventLoop {
             if self.has_place_for(peer, &addresses) {
                 self.route(peer, &addresses);
             }
+            if self.is_routed(peer) {
+                self.presence.met(peer, Instant::now());
+            }
             if alone && self.swarm.behaviour_mut().kad.bootstrap().is_err() {
                 tracing::debug!(%peer, "the first node told no address to reach it by");
             }
@@ -208,9 +211,15 @@ impl EventLoop {
             old.iter().for_each(|at| _ = kad.remove_address(&peer, at));
         }
         let known = self.routed_peers();
+        self.presence.keep(&known);
         self.routed.send_replace(known.len());
         let places = known.iter().map(Position::of_peer);
         self.swarm.behaviour_mut().kad.store_mut().know(places);
+    }
+
+    fn is_routed(&mut self, peer: PeerId) -> bool {
+        let bucket = self.swarm.behaviour_mut().kad.kbucket(peer);
+        bucket.is_some_and(|bucket| bucket.iter().any(|entry| *entry.node.key.preimage() == peer))
     }
 
     /// All nodes in the routing table.

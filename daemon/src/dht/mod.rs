@@ -11,7 +11,7 @@
 //! - `announcer`: many keys to their nearest nodes, which `survey` finds by `regions` of the key space (`position`)
 //!   and the `atlas` keeps.
 //! - `wider`: look-ups, also among nodes besides the nearest; `turns`: whom of those that are named one asks first.
-//! - `diversity`: whom a crowded routing table lets go for whom.
+//! - `diversity`: whom a crowded routing table lets go for whom; `presence`: when those in it were last there.
 //! - `schedule`: which keys, and when; `holdings` are this node's own; `heard` is who has yet to hear what is said of
 //!   them.
 //! - `records`: who announced what to this node, and what they say of it; `published` is what this node says.
@@ -78,6 +78,7 @@ mod pace;
 mod paced;
 mod peers;
 mod position;
+mod presence;
 mod proof;
 mod published;
 mod punch;

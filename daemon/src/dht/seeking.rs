@@ -152,6 +152,7 @@ impl EventLoop {
     /// A peer could not be reached.
     pub(super) fn missed(&mut self, peer: &PeerId) {
         self.introductions.gone(peer);
+        self.presence.gone(peer);
         let alone = !self.members().any(|member| member != peer);
         // Only of those that it knows: a stranger's friends may well be made up.
         if alone && (self.remembered.has(peer) || self.bootstrap.has(peer)) {

@@ -13,6 +13,9 @@ use crate::outsider;
 
 /// Keys of one batch.
 const BATCH: usize = 4_096;
+/// How often in a row a peer sends something that is not answered, as a daemon that has too much to do leaves it: each
+/// time it has waited for some seconds.
+const MOST_UNANSWERED: usize = 30;
 
 /// See the head of `main.rs`.
 pub(crate) async fn flood(network: &str, target: &Multiaddr, peers: usize, records: usize) {
@@ -44,17 +47,23 @@ async fn place(network: &str, target: &Multiaddr, count: usize) -> (Swarm<Speaks
     // Not a server: what the daemon itself announces goes to others.
     swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Client));
     let receiver = crate::meet(&mut swarm, target).await;
-    let (mut left, mut taken, mut sequence) = (count, 0, 1);
+    let (mut left, mut taken, mut sequence, mut unanswered) = (count, 0, 1, 0);
     while left > 0 {
         let mut keys: Vec<[u8; 32]> = (0..left.min(BATCH)).map(|_| rand::random()).collect();
         keys.sort_unstable();
         let batch = outsider::batch(network, &keypair, &receiver, sequence, &keys, Vec::new());
         let answer = crate::announce(&mut swarm, &receiver, batch).await;
+        sequence += 1;
+        if answer.is_empty() {
+            unanswered += 1;
+            assert!(unanswered <= MOST_UNANSWERED, "batches are not answered");
+            continue;
+        }
+        unanswered = 0;
         assert_eq!(answer[..2], [1, 0], "a batch is refused");
         // Behind six counts and the number of keys is a bit for each of them.
         taken += answer[28..].iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
         left -= keys.len();
-        sequence += 1;
     }
     (swarm, taken)
 }

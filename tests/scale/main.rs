@@ -32,6 +32,8 @@ const LEAVING: f64 = 0.2;
 const SYBILS: usize = 60;
 /// Networks that impostors are of.
 const IMPOSTORS_NETWORKS: usize = 10;
+/// Nodes between two lines that tell how far a large network has grown.
+const SHOWN: usize = 100;
 /// Look-ups between two looks at the clock.
 const LOOK_UPS_AT_A_TIME: usize = 40;
 
@@ -115,11 +117,15 @@ fn each(nodes: usize) -> usize {
 async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), String> {
     let mut world = World::new(args.seed, !args.undefended);
     let begun = Instant::now();
-    world.grow(size).await?;
-    println!("{size:>6}  grown in {:.0} s", begun.elapsed().as_secs_f64());
+    for part in (SHOWN..size).step_by(SHOWN).chain([size]) {
+        world.grow(part).await?;
+        let (seconds, dials) = (begun.elapsed().as_secs_f64(), world.dials());
+        println!("{part:>6}  grown in {seconds:.0} s, {dials:.0} dials a node");
+    }
     let (keys, placed) = world.announce(each(world.nodes.len())).await;
+    println!("{size:>6}  {placed} of {keys} keys placed after {:.0} s", begun.elapsed().as_secs_f64());
     if placed < keys {
-        return Err(format!("of {keys} keys only {placed} were placed"));
+        return Err("not all keys were placed".into());
     }
     let found = world.look_up(args.look_ups).await;
     table.row(&world, "grown", &found, 99.9).await;

@@ -85,6 +85,11 @@ impl Node {
         self.dht.listen_addresses().into_iter().next().unwrap_or_else(|| multiaddr(self.at))
     }
 
+    /// How many hosts it has dialled.
+    pub(crate) fn dials(&self) -> u64 {
+        self.line.dials()
+    }
+
     pub(crate) async fn status(&self) -> Status {
         self.dht.status().await
     }

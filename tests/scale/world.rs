@@ -304,6 +304,11 @@ impl World {
         (mean(&|status| status.connected), mean(&|status| status.routed))
     }
 
+    /// Dials of a node until now, on average.
+    pub(crate) fn dials(&self) -> f64 {
+        self.nodes.iter().map(Node::dials).sum::<u64>() as f64 / self.nodes.len().max(1) as f64
+    }
+
     pub(crate) async fn end(self) {
         futures::future::join_all(self.nodes.into_iter().map(|node| node.leave(false))).await;
         futures::future::join_all(self.liars.into_iter().map(Liar::leave)).await;

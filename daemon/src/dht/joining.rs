@@ -170,8 +170,11 @@ impl EventLoop {
             if self.is_routed(peer) {
                 self.presence.met(peer, Instant::now());
             }
-            if alone && self.swarm.behaviour_mut().kad.bootstrap().is_err() {
-                tracing::debug!(%peer, "the first node told no address to reach it by");
+            if alone {
+                // The nearest at once. For the rest of the table Kademlia begins to look by itself half a second later,
+                // and would once more after a search that was begun now.
+                let local = *self.swarm.local_peer_id();
+                self.swarm.behaviour_mut().kad.get_closest_peers(local);
             }
             self.remember(peer, addresses);
         } else {

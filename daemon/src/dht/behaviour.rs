@@ -56,9 +56,9 @@ const MAX_OF_NODE: usize = (MAX_ADDRESSES + 1) * (MAX_ADDRESS + 41 + 3) + 48;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for one question of a query.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
-/// How often a node looks for its neighbours, and in each part of the routing table, anew: eight to ten look-ups, which
-/// in a large network open two or three hundred connections.
-pub(super) const REFRESH: Duration = Duration::from_mins(15);
+/// How often a node looks in each part of its routing table anew: eight to ten look-ups, which in a large network open
+/// two or three hundred connections. For its neighbours it looks more often (see [`seeking`](super::seeking)).
+const REFRESH: Duration = Duration::from_hours(1);
 /// Time for a hello, and for a batch of 200 KiB at 10 KiB/s.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(8);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);

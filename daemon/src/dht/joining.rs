@@ -173,8 +173,7 @@ impl EventLoop {
             if alone {
                 // The nearest at once. For the rest of the table Kademlia begins to look by itself half a second later,
                 // and would once more after a search that was begun now.
-                let local = *self.swarm.local_peer_id();
-                self.swarm.behaviour_mut().kad.get_closest_peers(local);
+                self.look_for_neighbours();
             }
             self.remember(peer, addresses);
         } else {

@@ -9,11 +9,12 @@
 //! something to ask); what is dead is found by look-ups. The figures: decision 16.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
-use super::behaviour::REFRESH;
+/// How long nobody is asked whether it is there still.
+const LATELY: Duration = Duration::from_mins(15);
 
 /// See the module. Pure: the time is passed in.
 #[derive(Debug, Default)]
@@ -38,16 +39,15 @@ impl Presence {
         }
     }
 
-    /// Whether it was there since neighbours were looked for last.
+    /// Whether it was there lately.
     pub(super) fn is_fresh(&self, peer: &PeerId, now: Instant) -> bool {
-        self.0.get(peer).is_some_and(|met| now.saturating_duration_since(*met) < REFRESH)
+        self.0.get(peer).is_some_and(|met| now.saturating_duration_since(*met) < LATELY)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn who_was_there_lately_is_fresh_until_it_is_missed_or_leaves() {
@@ -55,10 +55,10 @@ mod tests {
         let peers = [1, 2, 3].map(|_| PeerId::random());
         peers.iter().for_each(|peer| presence.met(*peer, now));
         let fresh = |presence: &Presence, at| peers.map(|peer| presence.is_fresh(&peer, at));
-        assert_eq!(fresh(&presence, now + REFRESH - Duration::from_secs(1)), [true; 3]);
-        assert_eq!(fresh(&presence, now + REFRESH), [false; 3]);
-        presence.met(peers[0], now + REFRESH);
-        assert_eq!(fresh(&presence, now + REFRESH), [true, false, false]);
+        assert_eq!(fresh(&presence, now + LATELY - Duration::from_secs(1)), [true; 3]);
+        assert_eq!(fresh(&presence, now + LATELY), [false; 3]);
+        presence.met(peers[0], now + LATELY);
+        assert_eq!(fresh(&presence, now + LATELY), [true, false, false]);
         presence.gone(&peers[0]);
         presence.keep(&peers[..2]);
         assert_eq!(fresh(&presence, now), [false, true, true], "no more are kept than there are");

@@ -6,14 +6,14 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::kad::QueryInfo;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId};
 
-use super::bootstrap::{FIRST_WAIT, LONGEST_WAIT};
+use super::bootstrap::{FIRST_WAIT, LONGEST_WAIT, drawn};
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::peers::Standing;
@@ -23,6 +23,9 @@ use super::remembered::{self, Peer, Remembered};
 use super::streams::is_relayed;
 use crate::support::task::Tasks;
 use crate::support::unix_now;
+
+/// How often a node that knows many looks for those near its own id.
+const NEIGHBOURS: Duration = Duration::from_mins(15);
 
 impl EventLoop {
     /// The room listens, and these peers are known from earlier runs.
@@ -67,19 +70,35 @@ impl EventLoop {
         self.dial_found(now);
     }
 
-    /// Of two that join by the same node in the same moment neither may hear of the other: while few are known
-    /// neighbours are looked for again, after waits that double.
+    /// Of two that join by the same node in the same moment neither may hear of the other: while few are known all
+    /// parts of the table are looked for again, after waits that double; later those near this node's own id, now and
+    /// then.
     fn settle(&mut self, now: Instant, routed: usize) {
         let (again, wait) = self.settling;
+        // Many may have been known until now.
+        let is_due = now >= again || routed < K && again > now + LONGEST_WAIT;
         if routed == 0 {
             self.settling = (now + FIRST_WAIT, FIRST_WAIT);
-        } else if routed < K && now >= again && !self.is_looking_around() {
+        }
+        if routed == 0 || !is_due || self.is_looking_around() {
+            return;
+        }
+        if routed < K {
             let wait = (wait * 2).min(LONGEST_WAIT);
             self.settling = (now + wait, wait);
             if let Err(error) = self.swarm.behaviour_mut().kad.bootstrap() {
                 tracing::debug!(%error, "nobody to ask for neighbours");
             }
+        } else {
+            self.settling = (now + drawn(NEIGHBOURS, rand::random()), FIRST_WAIT);
+            self.look_for_neighbours();
         }
+    }
+
+    /// Looks for the nodes nearest to this one.
+    pub(super) fn look_for_neighbours(&mut self) {
+        let local = *self.swarm.local_peer_id();
+        self.swarm.behaviour_mut().kad.get_closest_peers(local);
     }
 
     /// Whether neighbours are being looked for: Kademlia begins that by itself while few are known.

@@ -208,8 +208,8 @@ impl EventLoop {
         let is_told = |at: &Multiaddr| {
             ip_of(at).is_some_and(|ip| match Scope::of(ip.to_canonical()) {
                 Scope::Global => true,
-                // The asker would not dial others.
-                Scope::Private => self.reach.is_neighbour(ip),
+                // The asker, which has the key if there is one, would not dial others.
+                Scope::Private => self.reach.allows_ip(ip),
                 Scope::Loopback => remote.to_canonical().is_loopback(),
                 Scope::Nowhere => false,
             })

@@ -54,6 +54,25 @@ async fn who_finds_only_a_client_on_its_network_joins_by_what_that_one_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_network_has_a_key_servers_on_other_private_networks_are_named() {
+    let net = Net::default();
+    let member = |options| Options { key: Some([7; 32]), mode: Mode::Auto, asks_to_be_dialled: false, ..options };
+    // Behind a router, as one office is to another.
+    let serves = |options| Options { mode: Mode::Server, ..member(options) };
+    let server = net.start(Place::at("10.7.0.1"), serves).await;
+    let bootstrap = vec![server.node.address()];
+    let there = net.start(Place::at(THERE), |options| Options { bootstrap, ..member(options) }).await;
+    let here = net.start(Place::at(HERE), member).await;
+    for (node, ip) in [(&there, THERE), (&here, HERE)] {
+        node.node.dht.0.reach.be_in(&format!("{ip}/24"));
+    }
+    there.node.knows(1).await;
+    until("it is a client", || async { !there.node.dht.status().await.server }).await;
+    here.connect(&there).await;
+    until("it has joined", || routes(&here.node, server.id())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_from_beyond_its_subnets_is_told_nothing() {
     let net = Net::default();
     let (server, there) = neighbour(&net).await;

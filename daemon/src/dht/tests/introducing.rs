@@ -15,6 +15,8 @@ const THERE: &str = "10.9.0.4";
 const HERE: &str = "10.9.0.5";
 /// A server beyond.
 const BEYOND: &str = "20.9.0.1";
+/// A network's key.
+const KEY: [u8; 32] = [7; 32];
 
 /// A node at `ip`, on a subnet of so many bits, that takes part in the DHT as it finds fit; nobody tells it whether it
 /// is reached.
@@ -56,7 +58,7 @@ async fn who_finds_only_a_client_on_its_network_joins_by_what_that_one_knows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_network_has_a_key_servers_on_other_private_networks_are_named() {
     let net = Net::default();
-    let member = |options| Options { key: Some([7; 32]), mode: Mode::Auto, asks_to_be_dialled: false, ..options };
+    let member = |options| Options { key: Some(KEY.into()), mode: Mode::Auto, asks_to_be_dialled: false, ..options };
     // Behind a router, as one office is to another.
     let serves = |options| Options { mode: Mode::Server, ..member(options) };
     let server = net.start(Place::at("10.7.0.1"), serves).await;

@@ -1,12 +1,13 @@
-//! Introductions: a node that knows nobody who keeps records asks its neighbours for some.
+//! Introductions: a node that knows nobody who keeps records, or only such as are near, asks its neighbours for some.
 //!
-//! Owns: the format, whom this node would name, and when it asks. Refuses: to ask while it knows a server of the DHT;
-//! to ask, or tell anything, beyond its own subnets and this host; to name servers that have not answered when it
-//! dialled them; more than its limits. Survives a crash: nothing.
+//! Owns: the format, whom this node would name, and when it asks. Refuses: to ask while it knows a server of the DHT
+//! and has met somebody beyond its own subnets; to ask, or tell anything, beyond these and this host; to name servers
+//! that have not answered when it dialled them; more than its limits. Survives a crash: nothing.
 //!
 //! A node behind a router takes part as a client of the DHT: it answers no question of Kademlia, and whoever finds it
-//! on the local network learns nothing from it, though it knows the whole network. Strangers beyond are told nothing:
-//! whom a client has dialled is not theirs to know. What is told is dialled as far as
+//! on the local network learns nothing from it, though it knows the whole network. Two that find it, and each other,
+//! are servers to each other and to nobody else: they would stay by themselves, so they ask as well. Strangers beyond
+//! are told nothing: whom a client has dialled is not theirs to know. What is told is dialled as far as
 //! [`Reach`](super::reach::Reach) allows, and at the [`pace`](super::pace) of all that others tell.
 //!
 //! Protocol `/casd/<network>/servers/1`. The question: version 1, one byte. The answer is that of
@@ -21,7 +22,7 @@ use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::{Multiaddr, PeerId};
 
-use super::bootstrap::{FIRST_WAIT, LONGEST_ALONE};
+use super::bootstrap::{FIRST_WAIT, LONGEST_ALONE, LONGEST_WAIT};
 use super::codec::{Asked, Exchange, Reader, malformed};
 use super::event_loop::EventLoop;
 use super::find::{self, Holders};
@@ -133,15 +134,23 @@ impl Introductions {
         self.askable.remove(peer);
     }
 
-    /// Whom to ask now of those of whom this is true: each after waits that double up to half a minute.
-    fn due(&mut self, now: Instant, is_near: impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
-        let due = self.askable.iter_mut().filter(|(peer, turn)| turn.due <= now && is_near(peer));
-        let ask = |(peer, turn): (&PeerId, &mut Turn)| {
-            turn.due = now + turn.wait;
-            turn.wait = (turn.wait * 2).min(LONGEST_ALONE);
-            *peer
+    /// Whom to ask now of those of whom this is true: each after waits that double up to the `longest`, and first who
+    /// has waited most, so that one who comes again and again keeps nobody waiting.
+    fn due(&mut self, now: Instant, longest: Duration, is_near: impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
+        let near = self.askable.iter_mut().filter(|(peer, _)| is_near(peer));
+        let mut due: Vec<(PeerId, &mut Turn)> = near.map(|(peer, turn)| (*peer, turn)).collect();
+        for (_, turn) in &mut due {
+            // It may have been put off for longer before.
+            turn.due = turn.due.min(now + longest);
+        }
+        due.retain(|(_, turn)| turn.due <= now);
+        due.sort_by_key(|(_, turn)| turn.due);
+        let ask = |(peer, turn): (PeerId, &mut Turn)| {
+            turn.due = now + turn.wait.min(longest);
+            turn.wait = (turn.wait * 2).min(LONGEST_WAIT);
+            peer
         };
-        due.take(AT_ONCE).map(ask).collect()
+        due.into_iter().take(AT_ONCE).map(ask).collect()
     }
 
     fn name(&mut self, peer: PeerId) {
@@ -162,13 +171,24 @@ impl Introductions {
 // === impl EventLoop ===
 
 impl EventLoop {
-    /// Asks neighbours for servers of the DHT. Called while this node knows none.
-    pub(super) fn ask_for_servers(&mut self, now: Instant) {
+    /// Asks neighbours for servers of the DHT, where they may know more of them than this node; `routed`: those in its
+    /// routing table.
+    pub(super) fn ask_for_servers(&mut self, now: Instant, routed: usize) {
+        if !self.is_secluded(routed) {
+            return;
+        }
+        let longest = if routed == 0 { LONGEST_ALONE } else { LONGEST_WAIT };
         let near: HashSet<PeerId> = self.neighbours().collect();
-        for peer in self.introductions.due(now, |peer| near.contains(peer)) {
+        for peer in self.introductions.due(now, longest, |peer| near.contains(peer)) {
             tracing::debug!(%peer, "asking a neighbour for nodes that keep records");
             self.swarm.behaviour_mut().servers.send_request(&peer, Ok(()));
         }
+    }
+
+    /// Whether this node knows no server, or has met nobody beyond its own subnets: those that it knows may then have
+    /// found nobody but each other.
+    fn is_secluded(&self, routed: usize) -> bool {
+        routed == 0 || !self.is_outside()
     }
 
     /// Members that are connected directly from our subnets or this host.
@@ -217,16 +237,16 @@ impl EventLoop {
         self.introductions.told(asker, is_told)
     }
 
-    /// A neighbour named servers: they are dialled, if this node still knows none.
+    /// A neighbour named servers: those that are not known are dialled, if this node would still ask.
     fn on_introduced(&mut self, by: PeerId, servers: Holders) {
         tracing::debug!(peer = %by, named = servers.len(), "a neighbour names nodes that keep records");
-        let local = *self.swarm.local_peer_id();
-        if !self.routed_peers().is_empty() {
+        let (local, routed) = (*self.swarm.local_peer_id(), self.routed_peers());
+        if !self.is_secluded(routed.len()) {
             return;
         }
         for (peer, mut addresses) in servers {
             addresses.retain(|at| ip_of(at).is_some() && self.reach.allows(at));
-            if peer != local && !addresses.is_empty() {
+            if peer != local && !routed.contains(&peer) && !addresses.is_empty() {
                 self.introductions.name(peer);
                 self.dial(peer, addresses, PeerCondition::DisconnectedAndNotDialing);
             }
@@ -288,19 +308,39 @@ mod tests {
         let [near, far] = [PeerId::random(), PeerId::random()];
         known.met(near, now);
         known.met(far, now);
-        let asked = |known: &mut Introductions, seconds| {
+        let asked = |known: &mut Introductions, seconds, longest| {
             // That it says what it is once more changes nothing.
             known.met(near, now);
-            known.due(now + Duration::from_secs(seconds), |peer| *peer == near)
+            known.due(now + Duration::from_secs(seconds), longest, |peer| *peer == near)
         };
-        let times: Vec<u64> = (0..200).filter(|second| asked(&mut known, *second) == [near]).collect();
-        assert_eq!(times, [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]);
+        let mut times = |seconds: std::ops::Range<u64>, longest| -> Vec<u64> {
+            seconds.filter(|second| asked(&mut known, *second, longest) == [near]).collect()
+        };
+        assert_eq!(times(0..200, LONGEST_ALONE), [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]);
+        // Less often where near servers are known, and at once more often when they are not any more.
+        assert_eq!(times(200..1_500, LONGEST_WAIT), [211, 511, 811, 1_111, 1_411]);
+        assert_eq!(times(1_500..1_600, LONGEST_ALONE), [1_530, 1_560, 1_590]);
         known.parted(&near);
-        assert!(known.due(now + Duration::from_secs(999), |peer| *peer == near).is_empty());
-        for _ in 0..100 {
-            known.met(PeerId::random(), now);
+        let later = now + Duration::from_secs(9_999);
+        assert!(known.due(later, LONGEST_ALONE, |peer| *peer == near).is_empty());
+    }
+
+    #[test]
+    fn few_are_asked_at_once_and_whoever_comes_again_and_again_keeps_nobody_waiting() {
+        let (mut known, now) = (Introductions::default(), Instant::now());
+        let (patient, mut times) = (PeerId::random(), 0);
+        known.met(patient, now);
+        for second in 1..100 {
+            let now = now + Duration::from_secs(second);
+            let crowd: Vec<PeerId> = (0..100).map(|_| PeerId::random()).collect();
+            crowd.iter().for_each(|peer| known.met(*peer, now));
+            let asked = known.due(now, LONGEST_ALONE, |_| true);
+            assert_eq!(asked.len(), AT_ONCE);
+            times += usize::from(asked.contains(&patient));
+            crowd.iter().for_each(|peer| known.parted(peer));
         }
-        assert_eq!(known.due(now, |_| true).len(), AT_ONCE);
+        // At its waits, each a second longer at most.
+        assert!(times >= 8, "{times}");
     }
 
     proptest! {

@@ -181,11 +181,9 @@ impl EventLoop {
             self.remembered.forget(&peer);
             self.introductions.gone(&peer);
             if info.protocols.contains(&self.protocols.servers) {
-                let now = Instant::now();
+                let (now, routed) = (Instant::now(), self.routed_peers().len());
                 self.introductions.met(peer, now);
-                if self.routed_peers().is_empty() {
-                    self.ask_for_servers(now);
-                }
+                self.ask_for_servers(now, routed);
             }
         }
     }

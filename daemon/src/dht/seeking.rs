@@ -56,9 +56,7 @@ impl EventLoop {
             dials.extend(self.remembered.strays(now, is_known, &mut rand::rng()));
             dials.extend(self.bootstrap.stray(now, is_known));
         }
-        if routed.is_empty() {
-            self.ask_for_servers(now);
-        }
+        self.ask_for_servers(now, routed.len());
         if routed.is_empty() && self.members().next().is_none() {
             // Who was on the local network may be there still, and is told of only once.
             let again = self.found.again(now);

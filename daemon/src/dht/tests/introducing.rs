@@ -56,6 +56,23 @@ async fn who_finds_only_a_client_on_its_network_joins_by_what_that_one_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_know_each_other_and_a_client_do_not_stay_by_themselves() {
+    let net = Net::default();
+    let (server, there) = neighbour(&net).await;
+    let here = home(&net, HERE, 24, Vec::new()).await;
+    let other = home(&net, "10.9.0.6", 24, Vec::new()).await;
+    here.connect(&other).await;
+    until("they are servers to each other", || async {
+        routes(&here.node, other.id()).await && routes(&other.node, here.id()).await
+    })
+    .await;
+    here.connect(&there).await;
+    until("it has joined", || routes(&here.node, server.id())).await;
+    other.connect(&there).await;
+    until("the other has joined", || routes(&other.node, server.id())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_network_has_a_key_servers_on_other_private_networks_are_named() {
     let net = Net::default();
     let member = |options| Options { key: Some(KEY.into()), mode: Mode::Auto, asks_to_be_dialled: false, ..options };

@@ -30,13 +30,15 @@ use super::later::Question;
 use super::listen::ip_of;
 use super::meter::Act;
 use super::peers::Connected;
-use super::records::{MAX_ADDRESS, MAX_ADDRESSES};
+use super::records::{Group, MAX_ADDRESS, MAX_ADDRESSES};
 use crate::peer::Scope;
 
 /// Servers that are named at most.
 pub(super) const MAX_SERVERS: usize = 8;
-/// Servers that are kept, to name the latest of them.
+/// Servers that are kept, to name the latest of them…
 const MAX_KEPT: usize = 32;
+/// …and of these such of one group of globally routable addresses: whose ids look-ups come by is others' choice.
+const MAX_OF_GROUP: usize = 4;
 /// Neighbours that are asked at once.
 const AT_ONCE: usize = 4;
 const VERSION: u8 = 1;
@@ -105,6 +107,13 @@ impl Introductions {
             }
         }
         self.gone(&peer);
+        let of = group(&kept);
+        let is_of_it = |(_, at): &(PeerId, Vec<Multiaddr>)| of.is_some() && group(at) == of;
+        if self.answered.iter().filter(|one| is_of_it(one)).count() >= MAX_OF_GROUP
+            && let Some(first) = self.answered.iter().position(is_of_it)
+        {
+            self.answered.remove(first);
+        }
         self.answered.push_back((peer, kept));
         if self.answered.len() > MAX_KEPT {
             self.answered.pop_front();
@@ -116,12 +125,17 @@ impl Introductions {
         self.answered.retain(|(known, _)| known != peer);
     }
 
-    /// Whom to name to `asker`: those that answered last, at those of their addresses of which this is true.
+    /// Whom to name to `asker`: those that answered last, first one of each address group, at those of their addresses
+    /// of which this is true.
     fn told(&self, asker: &PeerId, is_told: impl Fn(&Multiaddr) -> bool) -> Holders {
         let others = self.answered.iter().rev().filter(|(peer, _)| peer != asker);
         let told = |at: &[Multiaddr]| at.iter().filter(|at| is_told(at)).cloned().collect::<Vec<_>>();
-        let told = others.map(|(peer, at)| (*peer, told(at)));
-        told.filter(|(_, at)| !at.is_empty()).take(MAX_SERVERS).collect()
+        let told = others.map(|(peer, at)| (group(at), (*peer, told(at))));
+        let mut groups = HashSet::new();
+        let (first, more): (Vec<_>, Vec<_>) = told
+            .filter(|(_, (_, at))| !at.is_empty())
+            .partition(|(group, _)| group.is_none_or(|group| groups.insert(group)));
+        first.into_iter().chain(more).map(|(_, server)| server).take(MAX_SERVERS).collect()
     }
 
     /// A connected node is no server, and could name some.
@@ -166,6 +180,11 @@ impl Introductions {
     pub(super) fn has_named(&self, peer: &PeerId) -> bool {
         self.named.contains(peer)
     }
+}
+
+/// The group of the first address that has one: where it answered, unless that was on a private network.
+fn group(addresses: &[Multiaddr]) -> Option<Group> {
+    addresses.iter().filter_map(ip_of).find_map(Group::of)
 }
 
 // === impl EventLoop ===
@@ -259,8 +278,9 @@ mod tests {
     use super::*;
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
+    /// In an address group of its own.
     fn at(number: usize) -> Multiaddr {
-        format!("/ip4/20.0.0.{number}/tcp/8468").parse().unwrap()
+        format!("/ip4/20.{number}.0.1/tcp/8468").parse().unwrap()
     }
 
     #[test]
@@ -285,6 +305,34 @@ mod tests {
         // Who answers again is the latest.
         known.answered(peers[peers.len() - 9], std::iter::once(at(7)));
         assert_eq!(known.told(&asker, |_| true)[0], (peers[peers.len() - 9], vec![at(7)]));
+    }
+
+    #[test]
+    fn one_owner_of_many_servers_neither_pushes_others_out_nor_is_named_before_them() {
+        let mut known = Introductions::default();
+        let others: Vec<PeerId> = (0..MAX_SERVERS - 1).map(|_| PeerId::random()).collect();
+        for (number, peer) in others.iter().enumerate() {
+            known.answered(*peer, std::iter::once(at(number)));
+        }
+        let many: Vec<PeerId> = (0..100).map(|_| PeerId::random()).collect();
+        for (number, peer) in many.iter().enumerate() {
+            let near = format!("/ip4/20.99.0.{number}/tcp/8468").parse().unwrap();
+            // What it says besides of where it is makes it no other's.
+            known.answered(*peer, [near, at(number)].into_iter());
+        }
+        assert_eq!(known.answered.len(), others.len() + MAX_OF_GROUP);
+        let named = known.told(&PeerId::random(), |_| true).into_iter().map(|(peer, _)| peer);
+        let expected: Vec<PeerId> = many.iter().rev().take(1).chain(others.iter().rev()).copied().collect();
+        assert_eq!(named.collect::<Vec<_>>(), expected);
+        // Where there are no others they are all there is.
+        others.iter().for_each(|peer| known.gone(peer));
+        assert_eq!(known.told(&PeerId::random(), |_| true).len(), MAX_OF_GROUP);
+        // Private networks have no owners that rent them out.
+        for number in 0..MAX_KEPT {
+            let private = format!("/ip4/10.0.0.{number}/tcp/8468").parse().unwrap();
+            known.answered(PeerId::random(), std::iter::once(private));
+        }
+        assert_eq!(known.answered.len(), MAX_KEPT);
     }
 
     #[test]

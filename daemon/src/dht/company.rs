@@ -24,7 +24,8 @@ pub(super) struct Solitude {
     since: Option<Instant>,
     /// Whether the log has heard that it joined its network, and not since that it is alone.
     has_joined: bool,
-    /// Whether the log has heard that only such are there as keep no records, and not since that it joined.
+    /// Whether the log has heard that only such are there as keep no records, and not since that it has joined anew:
+    /// whoever says now that it keeps some, and now that it does not, makes no lines.
     has_waited: bool,
     /// Whether the log has heard that it is alone.
     said: bool,
@@ -56,8 +57,10 @@ impl Solitude {
         if !has_server {
             return (!std::mem::replace(&mut self.has_waited, true)).then_some(News::Waiting);
         }
-        (self.since, self.said, self.has_waited) = (None, false, false);
-        (!std::mem::replace(&mut self.has_joined, true)).then_some(News::Joined)
+        (self.since, self.said) = (None, false);
+        let is_news = !std::mem::replace(&mut self.has_joined, true);
+        self.has_waited &= !is_news;
+        is_news.then_some(News::Joined)
     }
 
     /// Whether this node is alone: it knows none to ask, or is connected to nobody and those it knows do not answer.
@@ -207,5 +210,7 @@ mod tests {
         assert!(solitude.is_alone(0, 2) && solitude.is_to_be_said(true, start + SAID_AFTER));
         assert!(solitude.met(false).is_none() && !solitude.is_to_be_said(true, start + SAID_AFTER * 9));
         assert_eq!([solitude.met(true), solitude.met(false)], [Some(News::Joined), Some(News::Waiting)]);
+        // One that cannot make up its mind is not heard of again and again.
+        assert!((0..100).all(|turn| solitude.met(turn % 2 == 0).is_none()));
     }
 }

@@ -70,7 +70,7 @@ struct Entry {
     /// Not dialled before this.
     due: Instant,
     dials: u32,
-    /// Whether it was reached, or tried often enough: it is dialled only while nobody else is reached.
+    /// Whether it was reached, or tried often enough: it is dialled only while no server of the DHT is known.
     is_over: bool,
 }
 
@@ -226,7 +226,7 @@ impl Found {
         self.0.contains_key(peer)
     }
 
-    /// It is connected, and need not be dialled (any more) while this node reaches others.
+    /// It is connected, and need not be dialled (any more) while this node knows servers.
     pub(super) fn done(&mut self, peer: &PeerId, now: Instant) {
         if let Some(entry) = self.0.get_mut(peer) {
             (entry.is_over, entry.due) = (true, now);
@@ -253,7 +253,7 @@ impl Found {
         due.take(AT_ONCE).map(dial).collect()
     }
 
-    /// Whom to dial again now, while this node reaches nobody: each every half a minute.
+    /// Whom to dial again now, while this node knows no server: each every half a minute.
     pub(super) fn again(&mut self, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let due = self.0.iter_mut().filter(|(_, one)| one.is_over && one.due <= now);
         let dial = |(peer, entry): (&PeerId, &mut Entry)| {

@@ -57,8 +57,9 @@ impl EventLoop {
             dials.extend(self.bootstrap.stray(now, is_known));
         }
         self.ask_for_servers(now, routed.len());
-        if routed.is_empty() && self.members().next().is_none() {
-            // Who was on the local network may be there still, and is told of only once.
+        if routed.is_empty() {
+            // Who was on the local network may be there still, and is told of only once. That others are connected who
+            // keep no records is no reason to leave it alone.
             let again = self.found.again(now);
             dials.extend(again.into_iter().filter_map(|(peer, at)| Some((peer, self.neighbourly(at)?))));
         }

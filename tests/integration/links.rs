@@ -63,6 +63,30 @@ fn whoever_begins_with_a_link_becomes_part_of_the_network() {
 }
 
 #[test]
+fn whoever_knows_only_one_that_keeps_no_records_joins_by_a_link() {
+    let giver = nodes::network(1, |_, settings| settings).pop().unwrap();
+    let network = giver.ctl().status()["network"].as_str().unwrap().to_owned();
+    let of_it = |settings: Settings| settings.text("network.name", &network);
+    let home = Home::with(|settings| of_it(settings).text("network.dht", "client"));
+    let client = Node { daemon: home.start(), home };
+    let beside = client.daemon.dht_addresses().remove(0);
+    let home = Home::with(|settings| of_it(settings).texts("network.bootstrap", &[&beside]));
+    let taker = Node { daemon: home.start(), home };
+    let is_unserved = |so: bool| {
+        wait::until(format!("unserved to be {so}"), LONG, || {
+            (taker.ctl().status()["unserved"] == so).then_some(())
+        });
+    };
+    is_unserved(true);
+    let id = giver.ctl().add_bytes(b"for one beside a client");
+    let link = giver.ctl().text(&["link", &id]);
+    let fetched = taker.ctl().run(&["fetch", &link, "-o", "-"]).done().ok().stdout;
+    assert_eq!(fetched, b"for one beside a client");
+    is_unserved(false);
+    assert_eq!(company(&taker.daemon)["level"], "ok");
+}
+
+#[test]
 fn who_is_connected_to_a_chunk_port_only_is_told_so_and_how_to_join() {
     let (giver, taker) = strangers();
     let at = giver.daemon.chunk_address();

@@ -1,7 +1,7 @@
 //! Joining the network by what a caller names: a link's addresses, or a chunk port.
 //!
 //! Owns: that whoever begins with a friend's link, or with a chunk port, becomes part of the network where that can be
-//! had: a session at a chunk port alone finds and announces nothing. Refuses: to dial where this node knows others
+//! had: a session at a chunk port alone finds and announces nothing. Refuses: to dial where this node is part of it
 //! already, and more than a few addresses at once. Survives a crash: nothing; whom it met, the DHT remembers.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use futures::future::{join_all, select_ok};
 use multiaddr::Protocol;
 
 use super::Node;
-use crate::peer::{Host, Multiaddr, PeerAddr, PeerId, Reach};
+use crate::peer::{Company, Host, Multiaddr, PeerAddr, PeerId, Reach};
 
 /// Addresses of one link that are tried at once…
 const ADDRESSES: usize = 4;
@@ -26,8 +26,8 @@ const NEAR: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Connects to the network in the background by the libp2p addresses among these and, beside chunk ports, by the
-    /// usual ones, where nobody is known yet. The caller's own dials go on beside, and may well be faster at a chunk
-    /// port.
+    /// usual ones, where this node is not part of it. The caller's own dials go on beside, and may well be faster at a
+    /// chunk port.
     pub(super) fn join_by(&self, named: &[PeerAddr]) {
         let named = places(named);
         if named.is_empty() {
@@ -39,7 +39,7 @@ impl Node {
         self.parts.tasks.spawn("join", async move {
             let _join = join;
             let joining = async {
-                if neighbours.known().await.is_empty() {
+                if is_outside(&neighbours.company().await) {
                     let tries = join_all(named.into_iter().map(|at| neighbours.connect(at))).await;
                     let met = tries.iter().filter(|tried| tried.is_ok()).count();
                     tracing::debug!(met, tried = tries.len(), "joining by what a caller named");
@@ -52,16 +52,21 @@ impl Node {
         });
     }
 
-    /// Connects to a peer's DHT, where that listens at the usual port of this host, unless others are known. Whether
-    /// this node has become, or was, part of the network.
+    /// Connects to a peer's DHT, where that listens at the usual port of this host, unless this node is part of the
+    /// network. Whether it was, or is connected to that one now.
     pub(super) async fn join_near(&self, peer: PeerId, host: &Host) -> bool {
         let neighbours = &self.parts.neighbours;
-        if !neighbours.known().await.is_empty() {
+        if !is_outside(&neighbours.company().await) {
             return true;
         }
         let tries = usual(peer, host).map(|at| neighbours.connect(at));
         matches!(tokio::time::timeout(NEAR, select_ok(tries)).await, Ok(Ok(_)))
     }
+}
+
+/// Whether a node is no part of its network, though it may know of some: none of them answers, or none keeps records.
+fn is_outside(company: &Company) -> bool {
+    company.is_alone || company.is_unserved
 }
 
 /// Where the DHT of these may be, each place once: first as they say themselves.

@@ -22,8 +22,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 pub struct Connected {
     /// Which: its id is proved.
     pub peer: PeerId,
-    /// There is a session at its chunk port, and this node knows nobody on the DHT plane: it has not joined the
-    /// network.
+    /// There is a session at its chunk port, and on the DHT plane this node knows nobody, reaches nobody, or only such
+    /// as keep no records: it has not joined the network.
     pub is_chunk_only: bool,
 }
 
@@ -105,8 +105,8 @@ impl Node {
         lines
     }
 
-    /// Connects to a node by its address on either plane, and lifts its ban. Where that is a chunk port and nobody else
-    /// is known, the DHT's usual port is tried beside it.
+    /// Connects to a node by its address on either plane, and lifts its ban. Where that is a chunk port and this node is
+    /// not part of the network, the DHT's usual port is tried beside it.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Myself`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].

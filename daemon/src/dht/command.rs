@@ -33,6 +33,8 @@ pub(super) enum Command {
     Peers { done: oneshot::Sender<Vec<PeerView>> },
     /// Tell how this node stands among the others.
     Company { done: oneshot::Sender<Company> },
+    /// Tell whether somebody is known, or may be soon, who could be asked for others.
+    Joining { done: oneshot::Sender<bool> },
     /// Count what there is.
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.

@@ -10,6 +10,7 @@ use libp2p::PeerId;
 
 use super::event_loop::EventLoop;
 use super::options::Mode;
+use super::peers::Standing;
 use crate::peer::{Company, ReachVerdict};
 
 /// After so long alone the log hears of it: who comes back within that time was hardly gone.
@@ -153,6 +154,16 @@ impl EventLoop {
         } else if is_back {
             tracing::info!(%peer, "the bootstrap node {peer} is reached again");
         }
+    }
+
+    /// Whether somebody is in the routing table, or may be soon: a node is being dialled, or has not said yet what it
+    /// is.
+    pub(super) fn is_joining(&mut self) -> bool {
+        let is_dialling = self.swarm.network_info().connection_counters().num_pending_outgoing() > 0;
+        let mut connected = self.peers.connected();
+        is_dialling
+            || connected.any(|(_, one)| one.standing == Standing::Unknown)
+            || !self.routed_peers().is_empty()
     }
 
     /// How this node stands among the others.

@@ -137,6 +137,8 @@ use crate::support::task::Tasks;
 
 /// How long a caller waits for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
+/// How often whoever waits for the network to be joined looks whether that is to be expected still.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop.
 #[derive(Clone)]
@@ -247,15 +249,28 @@ impl Dht {
     }
 
     /// Waits until look-ups can be made: some node is in the routing table. False as soon as none is to be
-    /// expected: none is configured or remembered to join by, and none on the local network has answered;
-    /// bounded in time by the caller.
+    /// expected: none is configured or remembered to join by, none on the local network has answered, and none is
+    /// being dialled; bounded in time by the caller.
     pub async fn joined(&self) -> bool {
         let mut routed = self.0.seen.routed.clone();
-        let come = routed.wait_for(|routed| *routed > 0);
+        let come = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
         if self.0.has_others {
-            return come.await.is_ok();
+            return come.await;
         }
-        tokio::time::timeout_at(self.0.neighbours_until, come).await.is_ok_and(|come| come.is_ok())
+        tokio::select! {
+            biased;
+            come = come => come,
+            () = self.is_in_vain() => false,
+        }
+    }
+
+    /// Waits until nobody is to be expected any more. A caller may have named somebody by whom the network is being
+    /// joined, or a neighbour.
+    async fn is_in_vain(&self) {
+        tokio::time::sleep_until(self.0.neighbours_until).await;
+        while self.0.ask(|done| Command::Joining { done }).await == Some(true) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Whether others can connect to this node, as far as is known.

@@ -1,6 +1,10 @@
 //! Starting, joining, learning where others are.
 
 use std::net::{TcpListener, UdpSocket};
+use std::pin::pin;
+
+use futures::future::{Either, select};
+use libp2p::PeerId;
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::{Dht, Error, Mode, Options};
@@ -21,6 +25,26 @@ async fn two_nodes_find_each_other_over_quic_and_tcp() {
         assert!(nodes[0].find(key(1)).await.is_empty(), "the own id is skipped");
         assert!(nodes[1].find(key(2)).await.is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_nobody_waits_for_one_that_is_being_dialled_and_no_longer() {
+    let node = Node::server(TCP, &[]).await;
+    assert!(!within("nobody is to be expected", node.dht.joined()).await);
+    // It takes connections, and says nothing on them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let at = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random()).parse().unwrap();
+    let (mut dial, joined) = (pin!(node.dht.connect(at)), pin!(node.dht.joined()));
+    // So that it is asked for first.
+    assert!(futures::poll!(dial.as_mut()).is_pending());
+    let first = within("it is given up", select(dial, joined)).await;
+    let Either::Left((Err(_), joined)) = first else { panic!("nobody was waited for, or somebody came") };
+    assert!(!within("nobody is to be expected any more", joined).await);
+    // Who comes is waited for as well.
+    let other = Node::server(TCP, &[]).await;
+    within("they connect", node.dht.connect(other.address())).await.unwrap();
+    assert!(within("it has joined", node.dht.joined()).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,8 +21,9 @@ use crate::support::unix_now;
 /// added may not have been heard of yet; each time twice as long, up to the second figure.
 pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// How long those that the caller named are tried where there is nobody else: one that has no room may have some soon.
-const NAMED: Duration = Duration::from_secs(1);
+/// How long those that the caller named are tried where there is nobody else: one that has no room, or is being started
+/// again, may answer soon.
+const NAMED: Duration = Duration::from_secs(5);
 
 /// How long a node whose named peers have all failed waits to join its network, where it may ask others.
 const LONELY: Duration = Duration::from_secs(15);

@@ -160,10 +160,8 @@ impl EventLoop {
     /// is.
     pub(super) fn is_joining(&mut self) -> bool {
         let is_dialling = self.swarm.network_info().connection_counters().num_pending_outgoing() > 0;
-        let mut connected = self.peers.connected();
-        is_dialling
-            || connected.any(|(_, one)| one.standing == Standing::Unknown)
-            || !self.routed_peers().is_empty()
+        let is_met = self.peers.connected().any(|(_, one)| one.standing == Standing::Unknown);
+        is_dialling || is_met || !self.routed_peers().is_empty()
     }
 
     /// How this node stands among the others.

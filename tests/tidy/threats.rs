@@ -6,7 +6,7 @@ use crate::{none, sources, top};
 fn rows() -> Vec<String> {
     let bad = (16..=37).map(|row| format!("B{row}"));
     let faults = (1..=13).map(|row| format!("F{row:02}"));
-    bad.chain(faults).chain((1..=11).map(|row| format!("P{row:02}"))).collect()
+    bad.chain(faults).chain((1..=12).map(|row| format!("P{row:02}"))).collect()
 }
 
 #[test]

@@ -60,7 +60,7 @@ async fn peers_are_listed_and_greeted() {
     assert_eq!(chunk, nodes[1].chunk);
     let nobody = within(
         "a stranger has no address",
-        nodes[0].dht.chunk_addresses(libp2p::PeerId::random(), Vec::new()),
+        nodes[0].dht.chunk_addresses(PeerId::random(), Vec::new()),
     );
     assert!(nobody.await.is_empty());
 }

@@ -172,13 +172,19 @@ async fn at_most_eight_servers_are_told_and_who_does_not_speak_of_it_is_not_aske
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_neighbour_that_names_more_than_it_may_is_let_go() {
+async fn a_neighbour_that_names_more_than_it_may_is_let_go_and_after_three_times_banned() {
     let node = Node::with(Options { mode: Mode::Auto, ..options(TCP, &[]) }).await;
     let at: Multiaddr = "/ip4/20.0.0.1/tcp/8468".parse().unwrap();
     let servers: find::Holders = (0..=MAX_SERVERS).map(|_| (PeerId::random(), vec![at.clone()])).collect();
+    let (says, now) = (Says::Whole(find::encode(&servers, MAX_SERVERS + 1)), std::time::SystemTime::now());
     let mut hostile = Outsider::neighbour("test");
-    hostile.meet(&node).await.unwrap();
-    let gone = until("it is let go", || async { node.dht.status().await.connected == 0 });
-    hostile.answer(&Says::Whole(find::encode(&servers, MAX_SERVERS + 1)), gone).await;
+    for _ in 0..3 {
+        hostile.meet(&node).await.unwrap();
+        assert!(node.conduct.bans(now).is_empty());
+        let gone = until("it is let go", || async { node.dht.status().await.connected == 0 });
+        hostile.answer(&says, gone).await;
+        hostile.is_let_go("it names too many").await;
+    }
+    assert_eq!(node.conduct.bans(now)[0].peer, hostile.id());
     assert_eq!(node.dht.status().await.routed, 0);
 }

@@ -164,7 +164,7 @@ impl Crowd {
                         Ok(_) => _ = self.gone.insert(peer),
                         Err(why) => {
                             self.gone.insert(peer);
-                            self.missed.note(peer, why);
+                            self.miss(peer, why);
                             self.parts.conduct.failed(peer, SystemTime::now());
                         }
                     }
@@ -248,7 +248,7 @@ impl Crowd {
         let (at, why) =
             (self.parts.links.address(&peer), "it gives something else than what was asked of it");
         let verdict = self.parts.conduct.strike(peer, at, why, SystemTime::now());
-        self.missed.note(peer, why.to_owned());
+        self.miss(peer, why.to_owned());
         tracing::warn!(%peer, ?verdict, "a peer sent something else than what was asked of it; it is not asked again");
         self.parts.links.forget(&peer);
     }
@@ -366,6 +366,12 @@ impl Crowd {
     fn in_vain(&self) -> String {
         let why = self.missed.of(self.missed.peers());
         if why.is_empty() { why } else { format!(": {why}") }
+    }
+
+    /// A peer was not reached, or lied, for this reason.
+    fn miss(&mut self, peer: PeerId, why: String) {
+        let is_named = self.hints.iter().any(|(named, _)| *named == peer);
+        self.missed.note(peer, why, is_named);
     }
 
     /// What became of a peer that the caller named, which has given nothing.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use crate::peer::{PeerId, Unconnected};
 use crate::support::text::shorten;
 
-/// Peers whose reasons are kept: those that a caller may name, and as many that are found.
+/// Peers whose reasons are kept, besides those that the caller named, who are few.
 const KEPT: usize = 192;
 /// Peers that are told of: more make no error clearer.
 const TOLD: usize = 3;
@@ -24,9 +24,10 @@ pub(super) const SILENT: &str = "it has not answered yet";
 pub(super) struct Missed(HashMap<PeerId, String>);
 
 impl Missed {
-    /// A peer could not be reached, for this reason.
-    pub(super) fn note(&mut self, peer: PeerId, why: String) {
-        if self.0.len() < KEPT || self.0.contains_key(&peer) {
+    /// A peer could not be reached, for this reason. What became of one that the caller named is kept however many
+    /// others there were.
+    pub(super) fn note(&mut self, peer: PeerId, why: String, is_named: bool) {
+        if is_named || self.0.len() < KEPT || self.0.contains_key(&peer) {
             self.0.insert(peer, why);
         }
     }
@@ -86,8 +87,8 @@ mod tests {
 
         let [one, two] = [(); 2].map(|()| PeerId::random());
         let mut missed = Missed::default();
-        missed.note(one, "first".to_owned());
-        missed.note(one, key.clone());
+        missed.note(one, "first".to_owned(), false);
+        missed.note(one, key.clone(), false);
         assert_eq!(missed.of([two, one].into_iter()), format!("{one}: {key}; {two}: {SILENT}"));
         missed.forget(&one);
         assert_eq!((missed.why(&one), missed.peers().count()), (None, 0));
@@ -97,8 +98,11 @@ mod tests {
     fn however_many_there_are_few_are_kept_and_fewer_told() {
         let mut missed = Missed::default();
         let peers: Vec<_> = (0..KEPT + 9).map(|_| PeerId::random()).collect();
-        peers.iter().for_each(|peer| missed.note(*peer, "y".repeat(REASON)));
+        peers.iter().for_each(|peer| missed.note(*peer, "y".repeat(REASON), false));
         assert_eq!(missed.peers().count(), KEPT);
+        let named = PeerId::random();
+        missed.note(named, "refused".to_owned(), true);
+        assert_eq!(missed.why(&named), Some("refused"));
         let told = missed.of(peers.into_iter());
         assert!(told.ends_with(&format!("; and {} more", KEPT + 9 - TOLD)), "{told}");
         assert!(told.len() < 800, "it fits into a message: {}", told.len());

@@ -6,7 +6,7 @@
 //! Announcing has time and look-ups have not: a quarter of the connections that this node may make is left to these,
 //! and a batch whose dial was not made for our own reasons is sent later. Nothing of that is held against the peer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
@@ -119,11 +119,14 @@ impl EventLoop {
         self.sending.sent.insert(request, parcel);
     }
 
-    /// Whether a batch may have a connection with this peer: one that there is, or a new one.
+    /// Whether a batch may have a connection with this peer: one that there is, or a new one. Of the dials under way
+    /// those for batches count, and no others: strangers have this node dial, where nobody answers, as they like.
     fn has_place(&self, peer: &PeerId) -> bool {
-        let network = self.swarm.network_info();
-        let counters = network.connection_counters();
-        let made = counters.num_established_outgoing() + counters.num_pending_outgoing();
-        self.swarm.is_connected(peer) || made < (self.options.limits.outbound / 4 * 3).max(1)
+        let is_there = |peer: &PeerId| self.swarm.is_connected(peer);
+        let all = self.sending.sent.values().map(|parcel| &parcel.to.peer);
+        let dialled: HashSet<&PeerId> = all.filter(|to| !is_there(to)).collect();
+        let made = self.swarm.network_info().connection_counters().num_established_outgoing();
+        let places = u32::try_from(dialled.len()).unwrap_or(u32::MAX).saturating_add(made);
+        is_there(peer) || dialled.contains(peer) || places < (self.options.limits.outbound / 4 * 3).max(1)
     }
 }

@@ -11,7 +11,7 @@ use crate::dht::command::{self, Command};
 use crate::dht::journal::Entry;
 use crate::dht::position::Position;
 use crate::dht::{Limits, Mode, Options};
-use crate::peer::{Announce, Announcing, Key, Keypair, Kind};
+use crate::peer::{Announce, Announcing, Key, Keypair, Kind, PeerId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_holders_of_six_are_found_and_withdrawn() {
@@ -325,5 +325,28 @@ async fn more_nodes_than_there_are_connections_are_all_told() {
     };
     for answer in futures::future::join_all(nodes.iter().map(send)).await {
         assert!(matches!(answer, Ok(Answer::Taken(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dials_that_nobody_answers_hold_no_batch_up() {
+    // It takes connections, and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let limits = Limits { outbound: 8, ..Limits::default() };
+    let holder = Node::with(Options { limits, ..options(TCP, &[]) }).await;
+    let other = Node::server(TCP, &[]).await;
+    holder.dht.hold(&[key(1)], Kind::Object);
+    let dials = (0..32).map(|_| {
+        let at = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random());
+        holder.dht.connect(at.parse().unwrap())
+    });
+    let (to, keys) = (command::Node { peer: other.dht.0.local, addresses: vec![other.address()] }, [key(1)]);
+    tokio::select! {
+        biased;
+        _ = futures::future::join_all(dials) => panic!("it waits until they have failed"),
+        (answer, _) = holder.dht.0.send(to, Purpose::Put, &keys, &[]) => {
+            assert!(matches!(answer, Ok(Answer::Taken(_))), "{answer:?}");
+        }
     }
 }

@@ -53,8 +53,9 @@ impl EventLoop {
                 let asked = request.map(|batch| Question::Batch(peer, batch, channel));
                 self.in_turn(peer, Act::Batch, asked);
             }
-            Event::Message { message: Message::Response { request_id, response }, .. } => {
+            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 self.sending.answered(request_id, response);
+                self.send_next(&peer);
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 self.sending.failed(request_id, error.to_string());

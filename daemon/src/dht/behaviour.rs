@@ -65,8 +65,8 @@ const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a connection is tried, and how long an answer may take: a dead one is closed after both.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Batches at once on one connection: 8 × 200 KiB.
-const BATCHES_AT_ONCE: usize = 8;
+/// Batches at once on one connection, those of both sides: 8 × 200 KiB. What is beyond fails, whoever sent it.
+pub(super) const BATCHES_AT_ONCE: usize = 8;
 /// Connections with one peer: both may dial both transports at once.
 const CONNECTIONS_PER_PEER: u32 = 4;
 /// Handshakes of others under way.

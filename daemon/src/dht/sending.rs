@@ -1,10 +1,12 @@
-//! Batches to others, which wait for a connection where there are many.
+//! Batches to others, which wait for a connection where there are many, and for each other.
 //!
 //! Owns: batches from when they are to be sent until they are answered. Refuses: more that wait than its limit, and to
 //! wait for long. Survives a crash: nothing.
 //!
 //! Announcing has time and look-ups have not: a quarter of the connections that this node may make is left to these,
-//! and a batch whose dial was not made for our own reasons is sent later. Nothing of that is held against the peer.
+//! and a batch whose dial was not made for our own reasons is sent later. Nor are more under way to one node than
+//! [`OF_ONE`], lest a connection have no way left for what comes the other way. Nothing of all that is held against
+//! the peer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use libp2p::request_response::OutboundRequestId;
 use tokio::sync::oneshot;
 
 use super::batch::{Answer, Request};
+use super::behaviour::BATCHES_AT_ONCE;
 use super::command::Node;
 use super::event_loop::EventLoop;
 
@@ -21,6 +24,10 @@ use super::event_loop::EventLoop;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Batches that wait, of 130 KiB each: more than announcing sends at once.
 const MAX_HELD: usize = 128;
+/// Batches under way to one node. It may send as many, over the same connection, and of each side one may not quite
+/// have ended when the next one comes.
+const OF_ONE: usize = 3;
+const _: () = assert!(2 * (OF_ONE + 1) <= BATCHES_AT_ONCE, "a connection has ways for those of both sides");
 
 /// Who waits for the answer.
 type Done = oneshot::Sender<Result<Answer, String>>;
@@ -83,9 +90,21 @@ impl Sending {
 // === impl EventLoop ===
 
 impl EventLoop {
-    /// Sends a batch, at once or when there is a place for the connection.
+    /// Sends a batch, at once or when there is a place for it.
     pub(super) fn send_batch(&mut self, to: Node, batch: Vec<u8>, done: Done) {
-        let parcel = Parcel { to, batch, done, since: Instant::now(), is_put_off: false };
+        self.send_or_hold(Parcel { to, batch, done, since: Instant::now(), is_put_off: false });
+    }
+
+    /// A node has answered: the next batch that waits for it goes.
+    pub(super) fn send_next(&mut self, peer: &PeerId) {
+        let held = &mut self.sending.held;
+        let next = held.iter().position(|parcel| parcel.to.peer == *peer).and_then(|at| held.remove(at));
+        if let Some(next) = next {
+            self.send_or_hold(next);
+        }
+    }
+
+    fn send_or_hold(&mut self, parcel: Parcel) {
         if self.has_place(&parcel.to.peer) {
             self.send(parcel);
         } else {
@@ -100,7 +119,7 @@ impl EventLoop {
             if self.has_place(&parcel.to.peer) {
                 self.send(parcel);
             } else if now.saturating_duration_since(parcel.since) >= PATIENCE {
-                let _ = parcel.done.send(Err("no other connection may be made yet".to_owned()));
+                let _ = parcel.done.send(Err("too much else is to be sent first".to_owned()));
             } else {
                 self.sending.held.push_back(parcel);
             }
@@ -119,12 +138,15 @@ impl EventLoop {
         self.sending.sent.insert(request, parcel);
     }
 
-    /// Whether a batch may have a connection with this peer: one that there is, or a new one. Of the dials under way
+    /// Whether a batch may go to this peer now, over a connection that there is or a new one. Of the dials under way
     /// those for batches count, and no others: strangers have this node dial, where nobody answers, as they like.
     fn has_place(&self, peer: &PeerId) -> bool {
         let is_there = |peer: &PeerId| self.swarm.is_connected(peer);
-        let all = self.sending.sent.values().map(|parcel| &parcel.to.peer);
-        let dialled: HashSet<&PeerId> = all.filter(|to| !is_there(to)).collect();
+        let all = || self.sending.sent.values().map(|parcel| &parcel.to.peer);
+        if all().filter(|to| *to == peer).count() >= OF_ONE {
+            return false;
+        }
+        let dialled: HashSet<&PeerId> = all().filter(|to| !is_there(to)).collect();
         let made = self.swarm.network_info().connection_counters().num_established_outgoing();
         let places = u32::try_from(dialled.len()).unwrap_or(u32::MAX).saturating_add(made);
         is_there(peer) || dialled.contains(peer) || places < (self.options.limits.outbound / 4 * 3).max(1)

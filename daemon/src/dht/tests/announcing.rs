@@ -350,3 +350,18 @@ async fn dials_that_nobody_answers_hold_no_batch_up() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_have_much_for_each_other_take_all_of_it() {
+    let nodes = network(TCP, 2).await;
+    let send = async |from: &Node, to: &Node, number| {
+        let keys = [key(number)];
+        from.dht.0.holdings().hold(&keys[0], Kind::Object);
+        let to = command::Node { peer: to.dht.0.local, addresses: vec![to.address()] };
+        within("the batch is answered", from.dht.0.send(to, Purpose::Put, &keys, &[])).await.0
+    };
+    let all = (0..80).map(|number| send(&nodes[number % 2], &nodes[1 - number % 2], number));
+    for answer in futures::future::join_all(all).await {
+        assert!(matches!(answer, Ok(Answer::Taken(_))), "{answer:?}");
+    }
+}

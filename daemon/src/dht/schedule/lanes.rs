@@ -106,6 +106,7 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
     let mut retry = RETRY.0;
     loop {
         dht.has_company().await;
+        let known = *dht.seen.routed.borrow();
         dht.note_overdue();
         let due = Due { thin: dht.begin_again(), ..dht.schedule.sweep.due(minute()) };
         // First what others cannot find at all, objects before chunks.
@@ -122,21 +123,17 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
         if is_done || taken > 0 {
             retry = RETRY.0;
         }
-        let wait = match (is_done, taken) {
-            (true, 0) => dht.schedule.sweep.left(minute()),
+        let (wait, known) = match (is_done, taken) {
+            (true, 0) => (dht.schedule.sweep.left(minute()), usize::MAX),
             // More may have come meanwhile.
             (_, 1..) => continue,
             (false, 0) => {
                 let wait = retry;
                 retry = (retry * 2).min(RETRY.1);
-                wait
+                (wait, known)
             }
         };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = dht.schedule.bulk.notified() => {}
-            () = dht.again() => {}
-        }
+        dht.rest(wait, known).await;
     }
 }
 
@@ -274,10 +271,26 @@ impl Inner {
 
     /// Waits until another node is known.
     pub(super) async fn has_company(&self) {
+        self.has_grown(0).await;
+    }
+
+    /// Waits until more nodes are known than so many.
+    async fn has_grown(&self, known: usize) {
         let mut routed = self.seen.routed.clone();
         // It ends only with the room.
-        if routed.wait_for(|routed| *routed > 0).await.is_err() {
+        if routed.wait_for(|routed| *routed > known).await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits for so long, or until there is something to do for the bulk lane: also when more nodes are known than so
+    /// many, who may take what those did not.
+    async fn rest(&self, wait: Duration, known: usize) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.schedule.bulk.notified() => {}
+            () = self.again() => {}
+            () = self.has_grown(known) => {}
         }
     }
 
@@ -303,7 +316,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dht::tests::{Node, TCP};
+    use crate::dht::tests::{Node, TCP, within};
     use crate::peer::Announce;
 
     #[tokio::test]
@@ -321,5 +334,14 @@ mod tests {
         assert!(!dht.0.schedule.desk().is_counted);
         let holdings = dht.0.holdings();
         assert!(holdings.holds(&held) && !holdings.holds(&gone));
+    }
+
+    #[tokio::test]
+    async fn who_waits_since_nobody_takes_anything_tries_again_when_another_comes() {
+        let first = Node::server(TCP, &[]).await;
+        let _second = Node::server(TCP, &[&first]).await;
+        first.knows(1).await;
+        let rest = first.dht.0.rest(RETRY.1, 1);
+        let (_third, ()) = within("it goes on", futures::future::join(Node::server(TCP, &[&first]), rest)).await;
     }
 }

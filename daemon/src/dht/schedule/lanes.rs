@@ -107,7 +107,7 @@ pub(super) async fn bulk(dht: Arc<Inner>) {
     loop {
         dht.has_company().await;
         let known = *dht.seen.routed.borrow();
-        dht.note_overdue();
+        dht.note_overdue().await;
         let due = Due { thin: dht.begin_again(), ..dht.schedule.sweep.due(minute()) };
         // First what others cannot find at all, objects before chunks.
         let mut taken = 0;
@@ -295,7 +295,7 @@ impl Inner {
     }
 
     /// Counts what is overdue; the log hears of it when it begins.
-    fn note_overdue(&self) {
+    async fn note_overdue(&self) {
         let due = self.schedule.sweep.overdue(minute());
         let (mut late, mut from) = (0, None);
         loop {
@@ -305,6 +305,7 @@ impl Inner {
             if from.is_none() {
                 break;
             }
+            tokio::task::yield_now().await;
         }
         let before = std::mem::replace(&mut self.schedule.desk().figures.overdue, late);
         if late > 0 && before == 0 {
@@ -343,5 +344,21 @@ mod tests {
         first.knows(1).await;
         let rest = first.dht.0.rest(RETRY.1, 1);
         let (_third, ()) = within("it goes on", futures::future::join(Node::server(TCP, &[&first]), rest)).await;
+    }
+
+    #[tokio::test]
+    async fn counting_what_is_overdue_lets_others_have_their_turn() {
+        let node = Node::server(TCP, &[]).await;
+        let (dht, keys) = (node.dht.clone(), LOOK as u32 * 2 + 1);
+        node.stop().await;
+        for number in 0..keys {
+            let key: Key = *blake3::hash(&number.to_le_bytes()).as_bytes();
+            dht.0.holdings().restore(&key, Kind::Chunk, 1);
+        }
+        let mut count = std::pin::pin!(dht.0.note_overdue());
+        assert!(futures::poll!(count.as_mut()).is_pending());
+        assert_eq!(dht.announcing().overdue, 0);
+        count.await;
+        assert_eq!(dht.announcing().overdue, keys as usize);
     }
 }

@@ -27,10 +27,11 @@ impl Records {
     ) -> Vec<Verdict> {
         let verdicts: Vec<_> = keys.iter().map(|key| self.put(*key, peer, lifetime, now)).collect();
         self.note_gone();
-        let taken = keys.into_iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Taken);
-        // One of them may have given way to another.
-        let here = taken.map(|(key, _)| key).filter(|key| self.known(&[*key], &peer) > 0).collect();
-        self.journal.note(&Entry::Taken { peer, until: minute_after(lifetime), keys: here });
+        // Of those that were taken one may have given way to another, and some keep the end that is written already.
+        let (until, source) = (self.end(lifetime, now), self.numbers.get(&peer).copied());
+        let ends = |key| source.and_then(|source| self.by_key.get(&(key, source)).copied());
+        let new = keys.into_iter().filter(|key| ends(*key) == Some(until)).collect();
+        self.journal.note(&Entry::Taken { peer, until: minute_after(lifetime), keys: new });
         verdicts
     }
 

@@ -235,6 +235,29 @@ fn records_expire_and_refreshing_keeps_them() {
 }
 
 #[test]
+fn what_is_announced_again_and_again_is_written_down_once_for_each_part_of_its_life() {
+    let (mut records, now) = store(10);
+    records.journal = Journal::new(true);
+    let (peer, part) = (PeerId::random(), 8 * HOUR / PART);
+    let written = |records: &mut Records, lifetime, at| {
+        assert_eq!(records.put_all(vec![key(1)], peer, lifetime, at), [Verdict::Taken]);
+        let entries = records.journal.noted().0;
+        entries.iter().filter(|entry| matches!(entry, Entry::Taken { keys, .. } if *keys == [key(1)])).count()
+    };
+    assert_eq!(written(&mut records, 8 * HOUR, now), 1);
+    // Nor does it help to ask for less now and then.
+    let often = (1..60).map(|minute| HOUR * minute / 60);
+    for (lifetime, passed) in [8 * HOUR, 7 * HOUR].into_iter().cycle().zip(often) {
+        assert_eq!(written(&mut records, lifetime, now + passed), 0, "{passed:?}");
+    }
+    assert_eq!(written(&mut records, 8 * HOUR, now + part), 1);
+    // What is known is what is written.
+    assert_eq!(holders(&records, 1, now + part + 8 * HOUR - Duration::from_secs(1)), [peer]);
+    assert!(holders(&records, 1, now + part + 8 * HOUR).is_empty());
+    check(&records);
+}
+
+#[test]
 fn a_far_key_is_refused_when_many_nodes_are_nearer() {
     let (mut records, now) = store(10_000);
     let nodes: Vec<_> = (0..400).map(|_| Position::of_peer(&PeerId::random())).collect();

@@ -3,7 +3,7 @@
 //! Owns: what a stranger's message may do, each in its peer's turn. Refuses: batches whose announcer is not their
 //! sender, that were seen before, or when this node is no server. Survives a crash: nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::request_response::{Event, Message};
@@ -20,6 +20,9 @@ use super::meter::Act;
 use super::options::Mode;
 use super::records::{MAX_LIFETIME, Verdict};
 use crate::support::unix_now;
+
+/// After so long a batch that came too early is looked at again.
+const EARLY: Duration = Duration::from_millis(100);
 
 impl EventLoop {
     pub(super) fn on_hello(&mut self, event: Event<Asked<Hello>, Hello>) {
@@ -114,6 +117,10 @@ impl EventLoop {
                 let answer = Hello::to(&self.options.chunk, self.options.serves, remote);
                 let _ = self.swarm.behaviour_mut().hello.send_response(channel, answer);
                 self.hello_resolved(peer, Some(&hello.usable(remote, &self.reach)));
+            }
+            // What a node says now comes after what is remembered of it, or that would count for more.
+            early @ Question::Batch(..) if !self.swarm.behaviour_mut().kad.store_mut().is_restored() => {
+                self.later.push(Instant::now() + EARLY, early);
             }
             Question::Batch(peer, request, channel) => {
                 let answer = match request {

@@ -96,6 +96,17 @@ impl Journal {
         (entries, is_short)
     }
 
+    /// Whether what was remembered is known again.
+    pub(super) fn is_read(&self) -> bool {
+        *self.0.is_read.borrow()
+    }
+
+    /// As if it were just being read, or had been.
+    #[cfg(test)]
+    pub(super) fn set_read(&self, is_read: bool) {
+        self.0.is_read.send_replace(is_read);
+    }
+
     /// Waits until what was remembered is known again.
     pub(super) async fn read(&self) {
         // The sender lives as long as this handle.

@@ -50,6 +50,11 @@ impl Records {
         count
     }
 
+    /// Whether all that the journal remembers of others has been taken in again.
+    pub(in crate::dht) fn is_restored(&self) -> bool {
+        self.journal.is_read()
+    }
+
     /// Takes in again what the journal remembers of others. It is written anew when some of that is refused or gives
     /// way, lest a later start has room for what its source has taken back since.
     pub(in crate::dht) fn restore(&mut self, entries: Vec<Entry>, now: Instant) {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::{Node, TCP, key, network, until, within};
 use crate::dht::announcer::{Announcer, Outcome, Purpose, first_number};
-use crate::dht::batch::{Answer, Draft};
+use crate::dht::batch::{Answer, Draft, Taken};
 use crate::dht::command::{self, Command};
+use crate::dht::holdings::Minute;
+use crate::dht::journal::Entry;
 use crate::peer::{Announce, Announced, Key, Kind};
 
 async fn run(of: &Node, purpose: Purpose, keys: &[Key]) -> (Announced, Vec<Key>) {
@@ -78,4 +80,26 @@ async fn what_is_released_while_it_is_announced_is_taken_back_when_that_is_over(
         holder.0.announced(&[key(1)], kind, &missed, &announced, &[]);
         until("it is taken back", || async { records(&nodes[1]).await == 0 }).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_back_while_a_node_reads_what_it_remembers_is_gone() {
+    let nodes = network(TCP, 2).await;
+    let (holder, other, keys) = (&nodes[0].dht.0, &nodes[1].dht.0, [key(1)]);
+    let to = || command::Node { peer: other.local, addresses: vec![nodes[1].address()] };
+    other.journal.set_read(false);
+    let back = holder.send(to(), Purpose::TakeBack, &keys, &[]);
+    let reading = async {
+        // What was asked later has been answered: that message is there.
+        for number in 0..20 {
+            let asked = holder.ask(|done| Command::Find { to: to(), key: key(number), done }).await;
+            assert_eq!(asked, Some(Vec::new()));
+        }
+        let entry = Entry::Taken { peer: holder.local, until: Minute::MAX, keys: keys.to_vec() };
+        other.ask(|done| Command::Restore { entries: vec![entry], done }).await;
+        other.journal.set_read(true);
+    };
+    let ((answer, _), ()) = within("both are over", futures::future::join(back, reading)).await;
+    assert!(matches!(answer, Ok(Answer::Taken(Taken { removed: 1, .. }))), "{answer:?}");
+    assert_eq!(records(&nodes[1]).await, 0);
 }

@@ -248,7 +248,8 @@ impl Announcer {
 impl Inner {
     /// Sends one batch of these keys, ascending; with how many messages that took. Messages overtake each other, so
     /// each says what is so when it is signed: what was to be put and is not held any more is taken back, and what was
-    /// to be taken back and is held again is left out. Both count as taken.
+    /// to be taken back and is held again is left out. Both count as taken. What has changed by when one is answered is
+    /// said once more.
     ///
     /// A node that remembers higher numbers of ours than we do (our clock went back) gets it once more with a number
     /// beyond them. No other gets one for that: a stranger's word would have them refuse all that comes after.
@@ -279,6 +280,7 @@ impl Inner {
             };
             answer = answered;
             self.note_heard(&to, &draft, &described, change, &answer);
+            self.overtaken(&draft);
             let Ok(Answer::Refused(Refusal::Sequence, highest)) = answer else {
                 return (answer.map(|answer| of_all(answer, keys, &draft.keys)), messages);
             };

@@ -10,9 +10,12 @@
 //! Layout: one ordered tree, (first 8 bytes of the place, key) → mark, 44 bytes an entry; measured with a million keys:
 //! 66 MiB.
 
+mod mark;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use self::mark::Mark;
 use super::Key;
 use super::position::Position;
 use crate::peer::Kind;
@@ -22,11 +25,6 @@ pub(super) type Place = (u64, Key);
 
 /// Minutes since 1970; 0 is never.
 pub(super) type Minute = u32;
-
-/// What is remembered of a key: the minute of its last announcement, whether it is an object's, and the count in which
-/// it was last said to be held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark(u32);
 
 /// Which keys a walk takes.
 #[derive(Clone, Copy, Debug)]
@@ -76,68 +74,6 @@ pub(super) struct Holdings {
     new: [usize; 2],
     /// Which count is under way or was the last, even or odd.
     count: bool,
-}
-
-// === impl Mark ===
-
-impl Mark {
-    const OBJECT: u32 = 1 << 31;
-    const COUNT: u32 = 1 << 30;
-    /// Known from the journal only, so in no count.
-    const UNSAID: u32 = 1 << 29;
-    /// Being announced by somebody: not due for others.
-    const TAKEN: u32 = 1 << 28;
-    /// Announced, and not to all that should know it, or perhaps not. Not written down.
-    const THIN: u32 = 1 << 27;
-    const FLAGS: u32 = Self::OBJECT | Self::COUNT | Self::UNSAID | Self::TAKEN | Self::THIN;
-
-    fn new(kind: Kind) -> Self {
-        Self(if kind == Kind::Object { Self::OBJECT } else { 0 })
-    }
-
-    fn placed(self) -> Minute {
-        self.0 & !Self::FLAGS
-    }
-
-    fn with_placed(self, minute: Minute) -> Self {
-        Self(self.0 & Self::FLAGS | minute & !Self::FLAGS)
-    }
-
-    fn is_taken(self) -> bool {
-        self.0 & Self::TAKEN != 0
-    }
-
-    fn with_taken(self, is_taken: bool) -> Self {
-        Self(self.0 & !Self::TAKEN | if is_taken { Self::TAKEN } else { 0 })
-    }
-
-    fn is_thin(self) -> bool {
-        self.0 & Self::THIN != 0
-    }
-
-    fn with_thin(self, is_thin: bool) -> Self {
-        Self(self.0 & !Self::THIN | if is_thin { Self::THIN } else { 0 })
-    }
-
-    fn kind(self) -> Kind {
-        if self.0 & Self::OBJECT == 0 { Kind::Chunk } else { Kind::Object }
-    }
-
-    fn is_counted(self, count: bool) -> bool {
-        self.0 & Self::UNSAID == 0 && (self.0 & Self::COUNT != 0) == count
-    }
-
-    fn counted(self, count: bool) -> Self {
-        Self(self.0 & !(Self::COUNT | Self::UNSAID) | if count { Self::COUNT } else { 0 })
-    }
-
-    fn is_unsaid(self) -> bool {
-        self.0 & Self::UNSAID != 0
-    }
-
-    fn unsaid(self) -> Self {
-        Self(self.0 | Self::UNSAID)
-    }
 }
 
 // === impl Due ===
@@ -204,6 +140,11 @@ impl Holdings {
 
     pub(super) fn holds(&self, key: &Key) -> bool {
         self.keys.contains_key(&place(key))
+    }
+
+    /// What a key that is held is of.
+    pub(super) fn kind(&self, key: &Key) -> Option<Kind> {
+        self.keys.get(&place(key)).map(|mark| mark.kind())
     }
 
     /// When a key that is held was last announced; `None` where it never was.

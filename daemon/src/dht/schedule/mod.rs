@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use self::again::{Again, Thin};
 use self::sweep::Sweep;
+use super::batch::Draft;
 use super::holdings::Minute;
 use super::journal::Entry;
 use super::{Dht, Inner};
@@ -218,18 +219,7 @@ impl Announce for Dht {
             schedule.bulk.notify_one();
             return over;
         }
-        let mut desk = schedule.desk();
-        let room = MAX_FRESH.saturating_sub(desk.fresh.len());
-        if new.len() > room {
-            schedule.bulk.notify_one();
-        }
-        new.truncate(room);
-        {
-            let mut holdings = self.0.holdings();
-            new.iter().for_each(|key| holdings.take(key, true));
-        }
-        desk.fresh.extend(new);
-        schedule.fresh.notify_one();
+        self.0.announce_soon(new);
         over
     }
 
@@ -336,8 +326,52 @@ impl Inner {
             };
             released.extend(part.iter().filter(|key| is_told(key)).copied());
         }
-        self.journal.note(&Entry::Released { keys: released.clone() });
-        self.schedule.desk().released.extend(released);
+        self.take_back_soon(released);
+    }
+
+    /// A message has been answered, or not. Where what it says is not so any more, another that says what is so may
+    /// have come before it: so that is said once more.
+    pub(super) fn overtaken(&self, said: &Draft) {
+        let (mut anew, mut objects) = (Vec::new(), Vec::new());
+        for key in &said.removals {
+            let mut holdings = self.holdings();
+            let Some(kind) = holdings.kind(key) else { continue };
+            // As if it had never been announced, also where somebody is at it.
+            self.heard.changed(key, Instant::now().into_std());
+            holdings.placed(key, 0);
+            anew.push(*key);
+            objects.extend((kind == Kind::Object).then_some(*key));
+        }
+        if !anew.is_empty() {
+            self.journal.note(&Entry::Released { keys: anew });
+            self.announce_soon(objects);
+            self.schedule.bulk.notify_one();
+        }
+        let gone: Vec<Key> = said.keys.iter().filter(|key| !self.holdings().holds(key)).copied().collect();
+        if !gone.is_empty() {
+            self.take_back_soon(gone);
+        }
+    }
+
+    /// Objects that were never announced are announced at once, as many as may wait for that.
+    fn announce_soon(&self, mut new: Vec<Key>) {
+        let mut desk = self.schedule.desk();
+        let room = MAX_FRESH.saturating_sub(desk.fresh.len());
+        if new.len() > room {
+            self.schedule.bulk.notify_one();
+        }
+        new.truncate(room);
+        {
+            let mut holdings = self.holdings();
+            new.iter().for_each(|key| holdings.take(key, true));
+        }
+        desk.fresh.extend(new);
+        self.schedule.fresh.notify_one();
+    }
+
+    fn take_back_soon(&self, keys: Vec<Key>) {
+        self.journal.note(&Entry::Released { keys: keys.clone() });
+        self.schedule.desk().released.extend(keys);
         self.schedule.fresh.notify_one();
     }
 }

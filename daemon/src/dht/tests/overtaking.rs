@@ -10,7 +10,8 @@ use crate::dht::batch::{Answer, Draft, Taken};
 use crate::dht::command::{self, Command};
 use crate::dht::holdings::Minute;
 use crate::dht::journal::Entry;
-use crate::peer::{Announce, Announced, Key, Kind};
+use crate::dht::schedule::minute;
+use crate::peer::{Announce, Announced, Key, Kind, PeerId};
 
 async fn run(of: &Node, purpose: Purpose, keys: &[Key]) -> (Announced, Vec<Key>) {
     let round = Announcer::new(Arc::clone(&of.dht.0), purpose, keys).run(20);
@@ -102,4 +103,40 @@ async fn what_is_taken_back_while_a_node_reads_what_it_remembers_is_gone() {
     let ((answer, _), ()) = within("both are over", futures::future::join(back, reading)).await;
     assert!(matches!(answer, Ok(Answer::Taken(Taken { removed: 1, .. }))), "{answer:?}");
     assert_eq!(records(&nodes[1]).await, 0);
+}
+
+/// Has `meanwhile` happen while a message to somebody who never answers is under way.
+async fn under_way(of: &Node, purpose: Purpose, keys: &[Key], meanwhile: impl FnOnce()) {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port());
+    let to = command::Node { peer: PeerId::random(), addresses: vec![at.parse().unwrap()] };
+    let dialled = async {
+        let connection = silent.accept().await.unwrap();
+        meanwhile();
+        drop(connection);
+    };
+    let sent = futures::future::join(of.dht.0.send(to, purpose, keys, &[]), dialled);
+    let ((answer, _), ()) = within("it fails", sent).await;
+    assert!(answer.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_while_a_message_is_under_way_is_said_after_it() {
+    let nodes = network(TCP, 2).await;
+    let (holder, other) = (&nodes[0], &nodes[1]);
+    for (number, kind) in [(1, Kind::Object), (2, Kind::Chunk)] {
+        let keys = [key(number)];
+        // Another message may have told that it is held.
+        under_way(holder, Purpose::TakeBack, &keys, || {
+            let mut holdings = holder.dht.0.holdings();
+            assert!(holdings.hold(&keys[0], kind));
+            holdings.placed(&keys[0], minute());
+        })
+        .await;
+        until("it is announced", || async { records(other).await == 1 }).await;
+        until("it counts as that", || async { holder.dht.0.holdings().is_placed(&keys[0]) }).await;
+        // Another may have taken it back.
+        under_way(holder, Purpose::Put, &keys, || assert!(holder.dht.0.holdings().drop_key(&keys[0]))).await;
+        until("it is taken back", || async { records(other).await == 0 }).await;
+    }
 }

@@ -39,6 +39,7 @@ use super::options::Options;
 use super::punch::Punch;
 use super::reach::Reach;
 use super::reaching;
+use super::reading::Reading;
 use super::records::{self, Described, MAX_ADDRESS, MAX_ADDRESSES, Records};
 use super::regions;
 use super::shares;
@@ -210,6 +211,7 @@ impl Behaviour {
         };
         let network = network_id(&options.network);
         let announcing = Announcing { network: Arc::from(options.network.as_str()), local };
+        let reading = Reading::default();
         Self {
             guard: Guard(options.conduct.clone()),
             limits: connection_limits::Behaviour::new(limits),
@@ -221,32 +223,32 @@ impl Behaviour {
             kad: Metered::new(kademlia(options, protocols, local, kept), Arc::clone(&reach)),
             lan: Toggle::from(options.lan_discovery.then(|| Lan::new(local))),
             hello: request_response::Behaviour::with_codec(
-                Whole(Greeting),
+                Whole::new(Greeting, &reading),
                 [(protocols.hello.clone(), ProtocolSupport::Full)],
                 exchange(HELLO_TIMEOUT, BATCHES_AT_ONCE),
             ),
             find: request_response::Behaviour::with_codec(
-                Whole(Finding),
+                Whole::new(Finding, &reading),
                 [(protocols.find.clone(), ProtocolSupport::Full)],
                 exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
             ),
             servers: request_response::Behaviour::with_codec(
-                Whole(Introducing),
+                Whole::new(Introducing, &reading),
                 [(protocols.servers.clone(), ProtocolSupport::Full)],
                 exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
             ),
             describe: request_response::Behaviour::with_codec(
-                Whole(Describing { network }),
+                Whole::new(Describing { network }, &reading),
                 [(protocols.describe.clone(), ProtocolSupport::Full)],
                 exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
             ),
             catalogue: request_response::Behaviour::with_codec(
-                Whole(Listing { network }),
+                Whole::new(Listing { network }, &reading),
                 [(protocols.catalogue.clone(), ProtocolSupport::Full)],
                 exchange(QUESTION_TIMEOUT, BATCHES_AT_ONCE),
             ),
             announce: request_response::Behaviour::with_codec(
-                Whole(announcing),
+                Whole::new(announcing, &reading),
                 [(protocols.announce.clone(), ProtocolSupport::Full)],
                 exchange(ANNOUNCE_TIMEOUT, BATCHES_AT_ONCE),
             ),

@@ -1,13 +1,15 @@
 //! One message each way over a stream: the shape of all our request-response protocols.
 //!
-//! Owns: reading a whole message within its limit, and handing it to the protocol that knows it.
+//! Owns: handing a whole message to the protocol that knows it; [`reading`](super::reading) reads it.
 //! Refuses: a message over its limit, before keeping more of it than that. Survives a crash: nothing.
 
 use std::io;
 
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::Codec;
+
+use super::reading::Reading;
 
 /// A protocol of one question and one answer, each a whole message.
 pub(super) trait Exchange: Clone + Send + 'static {
@@ -32,7 +34,22 @@ pub(super) trait Exchange: Clone + Send + 'static {
 
 /// Carries an [`Exchange`] over the swarm's streams.
 #[derive(Clone, Debug)]
-pub(super) struct Whole<E>(pub(super) E);
+pub(super) struct Whole<E> {
+    exchange: E,
+    reading: Reading,
+}
+
+impl<E: Exchange> Whole<E> {
+    /// What is read is part of `reading`.
+    pub(super) fn new(exchange: E, reading: &Reading) -> Self {
+        Self { exchange, reading: reading.clone() }
+    }
+
+    async fn read<T: AsyncRead + Unpin>(&self, io: &mut T, limit: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.reading.whole(io, limit).await?;
+        if bytes.len() > limit { Err(malformed("longer than its limit")) } else { Ok(bytes) }
+    }
+}
 
 impl<E: Exchange + Sync> Codec for Whole<E> {
     type Protocol = StreamProtocol;
@@ -43,7 +60,8 @@ impl<E: Exchange + Sync> Codec for Whole<E> {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let read = read_whole(io, E::MAX_REQUEST).await.and_then(|bytes| self.0.decode_request(&bytes));
+        let read = self.read(io, E::MAX_REQUEST).await;
+        let read = read.and_then(|bytes| self.exchange.decode_request(&bytes));
         match read {
             Ok(request) => Ok(Ok(request)),
             Err(error) => malformation(&error).map(Err).ok_or(error),
@@ -54,7 +72,7 @@ impl<E: Exchange + Sync> Codec for Whole<E> {
     where
         T: AsyncRead + Unpin + Send,
     {
-        self.0.decode_response(&read_whole(io, E::MAX_RESPONSE).await?)
+        self.exchange.decode_response(&self.read(io, E::MAX_RESPONSE).await?)
     }
 
     async fn write_request<T>(
@@ -68,7 +86,7 @@ impl<E: Exchange + Sync> Codec for Whole<E> {
     {
         // Only what is read can be malformed.
         let request = request.map_err(io::Error::other)?;
-        io.write_all(&self.0.encode_request(request)).await
+        io.write_all(&self.exchange.encode_request(request)).await
     }
 
     async fn write_response<T>(
@@ -80,19 +98,8 @@ impl<E: Exchange + Sync> Codec for Whole<E> {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        io.write_all(&self.0.encode_response(answer)).await
+        io.write_all(&self.exchange.encode_response(answer)).await
     }
-}
-
-/// Reads to the end of the stream, refusing more than `limit` bytes. Memory grows with what has arrived.
-async fn read_whole<T: AsyncRead + Unpin>(io: &mut T, limit: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    io.take(most).read_to_end(&mut bytes).await?;
-    if bytes.len() > limit {
-        return Err(malformed("longer than its limit"));
-    }
-    Ok(bytes)
 }
 
 /// What is wrong with a message that is not as its protocol says.

@@ -20,7 +20,8 @@
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is
 //!   alone; `causes`: why a dial failed.
 //! - `lan`: who is on the local network; `introducing`: whom neighbours name to a node that knows nobody.
-//! - `batch`, `hello`, `find`: our other protocols; all are over `codec`, and so is `introducing`.
+//! - `batch`, `hello`, `find`: our other protocols; all are over `codec`, and so is `introducing`; `reading` is what of
+//!   a message is here before all is.
 //! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
 //!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
@@ -85,6 +86,7 @@ mod punch;
 mod reach;
 mod reachable;
 mod reaching;
+mod reading;
 mod records;
 mod regions;
 mod relay_choice;

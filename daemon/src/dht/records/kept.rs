@@ -29,7 +29,7 @@ impl Records {
         self.note_gone();
         // Of those that were taken one may have given way to another, and some keep the end that is written already.
         let (until, source) = (self.end(lifetime, now), self.numbers.get(&peer).copied());
-        let ends = |key| source.and_then(|source| self.by_key.get(&(key, source)).copied());
+        let ends = |key: Key| source.and_then(|source| self.by_key.get(&(key, source)).copied());
         let new = keys.into_iter().filter(|key| ends(*key) == Some(until)).collect();
         self.journal.note(&Entry::Taken { peer, until: minute_after(lifetime), keys: new });
         verdicts

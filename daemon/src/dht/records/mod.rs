@@ -173,9 +173,9 @@ impl Records {
         let may_announce = source.is_some_and(|source| source.may_announce(second, RATE, BURST))
             && group.is_none_or(|group| of_group.take(group, now));
         let (end, part) = (self.end(lifetime, now), lifetime.min(MAX_LIFETIME) / PART);
-        match self.by_key.get(&(key, number)) {
+        match self.by_key.get(&(key, number)).copied() {
             _ if !may_announce => Verdict::Full,
-            Some(kept) if u64::from(end.saturating_sub(*kept)) < part.as_secs().max(1) => Verdict::Taken,
+            Some(kept) if u64::from(end.saturating_sub(kept)) < part.as_secs().max(1) => Verdict::Taken,
             _ => self.keep(key, peer, lifetime, now),
         }
     }

@@ -18,6 +18,7 @@ use crate::dht::codec::{Exchange, Whole, is_malformed};
 use crate::dht::find::Finding;
 use crate::dht::hello::{Greeting, Hello};
 use crate::dht::introducing::Introducing;
+use crate::dht::reading::Reading;
 use crate::peer::{Key, Keypair, PeerId};
 
 /// What stands for the network's name.
@@ -62,7 +63,7 @@ fn told() -> Vec<u8> {
 
 /// What never ends is read to its limit and no further, and is its writer's fault.
 async fn is_cut_off<E: Exchange + Sync>(exchange: E) {
-    let mut whole = Whole(exchange);
+    let mut whole = Whole::new(exchange, &Reading::default());
     let mut endless = Endless(0);
     // The reader of it is told, and whose it is.
     let read = whole.read_request(&protocol(), &mut endless).await.unwrap();

@@ -166,8 +166,7 @@ mod tests {
     /// Reads what comes until nothing more does.
     fn read(of: &Reading, left: usize, ends: bool) -> (BoxFuture<'static, io::Result<Vec<u8>>>, bool) {
         let of = of.clone();
-        let mut reading =
-            async move { of.whole(&mut Drips { left, ends }, LIMIT).await }.boxed();
+        let mut reading = async move { of.whole(&mut Drips { left, ends }, LIMIT).await }.boxed();
         let is_over = (&mut reading).now_or_never().is_some();
         (reading, is_over)
     }

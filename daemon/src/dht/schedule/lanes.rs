@@ -343,7 +343,8 @@ mod tests {
         let _second = Node::server(TCP, &[&first]).await;
         first.knows(1).await;
         let rest = first.dht.0.rest(RETRY.1, 1);
-        let (_third, ()) = within("it goes on", futures::future::join(Node::server(TCP, &[&first]), rest)).await;
+        let (_third, ()) =
+            within("it goes on", futures::future::join(Node::server(TCP, &[&first]), rest)).await;
     }
 
     #[tokio::test]

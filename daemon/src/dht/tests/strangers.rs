@@ -69,7 +69,11 @@ fn stock(node: &Node, hello: &'static str) -> Swarm<Stock> {
     kad.add_address(&node.dht.0.local, node.address());
     let identify = identify::Behaviour::new(identify::Config::new("/x/1".into(), keypair.public()));
     let protocols = [(StreamProtocol::new(hello), request_response::ProtocolSupport::Full)];
-    let hello = request_response::Behaviour::with_codec(Whole::new(Greeting, &Reading::default()), protocols, Default::default());
+    let hello = request_response::Behaviour::with_codec(
+        Whole::new(Greeting, &Reading::default()),
+        protocols,
+        Default::default(),
+    );
     let config = libp2p::swarm::Config::with_tokio_executor();
     let behaviour = Stock { kad, identify, hello };
     Swarm::new(transport::sockets(&keypair).unwrap(), behaviour, local, config)

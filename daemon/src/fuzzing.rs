@@ -1,4 +1,4 @@
-//! What must hold of any bytes that are read as one of casd's formats: the fuzz targets, one a decoder.
+//! What must hold of any bytes that are read as one of casd's formats or messages: the fuzz targets, one a decoder.
 //!
 //! Owns: the list of them; each stands in the room whose format it is about. Refuses: being part of casd: it is there
 //! with the feature `fuzzing`, for `tests/fuzz`, and in tests, which replay what fuzzing found worth keeping.
@@ -7,7 +7,7 @@
 //! again or is beyond a limit of its format, or a lie is believed. Where a format is proved by a hash, a signature or a
 //! keyed checksum, a target looks at the bytes as they come, and once more with the proof made to fit.
 
-use crate::{content, store};
+use crate::{content, dht, session, store};
 
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,16 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tree", check: content::fuzzing::tree },
     Target { name: "link", check: content::fuzzing::link },
     Target { name: "metadata", check: content::fuzzing::metadata },
+    Target { name: "frame", check: session::fuzzing::frame },
+    Target { name: "hello", check: session::fuzzing::hello },
+    Target { name: "asks", check: session::fuzzing::asks },
+    Target { name: "answers", check: session::fuzzing::answers },
+    Target { name: "dht_hello", check: dht::fuzzing::dht_hello },
+    Target { name: "announce", check: dht::fuzzing::announce },
+    Target { name: "find", check: dht::fuzzing::find },
+    Target { name: "servers", check: dht::fuzzing::servers },
+    Target { name: "describe", check: dht::fuzzing::describe },
+    Target { name: "catalogue", check: dht::fuzzing::catalogue },
 ];
 
 /// Bytes of memory that a target may hold at once for so many bytes of input: whatever an input says of itself, its
@@ -41,4 +51,4 @@ pub const fn memory(input: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

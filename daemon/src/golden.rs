@@ -7,8 +7,14 @@ use std::{env, fs};
 /// The bytes of the golden file `name`, which must be `expected`. With `CASD_GOLDEN=new` a file that is not there is
 /// written first.
 pub(crate) fn is(name: &str, expected: &[u8]) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
+    is_at("golden", name, expected)
+}
+
+/// The same in another folder of `tests`.
+pub(crate) fn is_at(folder: &str, name: &str, expected: &[u8]) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(folder).join(name);
     if env::var_os("CASD_GOLDEN").is_some() && !path.exists() {
+        path.parent().map(fs::create_dir_all).transpose().unwrap();
         fs::write(&path, expected).unwrap();
     }
     let golden = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

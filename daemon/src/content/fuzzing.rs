@@ -20,7 +20,7 @@ use super::{
 const ANOTHER: ObjectId = ObjectId::from_bytes([7; 32]);
 
 /// Who signs the parity parts and the descriptions.
-static MAKER: LazyLock<Keypair> = LazyLock::new(|| {
+pub(crate) static MAKER: LazyLock<Keypair> = LazyLock::new(|| {
     let key = ed25519::SecretKey::try_from_bytes([5; 32]).map(ed25519::Keypair::from);
     key.map_or_else(|_| Keypair::generate_ed25519(), Keypair::from)
 });
@@ -93,6 +93,14 @@ fn listing(page: &ManifestPage, before: usize, size: usize) -> Option<Manifest> 
         std::iter::repeat_with(full).take(before).chain([ManifestPage::seal(ids, zeros)]).collect();
     let top = ManifestTop::seal(start + size as u64, &pages, &last).ok()?;
     Manifest::new(top, pages)
+}
+
+/// The manifest of an object of three chunks, of which only the last one is there: it has 1,000 bytes.
+pub(crate) fn sample() -> Option<(Manifest, Chunk)> {
+    let page = ManifestPage::seal(vec![ChunkId::from_bytes([8; 32]); 3], vec![false; 3]);
+    let manifest = listing(&page, 0, 1000)?;
+    let last = Chunk::compute(Place::At(2 * CHUNK_LEN), vec![1; 1000].into()).ok()?;
+    Some((manifest, last))
 }
 
 /// A page of a manifest, behind a byte: whether a full page comes before it, and how long the last chunk is.

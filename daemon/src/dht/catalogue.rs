@@ -82,9 +82,9 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub(super) struct Page {
     /// What is said.
-    said: Said,
+    pub(super) said: Said,
     /// Behind which key to go on; `None` at the end.
-    next: Option<Key>,
+    pub(super) next: Option<Key>,
 }
 
 /// What is answered: a page, or `None` for "later".

@@ -57,6 +57,8 @@ mod diversity;
 mod error;
 mod event_loop;
 mod find;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod given;
 mod guard;
 mod heard;

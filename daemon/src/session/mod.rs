@@ -17,6 +17,8 @@ mod board;
 mod codec;
 mod error;
 pub mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod give;
 mod giver;
 mod hello;

@@ -173,8 +173,9 @@ impl Announcing {
         let mut reader = Reader::new(body);
         reader.u8()?;
         let receiver = short(&mut reader)?;
-        let key = PublicKey::try_decode_protobuf(short(&mut reader)?);
-        let key = key.map_err(|_| malformed("a batch without its announcer's key"))?;
+        let encoded = short(&mut reader)?;
+        let key = PublicKey::try_decode_protobuf(encoded).ok().filter(|key| key.encode_protobuf() == encoded);
+        let key = key.ok_or_else(|| malformed("a batch without its announcer's key"))?;
         let sequence = reader.u64()?;
         let lifetime = Duration::from_secs(u64::from(reader.u32()?));
         let record_length = usize::from(reader.u16()?);
@@ -253,7 +254,7 @@ impl Exchange for Announcing {
 // === the encoding ===
 
 /// What is signed of a batch.
-fn signed(network: &str, body: &[u8]) -> Vec<u8> {
+pub(in crate::dht) fn signed(network: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(DOMAIN.len() + 1 + network.len() + body.len());
     bytes.extend(DOMAIN);
     push_short(&mut bytes, network.as_bytes());

@@ -12,8 +12,10 @@ use futures::future::BoxFuture;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::frames::{Ask, Frame, HEAD, Hello, Kind, MAX_NEWS, MAX_TEXT, Role};
-use super::{Answer, Asker, Ended, Error, Giver, Have, Haves, Network, Options, Snapshot, Subscription, Unproven};
+use super::frames::{Ask, Frame, Hello, Kind, MAX_NEWS, MAX_TEXT, Role};
+use super::{
+    Answer, Asker, Ended, Error, Giver, Have, Haves, Network, Options, Snapshot, Subscription, Unproven,
+};
 use super::{codec, give, hello};
 use crate::content::fuzzing::{MAKER, sample};
 use crate::content::{
@@ -139,9 +141,8 @@ fn behind_hello(role: Role, said: &[u8]) -> Vec<u8> {
 pub(crate) fn asks(said: &[u8]) {
     let says = behind_hello(Role::Asker, said);
     let Some(runtime) = &*RUNTIME else { return };
-    let given = runtime.block_on(async {
-        give(conn(says), &options(), Arc::new(Nothing), &Tasks::new()).await
-    });
+    let given =
+        runtime.block_on(async { give(conn(says), &options(), Arc::new(Nothing), &Tasks::new()).await });
     match given {
         // Each request takes a frame, but for those of a run, which are within what is granted.
         Ok(summary) => {

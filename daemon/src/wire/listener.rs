@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
-use super::caps::Permit;
+use super::caps::Shaking;
 use super::stream::conn;
 use super::{Error, Shared, tune};
 use crate::peer::Conn;
@@ -80,12 +80,12 @@ async fn listen(socket: &TcpListener, shared: &Arc<Shared>, done: &mpsc::Sender<
                 continue;
             }
         };
-        let Some((permit, shaking)) = shared.caps.incoming(from.ip()) else {
+        let Some(shaking) = shared.caps.incoming(from.ip()) else {
             shared.refused.fetch_add(1, Relaxed);
             tracing::debug!(%from, "connection refused: a limit is reached");
             continue;
         };
-        let incoming = Incoming { stream, from, permit, shaking };
+        let incoming = Incoming { stream, from, shaking };
         let (shared, done, family) = (Arc::clone(shared), done.clone(), tasks.clone());
         tasks.spawn("handshake", async move {
             tokio::select! {
@@ -100,26 +100,32 @@ async fn listen(socket: &TcpListener, shared: &Arc<Shared>, done: &mpsc::Sender<
 struct Incoming {
     stream: TcpStream,
     from: SocketAddr,
-    permit: Permit,
-    shaking: OwnedSemaphorePermit,
+    shaking: Shaking,
 }
 
 impl Incoming {
     async fn shake(self, shared: &Shared, done: &mpsc::Sender<Conn>) {
-        let Self { stream, from, permit, shaking } = self;
+        let Self { stream, from, shaking } = self;
         let handshake = async {
             tune(&stream)?;
             let (stream, peer) = shared.tls.accept(stream).await?;
             if !shared.conduct.admits(&peer, Some(from.ip()), SystemTime::now()) {
                 return Err(io::Error::other("it is banned"));
             }
-            conn(stream, peer, from, permit, &shared.conduct).map_err(io::Error::other)
+            Ok((stream, peer))
         };
-        let timed = tokio::time::timeout(shared.options.handshake, handshake).await;
-        match timed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        let timed = tokio::select! {
+            timed = tokio::time::timeout(shared.options.handshake, handshake) => timed,
+            () = shaking.over() => Ok(Err(io::Error::other("it made room for another"))),
+        };
+        let shaken = timed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let conn = shaken.and_then(|(stream, peer)| {
+            let permit = shared.caps.admit(shaking).ok_or_else(|| io::Error::other("a limit is reached"))?;
+            conn(stream, peer, from, permit, &shared.conduct).map_err(io::Error::other)
+        });
+        match conn {
             Ok(conn) => {
                 shared.accepted.fetch_add(1, Relaxed);
-                drop(shaking);
                 // Nobody takes it when the listener has gone meanwhile.
                 let _ = done.send(conn).await;
             }

@@ -41,7 +41,8 @@ pub struct Options {
     /// Connections at once from one globally routable IPv4 address or IPv6 /64. Loopback and private addresses are
     /// not counted: there many nodes share one.
     pub per_address: usize,
-    /// Connections whose handshake is not done; more are closed at once. 64 cost under 64 x 100 KiB.
+    /// Incoming connections whose handshake is not done, beside the others. For one more the oldest is closed, of the
+    /// host that has most of them. 64 cost under 64 x 100 KiB.
     pub half_open: usize,
     /// How long a handshake may take once the connection stands.
     pub handshake: Duration,
@@ -66,7 +67,7 @@ impl Default for Options {
 pub struct Counters {
     /// Handshakes done.
     pub accepted: u64,
-    /// Handshakes that failed: other protocols, strangers, silence.
+    /// Handshakes that failed: other protocols, strangers, silence, and those that made room for others.
     pub failed: u64,
     /// Connections closed because of a limit.
     pub refused: u64,

@@ -138,6 +138,33 @@ async fn who_speaks_something_else_or_nothing_is_closed_and_counted() {
     .await;
 }
 
+/// Slow-loris: whoever opens connections and says nothing, or next to nothing, and opens new ones whenever one is closed.
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let options = Options { half_open: 8, connections: 12, ..Options::default() };
+    let (alice, wire, mut port, _tasks) = node(options);
+    within(async {
+        let mut silent = Vec::new();
+        for number in 0..200 {
+            let mut socket = TcpStream::connect(port.local_addr()).await.unwrap();
+            // The beginning of a handshake, or nothing.
+            let said = if number % 2 == 0 { &b"\x16\x03\x01"[..] } else { b"" };
+            let _ = socket.write_all(said).await;
+            silent.push(socket);
+        }
+        // All but the last are let go, long before their time is over.
+        until(|| wire.counters().failed >= 192).await;
+        assert_eq!((wire.counters().refused, wire.connections()), (0, 0));
+        for _ in 0..3 {
+            let (bob, other, ..) = node(Options::default());
+            let (out, into) = meet(&other, alice, &mut port).await;
+            assert!(out.is_ok() && into.unwrap().peer == bob);
+        }
+        assert!(silent[0].read_u8().await.is_err(), "it is closed");
+    })
+    .await;
+}
+
 /// A client that has no certificate at all.
 async fn shake_as_stranger(socket: TcpStream) -> std::io::Result<()> {
     let mut config = libp2p_tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();

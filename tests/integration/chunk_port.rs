@@ -153,6 +153,27 @@ fn about_bytes() -> Vec<(&'static str, Lie)> {
             about_chunks(|request, chunk, _| Reply::Say(whole(request, &vec![9; chunk.length as usize]))),
         ),
         (
+            "a bit flipped",
+            about_chunks(|request, chunk, t| {
+                let mut data = part(t, chunk).to_vec();
+                data[chunk.length as usize / 2] ^= 1;
+                Reply::Say(whole(request, &data))
+            }),
+        ),
+        (
+            "a byte more in the last slice",
+            about_chunks(|request, chunk, t| {
+                let (first, last) = part(t, chunk).split_at(chunk.length as usize - 1);
+                let last = slice(request, first.len(), &[last, &[0]].concat());
+                Reply::Say([whole(request, first), last].concat())
+            }),
+        ),
+        ("a slice without data", about_chunks(|request, _, _| Reply::Say(slice(request, 0, &[])))),
+        (
+            "a slice that is too long",
+            about_chunks(|request, _, t| Reply::Say(slice(request, 0, &t.data[..SLICE + 1]))),
+        ),
+        (
             "another chunk",
             about_chunks(|request, chunk, t| Reply::Say(whole(request, &t.data[..chunk.length as usize]))),
         ),
@@ -209,6 +230,12 @@ fn a_giver_that_lies_is_struck_once_and_others_are_asked() {
     assert!(log.contains("a peer sent something else than what was asked of it"), "{log}");
 }
 
+/// The true bytes of a chunk.
+fn part<'t>(truth: &'t Truth, chunk: &ChunkRef) -> &'t [u8] {
+    let at = usize::try_from(chunk.place.offset()).unwrap();
+    &truth.data[at..at + chunk.length as usize]
+}
+
 /// All slices of a chunk.
 fn whole(request: u32, data: &[u8]) -> Vec<u8> {
     (0..).step_by(SLICE).zip(data.chunks(SLICE)).flat_map(|(at, part)| slice(request, at, part)).collect()
@@ -249,7 +276,14 @@ fn a_giver_that_stops_in_the_middle_of_a_chunk_costs_little() {
     std::fs::write(&file, &truth.data).unwrap();
     honest.ctl().add(&file);
     let good = honest.daemon.chunk_address();
-    let stops: [(&str, Lie); 3] = [
+    let stops: [(&str, Lie); 4] = [
+        (
+            "half a chunk and an end",
+            about_chunks(|request, chunk, t| {
+                let said = whole(request, part(t, chunk));
+                Reply::Last(said[..said.len() / 2].to_vec())
+            }),
+        ),
         (
             "silence",
             about_chunks(|request, _, t| Reply::Say(slice(request, 0, &t.data[..SLICE])[..9999].to_vec())),
@@ -294,6 +328,11 @@ fn whoever_calls_and_talks_nonsense_is_hung_up_on() {
     let calls = [
         ("nothing", Vec::new(), Reason::Slow),
         ("no hello", encode(&[Frame::Ping(1)]), Reason::Protocol),
+        (
+            "another magic",
+            [&hi(ours.clone())[..5], b"CASD", &hi(ours.clone())[9..]].concat(),
+            Reason::Protocol,
+        ),
         ("another network", hi(hello("elsewhere", Role::Asker)), Reason::Network),
         ("another version", hi(Hello { least: 2, most: 9, ..ours.clone() }), Reason::Version),
         ("a giver's hello", hi(hello(&network, Role::Giver)), Reason::Protocol),

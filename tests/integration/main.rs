@@ -32,6 +32,7 @@ mod many_machines;
 mod many_nodes;
 mod misled;
 mod modes;
+mod noise;
 mod publishing;
 mod python;
 mod read_only;

@@ -1,11 +1,14 @@
-//! Two users of one daemon: each removes what is its own, and only an administrator what is others'.
+//! Two users of one daemon: each removes what is its own, and only an administrator what is others'; each reads and
+//! writes the files that it may, whatever the daemon may.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use casd_tests::ctl::Run;
 use casd_tests::programs::program;
+use casd_tests::wait::{self, LONG};
 use casd_tests::{Daemon, Home, skip};
 
 /// What casctl ends with when it is refused.
@@ -13,6 +16,9 @@ const REFUSED: i32 = 5;
 
 /// A user that is not root, by id.
 const OTHER: u32 = 65_534;
+
+/// A third.
+const ROGUE: u32 = 61_234;
 
 /// casctl as another user sees it: in a folder that everyone may enter, as the one that it was built in may not be.
 struct Other {
@@ -70,4 +76,87 @@ fn each_removes_its_own_and_only_an_administrator_what_is_others() {
     let other = Other::of(&home, &daemon);
     other.run(&["rm", &both]).done().refused(&[REFUSED], "uid 0");
     assert!(daemon.ctl().text(&["rm", &both]).contains("removed"));
+}
+
+/// The daemon is root's here, and could read and write everything.
+#[test]
+fn files_are_read_and_written_with_the_callers_rights() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can be two users");
+    }
+    let home = Home::new();
+    let daemon = home.start();
+    let other = Other::of(&home, &daemon);
+    let secret = home.path("secret");
+    std::fs::write(&secret, b"root's alone").unwrap();
+    std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    let key = home.state().join("node.key");
+    assert!(key.exists());
+    for path in [&secret, &key] {
+        let done = other.run(&["add"]).arg(path).done();
+        done.refused(&[1], "denied");
+    }
+    assert!(daemon.ctl().json(&["ls"]).is_empty());
+
+    // A folder and a file that are for the other user alone.
+    let own = home.path("own");
+    std::fs::create_dir(&own).unwrap();
+    let file = own.join("file");
+    std::fs::write(&file, b"the other's alone").unwrap();
+    for (path, mode) in [(&file, 0o600), (&own, 0o700)] {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(path, Some(OTHER), Some(OTHER)).unwrap();
+    }
+    let id = other.run(&["-q", "add"]).arg(&file).done().ok().text();
+    assert_eq!(daemon.ctl().cat(&id), b"the other's alone");
+
+    // Where the other may not write, nothing is written for it, and nothing through a link of its own.
+    other.run(&["fetch", &id, "-o"]).arg(home.path("out")).done().refused(&[1], "denied");
+    assert!(!home.path("out").exists());
+    std::os::unix::fs::symlink(&secret, own.join("link")).unwrap();
+    let forced = other.run(&["fetch", &id, "--force", "-o"]).arg(own.join("link")).done();
+    assert_eq!(std::fs::read(&secret).unwrap(), b"root's alone", "{}", forced.stderr);
+    let back = own.join("back");
+    other.run(&["fetch", &id, "-o"]).arg(&back).done().ok();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&back.metadata().unwrap()), OTHER);
+}
+
+/// Anybody may put a socket where everybody may put files.
+#[test]
+fn who_listens_where_it_has_no_business_is_not_spoken_to() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can be two users");
+    }
+    let home = Home::new();
+    let daemon = home.start();
+    let other = Other::of(&home, &daemon);
+    let shared = home.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, Permissions::from_mode(0o1777)).unwrap();
+    let socket = shared.join("casd.sock");
+    let listens = "import socket, sys, time\ns = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\n\
+                   import os\nos.chmod(sys.argv[1], 0o666)\ntime.sleep(600)";
+    let mut rogue = std::process::Command::new("python3");
+    let rogue = rogue.args(["-c", listens]).arg(&socket).uid(ROGUE).gid(ROGUE);
+    let mut rogue = Rogue(rogue.spawn().unwrap());
+    wait::until("somebody to listen", LONG, || {
+        assert!(rogue.0.try_wait().unwrap().is_none(), "it has ended");
+        let mode = socket.metadata().ok()?.permissions().mode();
+        (mode & 0o777 == 0o666).then_some(())
+    });
+    let casctl = || Run::new(&other.casctl).arg("--socket").arg(&socket).arg("status");
+    casctl().user(OTHER).done().refused(&[REFUSED], &ROGUE.to_string());
+    casctl().done().refused(&[REFUSED], &ROGUE.to_string());
+    assert_eq!(other.run(&["status"]).done().ok().status.code(), Some(0), "root's daemon is");
+}
+
+/// Who listens in another's place; ended when it is dropped.
+struct Rogue(std::process::Child);
+
+impl Drop for Rogue {
+    fn drop(&mut self) {
+        // Both do nothing when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

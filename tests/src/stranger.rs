@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use casd::content::{CHUNK, CHUNK_LEN, Chunk, Manifest, ManifestBuilder, Place};
@@ -21,6 +22,8 @@ use tokio::runtime::Runtime;
 pub enum Reply {
     /// Writes these bytes.
     Say(Vec<u8>),
+    /// Writes these bytes and hangs up.
+    Last(Vec<u8>),
     /// Hangs up.
     Close,
 }
@@ -89,6 +92,10 @@ async fn give(mut conn: Conn, hello: Hello, answer: &impl Fn(u32, &Ask) -> Reply
         let says = match read(&mut conn).await? {
             Frame::Ask(request, ask) => match answer(request, &ask) {
                 Reply::Say(bytes) => bytes,
+                Reply::Last(bytes) => {
+                    conn.stream.write_all(&bytes).await?;
+                    return conn.stream.shutdown().await;
+                }
                 Reply::Close => return Ok(()),
             },
             Frame::Ping(token) => encode(&[Frame::Pong(token)]),
@@ -117,10 +124,7 @@ async fn read(conn: &mut Conn) -> std::io::Result<Frame> {
 #[must_use]
 pub fn call(address: &str, bytes: &[u8]) -> Vec<u8> {
     block_on(async {
-        let (peer, at) = address.split_once('@').expect("ID@HOST:PORT");
-        let wire = Wire::new(&Keypair::generate_ed25519(), Options::default()).unwrap();
-        let peer: PeerId = peer.parse().unwrap();
-        let mut conn = wire.dial(peer, at.parse().unwrap()).await.unwrap();
+        let mut conn = dial(address).await;
         // It may hang up before it has heard all.
         let _ = conn.stream.write_all(bytes).await;
         let _ = conn.stream.flush().await;
@@ -128,6 +132,36 @@ pub fn call(address: &str, bytes: &[u8]) -> Vec<u8> {
         let _ = conn.stream.read_to_end(&mut said).await;
         said
     })
+}
+
+/// As [`call`], but says the last bytes one by one, a second apart, until it is hung up on.
+///
+/// Panics when it may say them all, or when that takes more than a minute.
+#[must_use]
+pub fn drip(address: &str, bytes: &[u8], slowly: &[u8]) -> Vec<u8> {
+    block_on(async {
+        let mut conn = dial(address).await;
+        conn.stream.write_all(bytes).await.unwrap();
+        let (mut said, mut next) = (Vec::new(), slowly.iter());
+        loop {
+            let byte = next.next().expect("it is hung up on before it has said all");
+            if conn.stream.write_all(&[*byte]).await.is_err() || conn.stream.flush().await.is_err() {
+                return said;
+            }
+            let heard = tokio::time::timeout(Duration::from_secs(1), conn.stream.read_to_end(&mut said));
+            // What was heard before the time was over stays heard.
+            if heard.await.is_ok() {
+                return said;
+            }
+        }
+    })
+}
+
+async fn dial(address: &str) -> Conn {
+    let (peer, at) = address.split_once('@').expect("ID@HOST:PORT");
+    let wire = Wire::new(&Keypair::generate_ed25519(), Options::default()).unwrap();
+    let peer: PeerId = peer.parse().unwrap();
+    wire.dial(peer, at.parse().unwrap()).await.unwrap()
 }
 
 /// Runs `work` to its end, which must come within a minute.

@@ -2,6 +2,7 @@
 
 mod impostors;
 mod missed;
+mod strangers;
 pub(super) mod tap;
 
 use std::collections::HashMap;

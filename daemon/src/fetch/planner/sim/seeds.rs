@@ -1,9 +1,10 @@
 //! Thousands of networks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
 
 use super::optimum::{fluid, grain};
-use super::{Network, Outcome, World};
+use super::{Host, Network, Outcome, World};
 
 /// Replays one seed.
 const SEED: &str = "CASD_SIM_SEED";
@@ -59,6 +60,49 @@ fn honest_networks_finish_near_the_fluid_optimum() {
         println!("{r:?}");
     }
     assert!(at(1.0).0 <= FACTOR, "{SEED}={} took too long: {:?}", at(1.0).2, at(1.0));
+}
+
+/// Says "have", then stalls: one honest host among twenty that say they hold everything and answer nothing.
+#[test]
+fn twenty_that_stall_cost_the_one_that_gives_little() {
+    for mbits in [20, 100, 500] {
+        let (chunks, delay) = (300, Duration::from_millis(20));
+        let honest = || Host::whole(chunks, mbits, delay);
+        let staller = || Host { stalls: Some(Duration::ZERO), ..honest() };
+        let alone = World::run(Network::new(chunks, vec![honest()]), false);
+        for first in [true, false] {
+            let mut hosts: Vec<Host> = (0..20).map(|_| staller()).collect();
+            hosts.insert(if first { 0 } else { 20 }, honest());
+            let among = World::run(Network::new(chunks, hosts), false);
+            let ratio = among.time.as_secs_f64() / alone.time.as_secs_f64();
+            println!("{mbits} Mbit/s: {:?}, among stallers {:?}, {ratio:.2} times", alone.time, among.time);
+            assert!(among.missing.is_empty() && ratio <= 1.5, "{mbits} Mbit/s: {ratio:.2} times as long");
+        }
+    }
+}
+
+/// Nine of ten lie: what each of them is asked for is lost, and it is asked for no more.
+#[test]
+fn nine_liars_of_ten_cost_little() {
+    let (chunks, delay) = (300, Duration::from_millis(20));
+    let honest = || Host::whole(chunks, 100, delay);
+    let alone = World::run(Network::new(chunks, vec![honest()]), false);
+    for seed in 0..100 {
+        let liar = || Host { bad: 100, ..honest() };
+        let mut hosts: Vec<Host> = (0..9).map(|_| liar()).collect();
+        let at = usize::try_from(seed % 10).unwrap();
+        hosts.insert(at, honest());
+        let mut network = Network::new(chunks, hosts);
+        (network.seed, network.plan.seed) = (seed, seed);
+        let among = World::run(network, false);
+        let ratio = among.time.as_secs_f64() / alone.time.as_secs_f64();
+        assert!(among.missing.is_empty() && ratio <= 1.3, "seed {seed}: {ratio:.2} times as long");
+        // That none is believed is seen by what is here; and none is asked for more than it was at first.
+        for liar in (0..10).filter(|host| *host != at) {
+            let asked = among.asked.iter().filter(|(_, peer, _)| peer.0 as usize == liar).count();
+            assert!(asked <= 4, "seed {seed}: {asked} chunks of a liar");
+        }
+    }
 }
 
 /// Networks that once hung, or were given up although they could end.

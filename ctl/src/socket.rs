@@ -57,27 +57,23 @@ fn places(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     places
 }
 
-/// Refuses to speak to somebody who listens in the daemon's place: what is added would be theirs, and what is fetched
-/// their word. That nobody is there is for others to say.
+/// Refuses to speak to somebody who may have put a socket in the daemon's place: what is added would be theirs, and what
+/// is fetched their word. Where everybody may put one, root, the caller, and whom the folder belongs to are spoken to.
+/// That nobody is there is for others to say.
 async fn is_spoken_to(path: &Path) -> Result<(), Failure> {
     let Ok(listener) = UnixStream::connect(path).await.and_then(|stream| stream.peer_cred()) else {
         return Ok(());
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(owner) = folder.metadata().map(|metadata| metadata.uid()) else { return Ok(()) };
-    if is_trusted(listener.uid(), rustix::process::geteuid().as_raw(), owner) {
+    let Ok(folder) = folder.metadata() else { return Ok(()) };
+    let caller = rustix::process::geteuid().as_raw();
+    if folder.mode() & 0o002 == 0 || [0, caller, folder.uid()].contains(&listener.uid()) {
         return Ok(());
     }
-    let message =
-        format!("{}: user {} listens there, in a folder of user {owner}", path.display(), listener.uid());
+    let (shown, uid) = (path.display(), listener.uid());
+    let message = format!("{shown}: user {uid} listens there, where anybody may put a socket");
     Err(Failure::local(Exit::NotPermitted, "NOT_PERMITTED", message)
-        .hint("casctl speaks to root's daemon, your own, or one in a folder of whoever runs it"))
-}
-
-/// Whether a user that listens is root, the caller, or the owner of the folder that the socket is in: elsewhere anybody
-/// may have made it.
-fn is_trusted(listener: u32, caller: u32, owner: u32) -> bool {
-    listener == 0 || listener == caller || listener == owner
+        .hint("have the daemon listen in a folder that not everybody may write to (`api.socket`)"))
 }
 
 /// There is a socket, but not for this caller, or it is none.
@@ -135,14 +131,6 @@ mod tests {
             ["/run/user/7/casd/casd.sock", "/home/u/.local/state/casd/casd.sock", "/run/casd/casd.sock"];
         assert_eq!(places(set), expected.map(PathBuf::from));
         assert_eq!(places(|_| None), [PathBuf::from(SYSTEM)]);
-    }
-
-    #[test]
-    fn root_the_caller_and_the_folders_owner_are_trusted() {
-        let (caller, casd, another) = (1000, 120, 1001);
-        assert!(is_trusted(0, caller, another) && is_trusted(caller, caller, 0));
-        assert!(is_trusted(casd, caller, casd), "the service's own folder below /run");
-        assert!(!is_trusted(another, caller, 0) && !is_trusted(another, 0, 0), "below /tmp");
     }
 
     #[test]

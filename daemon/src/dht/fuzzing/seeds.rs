@@ -8,10 +8,10 @@ use libp2p::core::SignedEnvelope;
 use libp2p::identity::{Keypair, ed25519};
 use libp2p::{Multiaddr, PeerId};
 
-use super::{MAKER, NETWORK, announcing};
+use super::{MAKER, NETWORK, announcing, answer, question};
 use crate::content::{Description, ObjectId, SignedDescription};
 use crate::dht::about::{Describing, Said};
-use crate::dht::batch::{Answer, Draft, Refusal, Taken};
+use crate::dht::batch::{Answer, Draft, Refusal, Request, Taken};
 use crate::dht::catalogue::{Listing, Page, Question};
 use crate::dht::codec::Exchange;
 use crate::dht::find::{Finding, Holders};
@@ -143,4 +143,40 @@ fn lists() -> Vec<Seed> {
         ("catalogue", "a_page", page(Some(key(2)))),
         ("catalogue", "the_last_page", page(None)),
     ]
+}
+
+#[test]
+fn what_nodes_write_is_read() {
+    fn reads<E: Exchange + Sync>(protocol: &E, bytes: &[u8]) -> bool {
+        question(protocol, bytes).is_some() || answer(protocol, bytes).is_some()
+    }
+    let network = network_id(NETWORK);
+    for (target, name, bytes) in seeds() {
+        let is_read = match target {
+            "dht_hello" => reads(&Greeting, &bytes),
+            "announce" => {
+                matches!(question(&announcing(), &bytes), Some(Request::Incoming(Ok(_))))
+                    || answer(&announcing(), &bytes).is_some()
+            }
+            "find" => reads(&Finding, &bytes),
+            "servers" => reads(&Introducing, &bytes),
+            "describe" => reads(&Describing { network }, &bytes),
+            _ => reads(&Listing { network }, &bytes),
+        };
+        assert!(is_read, "{target}: {name}");
+    }
+}
+
+/// Protobuf has many forms of one key; one of them counts.
+#[test]
+fn a_key_in_another_form_is_refused() {
+    let [(_, _, batch), ..] = <[Seed; 4]>::try_from(batches()).unwrap();
+    let at = 2 + announcing().local.to_bytes().len();
+    let length = usize::from(batch[at]);
+    let body = &batch[..batch.len() - 64];
+    // The same fields, and one that nobody knows.
+    let longer = [&body[..at], &[batch[at] + 2], &body[at + 1..=at + length], &[0x18, 1], &body[at + 1 + length..]];
+    let longer = super::signed(&[&longer.concat()[..], &[0; 64]].concat());
+    assert!(libp2p::identity::PublicKey::try_decode_protobuf(&longer[at + 1..at + 3 + length]).is_ok());
+    assert!(announcing().decode_request(&longer).is_err());
 }

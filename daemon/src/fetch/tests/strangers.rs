@@ -92,7 +92,9 @@ async fn what_is_not_held_and_what_is_private_are_not_found_and_nothing_is_read(
     let lone = ChunkRef { id: private.only_chunk(), place: Place::Root, length: 9 };
     let asker = web.ask(&node).await;
     let known = node.store.manifest(&public).await.unwrap().unwrap().chunk(0).unwrap();
+    let before = disk.reads();
     assert!(asker.want(known).await.unwrap().found().is_some(), "what is public is given");
+    assert!(disk.reads() > before, "reads are counted");
     let before = disk.reads();
     for wanted in [absent, lone, chunk(0), chunk(1), chunk(3)] {
         assert_eq!(asker.want(wanted).await, Ok(Answer::NotFound), "{wanted:?}");

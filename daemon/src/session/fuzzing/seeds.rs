@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BINDING, Truth, encode, me, networks};
+use super::{BINDING, Truth, encode, heard, me, networks};
 use crate::content::{CHUNK_LEN, ChunkId, ChunkRef, ObjectId, Place};
 use crate::fuzzing::tests::Seed;
 use crate::session::codec::slice_head;
@@ -130,4 +130,12 @@ fn given(truth: &Truth) -> Vec<(&'static str, Vec<u8>)> {
         ("a_gap", [slice(4, 0, 10), slice(4, 11, 20)].concat()),
         ("a_goodbye", encode(&Frame::Goodbye(Reason::Busy, "later".to_owned()))),
     ]
+}
+
+#[test]
+fn what_a_giver_says_is_heard() {
+    let truth = Truth::new().unwrap();
+    let found = given(&truth).into_iter().map(|(name, says)| (name, heard(&says)));
+    let expected = [("the_truth", 6), ("nothing", 0), ("a_chunk_twice", 1), ("a_gap", 0), ("a_goodbye", 0)];
+    assert!(found.eq(expected));
 }

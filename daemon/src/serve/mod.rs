@@ -39,6 +39,9 @@ impl Default for Options {
 /// Manifests kept in memory for peers that ask: a few busy objects.
 const MANIFESTS: usize = 8;
 
+/// Chunks that are looked for at once for a subscriber, who may ask for the longest object there is, and many of them.
+const STRETCH: usize = 2048;
+
 /// Peers whose rate is limited one by one; the least recent give way.
 const PEERS: usize = 1024;
 
@@ -158,21 +161,26 @@ impl Serve {
             let here = info.length <= CHUNK_LEN && self.store.has(&object.only_chunk());
             return here.then_some(Subscription { snapshot: Snapshot::Whole, updates });
         };
-        let chunks: Vec<_> = (0..manifest.chunks()).filter_map(|index| manifest.chunk(index)).collect();
-        let held = self.store.has_all(chunks.iter().map(|chunk| chunk.id).collect()).await;
-        let held = |index: usize| manifest.is_zero(index as u64) || held.get(index) == Some(&true);
-        let whole = info.state == State::Whole && (0..chunks.len()).all(held);
-        let byte = |at: usize| {
-            (0..8).fold(0, |byte, bit| {
-                byte | u8::from(at * 8 + bit < chunks.len() && held(at * 8 + bit)) << bit
-            })
-        };
-        let snapshot = if whole {
-            Snapshot::Whole
-        } else {
-            Snapshot::Partial((0..chunks.len().div_ceil(8)).map(byte).collect())
-        };
+        let (bits, all) = self.held(&manifest).await;
+        let is_whole = all && info.state == State::Whole;
+        let snapshot = if is_whole { Snapshot::Whole } else { Snapshot::Partial(bits.into()) };
         Some(Subscription { snapshot, updates })
+    }
+
+    /// The chunks of an object that are here, as [`Snapshot::Partial`] tells of them, and whether these are all.
+    async fn held(&self, manifest: &Manifest) -> (Vec<u8>, bool) {
+        let (mut bits, mut all) = (Vec::new(), true);
+        for first in (0..manifest.chunks()).step_by(STRETCH) {
+            let indexes = (first..manifest.chunks()).take(STRETCH);
+            let ids = indexes.clone().filter_map(|index| manifest.chunk(index)).map(|chunk| chunk.id);
+            let stored = self.store.has_all(ids.collect()).await;
+            let held = indexes.zip(stored).map(|(index, stored)| stored || manifest.is_zero(index));
+            let held: Vec<bool> = held.collect();
+            all &= held.iter().all(|held| *held);
+            let byte = |eight: &[bool]| eight.iter().rev().fold(0, |byte, held| byte << 1 | u8::from(*held));
+            bits.extend(held.chunks(8).map(byte));
+        }
+        (bits, all)
     }
 
     fn limiter(&self, peer: PeerId) -> Arc<Limiter> {

@@ -222,7 +222,7 @@ impl Truth {
 
 /// What a giver says behind its hello, when everything is asked of it that there is to ask.
 pub(crate) fn answers(said: &[u8]) {
-    let _ = heard(said);
+    heard(said);
 }
 
 /// How many of the answers are true.

@@ -111,3 +111,23 @@ async fn what_is_not_held_and_what_is_private_are_not_found_and_nothing_is_read(
     assert_eq!(disk.reads(), before);
     assert!(!asker.is_closed(), "to ask is no fault");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_long_object_it_is_told_which_chunks_are_there() {
+    let web = Web::default();
+    let node = Node::new(&web, 1);
+    // Two GiB and a bit, of which all but two chunks are zeros.
+    let (zeros, some) = (Bytes::from(vec![0; CHUNK]), Bytes::from(sample(CHUNK)));
+    let mut adding = node.ingest.begin(AddOptions::default());
+    for index in 0..2100 {
+        let bytes = if [5, 2060].contains(&index) { some.clone() } else { zeros.clone() };
+        adding.write(bytes).await.unwrap();
+    }
+    let id = adding.finish(2100 * CHUNK as u64).await.unwrap().id;
+    let asker = web.ask(&node).await;
+    let whole = asker.haves(id).await.unwrap().next().await;
+    assert_eq!(whole, Some(session::Have::Whole));
+    node.store.lose(&node.store.manifest(&id).await.unwrap().unwrap().chunk(2060).unwrap().id);
+    let told = asker.haves(id).await.unwrap().next().await.unwrap();
+    assert!(told.indexes().eq((0..2100).filter(|index| *index != 2060)), "{told:?}");
+}

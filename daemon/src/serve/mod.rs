@@ -177,7 +177,8 @@ impl Serve {
             let held = indexes.zip(stored).map(|(index, stored)| stored || manifest.is_zero(index));
             let held: Vec<bool> = held.collect();
             all &= held.iter().all(|held| *held);
-            let byte = |eight: &[bool]| eight.iter().rev().fold(0, |byte, held| byte << 1 | u8::from(*held));
+            let byte =
+                |eight: &[bool]| eight.iter().rev().fold(0u8, |byte, held| (byte << 1) | u8::from(*held));
             bits.extend(held.chunks(8).map(byte));
         }
         (bits, all)

@@ -21,6 +21,7 @@ use super::hello::{Greeting, Hello, MAX_ADDRESSES};
 use super::introducing::Introducing;
 use super::listen::ip_of;
 use super::reach::Reach;
+use super::reading::Reading;
 use super::records::{MAX_ADDRESS, MAX_LIFETIME};
 use crate::content::SignedDescription;
 use crate::content::fuzzing::MAKER;
@@ -46,7 +47,7 @@ fn in_form<T>(bytes: &[u8], limit: usize, decode: impl Fn(&[u8]) -> std::io::Res
 
 /// The question that these bytes are, as it is read from a stream.
 fn question<E: Exchange + Sync>(protocol: &E, bytes: &[u8]) -> Option<E::Request> {
-    let (name, mut codec) = (StreamProtocol::new("/fuzz"), Whole(protocol.clone()));
+    let (name, mut codec) = (StreamProtocol::new("/fuzz"), Whole::new(protocol.clone(), &Reading::default()));
     let read = codec.read_request(&name, &mut Cursor::new(bytes)).now_or_never();
     assert!(read.is_some(), "it waits for what has ended");
     let read = read?.ok()?.ok()?;
@@ -56,7 +57,7 @@ fn question<E: Exchange + Sync>(protocol: &E, bytes: &[u8]) -> Option<E::Request
 
 /// The answer that these bytes are, as it is read from a stream.
 fn answer<E: Exchange + Sync>(protocol: &E, bytes: &[u8]) -> Option<E::Response> {
-    let (name, mut codec) = (StreamProtocol::new("/fuzz"), Whole(protocol.clone()));
+    let (name, mut codec) = (StreamProtocol::new("/fuzz"), Whole::new(protocol.clone(), &Reading::default()));
     let read = codec.read_response(&name, &mut Cursor::new(bytes)).now_or_never();
     assert!(read.is_some(), "it waits for what has ended");
     let read = read?.ok()?;

@@ -175,7 +175,8 @@ fn a_key_in_another_form_is_refused() {
     let length = usize::from(batch[at]);
     let body = &batch[..batch.len() - 64];
     // The same fields, and one that nobody knows.
-    let longer = [&body[..at], &[batch[at] + 2], &body[at + 1..=at + length], &[0x18, 1], &body[at + 1 + length..]];
+    let longer =
+        [&body[..at], &[batch[at] + 2], &body[at + 1..=at + length], &[0x18, 1], &body[at + 1 + length..]];
     let longer = super::signed(&[&longer.concat()[..], &[0; 64]].concat());
     assert!(libp2p::identity::PublicKey::try_decode_protobuf(&longer[at + 1..at + 3 + length]).is_ok());
     assert!(announcing().decode_request(&longer).is_err());

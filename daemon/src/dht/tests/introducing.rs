@@ -75,7 +75,8 @@ async fn two_that_know_each_other_and_a_client_do_not_stay_by_themselves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_network_has_a_key_servers_on_other_private_networks_are_named() {
     let net = Net::default();
-    let member = |options| Options { key: Some(KEY.into()), mode: Mode::Auto, asks_to_be_dialled: false, ..options };
+    let member =
+        |options| Options { key: Some(KEY.into()), mode: Mode::Auto, asks_to_be_dialled: false, ..options };
     // Behind a router, as one office is to another.
     let serves = |options| Options { mode: Mode::Server, ..member(options) };
     let server = net.start(Place::at("10.7.0.1"), serves).await;

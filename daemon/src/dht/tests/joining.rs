@@ -58,10 +58,8 @@ async fn peers_are_listed_and_greeted() {
     assert_eq!(peer.addresses, nodes[1].dht.listen_addresses());
     let chunk = within("the hello is answered", nodes[0].dht.chunk_addresses(peer.peer, Vec::new())).await;
     assert_eq!(chunk, nodes[1].chunk);
-    let nobody = within(
-        "a stranger has no address",
-        nodes[0].dht.chunk_addresses(PeerId::random(), Vec::new()),
-    );
+    let nobody =
+        within("a stranger has no address", nodes[0].dht.chunk_addresses(PeerId::random(), Vec::new()));
     assert!(nobody.await.is_empty());
 }
 

@@ -5,7 +5,7 @@
 //! sender. Survives a crash: nothing.
 //!
 //! Who begins many messages and ends none has the oldest, so that what others send passes, however many hosts do so: to
-//! have one give way that comes quickly, one has to send the whole budget while it does. What is no longer than
+//! have one give way that comes quickly, one has to send the whole budget while it does. What is shorter than
 //! [`FREE`] is not counted and never gives way.
 
 use std::collections::BTreeMap;
@@ -181,7 +181,7 @@ mod tests {
         let reading = Reading::default();
         let (mut short, mut long) = (Vec::new(), Vec::new());
         for _ in 0..256 {
-            short.push(read(&reading, FREE, false).0);
+            short.push(read(&reading, FREE - 1, false).0);
             long.push(read(&reading, LIMIT - 1, false).0);
             // And whoever comes meanwhile is read.
             for length in [0, 1, FREE, FREE + 1, LIMIT] {

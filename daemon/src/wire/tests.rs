@@ -138,7 +138,8 @@ async fn who_speaks_something_else_or_nothing_is_closed_and_counted() {
     .await;
 }
 
-/// Slow-loris: whoever opens connections and says nothing, or next to nothing, and opens new ones whenever one is closed.
+/// Slow-loris: whoever opens connections and says nothing, or next to nothing, and opens new ones whenever one is
+/// closed.
 #[tokio::test]
 async fn connections_that_say_nothing_keep_nobody_out() {
     let options = Options { half_open: 8, connections: 12, ..Options::default() };

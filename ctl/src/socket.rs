@@ -58,8 +58,8 @@ fn places(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 }
 
 /// Refuses to speak to somebody who may have put a socket in the daemon's place: what is added would be theirs, and
-/// what is fetched their word. Where everybody may put one, root, the caller, and whom the folder belongs to are spoken to.
-/// That nobody is there is for others to say.
+/// what is fetched their word. Where everybody may put one, root, the caller, and whom the folder belongs to are
+/// spoken to. That nobody is there is for others to say.
 async fn is_spoken_to(path: &Path) -> Result<(), Failure> {
     let Ok(listener) = UnixStream::connect(path).await.and_then(|stream| stream.peer_cred()) else {
         return Ok(());

@@ -16,9 +16,6 @@ use crate::hosts::{Line, Net, multiaddr};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The network's name.
 pub(crate) const NETWORK: &str = "scale";
-/// A connection that nobody uses ends after this, and not after a minute as a daemon's do: a thousand nodes have one
-/// memory, and what has just come looks for its neighbours by many.
-const IDLE: Duration = Duration::from_secs(30);
 /// Where each node says that its chunk port is.
 const CHUNK_PORT: u16 = 9000;
 
@@ -73,7 +70,6 @@ impl Node {
             bootstrap,
             chunk: vec![SocketAddr::new(at.ip(), CHUNK_PORT)],
             mode: sort.mode,
-            idle: IDLE,
             ..Options::default()
         };
         let dht = Dht::start_over(carriers, options, keypair, &tasks).await;

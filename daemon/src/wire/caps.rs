@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Options;
 
+/// Sockets that may be closing while others are taken in their place.
+const CLOSING: usize = 16;
+
 /// The limits of one node. What is taken is given back by dropping it.
 pub(super) struct Caps {
     /// All connections.
@@ -23,6 +26,8 @@ pub(super) struct Caps {
     handshakes: Arc<Mutex<Handshakes>>,
     /// How many of those there may be.
     half_open: usize,
+    /// Their sockets, with those that are being closed to make room.
+    sockets: Arc<Semaphore>,
     /// Connections of each address that is counted.
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limit: usize,
@@ -69,6 +74,7 @@ impl Caps {
             incoming: Arc::new(Semaphore::new(limit - limit / 4)),
             handshakes: Arc::default(),
             half_open: options.half_open.max(1),
+            sockets: Arc::new(Semaphore::new(options.half_open.max(1) + CLOSING)),
             addresses: Arc::default(),
             limit,
             per_address: options.per_address.max(1),
@@ -79,6 +85,15 @@ impl Caps {
     pub(super) fn outgoing(&self) -> Option<Permit> {
         let total = Arc::clone(&self.total).try_acquire_owned().ok()?;
         Some(Permit { _total: total, _incoming: None, _place: None })
+    }
+
+    /// For the socket of a handshake, as soon as there is room: what gives way to others is closed at once. Cancel-safe.
+    pub(super) async fn socket(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.sockets).acquire_owned().await {
+            Ok(socket) => socket,
+            // It is never closed.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// For a handshake, unless no connection could come of it now.

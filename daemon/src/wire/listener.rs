@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::caps::Shaking;
 use super::stream::conn;
@@ -72,6 +72,7 @@ fn bind(at: SocketAddr) -> io::Result<TcpListener> {
 
 async fn listen(socket: &TcpListener, shared: &Arc<Shared>, done: &mpsc::Sender<Conn>, tasks: &Tasks) {
     loop {
+        let room = shared.caps.socket().await;
         let (stream, from) = match socket.accept().await {
             Ok((stream, from)) => (stream, SocketAddr::new(from.ip().to_canonical(), from.port())),
             Err(error) => {
@@ -85,7 +86,7 @@ async fn listen(socket: &TcpListener, shared: &Arc<Shared>, done: &mpsc::Sender<
             tracing::debug!(%from, "connection refused: a limit is reached");
             continue;
         };
-        let incoming = Incoming { stream, from, shaking };
+        let incoming = Incoming { stream, from, shaking, room };
         let (shared, done, family) = (Arc::clone(shared), done.clone(), tasks.clone());
         tasks.spawn("handshake", async move {
             tokio::select! {
@@ -101,11 +102,13 @@ struct Incoming {
     stream: TcpStream,
     from: SocketAddr,
     shaking: Shaking,
+    /// For the socket.
+    room: OwnedSemaphorePermit,
 }
 
 impl Incoming {
     async fn shake(self, shared: &Shared, done: &mpsc::Sender<Conn>) {
-        let Self { stream, from, shaking } = self;
+        let Self { stream, from, shaking, room } = self;
         let handshake = async {
             tune(&stream)?;
             let (stream, peer) = shared.tls.accept(stream).await?;
@@ -119,6 +122,7 @@ impl Incoming {
             () = shaking.over() => Ok(Err(io::Error::other("it made room for another"))),
         };
         let shaken = timed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        drop(room);
         let conn = shaken.and_then(|(stream, peer)| {
             let permit = shared.caps.admit(shaking).ok_or_else(|| io::Error::other("a limit is reached"))?;
             conn(stream, peer, from, permit, &shared.conduct).map_err(io::Error::other)

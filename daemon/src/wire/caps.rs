@@ -87,7 +87,8 @@ impl Caps {
         Some(Permit { _total: total, _incoming: None, _place: None })
     }
 
-    /// For the socket of a handshake, as soon as there is room: what gives way to others is closed at once. Cancel-safe.
+    /// For the socket of a handshake, as soon as there is room: what gives way to others is closed at once.
+    /// Cancel-safe.
     pub(super) async fn socket(&self) -> OwnedSemaphorePermit {
         match Arc::clone(&self.sockets).acquire_owned().await {
             Ok(socket) => socket,

@@ -42,6 +42,7 @@ use super::reaching;
 use super::reading::Reading;
 use super::records::{self, Described, MAX_ADDRESS, MAX_ADDRESSES, Records};
 use super::regions;
+use super::relaying::Relaying;
 use super::shares;
 use super::streams::Streams;
 use crate::peer::{Conn, network_id};
@@ -141,7 +142,7 @@ pub(super) struct Behaviour {
     /// Lets others ask for us at a relay…
     relayed: relay::client::Behaviour,
     /// …and is one for them.
-    pub(super) relay: relay::Behaviour,
+    pub(super) relay: Relaying,
     /// Dials those who ask for us while they dial us.
     pub(super) punch: Punch,
     /// Asks the router to let others in.
@@ -256,7 +257,7 @@ impl Behaviour {
             candidates: Toggle::from(options.asks_to_be_dialled.then(|| Candidates::new(reach))),
             dial_backs: DialBacks::new(),
             relayed,
-            relay: shares::relay(local),
+            relay: Relaying::new(shares::relay(local)),
             punch: Punch::new(local),
             #[cfg(feature = "upnp")]
             upnp: Toggle::from(options.listens_beyond_loopback().then(Default::default)),

@@ -29,7 +29,7 @@
 //!   `guard`: who is not spoken to; `hosts`: how many connections one may have; `lasting`: how long they last;
 //!   `sending`: which batches wait for one.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
-//!   for them; `relays`: what is done where they do not, by `relay_choice`; `shares`: what they get of
+//!   for them; `relays`: what is done where they do not, by `relay_choice`; `relaying`, `shares`: what they get of
 //!   this node as a relay; `dialled`: who does not come in unasked; `upnp`: what a router says.
 //! - `detour`: ways to peers that are not reached at their chunk ports, over `streams`; `punch`: both dial at once,
 //!   where others see them by `sightings`.
@@ -92,6 +92,7 @@ mod reading;
 mod records;
 mod regions;
 mod relay_choice;
+mod relaying;
 mod relays;
 mod remembered;
 mod schedule;

@@ -240,7 +240,7 @@ impl EventLoop {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dial_backs.set_open(helps);
         let status = if helps { relay::Status::Enable } else { relay::Status::Disable };
-        behaviour.relay.set_status(Some(status));
+        behaviour.relay.set_status(status);
         if std::mem::replace(&mut self.reaching.part, part) != part {
             behaviour.kad.set_mode(Some(kad_mode(part)));
             // Others who have just become servers are known to nobody yet either.

@@ -23,9 +23,9 @@ use table::Table;
 use world::World;
 
 /// Keys that all nodes together announce…
-const KEYS: usize = 2_000;
+const KEYS: usize = 1_000;
 /// …of which each has so many at least and at most.
-const EACH: (usize, usize) = (2, 10);
+const EACH: (usize, usize) = (1, 10);
 /// Of the nodes, so many leave in ten minutes while look-ups go on.
 const LEAVING: f64 = 0.2;
 /// Liars around one key.

@@ -95,16 +95,20 @@ impl Survey {
                 self.atlas.regions.settle(missing);
                 continue;
             };
-            let Some(Closest { nodes, unanswered, .. }) = self.look_up(target).await else {
+            let Some(Closest { nodes, unanswered, is_sound }) = self.look_up(target).await else {
                 // The room has stopped.
                 return Vec::new();
             };
             let found: Vec<_> = nodes.iter().map(|(node, _)| node.peer).collect();
             for (Node { peer, addresses }, places) in nodes {
                 self.atlas.addresses.insert(peer, addresses);
-                self.atlas.places.insert(peer, places);
+                self.atlas.place(peer, places);
             }
             self.atlas.regions.learn(Position::of_key(&target), &found, unanswered);
+            // That was the key itself: what is near it need not be known whole. The next key there has it looked up.
+            if target == key && is_sound && found.len() >= count {
+                break;
+            }
         }
         self.atlas.regions.nearest_known(at, count)
     }

@@ -82,6 +82,16 @@ async fn few_copies_go_to_the_nearest_and_are_found_by_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_object_takes_one_look_up_though_not_all_near_it_is_known() {
+    let nodes = network(TCP, 26).await;
+    let announced = within("the key is placed", nodes[0].announce(vec![key(1)], 20)).await;
+    assert_eq!((announced.keys, announced.look_ups), (1, 1), "{announced:?}");
+    // This node may be one of the twenty nearest itself.
+    assert!((19..=20).contains(&announced.receivers), "{announced:?}");
+    assert_eq!(nodes[25].find(key(1)).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_node_is_replaced_by_the_next_nearest() {
     let mut nodes = network(TCP, 5).await;
     nodes.pop().unwrap().stop().await;

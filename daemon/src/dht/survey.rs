@@ -64,23 +64,24 @@ impl Survey {
     pub(super) async fn nearest(&mut self, at: Position, key: Key, copies: usize) -> Vec<PeerId> {
         let mut nearest = self.known_nearest(at, key, copies).await;
         if copies >= K {
-            let apart = self.nearest_apart(at, key, copies).await;
+            let apart = self.nearest_apart(at, key, nearest.clone()).await;
             nearest.extend(apart.into_iter().filter(|peer| !nearest.contains(peer)).collect::<Vec<_>>());
         }
         nearest
     }
 
-    /// The `copies` nearest nodes of which not more than `of_group` are in one address group, as far as there are
-    /// such among the [`FAR`] nearest.
-    async fn nearest_apart(&mut self, at: Position, key: Key, copies: usize) -> Vec<PeerId> {
+    /// As many nodes as `nearest` are, the nearest of which not more than `of_group` are in one address group, as far as
+    /// there are such among the [`FAR`] nearest.
+    async fn nearest_apart(&mut self, at: Position, key: Key, mut nearest: Vec<PeerId>) -> Vec<PeerId> {
+        let copies = nearest.len();
         let mut wanted = copies;
         loop {
-            let nearest = self.known_nearest(at, key, wanted).await;
             let apart = apart(&nearest, &self.atlas.places, self.dht.of_group, copies);
             if apart.len() >= copies || nearest.len() < wanted || wanted >= FAR {
                 return apart;
             }
             wanted *= 2;
+            nearest = self.known_nearest(at, key, wanted).await;
         }
     }
 

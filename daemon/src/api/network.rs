@@ -6,6 +6,7 @@ use std::time::Duration;
 use casd_proto::v1::network_server::Network;
 use casd_proto::{Reason, v1};
 use futures::{StreamExt, future, stream};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -15,7 +16,10 @@ use crate::node::{Node, PeerId, Query};
 /// Holders that one search gives: more are of no use to anyone, and strangers say who they are.
 const MAX_HOLDERS: usize = 1024;
 
-/// How long a search may take when its caller sets no end: no look-up takes as long.
+/// How long a look-up for holders may take, unless its caller wants it to end earlier: as long as the network is asked.
+const LOOK_UP: Duration = Duration::from_mins(1);
+
+/// How long others may be asked in a search at most.
 const SEARCH: Duration = Duration::from_mins(10);
 
 /// Bytes of what is searched for.
@@ -41,14 +45,15 @@ impl Network for Service {
     ) -> Result<Response<Self::ProvidersStream>, Status> {
         self.0.access.admit(&request, Role::Read)?;
         let v1::ProvidersRequest { id, timeout_ms } = request.into_inner();
-        let found = ReceiverStream::new(self.0.node.providers(&id).await?);
-        let time = if timeout_ms == 0 { SEARCH } else { Duration::from_millis(timeout_ms) };
+        let time = if timeout_ms == 0 { LOOK_UP } else { Duration::from_millis(timeout_ms).min(LOOK_UP) };
+        let end = Instant::now() + time;
+        let found = ReceiverStream::new(self.0.node.providers(&id, time).await?);
         let mut known = HashSet::new();
         let answers = found
             .filter(move |holder| future::ready(known.insert(holder.peer)))
             .take(MAX_HOLDERS)
             .map(|holder| Ok(convert::provider(&holder)))
-            .take_until(tokio::time::sleep(time));
+            .take_until(tokio::time::sleep_until(end));
         Ok(Response::new(self.0.until_end(answers, ())))
     }
 

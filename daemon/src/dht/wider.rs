@@ -6,10 +6,11 @@
 //! A plain look-up ends at the twenty nodes nearest to the key. Where it told nobody, or where those twenty are crowded
 //! together in few address groups, the nodes that [`Survey`] chooses besides are asked as well: the same ones at which
 //! an object's key was placed. That goes on beside the plain look-up, which may have many liars to ask yet. Whoever has
-//! what was looked for drops the receiver, and that ends it.
+//! what was looked for drops the receiver, and that ends it; so does its time, whatever has become of an answer.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use libp2p::{Multiaddr, PeerId};
@@ -30,15 +31,16 @@ const AT_ONCE: usize = 8;
 const MAX_ASKED: usize = 64;
 /// …and of these at once: a dial to nobody takes five to ten seconds.
 const ASKING: usize = 32;
+/// How long a look-up takes at most, a place for it and all that is asked besides included. It ends by itself long
+/// before, unless an answer is lost for which it waits.
+const LONGEST: Duration = Duration::from_mins(1);
 
 impl Dht {
-    /// Looks for holders of `key` by a plain look-up, and wider where that is not enough; ends when nobody listens.
+    /// Looks for holders of `key` by a plain look-up, and wider where that is not enough; ends when nobody listens, or
+    /// when its time is over.
     pub(super) async fn look(self, key: Key, found: mpsc::Sender<Provider>) {
         let listener = found.clone();
-        tokio::select! {
-            () = listener.closed() => {}
-            () = self.look_everywhere(key, found) => {}
-        }
+        until_over(&listener, LONGEST, self.look_everywhere(key, found)).await;
     }
 
     async fn look_everywhere(&self, key: Key, found: mpsc::Sender<Provider>) {
@@ -113,5 +115,35 @@ impl Dht {
     /// Those whom a node names; nobody when it does not answer.
     async fn ask_for_holders(&self, to: Node, key: Key) -> Holders {
         self.0.ask(|done| Command::Find { to, key, done }).await.unwrap_or_default()
+    }
+}
+
+/// Looks until that ends, nobody listens, or the time is over: what has been told until then is what there is.
+async fn until_over<T>(listener: &mpsc::Sender<T>, longest: Duration, look: impl Future<Output = ()>) {
+    tokio::select! {
+        () = listener.closed() => {}
+        () = look => {}
+        () = tokio::time::sleep(longest) => {
+            tracing::debug!("a look-up has taken its time, and ends with what it has told");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_up_that_waits_in_vain_ends_with_what_it_has_told() {
+        let (found, mut told) = mpsc::channel(2);
+        let listener = found.clone();
+        let look = async move {
+            found.send("one").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let over = until_over(&listener, Duration::from_millis(20), look);
+        tokio::time::timeout(Duration::from_mins(1), over).await.expect("it ends by itself");
+        drop(listener);
+        assert_eq!((told.recv().await, told.recv().await), (Some("one"), None));
     }
 }

@@ -66,13 +66,14 @@ pub struct Status {
 }
 
 impl Node {
-    /// The holders of an object or a chunk that the network knows, as they are found.
+    /// The holders of an object or a chunk that the network knows, as they are found. A node that is joining its
+    /// network waits for that first, no longer than `time`.
     ///
     /// # Errors
     /// [`Error::Id`] unless `text` is a whole id, [`Error::NobodyToAsk`] when nobody could be asked.
-    pub async fn providers(&self, text: &str) -> Result<mpsc::Receiver<Provider>, Error> {
+    pub async fn providers(&self, text: &str, time: Duration) -> Result<mpsc::Receiver<Provider>, Error> {
         let id = Self::whole_id(text)?;
-        if !self.joined(JOIN).await {
+        if !self.joined(time.min(JOIN)).await {
             return Err(Error::NobodyToAsk { id, is_here: self.is_whole(&id) });
         }
         let key: Key = *id.as_bytes();

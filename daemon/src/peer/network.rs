@@ -136,7 +136,8 @@ pub struct Provider {
 
 /// Finds peers.
 pub trait Discovery: Send + Sync {
-    /// Looks for holders of `key`. The channel ends when the look-up does; dropping it cancels the look-up.
+    /// Looks for holders of `key`. The channel ends when the look-up does, which takes no longer than a minute;
+    /// dropping it cancels the look-up.
     fn providers(&self, key: Key) -> mpsc::Receiver<Provider>;
 
     /// A peer's chunk ports, asked of it over libp2p when they are not known; `known` are addresses to reach it at

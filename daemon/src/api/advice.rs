@@ -33,6 +33,11 @@ pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     hint(Reason::Unreachable)
 }
 
+/// What to do where holders are known, and none was reached for such reasons.
+pub(super) fn unreached(_why: &str) -> &'static str {
+    "try again later, or name one that can be reached with `casctl fetch --peer ID@HOST:PORT`"
+}
+
 /// What to do about a fetch that came to nothing: its caller may name peers.
 pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
     match error {
@@ -44,9 +49,7 @@ pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
              holder with --peer ID@HOST:PORT"
         }
         FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
-        FetchError::Unreached { .. } => {
-            "try again later, or name one that can be reached with --peer ID@HOST:PORT"
-        }
+        FetchError::Unreached { why, .. } => unreached(why),
         _ => hint(reason),
     }
 }

@@ -1,13 +1,10 @@
 //! `casd.v1.Network`: other nodes.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use casd_proto::v1::network_server::Network;
 use casd_proto::{Reason, v1};
-use futures::{StreamExt, future, stream};
-use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
+use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Desk, Role, convert, status};
@@ -46,14 +43,8 @@ impl Network for Service {
         self.0.access.admit(&request, Role::Read)?;
         let v1::ProvidersRequest { id, timeout_ms } = request.into_inner();
         let time = if timeout_ms == 0 { LOOK_UP } else { Duration::from_millis(timeout_ms).min(LOOK_UP) };
-        let end = Instant::now() + time;
-        let found = ReceiverStream::new(self.0.node.providers(&id, time).await?);
-        let mut known = HashSet::new();
-        let answers = found
-            .filter(move |holder| future::ready(known.insert(holder.peer)))
-            .take(MAX_HOLDERS)
-            .map(|holder| Ok(convert::provider(&holder)))
-            .take_until(tokio::time::sleep_until(end));
+        let holders = self.0.node.providers(&id, time).await?;
+        let answers = holders.take(MAX_HOLDERS).map(|line| Ok(convert::holder(line)));
         Ok(Response::new(self.0.until_end(answers, ())))
     }
 

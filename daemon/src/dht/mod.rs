@@ -137,7 +137,7 @@ use self::reach::Reach;
 use self::records::Described;
 use self::schedule::Schedule;
 use self::views::{Addresses, Seen};
-use crate::peer::{Company, Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability};
+use crate::peer::{Company, Conn, Discovery, Holder, Key, Keypair, Multiaddr, PeerId, Reachability};
 use crate::support::task::Tasks;
 
 /// How long a caller waits for a connection.
@@ -313,7 +313,7 @@ impl Dht {
 }
 
 impl Discovery for Dht {
-    fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
+    fn providers(&self, key: Key) -> mpsc::Receiver<Holder> {
         let (found, providers) = mpsc::channel(look_ups::MAX_FOUND);
         // Callers hold as many receivers as there are such tasks.
         self.0.tasks.spawn("look-up", self.clone().look(key, found));
@@ -324,14 +324,14 @@ impl Discovery for Dht {
         let dht = self.clone();
         let learn = async move {
             let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, known: Vec::new(), done });
-            let mut chunk = ask().await.flatten().unwrap_or_default();
+            let mut chunk = ask().await.and_then(Result::ok).unwrap_or_default();
             for address in known {
                 if !chunk.is_empty() {
                     break;
                 }
                 let Ok(address) = address.with_p2p(peer) else { continue };
                 if dht.reach(address).await.is_ok() {
-                    chunk = ask().await.flatten().unwrap_or_default();
+                    chunk = ask().await.and_then(Result::ok).unwrap_or_default();
                 }
             }
             chunk

@@ -7,6 +7,7 @@
 mod asked;
 mod company;
 mod error;
+mod holders;
 mod joining;
 mod link;
 mod names;
@@ -26,6 +27,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
 pub use error::Error;
+pub use holders::HolderLine;
 pub use names::Published;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{Connected, PeerLine, Status};

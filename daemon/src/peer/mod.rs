@@ -27,7 +27,7 @@ pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};
 pub use network::{
     Announce, Announced, Announcing, ByteStream, Catalogue, CataloguePage, Conn, Detour, Dial, DialError,
-    Discovery, Key, Kind, Provider, Told, Unconnected,
+    Discovery, Holder, Key, Kind, Provider, Told, Unconnected,
 };
 pub use network_key::{NetworkKey, network_id};
 pub use reachability::{Reachability, Verdict as ReachVerdict};

@@ -33,8 +33,20 @@ pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     hint(Reason::Unreachable)
 }
 
+/// How it is told that neither of two lets the other in, or is dialled there, whatever one waits for.
+const SHUT: [&str; 3] = ["to let strangers in", "lets the other in", "on another private network"];
+
+fn is_shut(why: &str) -> bool {
+    SHUT.iter().any(|words| why.contains(words))
+}
+
 /// What to do where holders are known, and none was reached for such reasons.
-pub(super) fn unreached(_why: &str) -> &'static str {
+pub(super) fn unreached(why: &str) -> &'static str {
+    if is_shut(why) {
+        return "have one of the two let others in (its router or firewall: the ports of listen.dht and listen.chunk), or \
+                add a node that all can reach, which then helps them to connect; `casctl fetch --peer ID@HOST:PORT` \
+                names where a holder is that this host can reach";
+    }
     "try again later, or name one that can be reached with `casctl fetch --peer ID@HOST:PORT`"
 }
 
@@ -50,6 +62,7 @@ pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
         }
         FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
         FetchError::Unreached { why, .. } => unreached(why),
+        FetchError::Stalled { holders, .. } if is_shut(holders) => unreached(holders),
         _ => hint(reason),
     }
 }
@@ -75,8 +88,20 @@ mod tests {
         let holders = |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned() };
         assert!(hint(holders("").into()).starts_with("try again later"));
         assert!(hint(holders("x: refused").into()).contains("casctl status"));
-        let unreached = FetchError::Unreached { id, known: 1, seconds: 1, why: String::new() };
         // As the events of a fetch have it.
-        assert!(Failure::from(&Status::from(unreached)).hint.contains("--peer ID@HOST:PORT"));
+        let unreached = |why: &str| {
+            let error = FetchError::Unreached { id, known: 1, seconds: 1, why: why.to_owned() };
+            Failure::from(&Status::from(error)).hint
+        };
+        assert!(unreached("12D3: refused").starts_with("try again later"));
+        let shut = unreached("12D3: it is gone, or neither end is known to let strangers in");
+        assert!(shut.contains("listen.chunk") && shut.contains("a node that all can reach"), "{shut}");
+        let stalled = |why: &str| {
+            let (missing, holders) = ("chunk 1 of 3".to_owned(), format!("; of 1 found to hold it none: {why}"));
+            Failure::from(&Status::from(FetchError::Stalled { id, seconds: 1, missing, holders })).hint
+        };
+        assert_eq!(stalled("neither end's router or firewall lets the other in"), shut);
+        assert_eq!(stalled("refused"), "", "its message says what to do");
+        assert!([unreached(""), shut].iter().all(|hint| hint.contains("--peer ID@HOST:PORT")));
     }
 }

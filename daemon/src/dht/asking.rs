@@ -10,6 +10,7 @@ use libp2p::kad::{
     self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
 };
 use libp2p::request_response::OutboundFailure;
+use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
@@ -24,8 +25,9 @@ use super::metered::addresses_of;
 use super::peers::{Connected, Next, Ports, Waiter};
 use super::records::Group;
 use super::survey::places;
+use super::unreached::{self, Here};
 use super::{Key, causes, named};
-use crate::peer::Provider;
+use crate::peer::{Provider, ReachVerdict};
 
 /// How long a query waits for one answer: `libp2p-kad`'s own bound.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -273,6 +275,12 @@ impl EventLoop {
                 self.look_ups.told(number, &peer, provider);
             }
         }
+    }
+
+    /// Why a dial of a peer failed, for those who want what it holds.
+    pub(super) fn unreached(&self, error: &DialError) -> String {
+        let is_reached = self.reaching.reachable.verdict() == ReachVerdict::Yes;
+        unreached::why(error, Here { is_reached, is_outside: self.is_outside() })
     }
 
     /// Where a peer's DHT port is: what it told, else where its connections lead.

@@ -18,7 +18,7 @@
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is
-//!   alone; `causes`: why a dial failed.
+//!   alone; `causes`: why a dial failed; `unreached`: why holders are not reached.
 //! - `lan`: who is on the local network; `introducing`: whom neighbours name to a node that knows nobody.
 //! - `batch`, `hello`, `find`: our other protocols; all are over `codec`, and so is `introducing`; `reading` is what of
 //!   a message is here before all is.
@@ -108,6 +108,7 @@ mod survey;
 mod tests;
 mod transport;
 mod turns;
+mod unreached;
 #[cfg(feature = "upnp")]
 mod upnp;
 mod views;

@@ -33,6 +33,15 @@ pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     hint(Reason::Unreachable)
 }
 
+/// What to do where nobody can be asked, though so many are connected.
+pub(super) fn nobody(connected: usize) -> &'static str {
+    if connected == 0 {
+        return hint(Reason::NoPeers);
+    }
+    "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
+     network.bootstrap; `casctl status` on such a node shows its addresses"
+}
+
 /// How it is told that neither of two lets the other in, or is dialled there, whatever one waits for.
 const SHUT: [&str; 3] = ["to let strangers in", "lets the other in", "on another private network"];
 
@@ -53,6 +62,10 @@ pub(super) fn unreached(why: &str) -> &'static str {
 /// What to do about a fetch that came to nothing: its caller may name peers.
 pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
     match error {
+        FetchError::NoPeers { connected: 1.., .. } => {
+            "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
+             network.bootstrap; or name a holder with --peer ID@HOST:PORT"
+        }
         FetchError::NoPeers { .. } => {
             "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with --peer ID@HOST:PORT"
         }
@@ -80,11 +93,18 @@ mod tests {
     fn who_knows_nobody_is_told_what_to_do_as_the_verb_allows() {
         let id = ObjectId::EMPTY;
         let hint = |error: Error| Failure::from(&Status::from(error)).hint;
-        let told = [Error::NobodyToTell(id), Error::NobodyToAsk { id, is_here: true }].map(hint);
+        let told = |connected| {
+            [Error::NobodyToTell { id, connected }, Error::NobodyToAsk { id, is_here: true, connected }].map(hint)
+        };
+        let told: Vec<_> = [told(0), told(2)].concat();
         let is_fit = |hint: &String| hint.contains("casctl connect") && !hint.contains("--peer");
         assert!(told.iter().all(is_fit), "{told:?}");
-        let fetch = hint(FetchError::NoPeers { id }.into());
-        assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
+        let fetch = |connected| hint(FetchError::NoPeers { id, connected }.into());
+        for fetch in [fetch(0), fetch(2)] {
+            assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
+        }
+        let unserved = [told[2].clone(), told[3].clone(), fetch(2)];
+        assert!(unserved.iter().all(|hint| hint.starts_with("connect to a node that keeps records")));
         let holders = |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned() };
         assert!(hint(holders("").into()).starts_with("try again later"));
         assert!(hint(holders("x: refused").into()).contains("casctl status"));

@@ -34,6 +34,8 @@ pub(super) enum Command {
     Company { done: oneshot::Sender<Company> },
     /// Tell whether somebody is known, or may be soon, who could be asked for others.
     Joining { done: oneshot::Sender<bool> },
+    /// Tell whether only such are connected as keep no records, and no others are to be expected.
+    Unserved { done: oneshot::Sender<bool> },
     /// Count what there is.
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.

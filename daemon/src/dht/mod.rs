@@ -145,6 +145,9 @@ use crate::support::task::Tasks;
 const CONNECT: Duration = Duration::from_secs(30);
 /// How often whoever waits for the network to be joined looks whether that is to be expected still.
 const LOOK: Duration = Duration::from_millis(100);
+/// For how long only such are connected as keep no records until others are not expected any more: those that could
+/// name some are asked as soon as they are there, and answer sooner.
+const UNSERVED: Duration = Duration::from_secs(1);
 
 /// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop.
 #[derive(Clone)]
@@ -256,17 +259,30 @@ impl Dht {
 
     /// Waits until look-ups can be made: some node is in the routing table. False as soon as none is to be
     /// expected: none is configured or remembered to join by, none on the local network has answered, and none is
-    /// being dialled; bounded in time by the caller.
+    /// being dialled; or only such are connected as keep no records, and know none that does. Bounded in time by the
+    /// caller.
     pub async fn joined(&self) -> bool {
         let mut routed = self.0.seen.routed.clone();
         let come = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
-        if self.0.has_others {
-            return come.await;
-        }
         tokio::select! {
             biased;
             come = come => come,
-            () = self.is_in_vain() => false,
+            () = self.is_in_vain(), if !self.0.has_others => false,
+            () = self.is_unserved() => false,
+        }
+    }
+
+    /// Waits until only such are connected as keep no records, and no others are to be expected.
+    async fn is_unserved(&self) {
+        let mut left = UNSERVED;
+        while !left.is_zero() {
+            tokio::time::sleep(LOOK).await;
+            left = match self.0.ask(|done| Command::Unserved { done }).await {
+                Some(true) => left.saturating_sub(LOOK),
+                Some(false) => UNSERVED,
+                // The room has stopped, which is seen elsewhere.
+                None => return std::future::pending().await,
+            };
         }
     }
 

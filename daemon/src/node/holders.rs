@@ -34,8 +34,8 @@ pub enum HolderLine {
         peer: PeerId,
         /// Why, in words for people. Parts may come from a stranger.
         why: String,
-        /// When it described the object last, in Unix seconds, which is its own word that it holds it; `None` where that
-        /// is not known.
+        /// When it described the object last, in Unix seconds, which is its own word that it holds it; `None` where
+        /// that is not known.
         described: Option<u64>,
     },
 }
@@ -62,9 +62,8 @@ impl Node {
     ) -> Result<BoxStream<'static, HolderLine>, Error> {
         let end = Instant::now() + time;
         let id = Self::whole_id(text)?;
-        if !self.joined(time.min(JOIN)).await {
-            return Err(Error::NobodyToAsk { id, is_here: self.is_whole(&id) });
-        }
+        let nobody = |connected| Error::NobodyToAsk { id, is_here: self.is_whole(&id), connected };
+        self.joined(time.min(JOIN)).await.map_err(nobody)?;
         let (key, me): (Key, _) = (*id.as_bytes(), self.about().peer);
         let told = ReceiverStream::new(self.parts.discovery.providers(key));
         let told = told.take_until(tokio::time::sleep_until(end));

@@ -21,7 +21,7 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 
 pub use addr::{Host, PeerAddr, Reach, read_peer_id};
-pub use company::Company;
+pub use company::{Company, nobody_to_ask};
 pub use conduct::{Ban, Conduct};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};

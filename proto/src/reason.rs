@@ -90,7 +90,7 @@ reasons! {
     NoSuchPath "NO_SUCH_PATH" NotFound false;
     /// Neither here nor at any peer that was found.
     NoProviders "NO_PROVIDERS" NotFound true;
-    /// Not here, and this node knows no peer to ask.
+    /// Not here, and this node knows no peer to ask, or none that keeps records for others.
     NoPeers "NO_PEERS" NotFound true;
     /// Nothing has arrived for the time the caller allows.
     Stalled "STALLED" DeadlineExceeded true;

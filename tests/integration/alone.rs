@@ -1,8 +1,10 @@
 //! A node that is alone, and one whose objects others cannot fetch, as their users meet them.
 
+use std::time::{Duration, Instant};
+
 use casd::peer::Keypair;
 use casd_tests::wait::{self, LONG};
-use casd_tests::{Daemon, Home, corpus};
+use casd_tests::{Daemon, Home, corpus, nodes};
 use serde_json::Value;
 
 /// What the doctor says of whether a node is alone.
@@ -103,4 +105,20 @@ fn a_link_says_where_this_node_is_and_warns_where_it_leads_to_nothing() {
     let id = client.ctl().add_bytes(b"mine");
     let link = client.ctl().run(&["link", &id]).done().ok();
     assert!(link.stderr.contains("the daemon is a client"), "{}", link.stderr);
+}
+
+#[test]
+fn who_is_connected_only_to_nodes_that_keep_no_records_is_told_so_soon_and_not_that_nobody_is_there() {
+    let nodes = nodes::network(2, |_, settings| settings.text("network.dht", "client"));
+    let ctl = nodes[1].ctl();
+    wait::until("it to be unserved", LONG, || (ctl.status()["unserved"] == true).then_some(()));
+    let id = corpus::id(b"nobody has this");
+    for verb in [&["providers", &id][..], &["stat", &id], &["fetch", &id, "-o", "-"]] {
+        let begun = Instant::now();
+        let done = ctl.run(verb).done();
+        done.refused(&[4], "the one node that is connected keeps no records for others");
+        assert!(done.stderr.contains("connect to a node that keeps records"), "{}", done.stderr);
+        // It would wait for 10 to 30 s for one to come.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{verb:?} took {:?}", begun.elapsed());
+    }
 }

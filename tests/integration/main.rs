@@ -44,3 +44,4 @@ mod shutdown;
 mod state_folder;
 mod syscalls;
 mod two_users;
+mod unreached;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casd::dht::{Dht, Limits, Mode, Options, Status};
-use casd::peer::{Announce, Announced, Announcing, Discovery, Key, Keypair, Kind, Multiaddr, PeerId};
+use casd::peer::{Announce, Announced, Announcing, Discovery, Holder, Key, Keypair, Kind, Multiaddr, PeerId};
 use casd::support::task::Tasks;
 
 use crate::hosts::{Line, Net, multiaddr};
@@ -121,7 +121,8 @@ impl Node {
         let mut providers = self.dht.providers(key);
         let mut told = 0;
         let holder_told = async {
-            while let Some(provider) = providers.recv().await {
+            while let Some(told_of) = providers.recv().await {
+                let Holder::Found(provider) = told_of else { continue };
                 if provider.peer == holder {
                     return Some(begun.elapsed());
                 }

@@ -2,13 +2,14 @@
 
 use casd_proto::v1;
 
+use super::advice;
 use crate::content::{self as tree, Entry, ObjectId};
 use crate::node::Announced;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
 use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Asked, Cut, Found, Listed, Source, Told};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
-use crate::node::{Check, Level, State};
+use crate::node::{Check, HolderLine, Level, State};
 use crate::node::{Progress, Provider, Published, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
@@ -273,12 +274,30 @@ pub(super) fn fetched(id: &str, event: Event) -> v1::FetchResponse {
     v1::FetchResponse { event: Some(message) }
 }
 
+/// Somebody who is said to hold something.
+pub(super) fn holder(line: HolderLine) -> v1::ProvidersResponse {
+    match line {
+        HolderLine::Here(found) => provider(&found),
+        HolderLine::Absent { peer, why, described } => v1::ProvidersResponse {
+            peer_id: peer.to_string(),
+            advice: advice::unreached(&why).to_owned(),
+            missed: why,
+            described: described.unwrap_or(0),
+            ..v1::ProvidersResponse::default()
+        },
+    }
+}
+
 /// A holder: its chunk ports first.
-pub(super) fn provider(found: &Provider) -> v1::ProvidersResponse {
+fn provider(found: &Provider) -> v1::ProvidersResponse {
     let peer_id = found.peer.to_string();
     let chunk = found.chunk.iter().map(|at| PeerAddr::chunk(found.peer, *at).to_string());
     let dht = found.dht.iter().map(|at| whole_address(at.to_string(), &peer_id));
-    v1::ProvidersResponse { addresses: chunk.chain(dht).collect(), peer_id: peer_id.clone() }
+    v1::ProvidersResponse {
+        addresses: chunk.chain(dht).collect(),
+        peer_id: peer_id.clone(),
+        ..v1::ProvidersResponse::default()
+    }
 }
 
 /// A connected peer.

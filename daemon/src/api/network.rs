@@ -1,12 +1,10 @@
 //! `casd.v1.Network`: other nodes.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use casd_proto::v1::network_server::Network;
 use casd_proto::{Reason, v1};
-use futures::{StreamExt, future, stream};
-use tokio_stream::wrappers::ReceiverStream;
+use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Desk, Role, convert, status};
@@ -15,7 +13,10 @@ use crate::node::{Node, PeerId, Query};
 /// Holders that one search gives: more are of no use to anyone, and strangers say who they are.
 const MAX_HOLDERS: usize = 1024;
 
-/// How long a search may take when its caller sets no end: no look-up takes as long.
+/// How long a look-up for holders may take, unless its caller wants it to end earlier: as long as the network is asked.
+const LOOK_UP: Duration = Duration::from_mins(1);
+
+/// How long others may be asked in a search at most.
 const SEARCH: Duration = Duration::from_mins(10);
 
 /// Bytes of what is searched for.
@@ -41,14 +42,9 @@ impl Network for Service {
     ) -> Result<Response<Self::ProvidersStream>, Status> {
         self.0.access.admit(&request, Role::Read)?;
         let v1::ProvidersRequest { id, timeout_ms } = request.into_inner();
-        let found = ReceiverStream::new(self.0.node.providers(&id).await?);
-        let time = if timeout_ms == 0 { SEARCH } else { Duration::from_millis(timeout_ms) };
-        let mut known = HashSet::new();
-        let answers = found
-            .filter(move |holder| future::ready(known.insert(holder.peer)))
-            .take(MAX_HOLDERS)
-            .map(|holder| Ok(convert::provider(&holder)))
-            .take_until(tokio::time::sleep(time));
+        let time = if timeout_ms == 0 { LOOK_UP } else { Duration::from_millis(timeout_ms).min(LOOK_UP) };
+        let holders = self.0.node.providers(&id, time).await?;
+        let answers = holders.take(MAX_HOLDERS).map(|line| Ok(convert::holder(line)));
         Ok(Response::new(self.0.until_end(answers, ())))
     }
 

@@ -35,6 +35,9 @@ impl From<Error> for Status {
                 refusal(reason, error.to_string(), advice::unreachable(address, why))
             }
             Error::Fetch(fetch) => status(reason, &error, store, of_failed(fetch, reason)),
+            Error::NobodyToTell { connected, .. } | Error::NobodyToAsk { connected, .. } => {
+                status(reason, &error, store, advice::nobody(*connected))
+            }
             _ => status(reason, &error, store, hint(reason)),
         }
     }
@@ -150,7 +153,7 @@ fn pin(pin: &LargePin) -> serde_json::Value {
 fn of_node(error: &Error) -> Reason {
     match error {
         Error::NotFound(_) | Error::Untold(_) => Reason::NotFound,
-        Error::NobodyToTell(_) | Error::NobodyToAsk { .. } => Reason::NoPeers,
+        Error::NobodyToTell { .. } | Error::NobodyToAsk { .. } => Reason::NoPeers,
         Error::Private => Reason::Privacy,
         Error::NotAnnouncing => Reason::NotAnnouncing,
         Error::Nameless { .. } | Error::UnfitName(_) => Reason::InvalidName,
@@ -272,8 +275,8 @@ mod tests {
         vec![
             (Reason::NotFound, Error::NotFound(text())),
             (Reason::NotFound, Error::Untold(id)),
-            (Reason::NoPeers, Error::NobodyToTell(id)),
-            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false }),
+            (Reason::NoPeers, Error::NobodyToTell { id, connected: 0 }),
+            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false, connected: 2 }),
             (Reason::Privacy, Error::Private),
             (Reason::NotAnnouncing, Error::NotAnnouncing),
             (Reason::InvalidName, Error::Nameless { id, why: why() }),
@@ -305,7 +308,7 @@ mod tests {
             (Reason::InvalidParity, IngestError::from(ErasureError::Geometry { k: 0, m: 0 }).into()),
             (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
-            (Reason::NoPeers, FetchError::NoPeers { id }.into()),
+            (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
             (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
             (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
             (

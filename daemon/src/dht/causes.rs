@@ -61,7 +61,8 @@ pub(super) fn of(error: &DialError, wanted: Option<&Multiaddr>) -> String {
     }
 }
 
-fn of_transport(error: &TransportError<io::Error>) -> String {
+/// Why one address could not be reached.
+pub(super) fn of_transport(error: &TransportError<io::Error>) -> String {
     match error {
         TransportError::MultiaddrNotSupported(_) => {
             "it is not dialled: an address of that form, or on a network that this host is not in".to_owned()
@@ -112,7 +113,7 @@ pub(super) fn words(error: &(dyn Error + 'static)) -> String {
 }
 
 /// An address without the id at its end.
-fn place(address: &Multiaddr) -> Multiaddr {
+pub(super) fn place(address: &Multiaddr) -> Multiaddr {
     let mut place = address.clone();
     if matches!(place.iter().last(), Some(Protocol::P2p(_))) {
         place.pop();

@@ -15,6 +15,8 @@ use crate::peer::{Company, ReachVerdict};
 
 /// After so long alone the log hears of it: who comes back within that time was hardly gone.
 const SAID_AFTER: Duration = Duration::from_secs(30);
+/// After so long without a server nobody waits any more for those that are dialled again and again.
+const GIVEN_UP: Duration = Duration::from_secs(15);
 /// Configured nodes that could not be reached and are named.
 const NAMED: usize = 8;
 
@@ -68,6 +70,12 @@ impl Solitude {
     /// That nobody is connected says nothing by itself: connections end when nobody uses them.
     pub(super) fn is_alone(&self, routed: usize, connected: usize) -> bool {
         routed == 0 || connected == 0 && self.is_cut_off
+    }
+
+    /// Whether this node has been alone, or among such only as keep no records, for so long that whoever is dialled is
+    /// hardly there.
+    fn is_given_up(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now >= since + GIVEN_UP)
     }
 
     /// True when the log should hear that this node is alone.
@@ -156,12 +164,21 @@ impl EventLoop {
         }
     }
 
-    /// Whether somebody is in the routing table, or may be soon: a node is being dialled, or has not said yet what it
-    /// is.
+    /// Whether somebody is in the routing table, or may be soon.
     pub(super) fn is_joining(&mut self) -> bool {
+        self.is_meeting() || !self.routed_peers().is_empty()
+    }
+
+    /// Whether a node is being dialled, or has not said yet what it is.
+    fn is_meeting(&self) -> bool {
         let is_dialling = self.swarm.network_info().connection_counters().num_pending_outgoing() > 0;
-        let is_met = self.peers.connected().any(|(_, one)| one.standing == Standing::Unknown);
-        is_dialling || is_met || !self.routed_peers().is_empty()
+        is_dialling || self.peers.connected().any(|(_, one)| one.standing == Standing::Unknown)
+    }
+
+    /// Whether only such are connected as keep no records for others, and no others are to be expected.
+    pub(super) fn is_unserved(&mut self, now: Instant) -> bool {
+        let is_expected = self.is_meeting() && !self.solitude.is_given_up(now);
+        !is_expected && self.company(now).is_unserved
     }
 
     /// How this node stands among the others.
@@ -209,6 +226,17 @@ mod tests {
         assert!(solitude.is_to_be_said(true, start + SAID_AFTER * 2));
         assert!(!solitude.is_to_be_said(true, start + SAID_AFTER * 9));
         assert!(solitude.met(true) == Some(News::Joined) && !solitude.is_alone(3, 0));
+    }
+
+    #[test]
+    fn after_a_while_nobody_is_waited_for_that_does_not_answer() {
+        let (mut solitude, start) = (Solitude::default(), Instant::now());
+        assert!(!solitude.is_given_up(start));
+        solitude.is_to_be_said(true, start);
+        assert!(!solitude.is_given_up(start + GIVEN_UP / 2) && solitude.is_given_up(start + GIVEN_UP));
+        assert!(solitude.met(false).is_some() && solitude.is_given_up(start + GIVEN_UP));
+        solitude.met(true);
+        assert!(!solitude.is_given_up(start + GIVEN_UP));
     }
 
     #[test]

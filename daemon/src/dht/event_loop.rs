@@ -232,6 +232,7 @@ impl EventLoop {
             Command::Peers { done } => drop(done.send(self.list_peers())),
             Command::Status { done } => drop(done.send(self.status())),
             Command::Joining { done } => drop(done.send(self.is_joining())),
+            Command::Unserved { done } => drop(done.send(self.is_unserved(Instant::now()))),
             Command::Company { done } => drop(done.send(self.company(Instant::now()))),
             Command::Providers { wanted } => self.look_up(wanted),
             Command::ChunkAddresses { peer, known, done } => self.learn_chunk_addresses(peer, known, done),

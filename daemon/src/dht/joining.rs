@@ -114,8 +114,10 @@ impl EventLoop {
                 Some((Some(own), _)) if own != dial => {}
                 Some((None, said)) => self.dial_for_hello(peer, said),
                 _ if is_unhurried => self.hello_put_off(peer),
-                _ => self.hello_resolved(peer, None),
+                _ => self.hello_resolved(peer, &Err(self.unreached(error))),
             }
+        } else {
+            self.detour_refused(&peer, error);
         }
     }
 

@@ -18,7 +18,7 @@
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is
-//!   alone; `causes`: why a dial failed.
+//!   alone; `causes`: why a dial failed; `unreached`: why holders are not reached.
 //! - `lan`: who is on the local network; `introducing`: whom neighbours name to a node that knows nobody.
 //! - `batch`, `hello`, `find`: our other protocols; all are over `codec`, and so is `introducing`; `reading` is what of
 //!   a message is here before all is.
@@ -108,6 +108,7 @@ mod survey;
 mod tests;
 mod transport;
 mod turns;
+mod unreached;
 #[cfg(feature = "upnp")]
 mod upnp;
 mod views;
@@ -137,13 +138,16 @@ use self::reach::Reach;
 use self::records::Described;
 use self::schedule::Schedule;
 use self::views::{Addresses, Seen};
-use crate::peer::{Company, Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability};
+use crate::peer::{Company, Conn, Discovery, Holder, Key, Keypair, Multiaddr, PeerId, Reachability};
 use crate::support::task::Tasks;
 
 /// How long a caller waits for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// How often whoever waits for the network to be joined looks whether that is to be expected still.
 const LOOK: Duration = Duration::from_millis(100);
+/// For how long only such are connected as keep no records until others are not expected any more: those that could
+/// name some are asked as soon as they are there, and answer sooner.
+const UNSERVED: Duration = Duration::from_secs(1);
 
 /// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop.
 #[derive(Clone)]
@@ -255,17 +259,30 @@ impl Dht {
 
     /// Waits until look-ups can be made: some node is in the routing table. False as soon as none is to be
     /// expected: none is configured or remembered to join by, none on the local network has answered, and none is
-    /// being dialled; bounded in time by the caller.
+    /// being dialled; or only such are connected as keep no records, and know none that does. Bounded in time by the
+    /// caller.
     pub async fn joined(&self) -> bool {
         let mut routed = self.0.seen.routed.clone();
         let come = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
-        if self.0.has_others {
-            return come.await;
-        }
         tokio::select! {
             biased;
             come = come => come,
-            () = self.is_in_vain() => false,
+            () = self.is_in_vain(), if !self.0.has_others => false,
+            () = self.is_unserved() => false,
+        }
+    }
+
+    /// Waits until only such are connected as keep no records, and no others are to be expected.
+    async fn is_unserved(&self) {
+        let mut left = UNSERVED;
+        while !left.is_zero() {
+            tokio::time::sleep(LOOK).await;
+            left = match self.0.ask(|done| Command::Unserved { done }).await {
+                Some(true) => left.saturating_sub(LOOK),
+                Some(false) => UNSERVED,
+                // The room has stopped, which is seen elsewhere.
+                None => return std::future::pending().await,
+            };
         }
     }
 
@@ -313,7 +330,7 @@ impl Dht {
 }
 
 impl Discovery for Dht {
-    fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
+    fn providers(&self, key: Key) -> mpsc::Receiver<Holder> {
         let (found, providers) = mpsc::channel(look_ups::MAX_FOUND);
         // Callers hold as many receivers as there are such tasks.
         self.0.tasks.spawn("look-up", self.clone().look(key, found));
@@ -324,14 +341,14 @@ impl Discovery for Dht {
         let dht = self.clone();
         let learn = async move {
             let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, known: Vec::new(), done });
-            let mut chunk = ask().await.flatten().unwrap_or_default();
+            let mut chunk = ask().await.and_then(Result::ok).unwrap_or_default();
             for address in known {
                 if !chunk.is_empty() {
                     break;
                 }
                 let Ok(address) = address.with_p2p(peer) else { continue };
                 if dht.reach(address).await.is_ok() {
-                    chunk = ask().await.flatten().unwrap_or_default();
+                    chunk = ask().await.and_then(Result::ok).unwrap_or_default();
                 }
             }
             chunk

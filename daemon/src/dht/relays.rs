@@ -145,7 +145,7 @@ impl EventLoop {
         }
         self.reaching.missed += 1;
         tracing::info!(%peer, %error, "could not connect by both dialling at once");
-        self.detour_failed(&peer, "neither end's router lets the other in, and relays carry no data");
+        self.detour_failed(&peer);
         self.tell_reach();
     }
 

@@ -1,7 +1,8 @@
 //! The peers of one fetch: found, connected to, and numbered for the planner.
 //!
 //! Whoever is found is dialled in the order in which the look-up tells of them, many at once; one that takes its time
-//! keeps no place for others, and [members](super::member) that have nothing make room.
+//! keeps no place for others, and [members](super::member) that have nothing make room. Of those who are only said to
+//! hold something, and whom the look-up itself has not reached, it is remembered why.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::planner::PeerNo;
 use super::ways;
 use super::{Error, Parts};
 use crate::content::ObjectId;
-use crate::peer::{Key, PeerAddr, PeerId, Provider, Reach};
+use crate::peer::{Holder, Key, PeerAddr, PeerId, Provider, Reach, Unconnected};
 use crate::session::Asker;
 
 /// Connection attempts of one fetch at once…
@@ -45,12 +46,12 @@ pub(super) struct Crowd {
     seen: HashSet<PeerId>,
     /// Those of `seen` that failed or left.
     gone: HashSet<PeerId>,
-    lookups: SelectAll<ReceiverStream<Provider>>,
+    lookups: SelectAll<ReceiverStream<Holder>>,
     waiting: VecDeque<Provider>,
     dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Result<Asker, String>)>>,
     /// Providers that are being dialled, and since when.
     dialled: HashMap<PeerId, Instant>,
-    /// Why those that were dialled in vain were not reached.
+    /// Why those that were dialled in vain, here or by a look-up, were not reached.
     missed: Missed,
     next: u32,
     /// What the members that left had given.
@@ -151,7 +152,7 @@ impl Crowd {
                 return Arrival::Quiet;
             }
             tokio::select! {
-                Some(provider) = self.lookups.next() => self.found(provider),
+                Some(holder) = self.lookups.next() => self.told_of(holder),
                 Some((peer, asker)) = self.dialling.next() => {
                     let is_named = self.dialled.remove(&peer).is_none();
                     match asker {
@@ -173,6 +174,21 @@ impl Crowd {
                 else => return Arrival::Quiet,
             }
         }
+    }
+
+    /// A look-up tells of one that is said to hold something.
+    fn told_of(&mut self, holder: Holder) {
+        let (peer, why) = match holder {
+            Holder::Found(provider) => return self.found(provider),
+            Holder::Missed(peer, why) => (peer, why),
+        };
+        // Of whom is here, or was dialled, more is known; and a later look-up that is still asking does not take back
+        // what an earlier one has learnt.
+        if self.seen.contains(&peer) || why.is_none() && self.missed.why(&peer).is_some() {
+            return;
+        }
+        let why = why.map(|why| missed::reason(None, &Unconnected::Unreachable(why)));
+        self.miss(peer, why.unwrap_or_else(|| missed::SILENT.to_owned()));
     }
 
     fn found(&mut self, provider: Provider) {
@@ -317,13 +333,17 @@ impl Crowd {
 
     /// What became of those that were found, behind a semicolon, in words.
     pub(super) fn told(&self) -> String {
-        let (here, absent) = (self.members.len(), self.gone.len() + self.dialling.len() + self.waiting.len());
+        // Whom a look-up has not reached was not dialled here.
+        let missed = self.missed.peers().filter(|peer| !self.seen.contains(peer)).count();
+        let (here, absent) =
+            (self.members.len(), missed + self.gone.len() + self.dialling.len() + self.waiting.len());
         match (here, absent) {
             (0, 0) => "; nobody who holds it is found any more".to_owned(),
             (0, absent) => format!("; of {absent} found to hold it none is reached{}", self.in_vain()),
             (here, 0) => format!("; {here} connected, of which none gave it in time"),
             (here, absent) => {
-                format!("; {here} connected, of which none gave it in time, and {absent} not reached or gone")
+                let why = self.in_vain();
+                format!("; {here} connected, of which none gave it in time, and {absent} not reached or gone{why}")
             }
         }
     }
@@ -347,19 +367,21 @@ impl Crowd {
             || self.members.values().any(|member| member.peer == *peer && member.has_nothing)
     }
 
-    /// That nobody has given anything of an object for so many seconds, and why.
+    /// That nobody has given anything of an object for so many seconds, and why. Whoever is said to hold it and was not
+    /// reached is told of, whatever others are here that have nothing.
     pub(super) fn nobody(&self, id: ObjectId, seconds: u64) -> Error {
         let is_named = |peer: &PeerId| self.hints.iter().any(|(named, _)| named == peer);
+        let is_here = |peer: &PeerId| self.members.values().any(|member| member.peer == *peer);
         let waiting = self.waiting.iter().map(|provider| provider.peer);
         let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
-        let found: HashSet<PeerId> = tried.filter(|peer| !is_named(peer)).collect();
-        let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
-        if found.is_empty() || !self.members.is_empty() {
+        let found: HashSet<PeerId> = tried.filter(|peer| !is_named(peer) && !is_here(peer)).collect();
+        if found.is_empty() {
+            let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
             return Error::NoHolders { id, seconds, named: missed::list(named.collect()) };
         }
-        let known = self.hints.len() + found.len();
-        let all = self.hints.iter().map(|(peer, _)| *peer).chain(found);
-        Error::Unreached { id, known, seconds, why: self.missed.of(all) }
+        let named = self.hints.iter().map(|(peer, _)| *peer).filter(|peer| !is_here(peer));
+        let absent: Vec<PeerId> = named.chain(found).collect();
+        Error::Unreached { id, known: absent.len(), seconds, why: self.missed.of(absent.into_iter()) }
     }
 
     /// Why those that were dialled in vain were not reached, behind a colon.

@@ -22,7 +22,7 @@ use crate::content::{CHUNK, ObjectId};
 use crate::erasure::Geometry;
 use crate::ingest::{AddOptions, Ingest};
 use crate::peer::{
-    Conduct, Conn, Dial, DialError, Discovery, Key, Keypair, Multiaddr, PeerAddr, PeerId, Provider,
+    Conduct, Conn, Dial, DialError, Discovery, Holder, Key, Keypair, Multiaddr, PeerAddr, PeerId, Provider,
 };
 use crate::serve::{self, Serve};
 use crate::session::{self, Board, Giver, Network};
@@ -36,7 +36,7 @@ use tap::Tap;
 /// Who answers at an address, how, and on which runtime.
 type There = (PeerId, Arc<dyn Giver>, session::Options, Handle);
 
-/// Who holds something, and where they answer.
+/// Who holds something, and where they answer; at port 0 no look-up reaches them.
 type Holders = Vec<(PeerId, SocketAddr)>;
 
 /// The nodes of a test and the pipes between them.
@@ -46,7 +46,7 @@ pub(super) struct Web {
     /// Who is known to hold what; peers come from the request beside that.
     holders: Arc<Mutex<HashMap<Key, Holders>>>,
     /// Look-ups that do not end until they are let go.
-    slow: Arc<Mutex<HashMap<Key, Vec<mpsc::Sender<Provider>>>>>,
+    slow: Arc<Mutex<HashMap<Key, Vec<mpsc::Sender<Holder>>>>>,
     /// What listens on the way to an address.
     taps: Arc<Mutex<HashMap<SocketAddr, Arc<Tap>>>>,
     /// Nobody can be asked but those that a caller names.
@@ -131,10 +131,12 @@ impl Dial for End {
 }
 
 impl Discovery for Web {
-    fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
+    fn providers(&self, key: Key) -> mpsc::Receiver<Holder> {
         let (found, providers) = mpsc::channel(128);
         for (peer, at) in self.holders.lock().unwrap().get(&key).into_iter().flatten() {
-            found.try_send(Provider { peer: *peer, chunk: vec![*at], dht: Vec::new() }).unwrap();
+            let there = Provider { peer: *peer, chunk: vec![*at], dht: Vec::new() };
+            let absent = || Holder::Missed(*peer, Some("it is gone".to_owned()));
+            found.try_send(if at.port() == 0 { absent() } else { Holder::Found(there) }).unwrap();
         }
         if let Some(held) = self.slow.lock().unwrap().get_mut(&key) {
             held.push(found);

@@ -7,6 +7,7 @@
 mod asked;
 mod company;
 mod error;
+mod holders;
 mod joining;
 mod link;
 mod names;
@@ -26,6 +27,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
 pub use error::Error;
+pub use holders::HolderLine;
 pub use names::Published;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{Connected, PeerLine, Status};
@@ -77,7 +79,8 @@ pub trait Neighbours: Send + Sync {
     /// Nodes of this network that could be asked something, connected or not, and whether each is.
     fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>>;
 
-    /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by.
+    /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by,
+    /// and soon where only such are connected as keep no records for others.
     fn joined(&self) -> BoxFuture<'static, bool>;
 
     /// Dials a node and waits until it has proved to be of this network.
@@ -252,19 +255,25 @@ impl Node {
 }
 
 impl Node {
-    /// Waits until there is somebody to ask, at most so long. Whether there is.
-    async fn joined(&self, limit: Duration) -> bool {
-        tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true)
+    /// Waits until there is somebody to ask, at most so long. Where there is nobody: how many are connected that keep
+    /// no records for others, if that is why.
+    async fn joined(&self, limit: Duration) -> Result<(), usize> {
+        if tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true) {
+            return Ok(());
+        }
+        let company = self.company().await;
+        Err(if company.is_unserved { company.connected } else { 0 })
     }
 
     /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`. By those
     /// whom it names the network is joined meanwhile.
     async fn may_ask(&self, id: &ObjectId, named: &[PeerAddr], stall: Duration) -> Result<(), Error> {
         self.join_by(named);
-        if !named.is_empty() || self.joined(stall.min(JOIN)).await {
+        if !named.is_empty() {
             return Ok(());
         }
-        Err(crate::fetch::Error::NoPeers { id: *id }.into())
+        let nobody = |connected| crate::fetch::Error::NoPeers { id: *id, connected };
+        Ok(self.joined(stall.min(JOIN)).await.map_err(nobody)?)
     }
 }
 

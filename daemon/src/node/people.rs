@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
-
-use super::{Check, Error, JOIN, Node, company, reach};
+use super::{Check, Error, Node, company, reach};
 use crate::peer::{
-    Announcing, Company, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected,
-    read_peer_id,
+    Announcing, Company, Multiaddr, PeerAddr, PeerId, Reach, ReachVerdict, Unconnected, read_peer_id,
 };
 use crate::store::Level;
 use crate::upkeep::Broken;
@@ -66,19 +63,6 @@ pub struct Status {
 }
 
 impl Node {
-    /// The holders of an object or a chunk that the network knows, as they are found.
-    ///
-    /// # Errors
-    /// [`Error::Id`] unless `text` is a whole id, [`Error::NobodyToAsk`] when nobody could be asked.
-    pub async fn providers(&self, text: &str) -> Result<mpsc::Receiver<Provider>, Error> {
-        let id = Self::whole_id(text)?;
-        if !self.joined(JOIN).await {
-            return Err(Error::NobodyToAsk { id, is_here: self.is_whole(&id) });
-        }
-        let key: Key = *id.as_bytes();
-        Ok(self.parts.discovery.providers(key))
-    }
-
     /// The nodes that are known, by id.
     pub async fn peers(&self) -> BTreeMap<PeerId, PeerLine> {
         let mut lines: BTreeMap<PeerId, PeerLine> = BTreeMap::new();

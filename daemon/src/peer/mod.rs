@@ -21,13 +21,13 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 
 pub use addr::{Host, PeerAddr, Reach, read_peer_id};
-pub use company::Company;
+pub use company::{Company, nobody_to_ask};
 pub use conduct::{Ban, Conduct};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};
 pub use network::{
     Announce, Announced, Announcing, ByteStream, Catalogue, CataloguePage, Conn, Detour, Dial, DialError,
-    Discovery, Key, Kind, Provider, Told, Unconnected,
+    Discovery, Holder, Key, Kind, Provider, Told, Unconnected,
 };
 pub use network_key::{NetworkKey, network_id};
 pub use reachability::{Reachability, Verdict as ReachVerdict};

@@ -123,7 +123,7 @@ pub enum Unconnected {
 /// What is announced and looked up: the raw bytes of an object's or a chunk's id.
 pub type Key = [u8; 32];
 
-/// A peer that is said to hold something. A hint: it counts once it has delivered.
+/// A peer that is said to hold something, and answers. A hint: it counts once it has delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// Who.
@@ -134,10 +134,21 @@ pub struct Provider {
     pub dht: Vec<Multiaddr>,
 }
 
+/// What a look-up tells of one that is said to hold something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// It answers. Told once.
+    Found(Provider),
+    /// It has not been reached so far, for this reason, of which parts may come from a stranger; `None`: it is being
+    /// asked. Told whenever more is known; it may be found after all.
+    Missed(PeerId, Option<String>),
+}
+
 /// Finds peers.
 pub trait Discovery: Send + Sync {
-    /// Looks for holders of `key`. The channel ends when the look-up does; dropping it cancels the look-up.
-    fn providers(&self, key: Key) -> mpsc::Receiver<Provider>;
+    /// Looks for holders of `key`. The channel ends when the look-up does, which takes no longer than a minute;
+    /// dropping it cancels the look-up.
+    fn providers(&self, key: Key) -> mpsc::Receiver<Holder>;
 
     /// A peer's chunk ports, asked of it over libp2p when they are not known; `known` are addresses to reach it at
     /// besides those that are known already. Empty when they cannot be had.

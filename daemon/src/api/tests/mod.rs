@@ -31,7 +31,7 @@ use crate::ingest::Ingest;
 use crate::node::{About, Neighbours, Node, Parts};
 use crate::peer::{
     Announce, Announced, Announcing, Catalogue, CataloguePage, Company, Conduct, Conn, Dial, DialError,
-    Discovery, Key, Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Told, Unconnected,
+    Discovery, Holder, Key, Keypair, Kind, Multiaddr, PeerId, Reachability, Told, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -44,7 +44,7 @@ use crate::upkeep::{self, Announcer};
 struct Nobody;
 
 impl Discovery for Nobody {
-    fn providers(&self, _: Key) -> mpsc::Receiver<Provider> {
+    fn providers(&self, _: Key) -> mpsc::Receiver<Holder> {
         mpsc::channel(1).1
     }
 

@@ -11,7 +11,7 @@ use crate::dht::command::{self, Command};
 use crate::dht::journal::Entry;
 use crate::dht::position::Position;
 use crate::dht::{Limits, Mode, Options};
-use crate::peer::{Announce, Announcing, Key, Keypair, Kind, PeerId};
+use crate::peer::{Announce, Announcing, Holder, Key, Keypair, Kind, PeerId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_holders_of_six_are_found_and_withdrawn() {
@@ -318,7 +318,10 @@ async fn a_holder_that_tells_no_chunk_port_is_found_wide_as_well() {
     assert_eq!(holder.announce(vec![key(1)], 20).await.keys, 1);
     let (found, mut told) = tokio::sync::mpsc::channel(8);
     within("a wide look-up ends", seeker.dht.look_wider(key(1), found)).await;
-    assert_eq!(told.recv().await.map(|provider| provider.peer), Some(holder.dht.0.local));
+    let asked = told.recv().await;
+    assert_eq!(asked, Some(Holder::Missed(holder.dht.0.local, None)), "it is told at once who is asked");
+    let Some(Holder::Found(provider)) = told.recv().await else { panic!("it answers") };
+    assert_eq!(provider.peer, holder.dht.0.local);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use libp2p::PeerId;
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::{Dht, Error, Mode, Options};
-use crate::peer::{Discovery, Keypair};
+use crate::peer::{Discovery, Holder, Keypair};
 use crate::support::task::Tasks;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,4 +165,21 @@ async fn wildcard_listeners_tell_where_they_are() {
     let found = first.find(key(1)).await;
     assert_eq!(found.len(), 1);
     assert!(!found[0].chunk.is_empty() && found[0].chunk.iter().all(|at| at.port() == 9003));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_gone_is_told_of_with_why_it_is_not_reached() {
+    let mut nodes = network(TCP, 3).await;
+    let holder = nodes.remove(1);
+    let gone = holder.dht.0.local;
+    within("the key is placed", holder.announce(vec![key(1)], 20)).await;
+    holder.stop().await;
+    let told = nodes[1].look(key(1)).await;
+    assert_eq!(told.first(), Some(&Holder::Missed(gone, None)), "it is told at once who is asked");
+    let why = |holder: &Holder| match holder {
+        Holder::Missed(peer, why) if *peer == gone => why.clone(),
+        _ => panic!("nobody else has it: {told:?}"),
+    };
+    let last = told.iter().rev().find_map(why);
+    assert!(last.is_some_and(|why| why.contains("refused")), "{told:?}");
 }

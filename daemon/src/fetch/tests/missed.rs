@@ -56,3 +56,37 @@ async fn holders_that_are_known_and_not_reached_are_told_of() {
         assert!(why.contains(&silent), "{why}");
     }
 }
+
+/// One is said to hold it that no look-up reaches; gives who.
+fn only_said(web: &Web, id: ObjectId) -> PeerId {
+    let (peer, nowhere) = (PeerId::random(), SocketAddr::from(([127, 0, 0, 9], 0)));
+    web.holders.lock().unwrap().entry(*id.as_bytes()).or_default().push((peer, nowhere));
+    peer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_only_said_to_hold_it_is_told_of_whoever_else_is_here() {
+    let web = Web::default();
+    let (other, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    let id = ObjectId::from_bytes([7; 32]);
+    let gone = only_said(&web, id);
+    for here in [&[][..], &[&other]] {
+        let error = taker.fetch(id, here, Order::Any).await.unwrap_err();
+        let Error::Unreached { known: 1, seconds: 3, why, .. } = &error else { panic!("{error}") };
+        assert_eq!(*why, format!("{gone}: it is gone"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_only_said_to_hold_it_is_told_of_where_another_has_not_all_of_it() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    let id = giver.add(&sample(3 * CHUNK), None).await;
+    let gone = only_said(&web, id);
+    web.announce(id, &giver);
+    let manifest = giver.store.manifest(&id).await.unwrap().unwrap();
+    giver.store.lose(&manifest.chunk(1).unwrap().id);
+    let error = taker.fetch(id, &[], Order::Any).await.unwrap_err();
+    let Error::Stalled { holders, .. } = &error else { panic!("{error}") };
+    assert!(holders.contains(&format!("{gone}: it is gone")), "{holders}");
+}

@@ -77,6 +77,8 @@ pub(super) struct EventLoop {
     pub(super) addresses: watch::Sender<Addresses>,
     /// Nodes in the routing table.
     pub(super) routed: watch::Sender<usize>,
+    /// Where the handles see whether others ask this node.
+    pub(super) entered: watch::Sender<bool>,
     /// Who is connected.
     pub(super) peers: Peers,
     /// Provider look-ups.
@@ -147,7 +149,7 @@ impl EventLoop {
         commands: mpsc::Receiver<Command>,
         telling: Telling,
     ) -> Self {
-        let Telling { addresses, routed, reachability } = telling;
+        let Telling { addresses, routed, entered, reachability } = telling;
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let (now, reunion) = (Instant::now(), options.reunion);
         let bootstrap = Bootstrap::new(nodes.collect(), now);
@@ -161,6 +163,7 @@ impl EventLoop {
             commands,
             addresses,
             routed,
+            entered,
             peers: Peers::default(),
             look_ups: LookUps::default(),
             is_asking_providers: false,

@@ -147,6 +147,7 @@ impl EventLoop {
         self.heard.met(&peer, Instant::now());
         let is_server = info.protocols.contains(&self.protocols.kad);
         self.note_company(peer, is_neighbour, is_server);
+        self.tell_entered();
         self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
         for Connecting { done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
             let _ = done.send(Ok(peer));

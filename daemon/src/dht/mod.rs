@@ -253,12 +253,19 @@ impl Dht {
         tokio::time::timeout(CONNECT, asked).await.map_err(|_| silent)?.ok_or(Error::Stopped)?
     }
 
-    /// Waits until look-ups can be made: some node is in the routing table. False as soon as none is to be
-    /// expected: none is configured or remembered to join by, none on the local network has answered, and none is
-    /// being dialled; bounded in time by the caller.
+    /// Waits until look-ups can be made: some node is in the routing table, or this one is where others look. False as
+    /// soon as none is to be expected: none is configured or remembered to join by, none on the local network has
+    /// answered, and none is being dialled; bounded in time by the caller.
     pub async fn joined(&self) -> bool {
-        let mut routed = self.0.seen.routed.clone();
-        let come = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
+        let (mut routed, mut entered) = (self.0.seen.routed.clone(), self.0.seen.entered.clone());
+        let routed = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
+        let entered = async move { entered.wait_for(|entered| *entered).await.is_ok() };
+        let come = async move {
+            tokio::select! {
+                come = routed => come,
+                come = entered => come,
+            }
+        };
         if self.0.has_others {
             return come.await;
         }

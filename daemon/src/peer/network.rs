@@ -195,7 +195,7 @@ pub trait Announce: Send + Sync {
     /// …and what has not been, is released.
     fn end_count(&self);
 
-    /// Waits until there is another node that could be told.
+    /// Waits until there is another node that could be told, or others ask this one.
     fn company(&self) -> BoxFuture<'static, ()>;
 
     /// Where it stands.
@@ -271,7 +271,7 @@ pub struct Announcing {
 pub struct Announced {
     /// Keys placed at one node at least.
     pub keys: usize,
-    /// Nodes that took some.
+    /// Nodes that took some; this one counts where no other is known that keeps records, and others ask it.
     pub receivers: usize,
     /// Messages sent.
     pub messages: usize,

@@ -15,6 +15,8 @@ use super::proof;
 
 /// Characters of a reason.
 const LONGEST: usize = 200;
+/// Addresses of one dial that are told of.
+const TOLD: usize = 4;
 
 /// What libraries say in words of their own, and what that is for people.
 const PLAIN: [(&str, &str); 4] = [
@@ -58,6 +60,18 @@ pub(super) fn of(error: &DialError, wanted: Option<&Multiaddr>) -> String {
         DialError::NoAddresses => "there is no address to try".to_owned(),
         DialError::Aborted => "the attempt was given up".to_owned(),
         other => words(other),
+    }
+}
+
+/// Why a dial failed that nobody asked for: of several addresses each is told of.
+pub(super) fn of_each(error: &DialError) -> String {
+    match error {
+        DialError::Transport(tried) if tried.len() > 1 && proof::refusal(error).is_none() => {
+            let each = tried.iter().take(TOLD).map(|(at, error)| format!("{} ({at})", of_transport(error)));
+            let more = if tried.len() > TOLD { "; …" } else { "" };
+            each.collect::<Vec<_>>().join("; ") + more
+        }
+        _ => of(error, None),
     }
 }
 
@@ -146,7 +160,13 @@ mod tests {
             log.starts_with("what is there ended") && log.ends_with("(/ip4/10.77.0.2/tcp/8468)"),
             "{log}"
         );
+        let each = of_each(&tried);
+        assert!(each.starts_with("nobody there (/ip4/10.0.0.9/tcp/8468); what is there ended"), "{each}");
+        assert!(each.ends_with("(/ip4/10.77.0.2/tcp/8468)"), "{each}");
+        let many = DialError::Transport((0..9).map(|_| failed("/ip4/10.0.0.9/tcp/1", "x")).collect());
+        assert!(of_each(&many).ends_with("; …") && of_each(&many).len() < 200, "{}", of_each(&many));
         let wrong = DialError::WrongPeerId { obtained: other, address: typed.clone() };
+        assert_eq!(of_each(&wrong), of(&wrong, None));
         assert_eq!(of(&wrong, Some(&typed)), format!("another node is there: {other}"));
         assert_eq!(of(&wrong, None), format!("another node is at /ip4/10.0.0.9/tcp/8468: {other}"));
         let refused =

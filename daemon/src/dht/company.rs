@@ -15,7 +15,7 @@ use crate::peer::{Company, ReachVerdict};
 
 /// After so long alone the log hears of it: who comes back within that time was hardly gone.
 const SAID_AFTER: Duration = Duration::from_secs(30);
-/// Configured nodes that could not be reached and are named.
+/// Addresses of configured nodes that could not be reached that are named.
 const NAMED: usize = 8;
 
 /// See the module. Pure: the time is passed in.

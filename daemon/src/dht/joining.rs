@@ -59,7 +59,7 @@ impl EventLoop {
             }
         };
         let callers = self.callers(peer, |caller| caller.is_open);
-        if callers.is_empty() && self.bootstrap.failed(&peer, reason) {
+        if callers.is_empty() && self.bootstrap.failed(&peer, |_| reason.to_owned()) {
             tracing::warn!(%peer, "cannot join by the bootstrap node {peer} yet: {reason}");
         }
         for Connecting { address, done, .. } in callers {
@@ -99,8 +99,8 @@ impl EventLoop {
             }));
         }
         if self.peers.get(&peer).is_none() {
-            let reason = causes::of(error, None);
-            if is_ours && self.bootstrap.failed(&peer, &reason) {
+            if is_ours && self.bootstrap.failed(&peer, |at| causes::of(error, Some(at))) {
+                let reason = causes::of_each(error);
                 tracing::warn!(%peer, "cannot reach the bootstrap node {peer} yet: {reason}");
             }
             let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
@@ -130,7 +130,8 @@ impl EventLoop {
             self.peers.identified(&peer, Standing::Stranger, &info.agent_version, Instant::now());
             tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
             let network = &self.options.network;
-            if self.bootstrap.failed(&peer, "it belongs to another network: compare network.name of both") {
+            let reason = "it belongs to another network: compare network.name of both";
+            if self.bootstrap.failed(&peer, |_| reason.to_owned()) {
                 tracing::warn!(%peer, "the bootstrap node {peer} is not of the network {network:?}");
             }
             for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {

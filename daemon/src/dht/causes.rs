@@ -19,9 +19,12 @@ const LONGEST: usize = 200;
 const TOLD: usize = 4;
 
 /// What libraries say in words of their own, and what that is for people.
-const PLAIN: [(&str, &str); 4] = [
+const PLAIN: [(&str, &str); 7] = [
     // The resolver shows its question as code does.
     ("no records found for", "no such host"),
+    ("No Matching Records Found", "no such host"),
+    ("no connections available", "the name cannot be looked up: this host names no name server"),
+    ("request timed out", "the name cannot be looked up: no name server answers in time"),
     // What went wrong in it `libp2p-tls` does not tell.
     (
         "Failed to upgrade client connection",
@@ -101,6 +104,14 @@ pub(super) fn of_question(error: &OutboundFailure, known: Option<&Multiaddr>) ->
         }
         (OutboundFailure::Io(error), _) => words(error),
     }
+}
+
+/// Why two did not connect by both dialling at once, by what libp2p says of it.
+pub(super) fn of_punch(said: &str) -> &'static str {
+    if said.contains("Giving up after") {
+        return "neither end's router lets the other in";
+    }
+    "they could not agree on when to: the relay's connection, or the other end's, broke off"
 }
 
 /// What an address failed by, where that is a `T`: each transport puts the errors of the one below it in its own.
@@ -183,6 +194,11 @@ mod tests {
     fn what_libraries_or_strangers_say_is_put_plainly() {
         let said = |text: &str| words(&io::Error::other(text.to_owned()));
         assert_eq!(said("no records found for Query { name: Name(\"x.example\"), .. }"), "no such host");
+        let nameless = said("no connections available");
+        assert!(nameless.contains("name server") && !nameless.contains("connections"), "{nameless}");
+        assert!(said("request timed out").contains("name server"));
+        assert!(of_punch("Failed to hole-punch connection: Giving up after 3 dial attempts").contains("router"));
+        assert!(of_punch("Failed to hole-punch connection: Inbound stream error: x").contains("relay"));
         assert_eq!(said("aborted by peer: a\n\u{1b}[31mb"), "aborted by peer: a  [31mb");
         assert_eq!(said(&"x".repeat(9_999)).len(), LONGEST);
         assert_eq!(said("Timeout has been reached"), NO_ANSWER);

@@ -150,10 +150,11 @@ impl EventLoop {
         let is_back = self.bootstrap.reached(&peer);
         let has_server = is_server || self.is_entrance() || !self.routed_peers().is_empty();
         if let Some(news) = self.solitude.met(has_server) {
-            let how = if self.bootstrap.has(&peer) {
-                "which is configured"
-            } else if self.connecting.contains_key(&peer) {
+            let mut callers = self.connecting.get(&peer).into_iter().flatten();
+            let how = if callers.any(|caller| caller.is_open) {
                 "at an address that was given"
+            } else if self.bootstrap.has(&peer) {
+                "which is configured"
             } else if is_neighbour {
                 "found on the local network"
             } else if self.remembered.has(&peer) {

@@ -52,10 +52,11 @@ impl EventLoop {
             Some(_) => {
                 "it closed the connection before saying what it is; it may just be too busy: try again"
             }
-            // A private network ends the connections of those that prove no key.
+            // A private network ends the connections of those that prove no key, and says no more. Nodes of others
+            // do so only where they have no room.
             None => {
-                "it closed the connection before saying what it is; it may just be too busy, or have no room for more: \
-                 try again; or it belongs to a private network, and this node needs its key (network.key_file)"
+                "it ended the connection before it said what it is: most likely it belongs to a private network, whose \
+                 key this node has not (network.key_file); if not, it has no room for more: try again"
             }
         };
         let callers = self.callers(peer, |caller| caller.is_open);

@@ -19,7 +19,7 @@ const LONGEST: usize = 200;
 const TOLD: usize = 4;
 
 /// What libraries say in words of their own, and what that is for people.
-const PLAIN: [(&str, &str); 7] = [
+const PLAIN: [(&str, &str); 8] = [
     // The resolver shows its question as code does.
     ("no records found for", "no such host"),
     ("No Matching Records Found", "no such host"),
@@ -29,6 +29,10 @@ const PLAIN: [(&str, &str); 7] = [
     (
         "Failed to upgrade client connection",
         "what is there ended the handshake: it is too busy, or is no casd node",
+    ),
+    (
+        "connection limit exceeded",
+        "this node has as many connections as it may have, or as many with that peer",
     ),
     ("Timeout has been reached", NO_ANSWER),
     ("Handshake with the remote timed out", NO_ANSWER),

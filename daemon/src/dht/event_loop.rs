@@ -57,6 +57,8 @@ pub(super) struct Connecting {
     pub(super) dial: ConnectionId,
     /// Whether that dial has become a connection.
     pub(super) is_open: bool,
+    /// Whether no other connection will do: it is the address that is to be tried.
+    pub(super) anew: bool,
     /// Who waits.
     pub(super) done: oneshot::Sender<Result<PeerId, Error>>,
 }
@@ -226,7 +228,7 @@ impl EventLoop {
     fn on_command(&mut self, command: Command) {
         // An answer that nobody waits for any more is dropped.
         match command {
-            Command::Connect { peer, address, done } => self.connect(peer, address, done),
+            Command::Connect { peer, address, anew, done } => self.connect(peer, address, anew, done),
             Command::Known { done } => drop(done.send(self.list_known())),
             Command::Newer { said } => {
                 let records = self.swarm.behaviour_mut().kad.store_mut();

@@ -36,6 +36,10 @@ impl EventLoop {
             self.peers.answered(&peer, remote.clone());
             let callers = self.connecting.get_mut(&peer).into_iter().flatten();
             callers.filter(|caller| caller.dial == connection).for_each(|caller| caller.is_open = true);
+            // Of one that is connected at another address it is known already.
+            if self.peers.get(&peer).is_some_and(|connected| connected.standing == Standing::Member) {
+                self.tell_connected(peer);
+            }
         }
         let group = self.peers.get(&peer).and_then(Connected::group);
         self.swarm.behaviour_mut().kad.store_mut().opened(peer, group);
@@ -68,6 +72,13 @@ impl EventLoop {
         }
     }
 
+    /// A peer is of this network: those hear it who wait for it, or for the address that has led there.
+    fn tell_connected(&mut self, peer: PeerId) {
+        for Connecting { done, .. } in self.callers(peer, |caller| caller.is_open || !caller.anew) {
+            let _ = done.send(Ok(peer));
+        }
+    }
+
     /// Those who wait for a peer, of whom this is true; they wait no more.
     fn callers(&mut self, peer: PeerId, of: impl Fn(&Connecting) -> bool) -> Vec<Connecting> {
         let waiting = self.connecting.remove(&peer).unwrap_or_default();
@@ -92,8 +103,13 @@ impl EventLoop {
         let callers = self.callers(peer, |caller| caller.dial == dial);
         // Who asked for it is told; it may have been another's address.
         let is_ours = callers.is_empty();
+        let elsewhere = self.peers.get(&peer).and_then(|connected| connected.remotes().next().cloned());
         for Connecting { address, done, .. } in callers {
             let reason = causes::of(error, Some(&address));
+            let reason = match &elsewhere {
+                Some(at) => format!("{reason}; it is connected at {at} all the same"),
+                None => reason,
+            };
             let _ = done.send(Err(match is_refused {
                 true => Error::OtherKey { address, reason },
                 false => Error::Unreachable { address, reason },
@@ -151,9 +167,7 @@ impl EventLoop {
         self.note_company(peer, is_neighbour, is_server);
         self.tell_entered();
         self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
-        for Connecting { done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
-            let _ = done.send(Ok(peer));
-        }
+        self.tell_connected(peer);
         let remotes = self.peers.get(&peer).into_iter().flat_map(Connected::remotes);
         let seen: Vec<_> = remotes.filter_map(ip_of).collect();
         let near = seen.iter().any(std::net::IpAddr::is_loopback);
@@ -235,9 +249,11 @@ impl EventLoop {
         &mut self,
         peer: PeerId,
         address: Multiaddr,
+        anew: bool,
         done: oneshot::Sender<Result<PeerId, Error>>,
     ) {
-        if self.peers.get(&peer).is_some_and(|connected| connected.standing == Standing::Member) {
+        let is_connected = self.peers.get(&peer).is_some_and(|one| one.standing == Standing::Member);
+        if is_connected && !anew {
             let _ = done.send(Ok(peer));
             return;
         }
@@ -247,7 +263,7 @@ impl EventLoop {
         let options = options.build();
         let waiting = self.connecting.entry(peer).or_default();
         waiting.retain(|caller| !caller.done.is_closed());
-        waiting.push(Connecting { address, dial: options.connection_id(), is_open: false, done });
+        waiting.push(Connecting { address, dial: options.connection_id(), is_open: false, anew, done });
         self.begin_dial(peer, options);
     }
 

@@ -132,6 +132,39 @@ impl Links {
         }
     }
 
+    /// A session with `peer` at the first of `addresses` where it answers, by no other way; also where there is one
+    /// already, which stays where they all fail. Bounded in time as [`Links::connect`].
+    ///
+    /// # Errors
+    /// [`Unconnected`]: what the last address that was tried gave.
+    pub(super) async fn try_at(
+        &self,
+        peer: PeerId,
+        addresses: impl Stream<Item = Place> + Send,
+    ) -> Result<Asker, Unconnected> {
+        let slot = self.slot(peer);
+        let _dialling = slot.dialling.lock().await;
+        let why = match self.straight(peer, addresses).await {
+            Ok((asker, at)) => {
+                *slot.link() = Some((asker.clone(), at));
+                return Ok(asker);
+            }
+            Err(why) => why,
+        };
+        if slot.open().is_none() {
+            self.forget(&peer);
+            return Err(why);
+        }
+        let at = slot.link().as_ref().and_then(|(_, at)| *at);
+        let at = at.map_or_else(String::new, |at| format!(" at {at}"));
+        Err(match why {
+            Unconnected::Unreachable(why) => {
+                Unconnected::Unreachable(format!("{why}; there is a session with it{at} all the same"))
+            }
+            other => other,
+        })
+    }
+
     /// Chunk ports first and, from when they have failed or not answered at once, other ways beside.
     async fn reach(
         &self,

@@ -58,6 +58,22 @@ async fn who_is_alone_says_why_and_when_it_tries_again_and_idle_is_not_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_of_one_that_is_connected_is_tried_all_the_same() {
+    let net = Net::default();
+    let there = net.start(Place::at("10.77.0.2"), |options| options).await;
+    let here = net.start(Place::at("10.9.0.5"), |options| options).await;
+    here.connect(&there).await;
+    let other = address("10.77.0.9".parse().unwrap()).with(Protocol::P2p(there.id()));
+    let error = within("it is dialled", here.node.dht.connect(other.clone())).await.unwrap_err();
+    let Error::Unreachable { address, reason } = &error else { panic!("{error}") };
+    assert!(*address == other && reason.contains("refused"), "{error}");
+    assert!(reason.contains("it is connected at /ip4/10.77.0.2/"), "{error}");
+    let before = net.dials(&here, "10.77.0.2");
+    here.connect(&there).await;
+    assert!(net.dials(&here, "10.77.0.2") > before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_address_that_was_given_is_tried() {
     let net = Net::default();
     let there = net.start(Place::at("10.77.0.2"), |options| options).await;

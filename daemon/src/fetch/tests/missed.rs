@@ -41,6 +41,22 @@ async fn one_that_is_named_in_vain_does_no_harm_where_another_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_to_be_connected_to_is_tried_also_where_there_is_a_session() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    assert_eq!(taker.fetcher.connect(&giver.address).await, Ok(giver.address.peer));
+    let other = PeerAddr::chunk(giver.address.peer, SocketAddr::from(([127, 0, 0, 9], 9)));
+    let error = taker.fetcher.connect(&other).await.unwrap_err().to_string();
+    assert!(error.starts_with("127.0.0.9:9 did not answer"), "{error}");
+    assert!(error.contains(&format!("a session with it at {}", giver.at)), "{error}");
+    let links = taker.fetcher.links();
+    assert!(links.iter().any(|link| link.open && link.at == Some(giver.at)), "{links:?}");
+    assert_eq!(taker.fetcher.connect(&giver.address).await, Ok(giver.address.peer));
+    web.cut(&giver);
+    assert!(taker.fetcher.connect(&giver.address).await.is_err(), "it is tried anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holders_that_are_known_and_not_reached_are_told_of() {
     let web = Web::default();
     let [one, two, taker] = [1, 2, 3].map(|number| Node::new(&web, number));

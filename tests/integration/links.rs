@@ -198,7 +198,27 @@ fn a_holder_in_a_private_network_is_told_to_be_in_one() {
     let taker = Node { daemon: home.start(), home };
     let id = giver.ctl().add_bytes(b"for members");
     let link = format!("casd:{id},peer={}", giver.daemon.chunk_address());
-    fails(&taker, &link).refused(&[4], "network key");
+    fails(&taker, &link).refused(&[1], "network key");
+}
+
+#[test]
+fn a_link_to_a_node_of_another_network_ends_at_once_and_says_so() {
+    let home = Home::new();
+    let giver = Node { daemon: home.start(), home };
+    let id = giver.ctl().add_bytes(b"elsewhere");
+    let link = giver.ctl().text(&["link", &id]);
+    let dht = format!("casd:{id},peer={}", giver.daemon.dht_addresses()[0]);
+    // One that knows nobody, and one with a network of its own, where it asks as well.
+    for count in [1, 2] {
+        let taker = nodes::network(count, |_, settings| settings).pop().unwrap();
+        for link in [&link, &dht] {
+            let fetch = taker.ctl().run(&["--json", "fetch", link, "--stall", "600s", "-o"]);
+            let failed = fetch.arg(taker.home.path("none")).done().code(1).stderr;
+            let said: Value = serde_json::from_str(failed.trim_end()).unwrap();
+            assert!(said["reason"] == "OTHER_NETWORK" && said["retryable"] == false, "{said}");
+            assert!(said["error"].as_str().unwrap().contains("network.name"), "{said}");
+        }
+    }
 }
 
 #[test]

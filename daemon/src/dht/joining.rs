@@ -36,9 +36,11 @@ impl EventLoop {
             self.peers.answered(&peer, remote.clone());
             let callers = self.connecting.get_mut(&peer).into_iter().flatten();
             callers.filter(|caller| caller.dial == connection).for_each(|caller| caller.is_open = true);
-            // Of one that is connected at another address it is known already.
-            if self.peers.get(&peer).is_some_and(|connected| connected.standing == Standing::Member) {
-                self.tell_connected(peer);
+            // Of one that is connected at another address it is known already what it is.
+            match self.peers.get(&peer).map(|connected| connected.standing) {
+                Some(Standing::Member) => self.tell_connected(peer),
+                Some(Standing::Stranger) => self.tell_strange(peer),
+                Some(Standing::Unknown) | None => {}
             }
         }
         let group = self.peers.get(&peer).and_then(Connected::group);
@@ -76,6 +78,14 @@ impl EventLoop {
     fn tell_connected(&mut self, peer: PeerId) {
         for Connecting { done, .. } in self.callers(peer, |caller| caller.is_open || !caller.anew) {
             let _ = done.send(Ok(peer));
+        }
+    }
+
+    /// A peer is of another network: those hear it who wait for it.
+    fn tell_strange(&mut self, peer: PeerId) {
+        for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
+            let network = self.options.network.clone();
+            let _ = done.send(Err(Error::OtherNetwork { address, network }));
         }
     }
 
@@ -151,10 +161,7 @@ impl EventLoop {
             if self.bootstrap.failed(&peer, |_| reason.to_owned()) {
                 tracing::warn!(%peer, "the bootstrap node {peer} is not of the network {network:?}");
             }
-            for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
-                let network = self.options.network.clone();
-                let _ = done.send(Err(Error::OtherNetwork { address, network }));
-            }
+            self.tell_strange(peer);
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
             self.remembered.forget(&peer);
             self.introductions.gone(&peer);

@@ -120,6 +120,16 @@ pub enum Unconnected {
     OtherKey,
 }
 
+// === impl Unconnected ===
+
+impl Unconnected {
+    /// Whether somebody is there who has proved to be the peer, and the two are not to speak to each other.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::OtherNetwork | Self::OtherKey)
+    }
+}
+
 /// What is announced and looked up: the raw bytes of an object's or a chunk's id.
 pub type Key = [u8; 32];
 

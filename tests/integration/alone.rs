@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use casd::peer::Keypair;
 use casd_tests::wait::{self, LONG};
-use casd_tests::{Daemon, Home, corpus, nodes};
+use casd_tests::{Daemon, Home, Node, corpus, nodes};
 use serde_json::Value;
 
 /// What the doctor says of whether a node is alone.
@@ -70,6 +70,29 @@ fn who_has_nobody_to_tell_is_told_how_to_find_somebody_and_a_client_that_it_tell
     let done = client.ctl().run(&["announce"]).done().ok();
     assert!(done.text().contains("is a client") && done.stderr.is_empty(), "{} {}", done.text(), done.stderr);
     assert_eq!(client.ctl().json(&["announce"])[0]["client"], true);
+}
+
+#[test]
+fn a_server_beside_clients_of_the_dht_alone_finds_what_they_hold_and_they_what_it_holds() {
+    let nodes = nodes::network(3, |number, settings| {
+        settings.text("network.dht", if number == 0 { "server" } else { "client" })
+    });
+    let add = |node: &Node, bytes: &[u8]| {
+        node.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(bytes).done().ok().text()
+    };
+    let [server, one, other] = [0, 1, 2].map(|number| &nodes[number]);
+    wait::until("both to be there", LONG, || (server.ctl().status()["peers"] == 2).then_some(()));
+    let ids = [add(server, b"of the server"), add(one, b"of a client")];
+    for (node, of) in [(one, 0), (other, 0), (server, 1), (other, 1)] {
+        let expected: [&[u8]; 2] = [b"of the server", b"of a client"];
+        let fetched = node.ctl().run(&["fetch", &ids[of], "-o", "-"]).done().ok().stdout;
+        assert_eq!(fetched, expected[of]);
+    }
+    let said = company(&server.daemon);
+    assert_eq!(said["level"], "ok", "{said}");
+    wait::until("it to wait for nobody else", LONG, || {
+        server.ctl().text(&["announce"]).contains(" 0 waiting").then_some(())
+    });
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn is_fetched(between: Between, is_private: bool) {
     let id = corpus::file(&file, 5, FILE);
     holder.ctl().run(&["add", "--wait-announced"]).arg(&file).done().ok();
     wait::until("a relay to be found", LONG, || (reach(&holder)["numbers"]["relays"] == 1).then_some(()));
+    assert_eq!(holder.ctl().json(&["link", &id])[0]["unreached"], false, "others ask for it at the relay");
 
     let fetcher = taker.start();
     let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());

@@ -27,6 +27,9 @@ pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     if why.contains("another node is ") || why.contains("this node itself is ") {
         return "the id is not that of the node there; `casctl status` on the node that you mean shows its own";
     }
+    if why.contains("it belongs to a private network") {
+        return "network.name and network.key_file must be the same on both: ask whoever runs that node for its key";
+    }
     if !address.contains(['/', '@']) {
         return "`casctl peers` lists the nodes that are known; `casctl connect ADDR` tries an address of it at once";
     }
@@ -99,6 +102,9 @@ mod tests {
         let told: Vec<_> = [told(0), told(2)].concat();
         let is_fit = |hint: &String| hint.contains("casctl connect") && !hint.contains("--peer");
         assert!(told.iter().all(is_fit), "{told:?}");
+        let why = "it ended the connection: most likely it belongs to a private network".to_owned();
+        let keyless = hint(Error::Unreachable { address: "/ip4/192.0.2.7/tcp/1".to_owned(), why });
+        assert!(keyless.contains("network.key_file") && !keyless.contains("firewall"), "{keyless}");
         let fetch = |connected| hint(FetchError::NoPeers { id, connected }.into());
         for fetch in [fetch(0), fetch(2)] {
             assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");

@@ -203,6 +203,7 @@ fn of_fetch(error: &FetchError) -> Reason {
     match error {
         FetchError::NoPeers { .. } => Reason::NoPeers,
         FetchError::NoHolders { .. } | FetchError::Unreached { .. } => Reason::NoProviders,
+        FetchError::OtherNetwork { .. } => Reason::OtherNetwork,
         FetchError::Stalled { .. } => Reason::Stalled,
         FetchError::Damaged { .. } => Reason::Damaged,
         FetchError::Removed(_) => Reason::NotFound,
@@ -311,6 +312,7 @@ mod tests {
             (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
             (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
             (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
+            (Reason::OtherNetwork, FetchError::OtherNetwork { id, named: text() }.into()),
             (
                 Reason::Stalled,
                 FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned(), holders: text() }.into(),

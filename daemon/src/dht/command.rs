@@ -22,8 +22,8 @@ use crate::peer::Company;
 /// dropped request means that the loop has stopped.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Dial a node and wait until it has proved to be of this network.
-    Connect { peer: PeerId, address: Multiaddr, done: oneshot::Sender<Result<PeerId, Error>> },
+    /// Dial a node and wait until it has proved to be of this network; `anew`: also where it is connected already.
+    Connect { peer: PeerId, address: Multiaddr, anew: bool, done: oneshot::Sender<Result<PeerId, Error>> },
     /// List those that could be asked, and whether each is connected.
     Known { done: oneshot::Sender<Vec<(PeerId, bool)>> },
     /// Take what others say of objects that are described here, where it is newer than what is kept.

@@ -17,7 +17,7 @@ use crate::peer::{Company, ReachVerdict};
 const SAID_AFTER: Duration = Duration::from_secs(30);
 /// After so long without a server nobody waits any more for those that are dialled again and again.
 const GIVEN_UP: Duration = Duration::from_secs(15);
-/// Configured nodes that could not be reached and are named.
+/// Addresses of configured nodes that could not be reached that are named.
 const NAMED: usize = 8;
 
 /// See the module. Pure: the time is passed in.
@@ -106,9 +106,28 @@ impl EventLoop {
         self.reaching.part == Mode::Server && (self.options.mode == Mode::Server || is_reached)
     }
 
+    /// Whether this node is one of those that others ask for what they look for, though it knows none that keeps
+    /// records: such as keep none are there and join by it, or have announced something here. Where it may just be cut
+    /// off from others, what they once announced does not count.
+    pub(super) fn is_entered(&mut self) -> bool {
+        let has_records = self.swarm.behaviour_mut().kad.store_mut().len() > 0;
+        let knows_others = self.bootstrap.len() > 0 || self.remembered.peers().next().is_some();
+        let is_asked = match self.members().next() {
+            Some(_) => has_records || self.is_entrance(),
+            None => has_records && !knows_others,
+        };
+        is_asked && self.reaching.part == Mode::Server
+    }
+
+    /// Tells the handles whether it is so.
+    pub(super) fn tell_entered(&mut self) {
+        let is_entered = self.is_entered();
+        self.entered.send_if_modified(|told| std::mem::replace(told, is_entered) != is_entered);
+    }
+
     /// Tells the log when this node has been alone for long.
     pub(super) fn say_alone(&mut self, alone: bool, now: Instant) {
-        let is_entered = self.is_entrance() && self.members().next().is_some();
+        let is_entered = self.is_entered();
         if !self.solitude.is_to_be_said(alone && !is_entered, now) {
             return;
         }
@@ -139,10 +158,11 @@ impl EventLoop {
         let is_back = self.bootstrap.reached(&peer);
         let has_server = is_server || self.is_entrance() || !self.routed_peers().is_empty();
         if let Some(news) = self.solitude.met(has_server) {
-            let how = if self.bootstrap.has(&peer) {
-                "which is configured"
-            } else if self.connecting.contains_key(&peer) {
+            let mut callers = self.connecting.get(&peer).into_iter().flatten();
+            let how = if callers.any(|caller| caller.is_open) {
                 "at an address that was given"
+            } else if self.bootstrap.has(&peer) {
+                "which is configured"
             } else if is_neighbour {
                 "found on the local network"
             } else if self.remembered.has(&peer) {
@@ -186,7 +206,7 @@ impl EventLoop {
         let routed = self.routed_peers();
         let members: Vec<PeerId> = self.members().copied().collect();
         let is_alone = members.is_empty() && self.is_alone(routed.len());
-        let is_unserved = !members.is_empty() && routed.is_empty() && !self.is_entrance();
+        let is_unserved = !members.is_empty() && routed.is_empty() && !self.is_entered();
         let next = [self.bootstrap.next(true), self.remembered.next()].into_iter().flatten().min();
         let known: HashSet<PeerId> = routed
             .into_iter()

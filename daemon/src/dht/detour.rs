@@ -15,6 +15,7 @@ use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId};
 
 use super::command::Command;
+use super::error::Error;
 use super::event_loop::EventLoop;
 use super::pace::is_unhurried;
 use super::streams::{Opening, is_relayed};
@@ -23,6 +24,8 @@ use crate::peer::{Conn, Detour, Unconnected};
 
 /// For all of it: a dial of 10 s to addresses that do not answer, and one attempt after the first at dialling together.
 const WITHIN: Duration = Duration::from_secs(25);
+/// How long one that was not reached may take to say that it is of another network.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Peers to which ways are sought at once.
 const MAX_SOUGHT: usize = 256;
 /// Addresses of one peer that are dialled.
@@ -98,15 +101,30 @@ impl Detours {
 impl Detour for Dht {
     fn open(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Result<Conn, Unconnected>> {
         let dht = self.clone();
-        let failed = |why: &str| Unconnected::Unreachable(why.to_owned());
         Box::pin(async move {
+            let given = known.iter().find(|at| dht.0.reach.is_given(at)).cloned();
             let asked = dht.0.ask(|done| Command::Detour { peer, known, opening: Opening(done) });
-            match tokio::time::timeout(WITHIN, asked).await {
-                Ok(Some(opened)) => opened.map_err(Unconnected::Unreachable),
-                Ok(None) => Err(failed("the connection with it broke")),
-                Err(_) => Err(failed("no direct connection came about in time, with a relay's help or without")),
-            }
+            let why = match tokio::time::timeout(WITHIN, asked).await {
+                Ok(Some(Ok(conn))) => return Ok(conn),
+                Ok(Some(Err(why))) => why,
+                Ok(None) => "the connection with it broke".to_owned(),
+                Err(_) => "no direct connection came about in time, with a relay's help or without".to_owned(),
+            };
+            let refusal = tokio::time::timeout(REFUSED, dht.refusal(given)).await.ok().flatten();
+            Err(refusal.unwrap_or(Unconnected::Unreachable(why)))
         })
+    }
+}
+
+impl Dht {
+    /// Whether who is at an address that the owner gave is not to be spoken to: a connection with it may have come, and
+    /// no stream.
+    async fn refusal(&self, given: Option<Multiaddr>) -> Option<Unconnected> {
+        match self.reach(given?).await {
+            Err(Error::OtherNetwork { .. }) => Some(Unconnected::OtherNetwork),
+            Err(Error::OtherKey { .. }) => Some(Unconnected::OtherKey),
+            _ => None,
+        }
     }
 }
 

@@ -237,33 +237,45 @@ impl Dht {
     }
 
     /// Dials a node, by an address that ends in `/p2p/PEERID`, and waits until it has proved to be of this
-    /// network; at most 30 s.
+    /// network; at most 30 s. Where it is connected at another address this one is tried all the same.
     ///
     /// # Errors
     /// The address names nobody, nobody answers there, or the node is of another network.
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, Error> {
         self.0.reach.give(&address);
-        self.reach(address).await
+        self.dial(address, true).await
     }
 
-    /// As [`Dht::connect`], of an address that a stranger told: only as far as [`Reach`] allows.
+    /// As [`Dht::connect`], of an address that a stranger told: only as far as [`Reach`] allows, and where the peer is
+    /// not connected already.
     async fn reach(&self, address: Multiaddr) -> Result<PeerId, Error> {
+        self.dial(address, false).await
+    }
+
+    async fn dial(&self, address: Multiaddr, anew: bool) -> Result<PeerId, Error> {
         let peer = peer_of(&address).ok_or_else(|| Error::NoPeerId(address.clone()))?;
         if peer == self.0.local {
             return Err(Error::Myself(address));
         }
         let silent = Error::Silent { address: address.clone(), within: CONNECT };
-        let asked = self.0.ask(|done| Command::Connect { peer, address, done });
+        let asked = self.0.ask(|done| Command::Connect { peer, address, anew, done });
         tokio::time::timeout(CONNECT, asked).await.map_err(|_| silent)?.ok_or(Error::Stopped)?
     }
 
-    /// Waits until look-ups can be made: some node is in the routing table. False as soon as none is to be
-    /// expected: none is configured or remembered to join by, none on the local network has answered, and none is
-    /// being dialled; or only such are connected as keep no records, and know none that does. Bounded in time by the
-    /// caller.
+    /// Waits until look-ups can be made: some node is in the routing table, or this one is where others look. False as
+    /// soon as none is to be expected: none is configured or remembered to join by, none on the local network has
+    /// answered, and none is being dialled; or only such are connected as keep no records, and know none that does.
+    /// Bounded in time by the caller.
     pub async fn joined(&self) -> bool {
-        let mut routed = self.0.seen.routed.clone();
-        let come = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
+        let (mut routed, mut entered) = (self.0.seen.routed.clone(), self.0.seen.entered.clone());
+        let routed = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
+        let entered = async move { entered.wait_for(|entered| *entered).await.is_ok() };
+        let come = async move {
+            tokio::select! {
+                come = routed => come,
+                come = entered => come,
+            }
+        };
         tokio::select! {
             biased;
             come = come => come,

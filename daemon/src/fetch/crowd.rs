@@ -5,6 +5,7 @@
 //! hold something, and whom the look-up itself has not reached, it is remembered why.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,6 +37,9 @@ const WAITING: usize = 128;
 /// How often those that wait are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// What came of dialling a peer. Where it was not reached: why, in words, and whether that was a refusal.
+type Dialled = (PeerId, Result<Asker, (String, bool)>);
+
 /// The peers of one fetch.
 pub(super) struct Crowd {
     parts: Arc<Parts>,
@@ -48,11 +52,13 @@ pub(super) struct Crowd {
     gone: HashSet<PeerId>,
     lookups: SelectAll<ReceiverStream<Holder>>,
     waiting: VecDeque<Provider>,
-    dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Result<Asker, String>)>>,
+    dialling: FuturesUnordered<BoxFuture<'static, Dialled>>,
     /// Providers that are being dialled, and since when.
     dialled: HashMap<PeerId, Instant>,
     /// Why those that were dialled in vain, here or by a look-up, were not reached.
     missed: Missed,
+    /// Those of them that the caller named and that are of another network, or have another key.
+    strangers: HashSet<PeerId>,
     next: u32,
     /// What the members that left had given.
     given: HashMap<PeerId, u64>,
@@ -82,6 +88,7 @@ impl Crowd {
             dialling: FuturesUnordered::new(),
             dialled: HashMap::new(),
             missed: Missed::default(),
+            strangers: HashSet::new(),
             next: 0,
             given: HashMap::new(),
         };
@@ -105,7 +112,7 @@ impl Crowd {
         let addresses = ways::sockets(&parts, peer, ways);
         self.dialling.push(Box::pin(async move {
             let reached = parts.links.connect(peer, addresses, Some(known)).await;
-            (peer, reached.map_err(|why| missed::reason(None, &why)))
+            (peer, reached.map_err(|why| why_not(None, &why)))
         }));
     }
 
@@ -122,7 +129,7 @@ impl Crowd {
             let parts = Arc::clone(&self.parts);
             self.dialling.push(Box::pin(async move {
                 let reached = parts.links.connect(peer, stream::empty(), None).await;
-                (peer, reached.map_err(|why| missed::reason(None, &why)))
+                (peer, reached.map_err(|why| why_not(None, &why)))
             }));
         }
     }
@@ -163,8 +170,13 @@ impl Crowd {
                         }
                         // It answered too late; the next look-up may find a place for it.
                         Ok(_) => _ = self.gone.insert(peer),
-                        Err(why) => {
+                        Err((why, is_refusal)) => {
                             self.gone.insert(peer);
+                            if is_named && is_refusal {
+                                self.strangers.insert(peer);
+                            } else {
+                                self.strangers.remove(&peer);
+                            }
                             self.miss(peer, why);
                             self.parts.conduct.failed(peer, SystemTime::now());
                         }
@@ -236,7 +248,7 @@ impl Crowd {
                 let at = addresses.first().copied();
                 let addresses = stream::iter(addresses.into_iter().map(Ok));
                 let reached = parts.links.connect(provider.peer, addresses, Some(provider.dht)).await;
-                (provider.peer, reached.map_err(|why| missed::reason(at, &why)))
+                (provider.peer, reached.map_err(|why| why_not(at, &why)))
             }));
         }
     }
@@ -245,6 +257,7 @@ impl Crowd {
         let number = PeerNo(self.next);
         self.next += 1;
         self.missed.forget(&asker.peer());
+        self.strangers.remove(&asker.peer());
         self.members.insert(number, Member::new(asker, Instant::now()));
         number
     }
@@ -362,6 +375,19 @@ impl Crowd {
         all && !self.hints.is_empty() && self.members.values().all(|member| member.has_nothing)
     }
 
+    /// Whether all that the caller named are there, and of another network or have another key, and nobody else has been
+    /// found. False where the caller named nobody.
+    pub(super) fn is_refused(&self) -> bool {
+        let all = self.hints.iter().all(|(peer, _)| self.strangers.contains(peer));
+        let is_found = !self.members.is_empty() || self.missed.peers().any(|peer| !self.is_named(&peer));
+        all && !self.hints.is_empty() && !is_found
+    }
+
+    /// Whether the caller named a peer.
+    fn is_named(&self, peer: &PeerId) -> bool {
+        self.hints.iter().any(|(named, _)| named == peer)
+    }
+
     fn has_failed(&self, peer: &PeerId) -> bool {
         self.missed.why(peer).is_some()
             || self.members.values().any(|member| member.peer == *peer && member.has_nothing)
@@ -370,13 +396,15 @@ impl Crowd {
     /// That nobody has given anything of an object for so many seconds, and why. Whoever is said to hold it and was not
     /// reached is told of, whatever others are here that have nothing.
     pub(super) fn nobody(&self, id: ObjectId, seconds: u64) -> Error {
-        let is_named = |peer: &PeerId| self.hints.iter().any(|(named, _)| named == peer);
         let is_here = |peer: &PeerId| self.members.values().any(|member| member.peer == *peer);
         let waiting = self.waiting.iter().map(|provider| provider.peer);
         let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
-        let found: HashSet<PeerId> = tried.filter(|peer| !is_named(peer) && !is_here(peer)).collect();
+        let found: HashSet<PeerId> = tried.filter(|peer| !self.is_named(peer) && !is_here(peer)).collect();
+        let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
+        if self.is_refused() && found.is_empty() {
+            return Error::OtherNetwork { id, named: missed::list(named.collect()) };
+        }
         if found.is_empty() {
-            let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
             return Error::NoHolders { id, seconds, named: missed::list(named.collect()) };
         }
         let named = self.hints.iter().map(|(peer, _)| *peer).filter(|peer| !is_here(peer));
@@ -392,7 +420,7 @@ impl Crowd {
 
     /// A peer was not reached, or lied, for this reason.
     fn miss(&mut self, peer: PeerId, why: String) {
-        let is_named = self.hints.iter().any(|(named, _)| *named == peer);
+        let is_named = self.is_named(&peer);
         self.missed.note(peer, why, is_named);
     }
 
@@ -421,4 +449,9 @@ impl Crowd {
         given.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         given
     }
+}
+
+/// Why a peer was not reached that was said to be at `at`, in words, and whether it is there and refused.
+fn why_not(at: Option<SocketAddr>, why: &Unconnected) -> (String, bool) {
+    (missed::reason(at, why), why.is_refusal())
 }

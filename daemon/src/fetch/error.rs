@@ -37,6 +37,17 @@ pub enum Error {
         /// A few of them, those that the caller named first, and why each could not be reached.
         why: String,
     },
+    /// All that the caller named are there and not to be spoken to, and nobody else was found.
+    #[error(
+        "no holder of {id} was found: the peers that were named are of another network than this node's, or have another \
+         key: {named}; compare `network.name` and `network.key_file` of both"
+    )]
+    OtherNetwork {
+        /// The object.
+        id: ObjectId,
+        /// The peers that the caller named, and what became of each.
+        named: String,
+    },
     /// Nothing has come for as long as the caller would wait.
     #[error(
         "nothing arrived for {seconds} s; missing of {id}: {missing}{holders}; the same fetch again goes on from here"

@@ -69,7 +69,8 @@ type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 ///
 /// # Errors
 /// [`Error::NoHolders`] or [`Error::Unreached`] when nobody has for as long as `patience` allows, or as soon as all
-/// that the caller named have failed and nobody else can be asked; [`Error::Damaged`].
+/// that the caller named have failed and nobody else can be asked; [`Error::OtherNetwork`] as soon as all of these have
+/// refused and nobody else is found; [`Error::Damaged`].
 pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patience) -> Result<Shape, Error> {
     let Patience { stall, alone, was_whole, .. } = patience;
     crowd.look_for(*id.as_bytes());
@@ -79,8 +80,8 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
     let mut wait = AGAIN.0;
     let mut again = Instant::now() + wait;
     let mut quiet = false;
-    // It is asked when it matters.
-    let (mut others, mut is_with_others) = (crowd.others(LONELY), false);
+    // It is asked when it matters; and whether others have been looked for since.
+    let (mut others, mut is_with_others, mut has_looked) = (crowd.others(LONELY), false, false);
     let begun = Instant::now();
     loop {
         let idle = quiet && asking.is_empty();
@@ -88,7 +89,11 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
             return Err(Error::NoHolders { id, seconds: 0, named: String::new() });
         }
         let is_tried = was_whole.is_none() && !is_with_others && begun.elapsed() >= NAMED;
-        let is_let_down = idle && is_tried && crowd.is_let_down();
+        let is_refused = idle && was_whole.is_none() && crowd.is_refused();
+        if is_refused && has_looked {
+            return Err(crowd.nobody(id, 0));
+        }
+        let is_let_down = idle && is_tried && crowd.is_let_down() || is_refused && !is_with_others;
         let is_alone = was_whole.is_some() && idle && crowd.len() == 0;
         let limit = if is_alone { stall.min(alone) } else { stall };
         let deadline = last(&heard) + limit;
@@ -117,11 +122,14 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
                     return Err(crowd.nobody(id, 0));
                 }
                 is_with_others = true;
+                if is_refused {
+                    again = Instant::now();
+                }
             }
             () = tokio::time::sleep_until(again.into()), if idle => {
                 wait = (wait * 2).min(AGAIN.1);
                 again = Instant::now() + wait;
-                quiet = false;
+                (quiet, has_looked) = (false, is_with_others);
                 crowd.retry();
                 crowd.look_for(*id.as_bytes());
                 ask_all(crowd, id, &heard, &mut asking);

@@ -215,13 +215,13 @@ impl Fetcher {
         begin(&self.parts, request, Terms::default())
     }
 
-    /// Opens a session at a chunk port.
+    /// Opens a session at a chunk port, also where there is one with that peer elsewhere.
     ///
     /// # Errors
     /// [`Unconnected`] when that peer does not answer there, or not to this network.
     pub async fn connect(&self, at: &PeerAddr) -> Result<PeerId, Unconnected> {
         let addresses = ways::sockets(&self.parts, at.peer, std::slice::from_ref(&at.reach));
-        self.parts.links.connect(at.peer, addresses, None).await.map(|asker| asker.peer())
+        self.parts.links.try_at(at.peer, addresses).await.map(|asker| asker.peer())
     }
 
     /// The sessions that are open, for people to see.

@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 pub use error::Error;
 pub use holders::HolderLine;
 pub use names::Published;
-pub use objects::{ChunkLine, Gone, Stat};
+pub use objects::{ChunkLine, Gone, Linked, Stat};
 pub use people::{Connected, PeerLine, Status};
 pub use search::{Asked, Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;

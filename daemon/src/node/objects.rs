@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Caller, Error, Node, link};
+use super::{Caller, Error, Node, link, reach};
 use crate::content::{ChunkId, Link, ObjectId, ParityPage, ParityPart, TreePath, chunk_count};
 use crate::erasure::{Geometry, Layout};
 use crate::fetch::{Fetching, Order, Request};
@@ -31,6 +31,15 @@ pub struct Stat {
     pub local_parity_chunks: u64,
     /// When it was last read, in Unix seconds, to the hour.
     pub used: Option<u64>,
+}
+
+/// A link that others may be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// It.
+    pub link: Link,
+    /// Whether nobody from beyond this node's own network is known to reach it where the link says that it is.
+    pub is_unreached: bool,
 }
 
 /// What became of an object that was to be removed.
@@ -331,12 +340,14 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].
-    pub async fn link(&self, text: &str) -> Result<Link, Error> {
+    pub async fn link(&self, text: &str) -> Result<Linked, Error> {
         let info = self.find(text).await?;
         let (about, around) = (self.about(), &self.parts.neighbours);
-        let confirmed = around.reachability().confirmed;
-        let peers = link::addresses(about.peer, &about.chunk, &around.listen(), &confirmed);
-        Ok(Link { id: info.id, is_directory: info.tree, name: info.name, peers })
+        let reach = around.reachability();
+        let peers = link::addresses(about.peer, &about.chunk, &around.listen(), &reach.confirmed);
+        let is_unreached = !peers.is_empty() && reach::is_unreached(&reach);
+        let link = Link { id: info.id, is_directory: info.tree, name: info.name, peers };
+        Ok(Linked { link, is_unreached })
     }
 }
 

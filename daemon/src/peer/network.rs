@@ -120,6 +120,16 @@ pub enum Unconnected {
     OtherKey,
 }
 
+// === impl Unconnected ===
+
+impl Unconnected {
+    /// Whether somebody is there who has proved to be the peer, and the two are not to speak to each other.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::OtherNetwork | Self::OtherKey)
+    }
+}
+
 /// What is announced and looked up: the raw bytes of an object's or a chunk's id.
 pub type Key = [u8; 32];
 
@@ -206,7 +216,7 @@ pub trait Announce: Send + Sync {
     /// …and what has not been, is released.
     fn end_count(&self);
 
-    /// Waits until there is another node that could be told.
+    /// Waits until there is another node that could be told, or others ask this one.
     fn company(&self) -> BoxFuture<'static, ()>;
 
     /// Where it stands.
@@ -282,7 +292,7 @@ pub struct Announcing {
 pub struct Announced {
     /// Keys placed at one node at least.
     pub keys: usize,
-    /// Nodes that took some.
+    /// Nodes that took some; this one counts where no other is known that keeps records, and others ask it.
     pub receivers: usize,
     /// Messages sent.
     pub messages: usize,

@@ -171,6 +171,7 @@ async fn pins_are_the_callers_and_collection_takes_the_rest() {
         assert_eq!(collected.objects, 0);
         let link = objects.link(v1::LinkRequest { object: object("kept") }).await.unwrap().into_inner();
         assert!(link.link.starts_with(&format!("casd:{},name=kept,peer=", id_of(&sample(1, 10)))));
+        assert!(!link.unreached, "it knows nobody who could not reach it");
     })
     .await;
 }

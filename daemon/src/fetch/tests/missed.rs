@@ -30,6 +30,29 @@ async fn whom_the_caller_named_in_vain_is_told_at_once_where_there_is_nobody_els
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_named_and_of_another_network_is_told_at_once_unless_another_has_it() {
+    for is_lonely in [true, false] {
+        let web = Web::default();
+        web.lonely.store(is_lonely, Ordering::Relaxed);
+        let [stranger, holder, taker] = [1, 2, 3].map(|number| Node::new(&web, number));
+        let id = holder.add(b"it is elsewhere", None).await;
+        let other = Network::new("other", None);
+        let other = session::Options::new(stranger.address.peer, other, Pool::new(1));
+        web.givers.lock().unwrap().get_mut(&stranger.at).unwrap().2 = other;
+        // It would wait for an hour.
+        let (peers, stall) = (vec![stranger.address.clone()], Duration::from_secs(3_600));
+        let wanted = Request { peers, stall, ..request(id) };
+        let failed = collect(taker.fetcher.fetch(wanted.clone()).events, Order::InOrder).await;
+        let error = failed.unwrap_err();
+        let Error::OtherNetwork { named, .. } = &error else { panic!("{error}") };
+        assert!(named.contains(&stranger.address.peer.to_string()), "{named}");
+        web.announce(id, &holder);
+        let (got, _) = collect(taker.fetcher.fetch(wanted).events, Order::InOrder).await.unwrap();
+        assert_eq!(got, b"it is elsewhere");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_named_in_vain_does_no_harm_where_another_has_it() {
     let web = Web::default();
     web.lonely.store(true, Ordering::Relaxed);
@@ -38,6 +61,22 @@ async fn one_that_is_named_in_vain_does_no_harm_where_another_has_it() {
     web.cut(&gone);
     let (got, _) = taker.fetch(id, &[&gone, &giver], Order::InOrder).await.unwrap();
     assert_eq!(got, b"it is here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_to_be_connected_to_is_tried_also_where_there_is_a_session() {
+    let web = Web::default();
+    let (giver, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+    assert_eq!(taker.fetcher.connect(&giver.address).await, Ok(giver.address.peer));
+    let other = PeerAddr::chunk(giver.address.peer, SocketAddr::from(([127, 0, 0, 9], 9)));
+    let error = taker.fetcher.connect(&other).await.unwrap_err().to_string();
+    assert!(error.starts_with("127.0.0.9:9 did not answer"), "{error}");
+    assert!(error.contains(&format!("a session with it at {}", giver.at)), "{error}");
+    let links = taker.fetcher.links();
+    assert!(links.iter().any(|link| link.open && link.at == Some(giver.at)), "{links:?}");
+    assert_eq!(taker.fetcher.connect(&giver.address).await, Ok(giver.address.peer));
+    web.cut(&giver);
+    assert!(taker.fetcher.connect(&giver.address).await.is_err(), "it is tried anew");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

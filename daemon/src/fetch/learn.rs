@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
 
 use super::crowd::{Arrival, Crowd};
 use super::error::name_first;
@@ -24,6 +24,9 @@ pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Dura
 /// How long those that the caller named are tried where there is nobody else: one that has no room, or is being started
 /// again, may answer soon.
 const NAMED: Duration = Duration::from_secs(5);
+
+/// Pages of a manifest that are asked of a peer at once, 64 KiB each: the path's delay counts once for all of them.
+const PAGES: usize = 8;
 
 /// How long a node whose named peers have all failed waits to join its network, where it may ask others.
 const LONELY: Duration = Duration::from_secs(15);
@@ -179,11 +182,15 @@ async fn shape_of(
         return Ok(Some(shape));
     }
     let mut pages = Vec::with_capacity(top.pages());
-    for index in 0..top.pages() {
-        let Answer::Found(page) = asker.page(&top, index).await? else { return Ok(None) };
-        pages.push(page);
-        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        of_it.now();
+    {
+        let asked = stream::iter(0..top.pages()).map(|index| asker.page(&top, index)).buffered(PAGES);
+        let mut asked = std::pin::pin!(asked);
+        while let Some(page) = asked.next().await {
+            let Answer::Found(page) = page? else { return Ok(None) };
+            pages.push(page);
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            of_it.now();
+        }
     }
     Ok(Manifest::new(top, pages).map(|manifest| Shape::Many(Arc::new(manifest))))
 }

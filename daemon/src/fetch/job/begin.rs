@@ -22,6 +22,7 @@ pub(in super::super) async fn run(
 ) -> Result<(), Error> {
     let started = Instant::now();
     if request.id == ObjectId::EMPTY {
+        Wanted::of(0, request.range)?;
         let _ = out.send(Ok(Event::Started { size: 0, name: None })).await;
         let _ =
             out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
@@ -43,7 +44,9 @@ pub(in super::super) async fn run(
     let _ = out.send(Ok(Event::Started { size: shape.length(), name: entry.name.clone() })).await;
     let lease =
         terms.part.as_ref().map_or_else(|| Arc::new(parts.store.lease()), |part| Arc::clone(&part.lease));
-    let is_entered = request.range.is_none() && terms.part.is_none();
+    // Who reads all of what was not here has fetched it; reading changes nothing of what is.
+    let is_fetched = request.range.is_none() || (!was_whole && wanted.bytes == (0..shape.length()));
+    let is_entered = is_fetched && terms.part.is_none();
     let local = match terms.part {
         Some(_) => shape.hold(&lease).await?,
         None => shape.local(&parts.store).await,

@@ -1,5 +1,5 @@
-//! Parts of objects that are elsewhere, read by `cat`: they come without the rest, from whoever has them, and of what is
-//! lost from the stripe around it.
+//! Parts of objects that are elsewhere, read by `cat`: they come without the rest, from whoever has them; and what is
+//! lost of them from the stripe around it.
 
 use std::time::{Duration, Instant};
 
@@ -87,8 +87,8 @@ fn who_has_read_a_part_gives_it_to_others_though_nobody_has_the_rest() {
     assert_eq!(stored(&last), 4);
 }
 
-/// Each of two holders lacks a chunk of the range and others of its stripe, and neither could mend it alone. Between them
-/// they have just as many of the stripe's chunks as it takes, parity among them.
+/// Two holders lack the chunk of the range and others of its stripe, and neither could mend it alone. Between them they
+/// have just as many of the stripe's chunks as it takes, parity among them.
 #[test]
 fn what_both_holders_have_lost_of_a_range_comes_of_its_stripe() {
     // What has rotted at a holder it asks of the other: it gets too little to be of use in this test.
@@ -119,4 +119,26 @@ fn what_both_holders_have_lost_of_a_range_comes_of_its_stripe() {
     assert!(got == truth(53, offset, length));
     // The stripe's twelve that are left, and the one that was wanted; not the three that came out as well.
     assert_eq!(stored(&reader), 13);
+}
+
+/// Of an object of more than one page of chunk ids, 2 GiB, the other pages do not come either.
+#[test]
+fn a_range_of_a_long_object_comes_without_the_rest_of_its_list() {
+    let nodes = nodes::network(2, |_, settings| settings.text("store.parity", "none"));
+    let [holder, reader] = <[Node; 2]>::try_from(nodes).unwrap();
+    let file = holder.home.path("file");
+    let (page, data) = (2048 * MIB, corpus::bytes(54, 3_000_000));
+    let at = page + 200 * MIB - 1_000_000;
+    let id = corpus::sparse(&file, page + 300 * MIB, &[(at, &data)]);
+    let add = holder.ctl().run(&["-q", "add", "--wait-announced"]).arg(&file);
+    assert_eq!(add.within(5 * LONG).done().ok().text(), id);
+    for _ in 0..2 {
+        let got = cat(&reader, &id, at - 10, 3_000_020).done().ok().stdout;
+        assert!(got == [&[0; 10], &data[..], &[0; 10]].concat());
+        // The second time it is only its list that comes.
+        assert_eq!(stored(&reader), 3);
+        assert_eq!(reader.ctl().status()["store"]["manifest_bytes"], 0);
+    }
+    // What nobody here knows is nothing that others could be given.
+    holder.ctl().run(&["providers", &id]).done().code(4);
 }

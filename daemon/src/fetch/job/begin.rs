@@ -29,14 +29,19 @@ pub(in super::super) async fn run(
         return Ok(());
     }
     let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
-    let whole = parts.store.object(&request.id).filter(|info| info.state == State::Whole);
-    let length = whole.map(|info| info.length);
+    let known = parts.store.object(&request.id);
+    // Of what is not known here only the range is: the rest of its list need not come.
+    let range = request.range.filter(|_| known.is_none() && terms.part.is_none());
+    let length = known.filter(|info| info.state == State::Whole).map(|info| info.length);
     let was_whole = length.is_some();
     let patience =
         learn::Patience { stall: request.stall, alone: request.alone, was_whole: length, once: terms.once };
     let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
         Some(shape) => (shape, true),
-        None => (learn::from_peers(&mut crowd, request.id, patience).await?, false),
+        None => {
+            let sought = learn::Sought { id: request.id, range };
+            (learn::from_peers(&mut crowd, sought, patience).await?, false)
+        }
     };
     terms.check(&request.id, shape.length())?;
     let entry = terms.entry(learn::entry(&parts, &request, &shape));
@@ -67,7 +72,13 @@ pub(in super::super) async fn run(
         if let Shape::Many(manifest) = &shape {
             lease.put_manifest(manifest).await?;
         }
-        if terms.part.is_none() || matches!(shape, Shape::Many(_)) {
+        let is_kept = match &shape {
+            Shape::Single(_) => terms.part.is_none(),
+            Shape::Many(_) => true,
+            // Without all of its list it is no object: what comes is left for a day, and for this node alone.
+            Shape::Part(_) => false,
+        };
+        if is_kept {
             lease.partial(entry.clone()).await?;
         }
     }

@@ -52,10 +52,13 @@ def stages(args, folder):
     file = random_file(folder, 1024)
     with Daemon(args.casd, args.memory, "none") as daemon:
         object = daemon.ask("add", file)["id"]
-        command = [args.casd / "stages", "--runs", str(args.runs), "--store", args.memory, "--socket", daemon.socket]
-        printed = subprocess.run([*command, "--object", object], check=True, stdout=subprocess.PIPE, text=True).stdout
-    for line in printed.splitlines():
-        figures.say(line)
+        stores = ["--store", args.memory, "--store", args.disk]
+        out = ["--socket", daemon.socket, "--object", object]
+        command = [args.casd / "stages", "--runs", str(args.runs), *stores, *out]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                figures.say(line.rstrip())
+        figures.held &= process.returncode == 0
     return figures.held
 
 

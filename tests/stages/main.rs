@@ -23,9 +23,9 @@ struct Args {
     /// Runs of each stage. One before them warms up.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Where stores are made.
+    /// Where stores are made; several times if need be.
     #[arg(long, default_value = "/dev/shm")]
-    store: PathBuf,
+    store: Vec<PathBuf>,
     /// The socket of a daemon that gives an object by Cat.
     #[arg(long, requires = "object")]
     socket: Option<PathBuf>,
@@ -48,21 +48,25 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<(), Failure> {
     let chunks = parts::chunks(args.mib)?;
     let (mut hashed, mut encoded, mut rebuilt) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut appended, mut read) = (Vec::new(), Vec::new());
     for _ in 0..=args.runs {
         hashed.push(parts::prove(&chunks)?);
         let (encode, rebuild) = parts::code(args.mib)?;
         encoded.push(encode);
         rebuilt.push(rebuild);
-        let (append, back) = parts::store(&args.store, &chunks).await?;
-        appended.push(append);
-        read.push(back);
     }
     show("proving chunks (BLAKE3), one core", &mut hashed);
     show("parity of 16+4, one core", &mut encoded);
     show("4 of 16 rebuilt from parity, one core", &mut rebuilt);
-    show("store: appended and synced", &mut appended);
-    show("store: read and proved", &mut read);
+    for folder in &args.store {
+        let (mut appended, mut read) = (Vec::new(), Vec::new());
+        for _ in 0..=args.runs {
+            let (append, back) = parts::store(folder, &chunks).await?;
+            appended.push(append);
+            read.push(back);
+        }
+        show(&format!("store in {}: appended, synced", folder.display()), &mut appended);
+        show(&format!("store in {}: read, proved", folder.display()), &mut read);
+    }
     for over in [Over::Pipe, Over::Tcp, Over::Tls] {
         let mut carried: Vec<Cost> = Vec::new();
         for _ in 0..=args.runs {

@@ -164,7 +164,8 @@ pub(crate) struct Fetch {
 /// `casctl cat`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Cat {
-    /// An id, a prefix of 8 digits or more, or a name; with /PATH behind it what is in a directory
+    /// A whole id, of what is here or elsewhere; a prefix of 8 digits or more, or a name; with /PATH behind it what is
+    /// in a directory
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
     /// Skip so many bytes

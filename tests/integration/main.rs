@@ -35,6 +35,7 @@ mod modes;
 mod noise;
 mod publishing;
 mod python;
+mod ranges;
 mod read_only;
 mod routers;
 mod scrub;

@@ -310,7 +310,7 @@ impl Job {
         if self.wanted.chunks.contains(&index) {
             self.shelf.put(place(&self.wanted, index), Some(bytes));
         }
-        if self.here == ANNOUNCE_FROM {
+        if self.here == ANNOUNCE_FROM && !matches!(self.shape, Shape::Part(_)) {
             self.notice();
         }
     }

@@ -2,6 +2,7 @@
 
 mod impostors;
 mod missed;
+mod ranges;
 mod strangers;
 pub(super) mod tap;
 

@@ -224,19 +224,19 @@ impl Node {
         Ok((0..manifest.chunks()).filter_map(line).collect())
     }
 
-    /// Gives a range of a stored object's bytes, in order. What is damaged here is asked of peers.
+    /// Gives a range of an object's bytes, in order. What of it is damaged here is asked of peers, and of an object that
+    /// is named by its whole id what is not here. Who reads all of that has fetched it; a part stays for a day.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Ambiguous`].
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::IsDirectory`]; [`Error::Fetch`] when nobody can be asked.
     pub async fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Fetching, Error> {
-        let id = match text.parse() {
-            Ok(ObjectId::EMPTY) => ObjectId::EMPTY,
-            _ => match self.find(text).await {
-                Ok(info) if info.tree => return Err(Error::IsDirectory(info.id)),
-                Ok(info) => info.id,
-                Err(Error::EmptyFile(_)) => ObjectId::EMPTY,
-                Err(error) => return Err(error),
-            },
+        let id = match (self.find(text).await, text.parse::<ObjectId>()) {
+            (_, Ok(ObjectId::EMPTY)) => ObjectId::EMPTY,
+            (Ok(info), _) if info.tree => return Err(Error::IsDirectory(info.id)),
+            (Ok(info), _) => info.id,
+            (Err(Error::EmptyFile(_)), _) => ObjectId::EMPTY,
+            (Err(Error::NotFound(_)), Ok(id)) => self.elsewhere(id).await?,
+            (Err(error), _) => return Err(error),
         };
         Ok(self.parts.fetcher.fetch(Request {
             id,
@@ -248,6 +248,15 @@ impl Node {
             order: Order::InOrder,
             range: Some((offset, length.unwrap_or(u64::MAX))),
         }))
+    }
+
+    /// An object that is not whole here, and that can be asked for. A part that is here can be read without anybody.
+    async fn elsewhere(&self, id: ObjectId) -> Result<ObjectId, Error> {
+        match self.store().object(&id) {
+            Some(info) if info.tree => Err(Error::IsDirectory(id)),
+            Some(_) => Ok(id),
+            None => self.may_ask(&id, &[], CAT_STALL).await.map(|()| id),
+        }
     }
 
     /// Pins an object for the caller. Gives it as it was, and whether the pin is new.

@@ -47,6 +47,7 @@ pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
         FetchError::Unreached { .. } => {
             "try again later, or name one that can be reached with --peer ID@HOST:PORT"
         }
+        FetchError::OutputFull => "make room there, or name another place with -o",
         _ => hint(reason),
     }
 }

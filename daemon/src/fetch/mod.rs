@@ -9,7 +9,7 @@
 //! Readers go through here as well: an object that is whole in the store is a fetch that needs no peer.
 //!
 //! ```text
-//! links ─▶ crowd ─▶ planner ─▶ asks ─▶ verify (pool) ─▶ store ─▶ shelf ─▶ deliver ─▶ caller
+//! links ─▶ crowd ─▶ planner ─▶ asks ─▶ verify (pool) ─▶ store ─▶ shelf ─▶ deliver ─▶ caller, or his file
 //!                      ▲                                  │
 //!                      └────────── repair ◀───────────────┘
 //! ```
@@ -18,6 +18,7 @@ mod asks;
 mod crowd;
 mod deliver;
 mod error;
+mod into;
 mod job;
 mod learn;
 mod links;
@@ -40,6 +41,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use error::Error;
+pub use into::Target;
 pub use links::{LinkView, Links};
 pub use shelf::Order;
 pub use tree::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
@@ -93,6 +95,8 @@ pub struct Request {
     pub order: Order,
     /// The bytes that are wanted, as (first, number); `None` for all of them.
     pub range: Option<(u64, u64)>,
+    /// The caller's file that they are written into, instead of being told.
+    pub into: Option<Target>,
 }
 
 /// How long a reader waits for what has rotted here while there is nobody to ask.
@@ -154,6 +158,8 @@ pub struct Summary {
     pub peers: Vec<(PeerId, u64)>,
     /// Chunks rebuilt from parity.
     pub rebuilt: u64,
+    /// Bytes written into the caller's file, zeros among them.
+    pub written: u64,
 }
 
 /// What others may want to know while a fetch goes on.

@@ -64,7 +64,9 @@ const QUEUE: usize = 4;
 pub struct Options {
     /// Peers of one fetch at most.
     pub per_fetch: usize,
-    /// Bytes asked for and not yet arrived in one fetch, with the parity that waits for its stripe.
+    /// Bytes asked for and not yet proved and stored in one fetch, with the parity that waits for its stripe. Where
+    /// they come faster than that all of them are in memory: this is most of what a fetch holds, and the rest is what
+    /// waits for the caller. 24 MiB fill a path of 1 Gbit/s and 190 ms.
     pub in_flight: u64,
     /// Bytes of a directory's lists that stay in memory while it is given.
     pub lists: u64,
@@ -72,7 +74,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { per_fetch: 16, in_flight: 48 << 20, lists: 32 << 20 }
+        Self { per_fetch: 16, in_flight: 24 << 20, lists: 32 << 20 }
     }
 }
 

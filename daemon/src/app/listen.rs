@@ -27,8 +27,8 @@ pub(super) fn api_socket(
 
 /// The socket on which callers pass files, and where it is: beside the API's, for the same users. `None`: there can be
 /// none, and callers have bytes sent to them.
-pub(super) fn files_socket(api: &UnixListener) -> Option<(UnixListener, PathBuf)> {
-    let beside = api.local_addr().ok()?.as_pathname()?.to_owned();
+pub(super) fn files_socket(first: &UnixListener) -> Option<(UnixListener, PathBuf)> {
+    let beside = first.local_addr().ok()?.as_pathname()?.to_owned();
     let at = api::socket_beside(&beside);
     match bind_socket(&at).and_then(|listener| like(&beside, &at).map(|()| listener)) {
         Ok(listener) => Some((listener, at)),

@@ -80,6 +80,10 @@ reasons! {
     BadTree "BAD_TREE" FailedPrecondition false;
     /// The peer is of another network.
     OtherNetwork "OTHER_NETWORK" FailedPrecondition false;
+    /// No file of the caller's waits under this token, or what was passed is none that casd writes into.
+    NotPassed "NOT_PASSED" FailedPrecondition false;
+    /// The file that the caller passed cannot be written.
+    Unwritable "UNWRITABLE" FailedPrecondition false;
     /// The node announces nothing, by its configuration, so it has nobody to tell a name to.
     NotAnnouncing "NOT_ANNOUNCING" FailedPrecondition false;
     /// A range that starts behind the object's end.

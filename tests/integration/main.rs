@@ -33,6 +33,7 @@ mod many_nodes;
 mod misled;
 mod modes;
 mod noise;
+mod passed;
 mod publishing;
 mod python;
 mod ranges;

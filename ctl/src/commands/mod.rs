@@ -21,6 +21,7 @@ mod status;
 mod unpin;
 mod verify;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use casd_proto::v1::AnnounceStatusRequest;
@@ -43,6 +44,8 @@ use crate::socket;
 struct Session {
     /// The connection to the daemon.
     channel: Channel,
+    /// Where it listens.
+    socket: PathBuf,
     /// How results are printed.
     output: Output,
 }
@@ -107,8 +110,8 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Doctor(doctor) => return doctor::run(output, args.global.socket.as_deref(), doctor).await,
         _ => {}
     }
-    let channel = socket::connect(args.global.socket.as_deref()).await?;
-    let session = Session { channel, output };
+    let (channel, socket) = socket::connect(args.global.socket.as_deref()).await?;
+    let session = Session { channel, socket, output };
     match args.verb {
         Verb::Add(args) => add::run(&session, args).await,
         Verb::Fetch(args) => fetch::run(&session, args).await,

@@ -79,6 +79,7 @@ pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
         FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
         FetchError::Unreached { why, .. } => unreached(why),
         FetchError::Stalled { holders, .. } if is_shut(holders) => unreached(holders),
+        FetchError::OutputFull => "make room there, or name another place with -o",
         _ => hint(reason),
     }
 }

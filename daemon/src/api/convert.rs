@@ -254,6 +254,7 @@ pub(super) fn finished(summary: Summary) -> v1::FetchFinished {
         seconds: summary.took.as_secs_f64(),
         local_bytes: summary.local,
         peers: summary.peers.into_iter().map(|(peer, bytes)| (peer.to_string(), bytes)).collect(),
+        written_bytes: summary.written,
     }
 }
 

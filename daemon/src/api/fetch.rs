@@ -1,4 +1,4 @@
-//! Fetch and Cat: the events of a fetch as messages. Bytes are handed on, never copied.
+//! Fetch and Cat: the events of a fetch as messages. Bytes are handed on, never copied, or are in the caller's file.
 
 use std::time::Duration;
 
@@ -32,7 +32,10 @@ pub(super) async fn fetch(
     caller: Caller,
     wanted: v1::FetchRequest,
 ) -> Result<impl Stream<Item = Result<v1::FetchResponse, Status>> + Send + use<>, Status> {
-    let request = request(&wanted, caller)?;
+    let mut request = request(&wanted, caller)?;
+    if !wanted.into_file.is_empty() {
+        request.into = Some(desk.passed.take(caller, &wanted.into_file)?);
+    }
     let fetching = desk.node.fetch(request).await?;
     let v1::FetchRequest { id, accept_zeros, .. } = wanted;
     let message = move |event: Event| {
@@ -61,7 +64,7 @@ fn request(wanted: &v1::FetchRequest, caller: Caller) -> Result<Request, Status>
     let (peers, stall) = (peers(&wanted.peers)?, stall(wanted.stall_timeout_ms));
     let order = if wanted.in_order { Order::InOrder } else { Order::Any };
     let pin = wanted.pin.then_some(caller.uid);
-    Ok(Request { id, peers, pin, name: None, stall, alone: ALONE, order, range: None })
+    Ok(Request { id, peers, pin, name: None, stall, alone: ALONE, order, range: None, into: None })
 }
 
 /// The peers that a caller names.

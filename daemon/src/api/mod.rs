@@ -1,4 +1,4 @@
-//! The gRPC services on the Unix socket: tonic and nothing else.
+//! The gRPC services on the Unix socket, and the socket beside it on which callers pass files: tonic and nothing else.
 //!
 //! Owns: the services of `casd.v1` over [`crate::node::Node`], conversions to messages, errors to statuses, and who
 //! may do what. Refuses: messages and streams beyond the limits below, callers without the role that a call needs;
@@ -18,6 +18,7 @@ mod fetch_tree;
 mod network;
 mod node;
 mod objects;
+mod passing;
 mod shares;
 mod status;
 mod trees;
@@ -45,9 +46,11 @@ use tonic::transport::Server;
 
 pub use access::{Access, Role};
 pub use casd_proto::memory;
+pub use casd_proto::passing::socket_beside;
 pub use error::Error;
 
 use crate::node::Node;
+use passing::Passed;
 use shares::{CALLS, Shares};
 
 /// Calls at once on one connection; more wait in the client.
@@ -75,12 +78,14 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// How long their statuses may take to get out. What is open then (a health watch, a suspended client) is dropped.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Serves the API on `listener` until `stop`, then lets calls end, for two seconds at most.
+/// Serves the API on `listener` until `stop`, then lets calls end, for two seconds at most. On `files`, where there is
+/// such a socket, callers pass files.
 ///
 /// # Errors
 /// [`Error`].
 pub async fn serve(
     listener: UnixListener,
+    files: Option<UnixListener>,
     node: Node,
     access: Access,
     stop: CancellationToken,
@@ -88,7 +93,8 @@ pub async fn serve(
     let ending = CancellationToken::new();
     let transfers = Shares::new(CALLS);
     let lists = Arc::new(Semaphore::new(LISTS));
-    let desk = Desk { node, access, ending: ending.clone(), transfers, lists };
+    let passed = Passed::default();
+    let desk = Desk { node, access, ending: ending.clone(), transfers, lists, passed: passed.clone() };
     let objects = ObjectsServer::new(objects::Service(desk.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -129,6 +135,7 @@ pub async fn serve(
     };
     tokio::select! {
         served = server => Ok(served?),
+        () = passing::run(files, access, passed) => Ok(()),
         () = end => Ok(()),
     }
 }
@@ -172,6 +179,8 @@ struct Desk {
     transfers: Shares,
     /// Room for lists, in KiB.
     lists: Arc<Semaphore>,
+    /// The files that callers have passed.
+    passed: Passed,
 }
 
 impl Desk {

@@ -106,13 +106,14 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let ours = socket.is_none();
     let store = open_store(&config).await?;
     let listener = listen::api_socket(&config, socket)?;
+    let (files, beside) = listen::files_socket(&listener).unzip();
     let house = House::build(&config, store.clone(), dials_everything).await?;
     let about = house.node.about();
     tracing::info!(chunk = ?about.chunk, peer = %about.peer, network = about.network, "ready");
     notifier.ready();
     house.watch_reload(signals.reload, reload, Arc::clone(&notifier));
     let access = api::Access::new(rustix::process::geteuid().as_raw());
-    let served = api::serve(listener, house.node.clone(), access, signals.stop.clone()).await;
+    let served = api::serve(listener, files, house.node.clone(), access, signals.stop.clone()).await;
     tracing::info!("stopping");
     notifier.stopping();
     let late = house.drain().await;
@@ -120,9 +121,9 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
         tracing::warn!(late, "some work did not end in time");
     }
     store.close().await?;
-    if ours {
-        // Whoever connects now learns at once that nobody is there.
-        let _ = std::fs::remove_file(&config.api.socket);
+    // Whoever connects now learns at once that nobody is there.
+    for socket in ours.then_some(config.api.socket).into_iter().chain(beside) {
+        let _ = std::fs::remove_file(socket);
     }
     tracing::info!("stopped");
     Ok(served?)

@@ -108,6 +108,21 @@ pub enum Error {
         /// What it is here.
         private: bool,
     },
+    /// What a caller passed to be written into cannot be.
+    #[error("casd does not write into what was passed to it: {0}")]
+    Unfit(
+        /// What is wrong with it.
+        &'static str,
+    ),
+    /// The caller's file system takes no more.
+    #[error("there is no space left where the caller's file is")]
+    OutputFull,
+    /// The caller's file cannot be written.
+    #[error("the caller's file cannot be written: {0}")]
+    Output(
+        /// What the system said.
+        String,
+    ),
     /// The daemon is stopping.
     #[error("casd is stopping; the same fetch again goes on from here")]
     Stopping,

@@ -125,6 +125,7 @@ impl Job {
             wanted: self.wanted.clone(),
             shelf: Arc::clone(&self.shelf),
             out: out.clone(),
+            into: self.request.into.clone(),
             lost,
         };
         let mut delivery = std::pin::pin!(delivery.run());
@@ -167,6 +168,8 @@ impl Job {
             }
         }
         self.summary.peers = self.crowd.bytes_by_peer();
+        let given = self.wanted.bytes.end - self.wanted.bytes.start;
+        self.summary.written = self.request.into.as_ref().map_or(0, |_| given);
         self.summary.took = self.started.elapsed();
         Ok(self.summary.clone())
     }

@@ -9,7 +9,7 @@
 //! Readers go through here as well: an object that is whole in the store is a fetch that needs no peer.
 //!
 //! ```text
-//! links ─▶ crowd ─▶ planner ─▶ asks ─▶ verify (pool) ─▶ store ─▶ shelf ─▶ deliver ─▶ caller
+//! links ─▶ crowd ─▶ planner ─▶ asks ─▶ verify (pool) ─▶ store ─▶ shelf ─▶ deliver ─▶ caller, or his file
 //!                      ▲                                  │
 //!                      └────────── repair ◀───────────────┘
 //! ```
@@ -18,6 +18,7 @@ mod asks;
 mod crowd;
 mod deliver;
 mod error;
+mod into;
 mod job;
 mod learn;
 mod links;
@@ -40,6 +41,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use error::Error;
+pub use into::Target;
 pub use links::{LinkView, Links};
 pub use shelf::Order;
 pub use tree::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
@@ -62,7 +64,9 @@ const QUEUE: usize = 4;
 pub struct Options {
     /// Peers of one fetch at most.
     pub per_fetch: usize,
-    /// Bytes asked for and not yet arrived in one fetch, with the parity that waits for its stripe.
+    /// Bytes asked for and not yet proved and stored in one fetch, with the parity that waits for its stripe. Where
+    /// they come faster than that all of them are in memory: this is most of what a fetch holds, and the rest is what
+    /// waits for the caller. 24 MiB fill a path of 1 Gbit/s and 190 ms.
     pub in_flight: u64,
     /// Bytes of a directory's lists that stay in memory while it is given.
     pub lists: u64,
@@ -70,7 +74,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { per_fetch: 16, in_flight: 48 << 20, lists: 32 << 20 }
+        Self { per_fetch: 16, in_flight: 24 << 20, lists: 32 << 20 }
     }
 }
 
@@ -93,6 +97,8 @@ pub struct Request {
     pub order: Order,
     /// The bytes that are wanted, as (first, number); `None` for all of them.
     pub range: Option<(u64, u64)>,
+    /// The caller's file that they are written into, instead of being told.
+    pub into: Option<Target>,
 }
 
 /// How long a reader waits for what has rotted here while there is nobody to ask.
@@ -154,6 +160,8 @@ pub struct Summary {
     pub peers: Vec<(PeerId, u64)>,
     /// Chunks rebuilt from parity.
     pub rebuilt: u64,
+    /// Bytes written into the caller's file, zeros among them.
+    pub written: u64,
 }
 
 /// What others may want to know while a fetch goes on.

@@ -2,6 +2,7 @@
 
 mod impostors;
 mod missed;
+mod passed;
 mod ranges;
 mod strangers;
 pub(super) mod tap;
@@ -235,7 +236,7 @@ impl Node {
 /// For all of an object, in order, from whoever is found.
 fn request(id: ObjectId) -> Request {
     let (peers, stall, alone, order) = (Vec::new(), Duration::from_secs(3), super::ALONE, Order::InOrder);
-    Request { id, peers, pin: None, name: None, stall, alone, order, range: None }
+    Request { id, peers, pin: None, name: None, stall, alone, order, range: None, into: None }
 }
 
 async fn collect(

@@ -48,6 +48,7 @@ pub use crate::content::Link;
 pub use crate::erasure::Error as ErasureError;
 pub use crate::fetch::Error as FetchError;
 pub use crate::fetch::{ALONE, Event, Fetching, Order, Progress, Request, Summary};
+pub use crate::fetch::Target;
 pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};

@@ -247,6 +247,7 @@ impl Node {
             alone: crate::fetch::ALONE,
             order: Order::InOrder,
             range: Some((offset, length.unwrap_or(u64::MAX))),
+            into: None,
         }))
     }
 

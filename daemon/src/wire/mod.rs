@@ -8,6 +8,7 @@
 //! (the libp2p TLS specification), so whoever completes a handshake has proved its [`PeerId`]. Its key lives as long
 //! as the process.
 
+mod ahead;
 mod caps;
 mod error;
 mod listener;

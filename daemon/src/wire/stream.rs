@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::ahead::Ahead;
 use super::caps::Permit;
 use super::tls;
 use crate::peer::{Conduct, Conn, PeerId};
@@ -22,7 +22,7 @@ const WAITING: usize = 256 * 1024;
 
 /// Gives the permit back when it is dropped.
 struct Held {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Ahead>,
     /// Is done when the peer is banned. Both ends of a session always wait for what the other says, so that it is
     /// enough to look there.
     banned: BoxFuture<'static, ()>,
@@ -31,7 +31,7 @@ struct Held {
 
 /// A connection whose handshake is done and whose peer is known.
 pub(super) fn conn(
-    mut stream: TlsStream<TcpStream>,
+    mut stream: TlsStream<Ahead>,
     peer: PeerId,
     remote: SocketAddr,
     permit: Permit,

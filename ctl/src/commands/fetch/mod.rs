@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn json_has_its_documented_keys() {
         let peers = [("12D3".to_owned(), 5)].into();
-        let finished = FetchFinished { size: 2 << 20, seconds: 0.5, local_bytes: 3, peers };
+        let finished = FetchFinished { size: 2 << 20, seconds: 0.5, local_bytes: 3, peers, written_bytes: 0 };
         let line = line("ab", Path::new("out"), &finished);
         let expected = json!({
             "id": "ab", "path": "out", "size": 2 << 20, "seconds": 0.5, "local_bytes": 3, "peers": { "12D3": 5 },

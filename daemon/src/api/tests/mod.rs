@@ -1,6 +1,7 @@
 //! The API over a real socket and a real store, of a node that knows nobody.
 
 mod adding;
+mod passing;
 mod reading;
 mod roles;
 mod serving;
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::{Access, Error, serve};
+use super::{Access, Error, serve, socket_beside};
 use crate::content::{CHUNK, Description};
 use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
@@ -150,7 +151,7 @@ impl Neighbours for Nobody {
 
 /// A node that serves its API. Ends when it is dropped.
 struct Daemon {
-    _folder: TempDir,
+    folder: TempDir,
     tasks: Tasks,
     api: JoinHandle<Option<Result<(), Error>>>,
     channel: Channel,
@@ -168,15 +169,17 @@ impl Daemon {
         let tasks = Tasks::new();
         let socket = folder.path().join("casd.sock");
         let listener = UnixListener::bind(&socket).unwrap();
+        let files = UnixListener::bind(socket_beside(&socket)).unwrap();
         let served = serve(
             listener,
+            Some(files),
             node(&folder, &tasks),
             Access::new(rustix::process::geteuid().as_raw()),
             tasks.token(),
         );
         let api = tasks.spawn("api", served);
         let channel = client::connect(&socket).await.unwrap();
-        Self { _folder: folder, tasks, api, channel }
+        Self { folder, tasks, api, channel }
     }
 
     fn objects(&self) -> ObjectsClient<Channel> {

@@ -46,6 +46,9 @@ pub(in super::super) async fn run(
     terms.check(&request.id, shape.length())?;
     let entry = terms.entry(learn::entry(&parts, &request, &shape));
     let wanted = Wanted::of(shape.length(), request.range)?;
+    if let Some(into) = &request.into {
+        into.begin(shape.length()).await?;
+    }
     let _ = out.send(Ok(Event::Started { size: shape.length(), name: entry.name.clone() })).await;
     let lease =
         terms.part.as_ref().map_or_else(|| Arc::new(parts.store.lease()), |part| Arc::clone(&part.lease));

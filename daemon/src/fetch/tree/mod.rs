@@ -121,6 +121,7 @@ impl Errand {
             alone: super::ALONE,
             order: Order::InOrder,
             range: None,
+            into: None,
         }
     }
 

@@ -3,6 +3,8 @@
 //! Whoever is found is dialled in the order in which the look-up tells of them, many at once; one that takes its time
 //! keeps no place for others, and [members](super::member) that have nothing make room.
 
+mod asked;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +14,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, SelectAll};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::inquiry::{Findings, Inquiry};
 use super::member::Member;
 use super::missed::{self, Missed};
 use super::planner::PeerNo;
@@ -55,6 +58,8 @@ pub(super) struct Crowd {
     next: u32,
     /// What the members that left had given.
     given: HashMap<PeerId, u64>,
+    /// Where it is told what became of them.
+    inquiry: Option<Inquiry>,
 }
 
 /// What happened to the crowd.
@@ -83,10 +88,23 @@ impl Crowd {
             missed: Missed::default(),
             next: 0,
             given: HashMap::new(),
+            inquiry: None,
         };
         seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
         crowd.dial_hints();
         crowd
+    }
+
+    /// From now on it is told there what becomes of those who are asked.
+    pub(super) fn inquire(&mut self, inquiry: Option<Inquiry>) {
+        self.inquiry = inquiry;
+    }
+
+    /// Tells how it stands, where anybody wants to know.
+    pub(super) fn report(&self, findings: impl FnOnce(&Self) -> Findings) {
+        if let Some(inquiry) = &self.inquiry {
+            inquiry.tell(findings(self));
+        }
     }
 
     fn dial_hints(&mut self) {

@@ -9,9 +9,10 @@ use futures::stream::FuturesUnordered;
 
 use super::crowd::{Arrival, Crowd};
 use super::error::name_first;
+use super::inquiry::Findings;
 use super::planner::PeerNo;
 use super::shape::Shape;
-use super::{Error, Parts, Request, member};
+use super::{Error, FOREVER, Parts, Request, member};
 use crate::content::{Manifest, ManifestTop, ObjectId, ParityPage, ParityPart};
 use crate::session::{self, Answer, Asker};
 use crate::store::{NewObject, Store};
@@ -84,10 +85,11 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
     let begun = Instant::now();
     loop {
         let idle = quiet && asking.is_empty();
+        crowd.report(|crowd| Findings { asked: crowd.asked(0, |_| None), ..Findings::default() });
         if idle && patience.once {
-            return Err(Error::NoHolders { id, seconds: 0, named: String::new() });
+            return Err(crowd.nobody(id, 0));
         }
-        let is_tried = was_whole.is_none() && !is_with_others && begun.elapsed() >= NAMED;
+        let is_tried = was_whole.is_none() && stall < FOREVER && !is_with_others && begun.elapsed() >= NAMED;
         let is_let_down = idle && is_tried && crowd.is_let_down();
         let is_alone = was_whole.is_some() && idle && crowd.len() == 0;
         let limit = if is_alone { stall.min(alone) } else { stall };

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use error::Error;
 pub use names::Published;
@@ -91,6 +91,11 @@ pub trait Neighbours: Send + Sync {
 
     /// Whether others can connect to this node.
     fn reachability(&self) -> Reachability;
+
+    /// How many nodes can be asked who holds what: changes as they come and go. By default nobody comes.
+    fn routed(&self) -> watch::Receiver<usize> {
+        watch::channel(0).1
+    }
 }
 
 /// What a node is made of.

@@ -28,6 +28,7 @@ pub(in super::super) async fn run(
         return Ok(());
     }
     let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
+    crowd.inquire(terms.inquiry.clone());
     let whole = parts.store.object(&request.id).filter(|info| info.state == State::Whole);
     let length = whole.map(|info| info.length);
     let was_whole = length.is_some();

@@ -49,10 +49,10 @@ async fn what_a_job_has_brought_is_kept_until_a_day_after_its_end() {
         let store = store.clone();
         async move { store.collect(now() + after, false).await.unwrap().partials }
     };
-    assert_eq!(collected(9 * DAY).await, []);
+    assert!(collected(9 * DAY).await.is_empty());
     assert!(store.has(&chunks[0].id()));
     store.end_job(1).await.unwrap();
-    assert_eq!(collected(HOUR).await, []);
+    assert!(collected(HOUR).await.is_empty());
     assert_eq!(collected(2 * DAY).await, [id]);
     assert!(!store.has(&chunks[0].id()));
 }

@@ -14,7 +14,8 @@
 //! - `diversity`: whom a crowded routing table lets go for whom; `presence`: when those in it were last there.
 //! - `schedule`: which keys, and when; `holdings` are this node's own; `heard` is who has yet to hear what is said of
 //!   them.
-//! - `records`: who announced what to this node, and what they say of it; `awaited`: which of that is waited for; `published` is what this node says.
+//! - `records`: who announced what to this node, and what they say of it; `awaited`: who waits for that; `published` is
+//!   what this node says.
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is

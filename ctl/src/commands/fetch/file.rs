@@ -112,6 +112,7 @@ impl Transfer {
             in_order,
             to_store_only: false,
             accept_zeros: !in_order,
+            wait: args.wait,
         };
         let events = session.objects().fetch(request).await?.into_inner();
         let output = session.output;

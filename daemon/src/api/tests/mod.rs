@@ -1,6 +1,7 @@
 //! The API over a real socket and a real store, of a node that knows nobody.
 
 mod adding;
+mod jobs;
 mod reading;
 mod roles;
 mod serving;
@@ -266,6 +267,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
             started: Instant::now(),
         },
         tasks: tasks.clone(),
+        jobs: 4,
     })
 }
 

@@ -4,9 +4,12 @@
 //! do it: whoever runs jobs takes them up again after a start. Survives a crash: every job that was entered and not
 //! ended. What a job has brought so far is kept as long as the job is there: see [`Inner::is_leased`].
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, BytesMut};
 
 use super::handle::{Inner, Store};
+use super::journal::Fact;
 use super::object::{Fields, ObjectInfo, State};
 use super::record::Key;
 use super::{Error, now};
@@ -30,6 +33,14 @@ pub enum Priority {
     Normal,
     /// Before the others.
     High,
+}
+
+/// Jobs by their numbers.
+pub(super) type Jobs = BTreeMap<u64, Job>;
+
+/// What the journal learns of changes to jobs. `None`: ended.
+pub(super) fn facts(changes: &BTreeMap<u64, Option<Job>>) -> impl Iterator<Item = Fact> {
+    changes.iter().map(|(number, job)| job.clone().map_or(Fact::Ended(*number), Fact::Job))
 }
 
 /// A fetch that goes on without its caller.
@@ -108,7 +119,7 @@ impl Store {
     /// The jobs that were entered and not ended, by their numbers.
     #[must_use]
     pub fn jobs(&self) -> Vec<Job> {
-        self.inner.ledger.jobs()
+        self.inner.ledger.jobs().values().cloned().collect()
     }
 
     /// Enters a job, or changes the one of its number. Durable when it returns. Whoever enters several chooses numbers
@@ -133,7 +144,8 @@ impl Store {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`].
     pub async fn end_job(&self, number: u64) -> Result<(), Error> {
-        let Some(job) = self.jobs().into_iter().find(|job| job.number == number) else { return Ok(()) };
+        let job = self.inner.ledger.jobs().get(&number).cloned();
+        let Some(job) = job else { return Ok(()) };
         let change = move |draft: &mut super::draft::Draft<'_>| {
             draft.changes.jobs.insert(number, None);
             if let Some(begun) = draft.get(&job.object).filter(|info| info.state == State::Partial).cloned() {
@@ -149,7 +161,8 @@ impl Inner {
     /// Whether an object stays although nobody has pinned it: a lease holds its first record, or a job is to bring the
     /// rest of it.
     pub(super) fn is_leased(&self, info: &ObjectInfo) -> bool {
-        let is_wanted = info.state == State::Partial && self.ledger.has_job(&info.id);
+        let has_job = || self.ledger.jobs().values().any(|job| job.object == info.id);
+        let is_wanted = info.state == State::Partial && has_job();
         is_wanted || self.catalog.is_kept(&Key::first(&info.id, info.length))
     }
 }

@@ -6,7 +6,7 @@
 //! Changes that wait together are applied in order, written with one call and synced once. They are applied to a
 //! draft, which becomes the state only after the sync.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -18,7 +18,7 @@ use super::ballast::Ballast;
 use super::draft::{Changes, Draft, Objects};
 use super::error::is_full;
 use super::health::Health;
-use super::job::Job;
+use super::job::{Jobs, facts};
 use super::journal::{Fact, Journal};
 use super::object::{ObjectInfo, State};
 use super::shortage::{LargePin, Shortage};
@@ -33,9 +33,6 @@ const QUEUE: usize = 1024;
 /// A change: applied to the draft, it gives what is to be done when the draft is durable, or is not.
 type Change = Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
-/// Jobs by their numbers.
-type Jobs = BTreeMap<u64, Job>;
 
 /// What a name or the beginning of an id stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,18 +127,9 @@ impl Ledger {
         self.state.trees.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_jobs(&self) -> RwLockReadGuard<'_, Jobs> {
-        self.state.jobs.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The jobs, by their numbers.
-    pub(super) fn jobs(&self) -> Vec<Job> {
-        self.read_jobs().values().cloned().collect()
-    }
-
-    /// Whether a job is to bring this object.
-    pub(super) fn has_job(&self, id: &ObjectId) -> bool {
-        self.read_jobs().values().any(|job| job.object == *id)
+    pub(super) fn jobs(&self) -> RwLockReadGuard<'_, Jobs> {
+        self.state.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many changes may have let go of something: what nobody promises to keep is there, or was removed.
@@ -423,17 +411,17 @@ enum Failed {
 
 /// Writes changes and makes them durable: first those that others must not be without, then the others.
 fn write_steps(journal: &mut Journal, changes: &Changes) -> Result<(), Failed> {
-    if !changes.jobs.is_empty() {
+    // Synced with the first step.
+    let has_jobs = !changes.jobs.is_empty();
+    if has_jobs {
         let mut frames = journal.frames();
-        for (number, job) in &changes.jobs {
-            frames.push(&job.clone().map_or(Fact::Ended(*number), Fact::Job));
-        }
+        facts(&changes.jobs).for_each(|fact| frames.push(&fact));
         journal.write(&frames).map_err(Failed::Write)?;
-        journal.sync().map_err(Failed::Sync)?;
     }
     let is_after = |(id, _): &(&ObjectId, &Option<ObjectInfo>)| changes.after.contains(*id);
     let (after, before): (Vec<_>, Vec<_>) = changes.objects.iter().partition(is_after);
-    for step in [before, after].iter().filter(|step| !step.is_empty()) {
+    let steps = [(before, has_jobs), (after, false)];
+    for (step, _) in steps.iter().filter(|(step, is_due)| *is_due || !step.is_empty()) {
         for piece in step.chunks(PIECE) {
             let mut frames = journal.frames();
             for (id, info) in piece {

@@ -17,7 +17,7 @@ use crate::fetch::{Findings, Inquiry};
 use crate::peer::PeerAddr;
 use crate::store::{Job, MAX_JOB_PEER, MAX_JOB_PEERS, Priority, State};
 use crate::support::unix_now;
-use table::{Hands, Table};
+use table::Table;
 
 /// Jobs in all, when an administrator wants one more; when anybody else does; and of one user. Each is a task, and has
 /// up to 33 KiB in the journal.

@@ -1,7 +1,7 @@
 //! Who was asked for an object, and what they said: for people who want to know why a fetch takes its time.
 //!
-//! Owns: the last state of that, kept where others than the fetch see it. Refuses: more peers than people read. Survives
-//! a crash: nothing; whoever fetches again asks again.
+//! Owns: the last state of that, kept where others than the fetch see it. Refuses: more peers than people read.
+//! Survives a crash: nothing; whoever fetches again asks again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -279,8 +279,8 @@ impl Node {
         tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true)
     }
 
-    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`, and as long as
-    /// it takes with [`FOREVER`]. By those whom it names the network is joined meanwhile.
+    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`, and as long
+    /// as it takes with [`FOREVER`]. By those whom it names the network is joined meanwhile.
     async fn may_ask(&self, id: &ObjectId, named: &[PeerAddr], stall: Duration) -> Result<(), Error> {
         self.join_by(named);
         let mut routed = self.parts.neighbours.routed();

@@ -1,7 +1,7 @@
 //! The objects: what the journal says, in memory, and the one task that changes it.
 //!
-//! Owns: every object's name, pins and state, and the jobs. Refuses: showing a change that is not durable. Survives a crash:
-//! every change that was answered.
+//! Owns: every object's name, pins and state, and the jobs. Refuses: showing a change that is not durable. Survives a
+//! crash: every change that was answered.
 //!
 //! Changes that wait together are applied in order, written with one call and synced once. They are applied to a
 //! draft, which becomes the state only after the sync.

@@ -3,8 +3,8 @@
 use super::{PeerNo, Planner};
 
 impl Planner {
-    /// How many data chunks a peer says that it holds; `None` when it has not said, or is not here. Costs a look at each
-    /// word of its bitmap.
+    /// How many data chunks a peer says that it holds; `None` when it has not said, or is not here. Costs a look at
+    /// each word of its bitmap.
     #[must_use]
     pub fn holds(&self, peer: PeerNo) -> Option<u64> {
         let (holding, chunks) = (&self.peers.get(&peer)?.holding, self.chunks.count());

@@ -29,8 +29,9 @@ const PART: u32 = 10;
 /// …and when somebody announces the object, no more than this: whoever does may be a liar, and may do so all the time.
 const ANNOUNCED: Duration = Duration::from_secs(5);
 
-/// Bytes of what a job is said to wait for.
+/// Bytes of what a job is said to wait for, in few words and in full.
 const WHY: usize = 200;
+const ERROR: usize = 1024;
 
 /// A try that came to nothing.
 struct Failed {
@@ -87,7 +88,8 @@ impl Node {
             tracing::debug!(job = number, %error, seconds = rest.as_secs(), "a job rests");
             let why = in_short(&error, &hands.inquiry.findings());
             let until = Instant::now() + rest;
-            self.jobs.table().rest(number, why, error.to_string(), until);
+            let error = shorten(&error.to_string(), ERROR).into_owned();
+            self.jobs.table().rest(number, why, error, until);
             hope.wait(rest, hands).await;
             self.jobs.table().queue(number);
             rest = (2 * rest).min(LONGEST);

@@ -1,10 +1,14 @@
 //! The command line, as types.
 
+mod jobs;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub(crate) use jobs::{Explain, JobName, Jobs, Priority};
 
 use crate::object::{Id, Selector, Source};
 
@@ -50,6 +54,10 @@ pub(crate) enum Verb {
     Add(Add),
     /// Get a file or a directory, from the network as far as it is not here, and write it
     Fetch(Fetch),
+    /// List fetches that go on without their callers, cancel them, or have them begin sooner
+    Jobs(Jobs),
+    /// Say why an object is here or not: who was asked for it, and what they said
+    Explain(Explain),
     /// Write an object's bytes to standard output
     Cat(Cat),
     /// List what is stored, or what is in a directory
@@ -150,11 +158,14 @@ pub(crate) struct Fetch {
     /// Give up when nothing arrives for so long (500ms, 60s, 2m, 1h)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) stall: Duration,
-    /// (later) Leave it in the store, and do not wait for it
-    #[arg(long, hide = true)]
+    /// Leave a file in the store, and do not wait for it: it goes on over restarts until it is there, see `casctl jobs`
+    #[arg(long, conflicts_with_all = ["output", "force", "sync", "symlinks", "stall", "wait"])]
     pub(crate) detach: bool,
-    /// (later) Wait until someone holds it
-    #[arg(long, hide = true)]
+    /// With --detach: when it begins among other jobs
+    #[arg(long, value_enum, value_name = "PRIORITY", requires = "detach")]
+    pub(crate) priority: Option<Priority>,
+    /// Wait until someone has it, however long that takes
+    #[arg(long, conflicts_with = "stall")]
     pub(crate) wait: bool,
     /// Restore symbolic links of directories as well, but for those that could lead out of it
     #[arg(long)]

@@ -22,6 +22,7 @@ mod damage;
 mod directories;
 mod forbidden;
 mod full_disk;
+mod jobs;
 mod junk;
 mod kademlia;
 mod kills;

@@ -6,8 +6,10 @@ mod cat;
 mod completions;
 mod connect;
 pub(crate) mod doctor;
+mod explain;
 mod fetch;
 mod gc;
+mod jobs;
 mod link;
 mod ls;
 mod peers;
@@ -25,6 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use casd_proto::v1::AnnounceStatusRequest;
+use casd_proto::v1::jobs_client::JobsClient;
 use casd_proto::v1::network_client::NetworkClient;
 use casd_proto::v1::node_client::NodeClient;
 use casd_proto::v1::objects_client::ObjectsClient;
@@ -57,6 +60,10 @@ impl Session {
 
     fn trees(&self) -> TreesClient<Channel> {
         client::trees(self.channel.clone())
+    }
+
+    fn jobs(&self) -> JobsClient<Channel> {
+        client::jobs(self.channel.clone())
     }
 
     fn network(&self) -> NetworkClient<Channel> {
@@ -115,6 +122,8 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Add(args) => add::run(&session, args).await,
         Verb::Fetch(args) => fetch::run(&session, args).await,
+        Verb::Jobs(args) => jobs::run(&session, args).await,
+        Verb::Explain(args) => explain::run(&session, args).await,
         Verb::Cat(args) => cat::run(&session, args).await,
         Verb::Ls(args) => ls::run(&session, args).await,
         Verb::Stat(args) => stat::run(&session, args).await,

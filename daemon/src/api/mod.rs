@@ -5,7 +5,7 @@
 //! and to know how anything is done. Survives a crash: nothing; a call that was cut off left nothing behind but
 //! what the node keeps.
 //!
-//! A call begins in `objects`, `trees`, `network` or `node`, whose first line says which [`Role`] it needs.
+//! A call begins in `objects`, `trees`, `network`, `jobs` or `node`, whose first line says which [`Role`] it needs.
 
 mod access;
 mod add;
@@ -15,6 +15,7 @@ mod convert;
 mod error;
 mod fetch;
 mod fetch_tree;
+mod jobs;
 mod network;
 mod node;
 mod objects;
@@ -29,6 +30,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use casd_proto::v1::jobs_server::JobsServer;
 use casd_proto::v1::network_server::NetworkServer;
 use casd_proto::v1::node_server::NodeServer;
 use casd_proto::v1::objects_server::ObjectsServer;
@@ -104,6 +106,9 @@ pub async fn serve(
     let trees = TreesServer::new(trees::Service(desk.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let jobs = JobsServer::new(jobs::Service(desk.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let node = NodeServer::new(node::Service(desk))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -111,6 +116,7 @@ pub async fn serve(
     reporter.set_serving::<ObjectsServer<objects::Service>>().await;
     reporter.set_serving::<TreesServer<trees::Service>>().await;
     reporter.set_serving::<NetworkServer<network::Service>>().await;
+    reporter.set_serving::<JobsServer<jobs::Service>>().await;
     reporter.set_serving::<NodeServer<node::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -120,6 +126,7 @@ pub async fn serve(
         .add_service(objects)
         .add_service(trees)
         .add_service(network)
+        .add_service(jobs)
         .add_service(node)
         .add_service(health)
         .add_service(reflection)

@@ -152,7 +152,7 @@ fn pin(pin: &LargePin) -> serde_json::Value {
 
 fn of_node(error: &Error) -> Reason {
     match error {
-        Error::NotFound(_) | Error::Untold(_) => Reason::NotFound,
+        Error::NotFound(_) | Error::Untold(_) | Error::NoJob(_) => Reason::NotFound,
         Error::NobodyToTell { .. } | Error::NobodyToAsk { .. } => Reason::NoPeers,
         Error::Private => Reason::Privacy,
         Error::NotAnnouncing => Reason::NotAnnouncing,
@@ -166,7 +166,10 @@ fn of_node(error: &Error) -> Reason {
         Error::Address { .. } | Error::PeerId(_) => Reason::InvalidAddress,
         Error::Myself(_) | Error::Unreachable { .. } => Reason::Unreachable,
         Error::OtherNetwork(_) | Error::OtherKey { .. } => Reason::OtherNetwork,
-        Error::NotPermitted { .. } | Error::NotPinned(_) | Error::AdminOnly(_) => Reason::NotPermitted,
+        Error::NotPermitted { .. } | Error::NotPinned(_) | Error::NotYourJob(_) | Error::AdminOnly(_) => {
+            Reason::NotPermitted
+        }
+        Error::TooManyJobs { .. } => Reason::Busy,
         Error::NotBuilt(_) => Reason::NotBuilt,
         Error::Damaged(_) => Reason::Damaged,
         Error::Ingest(error) => of_ingest(error),
@@ -279,6 +282,9 @@ mod tests {
         vec![
             (Reason::NotFound, Error::NotFound(text())),
             (Reason::NotFound, Error::Untold(id)),
+            (Reason::NotFound, Error::NoJob(text())),
+            (Reason::NotPermitted, Error::NotYourJob(7)),
+            (Reason::Busy, Error::TooManyJobs { all: 1024, own: 1 }),
             (Reason::NoPeers, Error::NobodyToTell { id, connected: 0 }),
             (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false, connected: 2 }),
             (Reason::Privacy, Error::Private),

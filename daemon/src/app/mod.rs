@@ -229,7 +229,9 @@ impl House {
             visitors,
             about: settings::about(config, me, chunk),
             tasks: above.clone(),
+            jobs: usize::try_from(config.transfer.jobs).unwrap_or(usize::MAX),
         });
+        node.resume_jobs();
         Ok(Self { node, above, below, upload, download })
     }
 

@@ -185,6 +185,7 @@ fn transfer(mut keys: Section<'_>) -> Result<Transfer, Error> {
     let transfer = Transfer {
         connections: keys.get("connections", 100, |value| value.integer(&(1..=4096)))?,
         per_fetch: keys.get("per_fetch", 16, |value| value.integer(&(1..=256)))?,
+        jobs: keys.get("jobs", 4, |value| value.integer(&(1..=64)))?,
         idle_timeout: keys.get("idle_timeout", Duration::from_secs(30), |value| {
             let duration = value.text(value::duration)?;
             let [least, most] = IDLE_TIMEOUT;

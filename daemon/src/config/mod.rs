@@ -162,6 +162,8 @@ pub struct Transfer {
     pub connections: u32,
     /// Peers of one fetch at once, 1 to 256.
     pub per_fetch: u32,
+    /// Jobs (fetches that go on without their callers) that run at once, 1 to 64; others wait for their turn.
+    pub jobs: u32,
     /// How long a connection may move nothing before it is closed, 1 s to 1 h.
     pub idle_timeout: Duration,
     /// Bytes per second sent to all peers together; 0: no limit.

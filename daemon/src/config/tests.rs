@@ -88,6 +88,7 @@ fn every_key_is_taken() {
         [transfer]
         connections = 8
         per_fetch = 3
+        jobs = 2
         idle_timeout = "1500ms"
         upload = "10 MiB"
         download = "1MB"
@@ -108,7 +109,7 @@ fn every_key_is_taken() {
     assert_eq!(config.store.scrub, Duration::from_secs(12 * 3600));
     assert_eq!(parse("[store]\nscrub = \"0\"").unwrap().store.scrub, Duration::ZERO);
     assert_eq!(parse("").unwrap().store.scrub, Duration::from_secs(30 * 24 * 3600));
-    assert_eq!((config.transfer.connections, config.transfer.per_fetch), (8, 3));
+    assert_eq!((config.transfer.connections, config.transfer.per_fetch, config.transfer.jobs), (8, 3, 2));
     assert_eq!(config.transfer.idle_timeout, Duration::from_millis(1500));
     assert_eq!((config.transfer.upload, config.transfer.download), (10 << 20, 1_000_000));
     assert_eq!(config.transfer.upload_per_peer, 65_536);
@@ -290,6 +291,7 @@ const BAD: &[(&str, &str)] = &[
         "casd.toml:2:10: key `store.parity`: parity 16+0 is out of range: K is 1 to 128, M is 1 to 64, and K+M at most 192",
     ),
     ("[transfer]\nconnections = 0", "casd.toml:2:15: key `transfer.connections`: 0 is not within 1 to 4096"),
+    ("[transfer]\njobs = 0", "casd.toml:2:8: key `transfer.jobs`: 0 is not within 1 to 64"),
     ("[transfer]\nper_fetch = -3", "casd.toml:2:13: key `transfer.per_fetch`: -3 is not within 1 to 256"),
     (
         "[transfer]\nconnections = \"100\"",

@@ -14,7 +14,8 @@
 //! - `diversity`: whom a crowded routing table lets go for whom; `presence`: when those in it were last there.
 //! - `schedule`: which keys, and when; `holdings` are this node's own; `heard` is who has yet to hear what is said of
 //!   them.
-//! - `records`: who announced what to this node, and what they say of it; `published` is what this node says.
+//! - `records`: who announced what to this node, and what they say of it; `awaited`: who waits for that; `published` is
+//!   what this node says.
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is
@@ -41,6 +42,7 @@ mod answering;
 mod answers;
 mod asking;
 mod atlas;
+mod awaited;
 mod batch;
 mod behaviour;
 mod bootstrap;
@@ -121,7 +123,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
 pub use self::options::{Limits, Mode, Options};
@@ -129,6 +131,7 @@ pub use self::transport::Transport;
 pub use self::views::{PeerView, Status};
 
 use self::atlas::Shelf;
+use self::awaited::Awaited;
 use self::command::Command;
 use self::heard::Heard;
 use self::holdings::Holdings;
@@ -175,6 +178,8 @@ struct Inner {
     accepted: Mutex<Option<mpsc::Receiver<Conn>>>,
     /// What announcing has learnt of the network.
     shelf: Arc<Shelf>,
+    /// Keys that somebody here waits for.
+    awaited: Awaited,
     /// This node's own keys.
     holdings: Arc<Mutex<Holdings>>,
     /// What this node says of some of them.
@@ -313,6 +318,12 @@ impl Dht {
         self.0.seen.reachability.borrow().clone()
     }
 
+    /// Nodes in the routing table: changes as they come and go.
+    #[must_use]
+    pub fn routed(&self) -> watch::Receiver<usize> {
+        self.0.seen.routed.clone()
+    }
+
     /// Streams for the chunk protocol that others open to this node. `None` when they have been taken before.
     #[must_use]
     pub fn take_accepted(&self) -> Option<mpsc::Receiver<Conn>> {
@@ -376,6 +387,15 @@ impl Discovery for Dht {
     fn others(&self) -> BoxFuture<'static, bool> {
         let dht = self.clone();
         Box::pin(async move { dht.joined().await })
+    }
+
+    fn announced(&self, key: Key) -> BoxFuture<'static, ()> {
+        let news = self.0.awaited.wait(key);
+        Box::pin(async move {
+            if news.await.is_err() {
+                std::future::pending().await
+            }
+        })
     }
 }
 

@@ -4,6 +4,8 @@
 //! keeps no place for others, and [members](super::member) that have nothing make room. Of those who are only said to
 //! hold something, and whom the look-up itself has not reached, it is remembered why.
 
+mod asked;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, SelectAll};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::inquiry::{Findings, Inquiry};
 use super::member::Member;
 use super::missed::{self, Missed};
 use super::planner::PeerNo;
@@ -62,6 +65,8 @@ pub(super) struct Crowd {
     next: u32,
     /// What the members that left had given.
     given: HashMap<PeerId, u64>,
+    /// Where it is told what became of them.
+    inquiry: Option<Inquiry>,
 }
 
 /// What happened to the crowd.
@@ -91,10 +96,23 @@ impl Crowd {
             strangers: HashSet::new(),
             next: 0,
             given: HashMap::new(),
+            inquiry: None,
         };
         seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
         crowd.dial_hints();
         crowd
+    }
+
+    /// From now on it is told there what becomes of those who are asked.
+    pub(super) fn inquire(&mut self, inquiry: Option<Inquiry>) {
+        self.inquiry = inquiry;
+    }
+
+    /// Tells how it stands, where anybody wants to know.
+    pub(super) fn report(&self, findings: impl FnOnce(&Self) -> Findings) {
+        if let Some(inquiry) = &self.inquiry {
+            inquiry.tell(findings(self));
+        }
     }
 
     fn dial_hints(&mut self) {

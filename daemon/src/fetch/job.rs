@@ -16,6 +16,7 @@ use super::asks::{Ask, Asks, Ended, Outcome};
 use super::crowd::{Arrival, Crowd};
 use super::deliver::Delivery;
 use super::error::name_missing;
+use super::inquiry::Findings;
 use super::planner::{self, Action, Bits, Credits, Has, PeerNo, Plan, Planner, Shard};
 use super::repair::{Parity, Rebuilt};
 use super::shape::{Shape, Wanted};
@@ -323,6 +324,19 @@ impl Job {
         let _ = self.parts.notices.try_send(Notice::Holds(self.request.id));
     }
 
+    /// Tells who was asked and what they said; `is_still`: nothing has come since the last time.
+    fn report(&self, is_still: bool) {
+        let (planner, chunks) = (&self.planner, self.shape.chunks());
+        let is_single = matches!(self.shape, Shape::Single(_));
+        self.crowd.report(|crowd| Findings {
+            chunks,
+            missing: planner.progress().missing,
+            unheld: if is_still { planner.unheld() } else { 0 },
+            // Who has come has not said yet that it has the only one.
+            asked: crowd.asked(chunks, |peer| planner.holds(peer).filter(|_| !is_single)),
+        });
+    }
+
     /// Twice a second: progress, and whether it has stalled.
     fn tick(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
         // Whoever reads what has rotted here, and knows nobody to ask, need not wait for long; but for what is being
@@ -330,6 +344,8 @@ impl Job {
         let is_idle = self.quiet && self.learning.is_empty() && self.rebuilding.is_empty();
         let is_alone = self.was_whole && is_idle && self.crowd.len() == 0;
         let limit = if is_alone { self.request.stall.min(self.request.alone) } else { self.request.stall };
+        let received: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
+        self.report(received == self.told.1);
         if self.planner.is_stalled(self.now(), limit) {
             let missing: Vec<u64> = self.planner.missing().collect();
             let (id, seconds) = (self.request.id, self.request.stall.as_secs());
@@ -339,7 +355,6 @@ impl Job {
                 false => Error::Stalled { id, seconds, missing, holders: self.crowd.told() },
             });
         }
-        let received: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
         let (since, before) = std::mem::replace(&mut self.told, (Instant::now(), received));
         let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let missing = self.planner.progress().missing.saturating_mul(CHUNK_LEN);
@@ -387,7 +402,7 @@ fn plan(parts: &Parts, request: &Request, shape: &Shape, wanted: &Wanted, local:
         local,
         stripes: Vec::new(),
         order: match request.order {
-            Order::Any => planner::Order::Rarest,
+            Order::Any | Order::Nothing => planner::Order::Rarest,
             Order::InOrder => planner::Order::InOrder { window: WINDOW },
         },
         limits: planner::Limits { in_flight: parts.options.in_flight },

@@ -10,9 +10,10 @@ use futures::stream::{self, FuturesUnordered};
 
 use super::crowd::{Arrival, Crowd};
 use super::error::name_first;
+use super::inquiry::Findings;
 use super::planner::PeerNo;
 use super::shape::{Shape, Wanted};
-use super::{Error, Parts, Request, member};
+use super::{Error, FOREVER, Parts, Request, member};
 use crate::content::{Excerpt, Manifest, ManifestTop, ObjectId, PAGE, ParityPage, ParityPart};
 use crate::session::{self, Answer, Asker};
 use crate::store::{NewObject, Store};
@@ -120,11 +121,13 @@ pub(super) async fn from_peers(
     let begun = Instant::now();
     loop {
         let idle = quiet && asking.is_empty();
+        crowd.report(|crowd| Findings { asked: crowd.asked(0, |_| None), ..Findings::default() });
         if idle && patience.once {
-            return Err(Error::NoHolders { id, seconds: 0, named: String::new() });
+            return Err(crowd.nobody(id, 0));
         }
-        let is_tried = was_whole.is_none() && !is_with_others && begun.elapsed() >= NAMED;
-        let is_refused = idle && was_whole.is_none() && crowd.is_refused();
+        let (is_lost, is_patient) = (was_whole.is_some(), stall >= FOREVER);
+        let is_tried = !is_lost && !is_patient && !is_with_others && begun.elapsed() >= NAMED;
+        let is_refused = idle && !is_lost && !is_patient && crowd.is_refused();
         if is_refused && has_looked {
             return Err(crowd.nobody(id, 0));
         }

@@ -18,6 +18,7 @@ mod asks;
 mod crowd;
 mod deliver;
 mod error;
+mod inquiry;
 mod into;
 mod job;
 mod learn;
@@ -41,6 +42,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use error::Error;
+pub use inquiry::{AskedPeer, Findings, Inquiry};
 pub use into::Target;
 pub use links::{LinkView, Links};
 pub use shelf::Order;
@@ -100,6 +102,9 @@ pub struct Request {
     /// The caller's file that they are written into, instead of being told.
     pub into: Option<Target>,
 }
+
+/// As a stall: it waits until somebody has it, also when all whom the caller named have failed.
+pub const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How long a reader waits for what has rotted here while there is nobody to ask.
 pub const ALONE: Duration = Duration::from_secs(5);
@@ -221,6 +226,14 @@ impl Fetcher {
     pub fn fetch(&self, request: Request) -> Fetching {
         self.parts.store.touch(&request.id);
         begin(&self.parts, request, Terms::default())
+    }
+
+    /// As [`Fetcher::fetch`], and tells meanwhile who was asked, and what they said. With `once` it gives up as soon as
+    /// all who were found have been asked in vain what the object is.
+    #[must_use]
+    pub fn fetch_telling(&self, request: Request, inquiry: Inquiry, once: bool) -> Fetching {
+        self.parts.store.touch(&request.id);
+        begin(&self.parts, request, Terms { once, inquiry: Some(inquiry), ..Terms::default() })
     }
 
     /// Opens a session at a chunk port, also where there is one with that peer elsewhere.

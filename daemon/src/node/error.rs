@@ -144,6 +144,20 @@ pub enum Error {
         /// Nodes of the network that are connected, and keep no records for others.
         connected: usize,
     },
+    /// A job that is not there.
+    #[error("there is no job {0}; `casctl jobs` lists those that there are")]
+    NoJob(String),
+    /// Somebody else's job.
+    #[error("job {0} is another user's: only that user, or an administrator, can change it")]
+    NotYourJob(u64),
+    /// One job more than there may be.
+    #[error("there are {all} jobs already, {own} of them of this user; `casctl jobs --cancel` ends one")]
+    TooManyJobs {
+        /// In all.
+        all: usize,
+        /// Of this user.
+        own: usize,
+    },
     /// For administrators.
     #[error("only an administrator may {0}: run it as root or as the user that casd runs as")]
     AdminOnly(&'static str),

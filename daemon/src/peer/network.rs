@@ -173,6 +173,12 @@ pub trait Discovery: Send + Sync {
     fn others(&self) -> BoxFuture<'static, bool> {
         Box::pin(std::future::ready(true))
     }
+
+    /// Waits until somebody announces `key` to this node, from this call on. That may never be, wherever it is held: by
+    /// default it never is.
+    fn announced(&self, _key: Key) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// What a key stands for.

@@ -125,6 +125,7 @@ impl Transfer {
             to_store_only: false,
             accept_zeros: !in_order,
             into_file: passed.as_ref().map(Passed::token).unwrap_or_default(),
+            wait: args.wait,
         };
         let events = session.objects().fetch(request).await?.into_inner();
         Ok(Self {

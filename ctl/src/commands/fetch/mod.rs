@@ -1,5 +1,6 @@
 //! `casctl fetch`: brings an object here, and writes a file, to standard output, or a directory.
 
+mod detached;
 mod file;
 mod tree;
 
@@ -24,7 +25,9 @@ pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure>
             .output
             .note(&format!("the link's part {key:?} is not known to this version, and is passed over"));
     }
-    if args.source.address.is_directory {
+    if args.detach {
+        detached::run(session, &args).await
+    } else if args.source.address.is_directory {
         tree::run(session, &args).await
     } else {
         file::run(session, &args).await
@@ -33,10 +36,10 @@ pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure>
 
 /// Refuses what makes no sense together, and what this version does not have.
 pub(super) fn check(args: &Fetch) -> Result<(), Failure> {
-    if args.detach || args.wait {
-        return Err(Failure::not_built("--detach and --wait"));
-    }
     let address = &args.source.address;
+    if args.detach && address.is_directory {
+        return Err(Failure::not_built("directories with --detach"));
+    }
     if address.is_directory && address.path.is_empty() && is_stdout(args) {
         return Err(no_stdout());
     }

@@ -186,6 +186,7 @@ impl Transfer {
             pin: args.pin,
             stall_timeout_ms: stall_ms(args),
             accept_zeros: takes_zeros,
+            wait: args.wait,
         };
         let mut events = session.trees().fetch(request).await?.into_inner();
         let mut first = events.message().await?.ok_or_else(|| broken("ended the fetch early"))?;

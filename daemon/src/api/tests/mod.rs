@@ -1,6 +1,7 @@
 //! The API over a real socket and a real store, of a node that knows nobody.
 
 mod adding;
+mod jobs;
 mod passing;
 mod reading;
 mod roles;
@@ -269,6 +270,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
             started: Instant::now(),
         },
         tasks: tasks.clone(),
+        jobs: 4,
     })
 }
 

@@ -47,7 +47,7 @@ async fn health_and_reflection_are_served() {
     bounded(async {
         let daemon = Daemon::start().await;
         let mut health = HealthClient::new(daemon.channel.clone());
-        for service in ["", "casd.v1.Objects", "casd.v1.Network", "casd.v1.Node"] {
+        for service in ["", "casd.v1.Objects", "casd.v1.Network", "casd.v1.Jobs", "casd.v1.Node"] {
             let request = HealthCheckRequest { service: service.to_owned() };
             let answer = health.check(request).await.unwrap().into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving, "{service}");

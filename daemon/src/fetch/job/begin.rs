@@ -29,6 +29,7 @@ pub(in super::super) async fn run(
         return Ok(());
     }
     let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
+    crowd.inquire(terms.inquiry.clone());
     let known = parts.store.object(&request.id);
     // Of what is not known here only the range is: the rest of its list need not come.
     let range = request.range.filter(|_| known.is_none() && terms.part.is_none());

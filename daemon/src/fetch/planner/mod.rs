@@ -46,6 +46,7 @@ mod runs;
 mod search;
 mod speed;
 mod stripes;
+mod view;
 
 #[cfg(test)]
 mod sim;

@@ -71,8 +71,8 @@ pub(crate) enum Verb {
     Search(Search),
     /// Ask the network who holds an object or a chunk
     Providers(Providers),
-    /// List the connected peers
-    Peers,
+    /// List the connected peers, and the banned ones
+    Peers(Peers),
     /// Connect to a peer
     Connect(Connect),
     /// Say how far others have been told of what is held here
@@ -285,6 +285,14 @@ pub(crate) struct Providers {
     /// The whole id of an object or a chunk
     #[arg(value_name = "ID|CHUNK", value_parser = crate::object::whole_id)]
     pub(crate) id: Id,
+}
+
+/// `casctl peers`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Peers {
+    /// Also those that are known or remembered, and neither connected nor banned
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// `casctl connect`

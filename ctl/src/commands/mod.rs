@@ -122,7 +122,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Link(args) => link::run(&session, args).await,
         Verb::Search(args) => search::run(&session, args).await,
         Verb::Providers(args) => providers::run(&session, args).await,
-        Verb::Peers => peers::run(&session).await,
+        Verb::Peers(args) => peers::run(&session, args).await,
         Verb::Connect(args) => connect::run(&session, args).await,
         Verb::Announce => announce::run(&session).await,
         Verb::Status => status::run(&session).await,

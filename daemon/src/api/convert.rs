@@ -1,5 +1,7 @@
 //! The node's own types as messages.
 
+use std::time::SystemTime;
+
 use casd_proto::v1;
 
 use crate::content::{self as tree, Entry, ObjectId};
@@ -9,7 +11,8 @@ use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Asked, Cut, Found, Listed, Source, Told};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
 use crate::node::{Check, Level, State};
-use crate::node::{Progress, Provider, Published, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
+use crate::node::{Progress, Provider, Published, ReachVerdict, Standing, Stat, Status, Summary};
+use crate::node::{TreeStarted, Usage};
 
 /// "K+M", or "none".
 fn parity(parity: Option<(u8, u8)>) -> String {
@@ -284,13 +287,20 @@ pub(super) fn provider(found: &Provider) -> v1::ProvidersResponse {
 /// A connected peer.
 pub(super) fn peer(peer_id: String, line: PeerLine) -> v1::Peer {
     let addresses = line.addresses.into_iter().map(|at| whole_address(at, &peer_id)).collect();
+    let Standing { rate, delivered, failures, strikes, banned_until } = line.standing;
+    let seconds =
+        |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     v1::Peer {
         addresses,
         chunk_connected: line.chunk,
         dht_connected: line.dht,
         received_bytes: line.received,
         sent_bytes: line.sent,
-        banned_until: line.banned_until,
+        banned_until: banned_until.map_or(0, seconds),
+        bytes_per_second: rate,
+        delivered_bytes: delivered,
+        failures,
+        strikes: u32::try_from(strikes).unwrap_or(u32::MAX),
         peer_id,
     }
 }

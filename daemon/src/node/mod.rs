@@ -49,7 +49,7 @@ pub use crate::fetch::{ALONE, Event, Fetching, Order, Progress, Request, Summary
 pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
-pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Told};
+pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Standing, Told};
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};

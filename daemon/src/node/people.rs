@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{Check, Error, JOIN, Node, company, reach};
 use crate::peer::{
-    Announcing, Company, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected,
-    read_peer_id,
+    Announcing, Company, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Standing,
+    Unconnected, read_peer_id,
 };
 use crate::store::Level;
 use crate::upkeep::Broken;
@@ -40,8 +40,8 @@ pub struct PeerLine {
     pub received: u64,
     /// Bytes that went to it.
     pub sent: u64,
-    /// Until when it is banned, in Unix seconds; 0: it is not.
-    pub banned_until: u64,
+    /// How it has behaved, over restarts.
+    pub standing: Standing,
 }
 
 /// What a node says of itself.
@@ -79,7 +79,7 @@ impl Node {
         Ok(self.parts.discovery.providers(key))
     }
 
-    /// The nodes that are known, by id.
+    /// The nodes that are known, by id, and those that are remembered for how they behaved.
     pub async fn peers(&self) -> BTreeMap<PeerId, PeerLine> {
         let mut lines: BTreeMap<PeerId, PeerLine> = BTreeMap::new();
         for (peer, addresses, connected) in self.parts.neighbours.peers().await {
@@ -98,9 +98,8 @@ impl Node {
             line.chunk |= visitor.sessions > 0;
             line.sent += visitor.sent;
         }
-        for ban in self.parts.conduct.bans(SystemTime::now()) {
-            let since = ban.until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            lines.entry(ban.peer).or_default().banned_until = since.as_secs();
+        for (peer, standing) in self.parts.conduct.standings(SystemTime::now()) {
+            lines.entry(peer).or_default().standing = standing;
         }
         lines
     }

@@ -8,6 +8,7 @@ mod connect;
 pub(crate) mod doctor;
 mod fetch;
 mod gc;
+pub(crate) mod limits;
 mod link;
 mod ls;
 mod peers;
@@ -127,6 +128,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Announce => announce::run(&session).await,
         Verb::Status => status::run(&session).await,
         Verb::Verify(args) => verify::run(&session, args).await,
+        Verb::Limits(args) => limits::run(&session, args).await,
         Verb::Gc(args) => gc::run(&session, args).await,
         // Done above.
         Verb::Completions(_) | Verb::Doctor(_) => Ok(Exit::Done),

@@ -8,6 +8,7 @@ mod asked;
 mod company;
 mod error;
 mod joining;
+mod limits;
 mod link;
 mod names;
 mod objects;
@@ -26,6 +27,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
 pub use error::Error;
+pub use limits::{Limits, LimitsView, Rates};
 pub use names::Published;
 pub use objects::{ChunkLine, Gone, Stat};
 pub use people::{Connected, PeerLine, Status};
@@ -115,6 +117,8 @@ pub struct Parts {
     pub visitors: Visitors,
     /// Who is banned.
     pub conduct: Conduct,
+    /// How much may move.
+    pub limits: Limits,
     /// What the node is.
     pub about: About,
     /// Work that goes on beside a call.

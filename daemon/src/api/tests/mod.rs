@@ -28,7 +28,7 @@ use super::{Access, Error, serve};
 use crate::content::{CHUNK, Description};
 use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
-use crate::node::{About, Neighbours, Node, Parts};
+use crate::node::{About, Limits, Neighbours, Node, Parts, Rates};
 use crate::peer::{
     Announce, Announced, Announcing, Catalogue, CataloguePage, Company, Conduct, Conn, Dial, DialError,
     Discovery, Key, Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Told, Unconnected,
@@ -253,6 +253,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         neighbours: Arc::new(Nobody),
         visitors: crate::serve::Visitors::default(),
         conduct: Conduct::default(),
+        limits: Limits::new(Rates::default(), Arc::default()),
         about: About {
             peer,
             name: "alice".to_owned(),

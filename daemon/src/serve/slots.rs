@@ -6,10 +6,10 @@
 //!
 //! While nobody waits, a place is its peer's as long as it asks. While somebody does, a turn ends after [`TURN`],
 //! sooner where many wait, but not before a chunk has been given in it; what has been begun, which is one chunk a
-//! session, is finished. Who takes nothing for [`STUCK`] keeps no place from others. Who waits is told when to ask again, and has its place in the line as long as it does. The
-//! line is in the order of coming, or of when the host last had a turn where that was later; but first come those
-//! whose host has fewest places, and the turns of a host that has several are shorter: one host with many ids has the
-//! part of one.
+//! session, is finished. Who takes nothing for [`STUCK`] keeps no place from others. Who waits is told when to ask
+//! again, and has its place in the line as long as it does. The line is in the order of coming, or of when the host
+//! last had a turn where that was later; but first come those whose host has fewest places, and the turns of a host
+//! that has several are shorter: one host with many ids has the part of one.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

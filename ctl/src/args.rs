@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 pub(crate) use jobs::{Explain, JobName, Jobs, Priority};
 
+use crate::commands::limits::Change;
 use crate::object::{Id, Selector, Source};
 
 /// Store files by the hash of their content, and share them peer to peer.
@@ -79,8 +80,8 @@ pub(crate) enum Verb {
     Search(Search),
     /// Ask the network who holds an object or a chunk
     Providers(Providers),
-    /// List the connected peers
-    Peers,
+    /// List the connected peers, and the banned ones
+    Peers(Peers),
     /// Connect to a peer
     Connect(Connect),
     /// Say how far others have been told of what is held here
@@ -91,6 +92,8 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Look at the daemon's state folder and disk, and say what is wrong
     Doctor(Doctor),
+    /// Say how much may move at once, or change it
+    Limits(Limits),
     /// Drop what is unpinned and older than an hour
     Gc(Gc),
     /// Print a completion script for a shell
@@ -299,6 +302,14 @@ pub(crate) struct Providers {
     pub(crate) id: Id,
 }
 
+/// `casctl peers`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Peers {
+    /// Also those that are known or remembered, and neither connected nor banned
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
 /// `casctl connect`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Connect {
@@ -327,6 +338,22 @@ pub(crate) struct Doctor {
     /// Where to look when no daemon answers [default: where a daemon keeps its state]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+}
+
+const LIMITS: &str = "Rates are bytes a second: 10MiB, 500kB, 0 for no limit. upload and download are of everything; \
+    upload_per_peer is what each peer is given; serve (what peers are given) and announce (what others are told) are \
+    within upload, fetch (what users fetch) and repair (what mends damage) within download. upload_slots is how many \
+    peers are given chunks at once (1 to 4096), yielding (true, false) whether uploads make way for what else is on \
+    the line. What is changed holds until casd is restarted or reloads its settings; to keep it, write it there, in \
+    [transfer].";
+
+/// `casctl limits`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = LIMITS)]
+pub(crate) struct Limits {
+    /// What to change, such as upload=10MiB (administrators only); without it the limits are shown
+    #[arg(value_name = "KEY=VALUE", value_parser = crate::commands::limits::change)]
+    pub(crate) changes: Vec<Change>,
 }
 
 /// `casctl gc`

@@ -27,6 +27,7 @@ mod junk;
 mod kademlia;
 mod kills;
 mod lan;
+mod limits;
 mod links;
 mod made_up;
 mod many_machines;

@@ -107,6 +107,20 @@ fn each_has_jobs_of_its_own_and_only_an_administrator_those_of_others() {
     other.run(&["jobs", "--cancel", &id]).done().refused(&[4], "no job");
 }
 
+#[test]
+fn limits_are_for_all_to_see_and_for_administrators_to_change() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can be two users");
+    }
+    let home = Home::new();
+    let daemon = home.start();
+    let other = Other::of(&home, &daemon);
+    other.run(&["limits", "upload=1MiB"]).done().refused(&[REFUSED], "administrator");
+    let shown = other.run(&["-q", "limits"]).done().ok().text();
+    assert!(shown.starts_with("upload=0\n"), "{shown}");
+    assert!(daemon.ctl().text(&["-q", "limits", "upload=1MiB"]).starts_with("upload=1048576\n"));
+}
+
 /// The daemon is root's here, and could read and write everything.
 #[test]
 fn files_are_read_and_written_with_the_callers_rights() {

@@ -10,6 +10,7 @@ mod explain;
 mod fetch;
 mod gc;
 mod jobs;
+pub(crate) mod limits;
 mod link;
 mod ls;
 mod peers;
@@ -134,11 +135,12 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Link(args) => link::run(&session, args).await,
         Verb::Search(args) => search::run(&session, args).await,
         Verb::Providers(args) => providers::run(&session, args).await,
-        Verb::Peers => peers::run(&session).await,
+        Verb::Peers(args) => peers::run(&session, args).await,
         Verb::Connect(args) => connect::run(&session, args).await,
         Verb::Announce => announce::run(&session).await,
         Verb::Status => status::run(&session).await,
         Verb::Verify(args) => verify::run(&session, args).await,
+        Verb::Limits(args) => limits::run(&session, args).await,
         Verb::Gc(args) => gc::run(&session, args).await,
         // Done above.
         Verb::Completions(_) | Verb::Doctor(_) => Ok(Exit::Done),

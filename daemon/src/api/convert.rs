@@ -1,5 +1,7 @@
 //! The node's own types as messages.
 
+use std::time::SystemTime;
+
 use casd_proto::v1;
 
 use super::advice;
@@ -9,7 +11,7 @@ use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLin
 use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Asked, Cut, Found, Listed, Source, Told};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
-use crate::node::{Check, HolderLine, Level, State};
+use crate::node::{Check, HolderLine, Level, PeerStanding, State};
 use crate::node::{Progress, Provider, Published, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
@@ -304,13 +306,20 @@ fn provider(found: &Provider) -> v1::ProvidersResponse {
 /// A connected peer.
 pub(super) fn peer(peer_id: String, line: PeerLine) -> v1::Peer {
     let addresses = line.addresses.into_iter().map(|at| whole_address(at, &peer_id)).collect();
+    let PeerStanding { rate, delivered, failures, strikes, banned_until } = line.standing;
+    let seconds =
+        |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     v1::Peer {
         addresses,
         chunk_connected: line.chunk,
         dht_connected: line.dht,
         received_bytes: line.received,
         sent_bytes: line.sent,
-        banned_until: line.banned_until,
+        banned_until: banned_until.map_or(0, seconds),
+        bytes_per_second: rate,
+        delivered_bytes: delivered,
+        failures,
+        strikes: u32::try_from(strikes).unwrap_or(u32::MAX),
         peer_id,
     }
 }

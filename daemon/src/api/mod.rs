@@ -16,6 +16,7 @@ mod error;
 mod fetch;
 mod fetch_tree;
 mod jobs;
+mod limits;
 mod network;
 mod node;
 mod objects;
@@ -199,7 +200,9 @@ impl Desk {
         &self,
         message: impl Future<Output = Result<Option<T>, Status>>,
     ) -> Result<Option<T>, Status> {
-        hear(message, SILENCE, &self.ending).await
+        let heard = hear(message, SILENCE, &self.ending).await;
+        self.node.moved();
+        heard
     }
 
     /// The answers up to their end or the daemon's, whichever is first. `held` lives as long as they do.
@@ -208,14 +211,17 @@ impl Desk {
         answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
         held: impl Send + 'static,
     ) -> Answers<T> {
-        let ending = self.ending.clone();
+        let (ending, node) = (self.ending.clone(), self.node.clone());
         let next = move |state: Option<(Answers<T>, _)>| {
-            let ending = ending.clone();
+            let (ending, node) = (ending.clone(), node.clone());
             async move {
                 let (mut answers, held) = state?;
                 tokio::select! {
                     biased;
-                    answer = answers.next() => Some((answer?, Some((answers, held)))),
+                    answer = answers.next() => {
+                        node.moved();
+                        Some((answer?, Some((answers, held))))
+                    }
                     () = ending.cancelled() => Some((Err(status::stopping()), None)),
                 }
             }

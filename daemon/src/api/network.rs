@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Desk, Role, convert, status};
-use crate::node::{Node, PeerId, Query};
+use crate::node::{Node, PeerId, PeerLine, Query};
 
 /// Holders that one search gives: more are of no use to anyone, and strangers say who they are.
 const MAX_HOLDERS: usize = 1024;
@@ -50,9 +50,12 @@ impl Network for Service {
 
     async fn peers(&self, request: Request<v1::PeersRequest>) -> Result<Response<v1::PeersResponse>, Status> {
         self.0.access.admit(&request, Role::Read)?;
+        let all = request.into_inner().all;
         let known = self.0.node.peers().await;
-        let connected = known.into_iter().filter(|(_, line)| line.chunk || line.dht || line.banned_until > 0);
-        let peers: Vec<_> = connected.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
+        let is_listed =
+            |line: &PeerLine| all || line.chunk || line.dht || line.standing.banned_until.is_some();
+        let listed = known.into_iter().filter(|(_, line)| is_listed(line));
+        let peers: Vec<_> = listed.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
         let open = peers.iter().filter(|peer| peer.chunk_connected || peer.dht_connected).count();
         let known = self.0.node.company().await.known.max(open) as u64;
         Ok(Response::new(v1::PeersResponse { peers, known }))

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::config::{self, Config};
-use crate::node::About;
+use crate::node::{About, Rates};
 use crate::peer::PeerId;
 use crate::{dht, upkeep};
 
@@ -45,6 +45,12 @@ pub(super) fn announcing(config: &Config) -> upkeep::Options {
 
 pub(super) fn scrubbing(config: &Config) -> upkeep::ScrubOptions {
     upkeep::ScrubOptions { every: config.store.scrub, file: config.node.state_dir.join("cache/scrub") }
+}
+
+pub(super) fn rates(config: &Config) -> Rates {
+    let config::Transfer { upload, download, upload_per_peer, upload_slots, yielding, .. } = config.transfer;
+    let config::Transfer { serve, announce, fetch, repair, .. } = config.transfer;
+    Rates { upload, download, upload_per_peer, serve, announce, fetch, repair, upload_slots, yielding }
 }
 
 pub(super) fn about(config: &Config, peer: PeerId, chunk: Vec<SocketAddr>) -> About {

@@ -196,6 +196,12 @@ fn transfer(mut keys: Section<'_>) -> Result<Transfer, Error> {
         upload: keys.get("upload", 0, Value::size)?,
         download: keys.get("download", 0, Value::size)?,
         upload_per_peer: keys.get("upload_per_peer", 0, Value::size)?,
+        serve: keys.get("serve", 0, Value::size)?,
+        announce: keys.get("announce", 0, Value::size)?,
+        fetch: keys.get("fetch", 0, Value::size)?,
+        repair: keys.get("repair", 0, Value::size)?,
+        upload_slots: keys.get("upload_slots", 32, |value| value.integer(&(1..=4096)))?,
+        yielding: keys.get("yielding", false, Value::boolean)?,
     };
     keys.finish()?;
     Ok(transfer)

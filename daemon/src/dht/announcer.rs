@@ -272,6 +272,8 @@ impl Inner {
     ) -> (Result<Answer, String>, usize) {
         let (mut answer, mut beyond) = (Err("the DHT has been stopped".to_owned()), 0);
         for messages in 1..=2 {
+            // Before it is said what is so: that changes while it waits.
+            self.rate.take(size_of_val(keys) + record.len()).await;
             let change = self.heard.now();
             let (mut draft, described) = self.draft(to.peer, purpose, keys);
             if draft.keys.is_empty() && draft.removals.is_empty() {

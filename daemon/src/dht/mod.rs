@@ -142,6 +142,7 @@ use self::records::Described;
 use self::schedule::Schedule;
 use self::views::{Addresses, Seen};
 use crate::peer::{Company, Conn, Discovery, Holder, Key, Keypair, Multiaddr, PeerId, Reachability};
+use crate::support::rate::Limiter;
 use crate::support::task::Tasks;
 
 /// How long a caller waits for a connection.
@@ -196,6 +197,8 @@ struct Inner {
     lifetime: Duration,
     /// Nodes of one address group that are trusted with the same object's key.
     of_group: usize,
+    /// What batches wait for.
+    rate: Arc<Limiter>,
     /// The number of the next batch. Starts at the microseconds since 1970, so that it grows over restarts.
     sequence: AtomicU64,
     /// Where waiting is done for callers that cannot wait.

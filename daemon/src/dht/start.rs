@@ -88,6 +88,7 @@ pub(super) async fn begin(
     let network = Arc::from(options.network.as_str());
     let id = network_id(&network);
     let (lifetime, file, of_group) = (options.lifetime, options.journal.clone(), options.limits.of_group);
+    let rate = Arc::clone(&options.announce);
     let mut event_loop = EventLoop::new(*swarm, options, &common, requests, told);
     event_loop.publish_addresses();
     event_loop.begin(remembered);
@@ -114,6 +115,7 @@ pub(super) async fn begin(
         journal: journal.clone(),
         lifetime,
         of_group,
+        rate,
         sequence: AtomicU64::new(first_number()),
         tasks: tasks.clone(),
     });

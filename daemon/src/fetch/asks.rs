@@ -98,8 +98,14 @@ pub(super) struct Ask {
 
 impl Ask {
     async fn run(self, shard: Shard) -> Outcome {
-        let _open = self.heard.ask(&self.parts.download, self.chunk.length as usize).await;
-        let unproven = match self.asker.want(self.chunk).await {
+        let length = self.chunk.length as usize;
+        let _open = self.heard.ask(&self.parts.download, length).await;
+        let answer = self.asker.want(self.chunk).await;
+        if !matches!(answer, Ok(Answer::Found(_))) {
+            // Others may have what the limit let pass.
+            self.parts.download.give_back(length);
+        }
+        let unproven = match answer {
             Ok(Answer::Found(unproven)) => unproven,
             Ok(Answer::NotFound) => return Outcome::NotFound,
             Ok(Answer::Busy(after)) => return Outcome::Busy(after),

@@ -276,15 +276,15 @@ impl Crowd {
         self.next += 1;
         self.missed.forget(&asker.peer());
         self.strangers.remove(&asker.peer());
-        self.members.insert(number, Member::new(asker, Instant::now()));
+        let member = Member::new(asker, self.parts.conduct.clone(), Instant::now());
+        self.members.insert(number, member);
         number
     }
 
     /// Notes bytes that a member gave.
     pub(super) fn gave(&mut self, peer: PeerNo, bytes: u64) {
         if let Some(member) = self.members.get_mut(&peer) {
-            member.bytes += bytes;
-            member.heard.gave();
+            member.gave(bytes);
         }
     }
 

@@ -8,9 +8,9 @@
 //! asked for nothing, because whoever reads is slow, does not. Nobody goes while there are places.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::peer::PeerId;
+use crate::peer::{Conduct, PeerId};
 use crate::session::Asker;
 use crate::support::rate::Limiter;
 
@@ -20,6 +20,9 @@ const UNPROVED: Duration = Duration::from_secs(3);
 const SLOW: Duration = Duration::from_secs(10);
 /// How long one that has given a chunk may owe the next: several may be on their way at once.
 const OWED: Duration = Duration::from_secs(20);
+
+/// What a member gave is reckoned to its score whenever it has taken so long together: a rate of less says little.
+const RECKONED: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Member {
@@ -35,6 +38,10 @@ pub(super) struct Member {
     pub(super) has_nothing: bool,
     /// When it was last heard of.
     pub(super) heard: Arc<Heard>,
+    /// Where its score is kept.
+    conduct: Conduct,
+    /// What it gave that its score does not have yet, and how long that took.
+    unreckoned: (u64, Duration),
 }
 
 /// When a peer last proved something of the object, first told that it has some, or was first asked; before that, when
@@ -63,7 +70,7 @@ struct HeldBack<'a>(&'a Heard);
 pub(super) struct Open(Arc<Heard>);
 
 impl Member {
-    pub(super) fn new(asker: Asker, now: Instant) -> Self {
+    pub(super) fn new(asker: Asker, conduct: Conduct, now: Instant) -> Self {
         let heard = Arc::new(Heard::new(now));
         Self {
             peer: asker.peer(),
@@ -73,6 +80,25 @@ impl Member {
             broke_word: false,
             has_nothing: false,
             heard,
+            conduct,
+            unreckoned: (0, Duration::ZERO),
+        }
+    }
+
+    /// It gave so many bytes now, which are what they should be.
+    pub(super) fn gave(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.unreckoned.0 += bytes;
+        self.unreckoned.1 += self.heard.gave();
+        if self.unreckoned.1 >= RECKONED {
+            self.reckon();
+        }
+    }
+
+    fn reckon(&mut self) {
+        let (bytes, took) = std::mem::take(&mut self.unreckoned);
+        if bytes > 0 {
+            self.conduct.delivered(self.peer, bytes, took, SystemTime::now());
         }
     }
 
@@ -83,6 +109,12 @@ impl Member {
                 0 => self.has_nothing || self.heard.is_over(now),
                 _ => self.heard.owes(now),
             }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.reckon();
     }
 }
 
@@ -106,10 +138,12 @@ impl Heard {
         }
     }
 
-    /// It gave a chunk now.
-    pub(super) fn gave(&self) {
-        let mut last = self.last();
-        last.owes = (last.open > 0).then(Instant::now);
+    /// It gave a chunk now. For how long it owed that.
+    fn gave(&self) -> Duration {
+        let (mut last, now) = (self.last(), Instant::now());
+        let since = last.owes;
+        last.owes = (last.open > 0).then_some(now);
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// It is asked for a chunk of so many bytes as soon as our own limit allows, and is so until what this leads to is

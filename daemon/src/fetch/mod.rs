@@ -191,6 +191,7 @@ pub struct Fetcher {
 }
 
 /// What a fetcher works with.
+#[derive(Clone)]
 pub struct Parts {
     /// How.
     pub options: Options,
@@ -204,7 +205,7 @@ pub struct Parts {
     pub links: Links,
     /// Finds holders.
     pub discovery: Arc<dyn Discovery>,
-    /// `transfer.download`.
+    /// What comes in waits for this: a class of it, within `transfer.download`.
     pub download: Arc<Limiter>,
     /// What is remembered of peers.
     pub conduct: Conduct,
@@ -219,6 +220,12 @@ impl Fetcher {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self { parts: Arc::new(parts) }
+    }
+
+    /// The same, for another class of what comes in.
+    #[must_use]
+    pub fn of_class(&self, download: Arc<Limiter>) -> Self {
+        Self::new(Parts { download, ..Parts::clone(&self.parts) })
     }
 
     /// Begins a fetch.

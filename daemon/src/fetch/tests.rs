@@ -195,7 +195,8 @@ impl Node {
         let session = session::Options::new(me, Network::new("test", None), pool.clone());
         let (notices, noticed) = mpsc::channel(64);
         let (board, limiter) = (Board::new(), Arc::new(Limiter::new(0)));
-        let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), limiter.clone());
+        let bounds = serve::Bounds::new(limiter.clone());
+        let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), bounds);
         web.givers.lock().unwrap().insert(at, (me, Arc::new(serve), session.clone(), Handle::current()));
         let links = Links::new(Arc::new(End { web: web.clone(), me }), session, web.tasks.clone());
         let fetcher = Fetcher::new(Parts {

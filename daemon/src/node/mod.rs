@@ -10,6 +10,7 @@ mod error;
 mod holders;
 mod jobs;
 mod joining;
+mod limits;
 mod link;
 mod names;
 mod objects;
@@ -30,6 +31,7 @@ use tokio::sync::{Semaphore, watch};
 pub use error::Error;
 pub use holders::HolderLine;
 pub use jobs::{Attended, Begun, Bringing, Explanation, JobName, JobView, NewJob, Standing};
+pub use limits::{Limits, LimitsView, Rates};
 pub use names::Published;
 pub use objects::{ChunkLine, Gone, Linked, Stat};
 pub use people::{Connected, PeerLine, Status};
@@ -55,7 +57,7 @@ pub use crate::fetch::{AskedPeer, Findings, Target};
 pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
-pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Told};
+pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Standing as PeerStanding, Told};
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Priority, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
@@ -127,6 +129,8 @@ pub struct Parts {
     pub visitors: Visitors,
     /// Who is banned.
     pub conduct: Conduct,
+    /// How much may move.
+    pub limits: Limits,
     /// What the node is.
     pub about: About,
     /// Work that goes on beside a call.

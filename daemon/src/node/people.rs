@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{Check, Error, Node, company, reach};
 use crate::peer::{
-    Announcing, Company, Multiaddr, PeerAddr, PeerId, Reach, ReachVerdict, Unconnected, read_peer_id,
+    Announcing, Company, Multiaddr, PeerAddr, PeerId, Reach, ReachVerdict, Standing, Unconnected,
+    read_peer_id,
 };
 use crate::store::Level;
 use crate::upkeep::Broken;
@@ -37,8 +38,8 @@ pub struct PeerLine {
     pub received: u64,
     /// Bytes that went to it.
     pub sent: u64,
-    /// Until when it is banned, in Unix seconds; 0: it is not.
-    pub banned_until: u64,
+    /// How it has behaved, over restarts.
+    pub standing: Standing,
 }
 
 /// What a node says of itself.
@@ -63,7 +64,7 @@ pub struct Status {
 }
 
 impl Node {
-    /// The nodes that are known, by id.
+    /// The nodes that are known, by id, and those that are remembered for how they behaved.
     pub async fn peers(&self) -> BTreeMap<PeerId, PeerLine> {
         let mut lines: BTreeMap<PeerId, PeerLine> = BTreeMap::new();
         for (peer, addresses, connected) in self.parts.neighbours.peers().await {
@@ -82,9 +83,8 @@ impl Node {
             line.chunk |= visitor.sessions > 0;
             line.sent += visitor.sent;
         }
-        for ban in self.parts.conduct.bans(SystemTime::now()) {
-            let since = ban.until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            lines.entry(ban.peer).or_default().banned_until = since.as_secs();
+        for (peer, standing) in self.parts.conduct.standings(SystemTime::now()) {
+            lines.entry(peer).or_default().standing = standing;
         }
         lines
     }

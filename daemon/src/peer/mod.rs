@@ -22,7 +22,7 @@ pub use multiaddr::Multiaddr;
 
 pub use addr::{Host, PeerAddr, Reach, read_peer_id};
 pub use company::{Company, nobody_to_ask};
-pub use conduct::{Ban, Conduct};
+pub use conduct::{Ban, Conduct, Standing};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};
 pub use network::{

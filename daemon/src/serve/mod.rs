@@ -3,11 +3,17 @@
 //! Owns: slots and rates, and that only public objects exist for others. Refuses: to give a byte that was not read and
 //! verified for this answer, a chunk of which no public object is known, and parity that this node did not compute.
 //! Survives a crash: nothing.
+//!
+//! A chunk is given to whose turn it is (`slots`), read when no user's work goes first (`reads`), and goes out slice by
+//! slice at the rates of the peer, of giving and of all (`bounds`).
 
+mod bounds;
+mod reads;
+mod slots;
 mod visitors;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -15,24 +21,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::content::{CHUNK_LEN, Chunk, ChunkRef, Manifest, ManifestTop, ObjectId, Place};
 use crate::peer::PeerId;
-use crate::session::{Answer, Board, Giver, Snapshot, Subscription};
+use crate::session::{Answer, Board, Giver, Snapshot, Subscription, Turn};
 use crate::store::{self, State, Store};
-use crate::support::rate::Limiter;
 
+pub use bounds::{Bounds, Giving};
+pub use reads::Own;
 pub use visitors::{Visit, Visitor, Visitors};
+
+use reads::Reads;
 
 /// How giving is to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Chunks on their way to others beside one for each session: 1 MiB of memory each until it is sent.
-    pub slots: usize,
-    /// `transfer.upload_per_peer`: bytes a second to each, 0 for no limit.
-    pub per_peer: u64,
+    pub ahead: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 32, per_peer: 0 }
+        Self { ahead: 32 }
     }
 }
 
@@ -42,37 +49,33 @@ const MANIFESTS: usize = 8;
 /// Chunks that are looked for at once for a subscriber, who may ask for the longest object there is, and many of them.
 const STRETCH: usize = 2048;
 
-/// Peers whose rate is limited one by one; the least recent give way.
-const PEERS: usize = 1024;
-
 /// Answers peers from the store.
 pub struct Serve {
     store: Store,
     /// Tells subscribers of chunks that come.
     board: Board,
-    options: Options,
-    slots: Arc<Semaphore>,
-    upload: Arc<Limiter>,
-    /// Only where there is a limit for each.
-    per_peer: Mutex<HashMap<PeerId, Arc<Limiter>>>,
+    /// Room for chunks on their way.
+    room: Arc<Semaphore>,
+    /// How much is given, and to whom now.
+    bounds: Bounds,
+    reads: Reads,
     visitors: Visitors,
     /// Lately used, the latest last.
     manifests: Mutex<Vec<Arc<Manifest>>>,
 }
 
 impl Serve {
-    /// A give path from `store`; `upload` is the rate of all peers together.
+    /// A give path from `store`, within `bounds`.
     #[must_use]
-    pub fn new(options: Options, store: Store, board: Board, upload: Arc<Limiter>) -> Self {
+    pub fn new(options: Options, store: Store, board: Board, bounds: Bounds) -> Self {
         Self {
             visitors: Visitors::default(),
-            slots: Arc::new(Semaphore::new(options.slots.max(1))),
-            upload,
-            per_peer: Mutex::default(),
+            room: Arc::new(Semaphore::new(options.ahead.max(1))),
+            reads: Reads::new(bounds.own().clone()),
             manifests: Mutex::default(),
             store,
             board,
-            options,
+            bounds,
         }
     }
 
@@ -137,10 +140,15 @@ impl Serve {
         told(self.store.parity_page(&part, index).await)?.map(|page| page.encode())
     }
 
-    async fn give_chunk(&self, chunk: ChunkRef) -> Answer<Chunk> {
+    async fn give_chunk(&self, peer: PeerId, chunk: ChunkRef) -> Answer<Chunk> {
         if told(self.store.is_public(&chunk).await) != Some(true) {
             return Answer::NotFound;
         }
+        // Nothing is read for who would have to wait.
+        if let Some(after) = self.bounds.ask(peer, self.visitors.host(&peer)) {
+            return Answer::Busy(after);
+        }
+        let _reading = self.reads.begin().await;
         match told(self.store.chunk(&chunk).await).flatten() {
             Some(chunk) => {
                 // What is hashed plainly may be an object of its own; of others the manifest was asked for.
@@ -184,12 +192,12 @@ impl Serve {
         (bits, all)
     }
 
-    fn limiter(&self, peer: PeerId) -> Arc<Limiter> {
-        let mut limiters = self.per_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if limiters.len() >= PEERS && !limiters.contains_key(&peer) {
-            limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1);
-        }
-        Arc::clone(limiters.entry(peer).or_insert_with(|| Arc::new(Limiter::new(self.options.per_peer))))
+    /// A record for a peer, when the rates let it go. It waits for no turn: who has to know what there is can wait
+    /// then.
+    async fn record(&self, peer: PeerId, found: Option<Bytes>) -> Answer<Bytes> {
+        let Some(bytes) = found else { return Answer::NotFound };
+        self.bounds.take(peer, bytes.len()).await;
+        Answer::Found(bytes)
     }
 }
 
@@ -198,37 +206,33 @@ fn told<T>(result: Result<T, store::Error>) -> Option<T> {
     result.inspect_err(|error| tracing::debug!(%error, "cannot answer a peer")).ok()
 }
 
-/// An answer of something that is there or not.
-fn answer<T>(found: Option<T>) -> Answer<T> {
-    found.map_or(Answer::NotFound, Answer::Found)
-}
-
 impl Giver for Serve {
-    fn top(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
-        Box::pin(async move { answer(self.give_top(object).await) })
+    fn top(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { self.record(peer, self.give_top(object).await).await })
     }
 
-    fn page(&self, _: PeerId, object: ObjectId, index: u32) -> BoxFuture<'_, Answer<Bytes>> {
+    fn page(&self, peer: PeerId, object: ObjectId, index: u32) -> BoxFuture<'_, Answer<Bytes>> {
         Box::pin(async move {
             let manifest = self.manifest(&object).await;
-            answer(manifest.and_then(|manifest| Some(manifest.pages().get(index as usize)?.encode())))
+            let page = manifest.and_then(|manifest| Some(manifest.pages().get(index as usize)?.encode()));
+            self.record(peer, page).await
         })
     }
 
-    fn parity(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
-        Box::pin(async move { answer(self.give_parity(object).await) })
+    fn parity(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { self.record(peer, self.give_parity(object).await).await })
     }
 
-    fn parity_page(&self, _: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>> {
-        Box::pin(async move { answer(self.give_parity_page(object, digest).await) })
+    fn parity_page(&self, peer: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { self.record(peer, self.give_parity_page(object, digest).await).await })
     }
 
     fn room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).try_acquire_owned().ok()
+        Arc::clone(&self.room).try_acquire_owned().ok()
     }
 
-    fn chunk(&self, _: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
-        Box::pin(self.give_chunk(chunk))
+    fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
+        Box::pin(self.give_chunk(peer, chunk))
     }
 
     fn resolve(&self, _: PeerId, object: ObjectId, index: u64) -> BoxFuture<'_, Option<ChunkRef>> {
@@ -239,12 +243,13 @@ impl Giver for Serve {
         Box::pin(self.subscribe(object))
     }
 
+    fn begin(&self, peer: PeerId) -> Result<Turn, Duration> {
+        self.bounds.begin(peer, self.visitors.host(&peer))
+    }
+
     fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.upload.take(bytes).await;
-            if self.options.per_peer > 0 {
-                self.limiter(peer).take(bytes).await;
-            }
+            self.bounds.pace(peer, bytes).await;
             self.visitors.gave(peer, bytes);
         })
     }

@@ -14,7 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::frames::{Ask, Frame, MAX_NEWS, Record, SLICE};
-use super::giver::{Giver, stretches};
+use super::giver::{Giver, Turn, stretches};
 use super::hello::{self, Ends};
 use super::io::{FrameReader, FrameWriter, split, watch};
 use super::ledger::{Ledger, SUBSCRIPTIONS};
@@ -248,7 +248,8 @@ impl Side {
                 Answer::Found(chunk) => {
                     let bytes = chunk.into_bytes();
                     // The other end of the channel lives as long as the session.
-                    let _ = out.chunks.send(Sending { request, bytes, sent: 0, _room: room }).await;
+                    let _ =
+                        out.chunks.send(Sending { request, bytes, sent: 0, turn: None, _room: room }).await;
                     return;
                 }
                 Answer::NotFound => Frame::NotFound(request),
@@ -330,6 +331,16 @@ impl Side {
                 hand = None;
                 continue;
             }
+            if sending.turn.is_none() {
+                match self.giver.begin(self.peer) {
+                    Ok(turn) => sending.turn = Some(turn),
+                    Err(after) => {
+                        self.gather(writer, &Frame::Busy(sending.request, after));
+                        hand = None;
+                        continue;
+                    }
+                }
+            }
             let mut pace = self.giver.pace(self.peer, sending.bytes.len().min(SLICE));
             loop {
                 // A slow rate must not hold up small frames. The limit's place in line is kept.
@@ -399,6 +410,8 @@ struct Sending {
     bytes: Bytes,
     /// How much has gone.
     sent: u32,
+    /// Its peer's turn, from the first slice on.
+    turn: Option<Turn>,
     /// Given back with the last slice, or with the session.
     _room: OwnedSemaphorePermit,
 }

@@ -1,5 +1,7 @@
 //! What a node must be able to do to be asked.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -8,6 +10,9 @@ use super::frames::MAX_BITMAP;
 use super::{Answer, Have};
 use crate::content::{Chunk, ChunkRef, ObjectId};
 use crate::peer::PeerId;
+
+/// What is held while a chunk goes out, and given back by being dropped.
+pub type Turn = Box<dyn Send + Sync>;
 
 /// What answers an asker. The session checks shapes and credits; whether `peer` may have what it asks for is decided
 /// here. Calls run side by side; a dropped call is one whose session has ended.
@@ -36,6 +41,15 @@ pub trait Giver: Send + Sync + 'static {
 
     /// Which chunks of an object are held, now and from now on; `None` when the object is not given.
     fn haves(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>>;
+
+    /// Called before the first slice of a chunk of `peer` goes out: what is held until its last one is written. Those
+    /// that were read beforehand may find that it is another's turn by now. By default all may go.
+    ///
+    /// # Errors
+    /// When to ask again: that is the answer then.
+    fn begin(&self, _peer: PeerId) -> Result<Turn, Duration> {
+        Ok(Box::new(()))
+    }
 
     /// Awaited before each slice of `bytes` goes out: upload limits.
     fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()>;

@@ -32,7 +32,7 @@ pub use asker::Asker;
 pub use board::Board;
 pub use error::{Error, Reason};
 pub use give::{Ended, Summary, give};
-pub use giver::{Giver, Snapshot, Subscription};
+pub use giver::{Giver, Snapshot, Subscription, Turn};
 pub use options::{Network, Options};
 pub use want::{Haves, Want};
 

@@ -30,7 +30,7 @@ use super::{Access, Error, serve, socket_beside};
 use crate::content::{CHUNK, Description};
 use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
-use crate::node::{About, Neighbours, Node, Parts};
+use crate::node::{About, Limits, Neighbours, Node, Parts, Rates};
 use crate::peer::{
     Announce, Announced, Announcing, Catalogue, CataloguePage, Company, Conduct, Conn, Dial, DialError,
     Discovery, Holder, Key, Keypair, Kind, Multiaddr, PeerId, Reachability, Told, Unconnected,
@@ -257,6 +257,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         neighbours: Arc::new(Nobody),
         visitors: crate::serve::Visitors::default(),
         conduct: Conduct::default(),
+        limits: Limits::new(Rates::default(), Arc::default()),
         about: About {
             peer,
             name: "alice".to_owned(),

@@ -35,6 +35,8 @@ const ROLES: &[(&str, Role)] = &[
     ("Node.Status", Role::Read),
     ("Node.Verify", Role::Admin),
     ("Node.SetScrub", Role::Admin),
+    ("Node.Limits", Role::Read),
+    ("Node.SetLimits", Role::Admin),
     ("Node.Doctor", Role::Read),
 ];
 

@@ -349,8 +349,14 @@ fn add_peers(summary: &mut Summary, peers: impl IntoIterator<Item = (crate::peer
 }
 
 async fn ask(parts: Arc<Parts>, asker: Asker, heard: Arc<Heard>, chunk: ChunkRef) -> Outcome {
-    let _open = heard.ask(&parts.download, chunk.length as usize).await;
-    match asker.want(chunk).await {
+    let length = chunk.length as usize;
+    let _open = heard.ask(&parts.download, length).await;
+    let answer = asker.want(chunk).await;
+    if !matches!(answer, Ok(Answer::Found(_))) {
+        // Others may have what the limit let pass.
+        parts.download.give_back(length);
+    }
+    match answer {
         Ok(Answer::Found(unproven)) => Outcome::Arrived(unproven),
         Ok(Answer::NotFound) => Outcome::NotFound,
         Ok(Answer::Busy(after)) => Outcome::Busy(after),

@@ -122,6 +122,7 @@ impl Node {
             alone: crate::fetch::ALONE,
             order: Order::Nothing,
             range: None,
+            into: None,
         };
         let mut fetching = self.parts.fetcher.fetch_telling(request, hands.inquiry.clone(), true);
         let mut moved = false;

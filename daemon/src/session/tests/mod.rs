@@ -4,7 +4,7 @@ mod honest;
 mod liars;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ struct Shelf {
     most: AtomicUsize,
     /// A slice goes out for each permit.
     paces: Semaphore,
+    /// Whether it is another's turn, and what is held while it is not.
+    is_others_turn: AtomicBool,
+    turn: Arc<()>,
 }
 
 impl Shelf {
@@ -58,7 +61,8 @@ impl Shelf {
         let (part, parity) = ParityPart::sign(claim, &ids, &Keypair::generate_ed25519()).unwrap();
         let (working, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let paces = Semaphore::new(Semaphore::MAX_PERMITS);
-        Arc::new(Self { manifest, chunks, part, parity, news: Mutex::default(), working, most, paces })
+        let (news, is_others_turn, turn) = Default::default();
+        Arc::new(Self { manifest, chunks, part, parity, news, working, most, paces, is_others_turn, turn })
     }
 
     fn object(&self) -> ObjectId {
@@ -120,6 +124,13 @@ impl Giver for Shelf {
     fn haves(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>> {
         let news = self.news.lock().unwrap().take().filter(|_| object == self.object());
         async move { news }.boxed()
+    }
+
+    fn begin(&self, _: PeerId) -> Result<Turn, Duration> {
+        match self.is_others_turn.load(Ordering::SeqCst) {
+            true => Err(Duration::from_millis(700)),
+            false => Ok(Box::new(Arc::clone(&self.turn))),
+        }
     }
 
     fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {

@@ -40,6 +40,8 @@ mod tests {
         let readme = include_str!("../README.md");
         let greeting = std::str::from_utf8(&GREETING).unwrap();
         assert!(readme.contains(&format!("the {} bytes `{greeting}`", GREETING.len())));
-        assert!(readme.contains(&format!("a byte {TAKEN} and a token of {TOKEN} bytes; or a byte {REFUSED}")));
+        assert!(
+            readme.contains(&format!("a byte {TAKEN} and a token of {TOKEN} bytes; or a byte {REFUSED}"))
+        );
     }
 }

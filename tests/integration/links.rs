@@ -67,9 +67,8 @@ fn who_joins_by_an_address_that_was_given_says_so_though_the_node_is_configured(
     let giver = nodes::network(1, |_, settings| settings).pop().unwrap();
     let network = giver.ctl().status()["network"].as_str().unwrap().to_owned();
     let closed = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", nobody().rsplit_once(':').unwrap().1, giver.id());
-    let home = Home::with(|settings| {
-        settings.text("network.name", &network).texts("network.bootstrap", &[&closed])
-    });
+    let home =
+        Home::with(|settings| settings.text("network.name", &network).texts("network.bootstrap", &[&closed]));
     let daemon = home.start();
     daemon.ctl().run(&["connect", &giver.daemon.dht_addresses()[0]]).done().ok();
     let line = daemon.logged("joined the network by");

@@ -101,9 +101,8 @@ impl Giver for Shelf {
 pub(crate) async fn session(over: Over, chunks: &[Chunk]) -> Result<Cost, Failure> {
     let (tasks, pool) = (Tasks::new(), Pool::per_core());
     let [asks, gives] = [Keypair::generate_ed25519(), Keypair::generate_ed25519()];
-    let [asking, giving] = [&asks, &gives].map(|key| {
-        Options::new(key.public().to_peer_id(), Network::new("stages", None), pool.clone())
-    });
+    let [asking, giving] = [&asks, &gives]
+        .map(|key| Options::new(key.public().to_peer_id(), Network::new("stages", None), pool.clone()));
     let (here, there) = connect(over, &asks, &gives, &tasks).await?;
     let all = chunks.iter().map(|chunk| (chunk.id(), chunk.clone())).collect();
     let shelf: Arc<dyn Giver> = Arc::new(Shelf { chunks: all, slots: Arc::new(Semaphore::new(SLOTS)) });

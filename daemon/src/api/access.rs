@@ -85,7 +85,10 @@ mod tests {
     #[test]
     fn a_daemon_of_root_writes_for_root_alone() {
         let writes = |daemon, uid| Access::new(daemon).writes_for(uid);
-        assert_eq!([writes(0, 0), writes(0, 1000), writes(990, 1000), writes(990, 0)], [true, false, true, true]);
+        assert_eq!(
+            [writes(0, 0), writes(0, 1000), writes(990, 1000), writes(990, 0)],
+            [true, false, true, true]
+        );
     }
 
     #[test]

@@ -98,7 +98,8 @@ mod tests {
         let id = ObjectId::EMPTY;
         let hint = |error: Error| Failure::from(&Status::from(error)).hint;
         let told = |connected| {
-            [Error::NobodyToTell { id, connected }, Error::NobodyToAsk { id, is_here: true, connected }].map(hint)
+            [Error::NobodyToTell { id, connected }, Error::NobodyToAsk { id, is_here: true, connected }]
+                .map(hint)
         };
         let told: Vec<_> = [told(0), told(2)].concat();
         let is_fit = |hint: &String| hint.contains("casctl connect") && !hint.contains("--peer");
@@ -124,7 +125,8 @@ mod tests {
         let shut = unreached("12D3: it is gone, or neither end is known to let strangers in");
         assert!(shut.contains("listen.chunk") && shut.contains("a node that all can reach"), "{shut}");
         let stalled = |why: &str| {
-            let (missing, holders) = ("chunk 1 of 3".to_owned(), format!("; of 1 found to hold it none: {why}"));
+            let (missing, holders) =
+                ("chunk 1 of 3".to_owned(), format!("; of 1 found to hold it none: {why}"));
             Failure::from(&Status::from(FetchError::Stalled { id, seconds: 1, missing, holders })).hint
         };
         assert_eq!(stalled("neither end's router or firewall lets the other in"), shut);

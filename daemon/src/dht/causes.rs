@@ -202,7 +202,9 @@ mod tests {
         let nameless = said("no connections available");
         assert!(nameless.contains("name server") && !nameless.contains("connections"), "{nameless}");
         assert!(said("request timed out").contains("name server"));
-        assert!(of_punch("Failed to hole-punch connection: Giving up after 3 dial attempts").contains("router"));
+        assert!(
+            of_punch("Failed to hole-punch connection: Giving up after 3 dial attempts").contains("router")
+        );
         assert!(of_punch("Failed to hole-punch connection: Inbound stream error: x").contains("relay"));
         assert_eq!(said("aborted by peer: a\n\u{1b}[31mb"), "aborted by peer: a  [31mb");
         assert_eq!(said(&"x".repeat(9_999)).len(), LONGEST);

@@ -108,7 +108,9 @@ impl Detour for Dht {
                 Ok(Some(Ok(conn))) => return Ok(conn),
                 Ok(Some(Err(why))) => why,
                 Ok(None) => "the connection with it broke".to_owned(),
-                Err(_) => "no direct connection came about in time, with a relay's help or without".to_owned(),
+                Err(_) => {
+                    "no direct connection came about in time, with a relay's help or without".to_owned()
+                }
             };
             let refusal = tokio::time::timeout(REFUSED, dht.refusal(given)).await.ok().flatten();
             Err(refusal.unwrap_or(Unconnected::Unreachable(why)))

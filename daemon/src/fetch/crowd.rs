@@ -374,7 +374,9 @@ impl Crowd {
             (here, 0) => format!("; {here} connected, of which none gave it in time"),
             (here, absent) => {
                 let why = self.in_vain();
-                format!("; {here} connected, of which none gave it in time, and {absent} not reached or gone{why}")
+                format!(
+                    "; {here} connected, of which none gave it in time, and {absent} not reached or gone{why}"
+                )
             }
         }
     }

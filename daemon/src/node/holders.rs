@@ -125,7 +125,8 @@ impl Gathered {
     fn rest(self, described: Vec<(PeerId, u64)>) -> Vec<HolderLine> {
         let mut said: BTreeMap<PeerId, u64> = described.into_iter().collect();
         let missed = self.absent.into_iter();
-        let missed = missed.map(|(peer, why)| HolderLine::Absent { peer, why, described: said.remove(&peer) });
+        let missed =
+            missed.map(|(peer, why)| HolderLine::Absent { peer, why, described: said.remove(&peer) });
         let mut lines: Vec<HolderLine> = missed.collect();
         let word = |(peer, at)| HolderLine::Absent { peer, why: NOWHERE.to_owned(), described: Some(at) };
         lines.extend(said.into_iter().map(word));

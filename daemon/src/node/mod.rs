@@ -57,7 +57,9 @@ pub use crate::fetch::{AskedPeer, Findings, Target};
 pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
-pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Standing as PeerStanding, Told};
+pub use crate::peer::{
+    Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Standing as PeerStanding, Told,
+};
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Priority, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};

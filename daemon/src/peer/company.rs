@@ -31,9 +31,12 @@ pub struct Company {
 pub fn nobody_to_ask(connected: usize) -> String {
     match connected {
         0 => "no peers are known, or can be reached".to_owned(),
-        1 => "the one node that is connected keeps no records for others, and none that does is known".to_owned(),
+        1 => "the one node that is connected keeps no records for others, and none that does is known"
+            .to_owned(),
         many => {
-            format!("each of the {many} nodes that are connected keeps no records for others, and none that does is known")
+            format!(
+                "each of the {many} nodes that are connected keeps no records for others, and none that does is known"
+            )
         }
     }
 }

@@ -5,6 +5,7 @@
 //! rustls is given its records from memory, which costs a copy within the processor's cache. Writing goes past it.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -26,6 +27,11 @@ pub(super) struct Ahead {
 impl Ahead {
     pub(super) fn new(socket: TcpStream) -> Self {
         Self { socket, buffer: BytesMut::new() }
+    }
+
+    /// This end's address and the other's.
+    pub(super) fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.socket.local_addr()?, self.socket.peer_addr()?))
     }
 }
 

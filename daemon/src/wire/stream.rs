@@ -41,8 +41,7 @@ pub(super) fn conn(
     shared: &Shared,
 ) -> Result<Conn, rustls::Error> {
     let binding = tls::binding(&stream)?;
-    let socket = stream.get_ref().0;
-    let ends = socket.local_addr().and_then(|local| Ok((local, socket.peer_addr()?)));
+    let ends = stream.get_ref().0.ends();
     match &mut stream {
         TlsStream::Client(stream) => stream.get_mut().1.set_buffer_limit(Some(WAITING)),
         TlsStream::Server(stream) => stream.get_mut().1.set_buffer_limit(Some(WAITING)),

@@ -1,5 +1,6 @@
 //! Sessions over pipes in memory: a real asker and a real giver, then each of them against a peer that lies.
 
+mod crowds;
 mod honest;
 mod liars;
 
@@ -31,6 +32,10 @@ struct Shelf {
     parity: Vec<ParityPage>,
     /// Told to the next subscriber.
     news: Mutex<Option<Subscription>>,
+    /// Told to the next subscriber of others.
+    rumours: Mutex<Option<mpsc::Receiver<Rumour>>>,
+    /// Who was to be told of others.
+    callers: Mutex<Vec<Caller>>,
     /// Chunks being got at this moment, and the most that ever were.
     working: AtomicUsize,
     most: AtomicUsize,
@@ -58,7 +63,8 @@ impl Shelf {
         let (part, parity) = ParityPart::sign(claim, &ids, &Keypair::generate_ed25519()).unwrap();
         let (working, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let paces = Semaphore::new(Semaphore::MAX_PERMITS);
-        Arc::new(Self { manifest, chunks, part, parity, news: Mutex::default(), working, most, paces })
+        let (news, rumours, callers) = Default::default();
+        Arc::new(Self { manifest, chunks, part, parity, news, rumours, callers, working, most, paces })
     }
 
     fn object(&self) -> ObjectId {
@@ -120,6 +126,11 @@ impl Giver for Shelf {
     fn haves(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>> {
         let news = self.news.lock().unwrap().take().filter(|_| object == self.object());
         async move { news }.boxed()
+    }
+
+    fn crowd(&self, caller: Caller, _: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        self.callers.lock().unwrap().push(caller);
+        self.rumours.lock().unwrap().take()
     }
 
     fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {

@@ -1,25 +1,29 @@
 //! The give path: what peers may have, and how fast.
 //!
-//! Owns: slots and rates, and that only public objects exist for others. Refuses: to give a byte that was not read and
-//! verified for this answer, a chunk of which no public object is known, and parity that this node did not compute.
-//! Survives a crash: nothing.
+//! Owns: slots and rates, that only public objects exist for others, and that those who ask for the same one are told of
+//! each other. Refuses: to give a byte that was not read and verified for this answer, a chunk of which no public object
+//! is known, and parity that this node did not compute. Survives a crash: nothing.
 
+mod crowds;
 mod visitors;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::content::{CHUNK_LEN, Chunk, ChunkRef, Manifest, ManifestTop, ObjectId, Place};
 use crate::peer::PeerId;
-use crate::session::{Answer, Board, Giver, Snapshot, Subscription};
+use crate::session::{Answer, Board, Caller, Giver, Rumour, Snapshot, Subscription};
 use crate::store::{self, State, Store};
 use crate::support::rate::Limiter;
 
 pub use visitors::{Visit, Visitor, Visitors};
+
+use crowds::Crowds;
 
 /// How giving is to be done.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +60,8 @@ pub struct Serve {
     /// Only where there is a limit for each.
     per_peer: Mutex<HashMap<PeerId, Arc<Limiter>>>,
     visitors: Visitors,
+    /// Those who ask for the same objects.
+    crowds: Crowds,
     /// Lately used, the latest last.
     manifests: Mutex<Vec<Arc<Manifest>>>,
 }
@@ -66,6 +72,7 @@ impl Serve {
     pub fn new(options: Options, store: Store, board: Board, upload: Arc<Limiter>) -> Self {
         Self {
             visitors: Visitors::default(),
+            crowds: Crowds::default(),
             slots: Arc::new(Semaphore::new(options.slots.max(1))),
             upload,
             per_peer: Mutex::default(),
@@ -153,6 +160,17 @@ impl Serve {
         }
     }
 
+    /// Whoever asks for the same object as this peer hears which chunk of it the peer asks for. That is known of objects
+    /// whose manifests are in memory, which are those that are asked for.
+    fn spread(&self, peer: PeerId, chunk: &ChunkRef) {
+        if let Place::At(offset) = chunk.place {
+            let index = offset / CHUNK_LEN;
+            let stands_in = |manifest: Arc<Manifest>| manifest.chunk(index).as_ref() == Some(chunk);
+            let is_of = |object: &ObjectId| self.recall(object).is_some_and(stands_in);
+            self.crowds.asked(&peer, index, Instant::now(), is_of);
+        }
+    }
+
     async fn subscribe(&self, object: ObjectId) -> Option<Subscription> {
         let info = self.store.object(&object).filter(|info| !info.private)?;
         // Subscribed first: what comes while the snapshot is taken is told twice rather than never.
@@ -227,7 +245,8 @@ impl Giver for Serve {
         Arc::clone(&self.slots).try_acquire_owned().ok()
     }
 
-    fn chunk(&self, _: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
+    fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
+        self.spread(peer, &chunk);
         Box::pin(self.give_chunk(chunk))
     }
 
@@ -237,6 +256,11 @@ impl Giver for Serve {
 
     fn haves(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>> {
         Box::pin(self.subscribe(object))
+    }
+
+    fn crowd(&self, caller: Caller, object: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        let info = self.store.object(&object).filter(|info| !info.private)?;
+        Some(self.crowds.enter(object, info.state == State::Whole, caller, Instant::now()))
     }
 
     fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {

@@ -6,6 +6,11 @@ fn given(chunks: &[u64]) -> Event {
     Event::Given { peer: PeerNo(0), chunks: chunks.to_vec() }
 }
 
+/// The other one has a chunk.
+fn has(chunk: u64) -> Event {
+    Event::PeerHas { peer: PeerNo(1), has: Has::Ranges(std::iter::once(chunk..chunk + 1).collect()) }
+}
+
 /// A holder of everything that is asked for one chunk at a time, and the chunk; and one that has nothing yet.
 fn beside_a_newcomer(chunks: u64) -> (Case, u64) {
     let mut case = Case::new(plan(chunks));
@@ -25,7 +30,7 @@ fn what_a_holder_gives_to_others_is_asked_of_them_and_only_then_of_it() {
     case.run_some(1);
     assert!(case.asked.is_empty(), "{:?}", case.asked);
     // As soon as another has it.
-    case.tell(Event::PeerHas { peer: PeerNo(1), has: Has::Ranges(vec![rest[0]..rest[0] + 1]) });
+    case.tell(has(rest[0]));
     assert_eq!(case.asked, [(1, Shard::Data(rest[0]))]);
     case.run_some(1);
     case.wait(Duration::from_millis(1500));
@@ -63,7 +68,7 @@ fn nothing_is_left_to_nobody_nor_to_those_who_bring_less() {
     case.run_some(1);
     let now = case.of(0)[0];
     let other = (0..6).find(|chunk| *chunk != now && case.planner.wants(Shard::Data(*chunk))).unwrap();
-    case.tell(Event::PeerHas { peer: PeerNo(1), has: Has::Ranges(vec![other..other + 1]) });
+    case.tell(has(other));
     assert_eq!(case.of(1), [other]);
     case.tell(given(&[0, 1, 2, 3, 4, 5]));
     case.now += Duration::from_millis(10);

@@ -32,7 +32,7 @@ const OF_HOST: usize = 8;
 const EACH_MINUTE: u32 = 25;
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// How long it is remembered that a chunk was told of, at least: longer than anybody leaves it to others for that.
+/// How long it is remembered at least that a chunk was told of: longer than anybody leaves it to others on that word.
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// Rumours that may wait for one who asks; more are left out.
@@ -183,7 +183,7 @@ impl Given {
             let lately = std::mem::take(&mut self.now);
             self.before = if age < 2 * AGAIN { lately } else { Vec::new() };
         }
-        let (Ok(at), bit) = (usize::try_from(index / 64), 1 << (index % 64)) else { return false };
+        let (Ok(at), bit) = (usize::try_from(index / 64), 1u64 << (index % 64)) else { return false };
         if self.now.len() <= at {
             self.now.resize(at + 1, 0);
         }

@@ -19,7 +19,8 @@ async fn three_of_one(web: &Web, length: usize) -> (u64, Vec<usize>) {
     let id = giver.add(&data, None).await;
     slow_down(web, &giver, 8 << 20);
     let takers: Vec<Node> = (2..5).map(|number| Node::new(web, number)).collect();
-    let fetches = takers.iter().map(|taker| taker.fetch(id, &[&giver], Order::Any));
+    let from = [&giver];
+    let fetches = takers.iter().map(|taker| taker.fetch(id, &from, Order::Any));
     let mut given = 0;
     for fetched in futures::future::join_all(fetches).await {
         let (got, summary) = fetched.unwrap();

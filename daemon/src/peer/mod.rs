@@ -1,10 +1,10 @@
 //! Who the others are, and the seams through which the network is reached.
 //!
-//! Owns: this node's identity, how peers are written down ([`PeerAddr`]) and what they say of where they are ([`Card`]),
-//! what is remembered of how they behaved ([`Conduct`], [`Scores`]), whose an address may be ([`Scope`]), and the traits
-//! that the network rooms, the simulator and the tests all implement ([`Dial`], [`Detour`], [`Discovery`], [`Announce`],
-//! [`Catalogue`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever moves bytes lives behind a
-//! trait. Survives a crash: `node.key`; of conduct what [`Conduct::save`] gave to be written.
+//! Owns: this node's identity, how peers are written down ([`PeerAddr`]) and what they say of where they are
+//! ([`Card`]), what is remembered of how they behaved ([`Conduct`], [`Scores`]), whose an address may be ([`Scope`]),
+//! and the traits that the network rooms, the simulator and the tests all implement ([`Dial`], [`Detour`],
+//! [`Discovery`], [`Announce`], [`Catalogue`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever
+//! moves bytes lives behind a trait. Survives a crash: `node.key`; of conduct what [`Conduct::save`] gave to be written.
 
 mod addr;
 mod card;

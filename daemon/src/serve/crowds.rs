@@ -159,8 +159,8 @@ impl Crowd {
             && self.members.iter().filter(is_asking).any(|member| member.caller.peer != *peer)
     }
 
-    /// A peer is given a chunk. Of each chunk that is told once: of two who ask for it at the same time the second hears
-    /// that it is the second.
+    /// A peer is given a chunk. Of each chunk that is told once: of two who ask for it at the same time the second
+    /// hears that it is the second.
     fn give(&mut self, peer: &PeerId, index: u64, now: Instant) {
         if !self.given.is_news(index, now) {
             return;

@@ -1,8 +1,8 @@
 //! The give path: what peers may have, and how fast.
 //!
-//! Owns: slots and rates, that only public objects exist for others, and that those who ask for the same one are told of
-//! each other. Refuses: to give a byte that was not read and verified for this answer, a chunk of which no public object
-//! is known, and parity that this node did not compute. Survives a crash: nothing.
+//! Owns: slots and rates, that only public objects exist for others, and that those who ask for the same one are told
+//! of each other. Refuses: to give a byte that was not read and verified for this answer, a chunk of which no public
+//! object is known, and parity that this node did not compute. Survives a crash: nothing.
 
 mod crowds;
 mod visitors;
@@ -160,8 +160,8 @@ impl Serve {
         }
     }
 
-    /// Whoever asks for the same object as this peer hears which chunk of it the peer asks for. That is known of objects
-    /// whose manifests are in memory, which are those that are asked for.
+    /// Whoever asks for the same object as this peer hears which chunk of it the peer asks for. That is known of
+    /// objects whose manifests are in memory, which are those that are asked for.
     fn spread(&self, peer: PeerId, chunk: &ChunkRef) {
         if let Place::At(offset) = chunk.place {
             let index = offset / CHUNK_LEN;

@@ -8,8 +8,8 @@
 //! Nothing that comes out of here is believed before it is proved: manifests are proved before they are returned, and
 //! the bytes of a chunk come as [`Unproven`], which only [`Unproven::verify`] turns into a chunk.
 //!
-//! Who asks opens a session with [`Asker::open`]; who is asked runs [`give()`]. To ask back, open another session. Those
-//! who ask for the same object are told of each other ([`News`]), to feed each other.
+//! Who asks opens a session with [`Asker::open`]; who is asked runs [`give()`]. To ask back, open another session.
+//! Those who ask for the same object are told of each other ([`News`]), to feed each other.
 //! Each session is one task: reading, writing and watching are futures of it that never wait for one another.
 
 mod asker;

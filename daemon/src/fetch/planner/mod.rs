@@ -24,8 +24,9 @@
 //! # What it costs
 //!
 //! Three bits and, while a peer holds only a part, two bytes a data chunk; one bit a chunk for each such peer, and
-//! for each that tells what it gives to others; 16 bytes a stripe. Everything else is bounded by the bytes in flight and the number of peers. For the longest
-//! object (4 Mi chunks) that is 14 MiB, and 0.5 MiB a partial holder.
+//! for each that tells what it gives to others; 16 bytes a stripe. Everything else is bounded by the bytes in
+//! flight and the number of peers. For the longest object (4 Mi chunks) that is 14 MiB, and 0.5 MiB for each of those
+//! peers.
 //!
 //! # How to drive it
 //!

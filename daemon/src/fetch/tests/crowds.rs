@@ -11,8 +11,8 @@ fn slow_down(web: &Web, node: &Node, rate: u64) {
     *giver = Arc::new(serve);
 }
 
-/// Three fetch an object of so many bytes from one holder; nobody else is found. How much the holder gives, and with how
-/// many each of them has a session afterwards.
+/// Three fetch an object of so many bytes from one holder; nobody else is found. How much the holder gives, and with
+/// how many each of them has a session afterwards.
 async fn three_of_one(web: &Web, length: usize) -> (u64, Vec<usize>) {
     let giver = Node::new(web, 1);
     let data = sample(length);

@@ -4,7 +4,8 @@
 //! ([`Card`]), what is remembered of how they behaved ([`Conduct`], [`Scores`]), whose an address may be ([`Scope`]),
 //! and the traits that the network rooms, the simulator and the tests all implement ([`Dial`], [`Detour`],
 //! [`Discovery`], [`Announce`], [`Catalogue`]). Refuses: sockets, clocks and tasks: the time is passed in, and whatever
-//! moves bytes lives behind a trait. Survives a crash: `node.key`; of conduct what [`Conduct::save`] gave to be written.
+//! moves bytes lives behind a trait. Survives a crash: `node.key`; of conduct what [`Conduct::save`] gave to be
+//! written.
 
 mod addr;
 mod card;

@@ -18,6 +18,7 @@ mod bans;
 mod chunk_port;
 mod cli_local;
 mod config_cli;
+mod crowds;
 mod damage;
 mod directories;
 mod forbidden;

@@ -155,11 +155,6 @@ impl House {
         let key = Identity::load_or_create(&config.node.state_dir)?;
         let me = key.public().to_peer_id();
         let (above, below, pool) = (Tasks::new(), Tasks::new(), Pool::per_core());
-        let network = session::Network::new(&config.network.name, config.network.key.clone());
-        let session = session::Options {
-            idle: config.transfer.idle_timeout,
-            ..session::Options::new(me, network, pool.clone())
-        };
         let connections = usize::try_from(config.transfer.connections).unwrap_or(usize::MAX);
         let conduct = tasks::conduct(config, &below).await;
         let wire =
@@ -167,6 +162,12 @@ impl House {
         let limits = Limits::new(settings::rates(config), wire.yielding());
         let listeners = listen::chunk_ports(config, &wire, &below)?;
         let chunk: Vec<SocketAddr> = listeners.iter().map(Listener::local_addr).collect();
+        let network = session::Network::new(&config.network.name, config.network.key.clone());
+        let session = session::Options {
+            idle: config.transfer.idle_timeout,
+            card: settings::card(config, &key, &chunk),
+            ..session::Options::new(me, network, pool.clone())
+        };
         let options = dht::Options {
             dials_everything,
             conduct: conduct.clone(),

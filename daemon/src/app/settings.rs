@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::config::{self, Config};
 use crate::node::{About, Rates};
-use crate::peer::PeerId;
+use crate::peer::{CardSigner, Keypair, PeerId};
 use crate::{dht, upkeep};
 
 pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
@@ -30,6 +30,13 @@ pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
         journal: Some(config.node.state_dir.join("cache/keys")),
         ..dht::Options::default()
     }
+}
+
+/// Who announces nothing, or only fetches, is told of to nobody either.
+pub(super) fn card(config: &Config, key: &Keypair, chunk: &[SocketAddr]) -> Option<CardSigner> {
+    let config::Network { mode, announce, name, .. } = &config.network;
+    let is_told = *mode == config::Mode::Full && *announce != config::Announce::None;
+    is_told.then(|| CardSigner::new(key.clone(), name, chunk)).flatten()
 }
 
 pub(super) fn announcing(config: &Config) -> upkeep::Options {

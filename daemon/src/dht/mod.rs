@@ -116,7 +116,7 @@ mod upnp;
 mod views;
 mod wider;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -385,6 +385,10 @@ impl Discovery for Dht {
 
     fn vouch(&self, address: &Multiaddr) {
         self.0.reach.give(address);
+    }
+
+    fn may_dial(&self, at: SocketAddr, teller: Option<IpAddr>) -> bool {
+        self.0.reach.allows_chunk(at, teller)
     }
 
     fn others(&self) -> BoxFuture<'static, bool> {

@@ -37,6 +37,12 @@ const MAX_DIALS: usize = 64;
 /// them again.
 const WAITING: usize = 128;
 
+/// Others that members tell of are taken in while no more wait, so that most places are for those that look-ups tell.
+const TOLD: usize = 32;
+
+/// Others that members told of, of whom one fetch remembers that they did.
+const REMEMBERED: usize = 1024;
+
 /// How often those that wait are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -53,6 +59,8 @@ pub(super) struct Crowd {
     seen: HashSet<PeerId>,
     /// Those of `seen` that failed or left.
     gone: HashSet<PeerId>,
+    /// Those that members have told of: that says nothing of who they are, and where they were said to be may be a lie.
+    hearsay: HashSet<PeerId>,
     lookups: SelectAll<ReceiverStream<Holder>>,
     waiting: VecDeque<Provider>,
     dialling: FuturesUnordered<BoxFuture<'static, Dialled>>,
@@ -88,6 +96,7 @@ impl Crowd {
             members: HashMap::new(),
             seen: HashSet::new(),
             gone: HashSet::new(),
+            hearsay: HashSet::new(),
             lookups: SelectAll::new(),
             waiting: VecDeque::new(),
             dialling: FuturesUnordered::new(),
@@ -162,6 +171,7 @@ impl Crowd {
         for peer in self.gone.drain() {
             self.seen.remove(&peer);
         }
+        self.hearsay.clear();
         self.dial_hints();
     }
 
@@ -196,7 +206,7 @@ impl Crowd {
                                 self.strangers.remove(&peer);
                             }
                             self.miss(peer, why);
-                            self.parts.conduct.failed(peer, SystemTime::now());
+                            self.failed(peer);
                         }
                     }
                 }
@@ -225,6 +235,28 @@ impl Crowd {
         let worth = self.parts.conduct.is_worth_trying(&provider.peer, SystemTime::now());
         if worth && self.waiting.len() < WAITING && self.seen.insert(provider.peer) {
             self.waiting.push_back(provider);
+        }
+    }
+
+    /// A peer was dialled in vain. Where only other peers have told of it, a look-up may find it where it really is.
+    fn failed(&mut self, peer: PeerId) {
+        if self.hearsay.contains(&peer) {
+            self.seen.remove(&peer);
+        } else {
+            self.gone.insert(peer);
+            self.parts.conduct.failed(peer, SystemTime::now());
+        }
+    }
+
+    /// A member tells of others who fetch the object: each is tried once, like those that are found.
+    pub(super) fn meet(&mut self, by: PeerNo, others: Vec<Provider>) {
+        let Some(member) = self.members.get_mut(&by) else { return };
+        let may_tell = member.tells.take(others.len(), Instant::now());
+        for other in others.into_iter().take(may_tell) {
+            let is_room = self.waiting.len() < TOLD && self.hearsay.len() < REMEMBERED;
+            if is_room && !self.seen.contains(&other.peer) && self.hearsay.insert(other.peer) {
+                self.found(other);
+            }
         }
     }
 

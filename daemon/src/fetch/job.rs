@@ -2,6 +2,7 @@
 
 mod begin;
 mod mend;
+mod news;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
-use futures::stream::{FuturesUnordered, SelectAll, Stream};
+use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
 use tokio::sync::mpsc;
 
 use super::asks::{Ask, Asks, Ended, Outcome};
@@ -23,12 +24,13 @@ use super::shape::{Shape, Wanted};
 use super::shelf::{Order, Shelf};
 use super::{Error, Event, Notice, Parts, Progress, Request, Summary, Terms, learn};
 use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
-use crate::session::{Asker, Have};
+use crate::session::Have;
 use crate::store::Lease;
 
 pub(super) use begin::run;
 
 use begin::Begun;
+use news::Word;
 
 /// How often a caller is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -39,8 +41,6 @@ const WINDOW: u64 = 32;
 /// An object is announced once this many of its chunks are here.
 const ANNOUNCE_FROM: u64 = 16;
 
-/// What a peer says it holds; `None` when it holds nothing of the object.
-type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Option<Have>)> + Send>>;
 /// A parity part with its pages, from one peer.
 type Part = Option<(ParityPart, Vec<ParityPage>)>;
 
@@ -60,7 +60,8 @@ struct Job {
     actions: Vec<Action>,
     shelf: Arc<Shelf>,
     asks: Asks,
-    haves: SelectAll<News>,
+    /// What the peers tell.
+    news: SelectAll<BoxStream<'static, (PeerNo, Word)>>,
     /// Parity, once a peer has told of it.
     parity: Option<Parity>,
     learning: FuturesUnordered<BoxFuture<'static, Part>>,
@@ -93,7 +94,7 @@ impl Job {
             actions: Vec::new(),
             shelf,
             asks: Asks::default(),
-            haves: SelectAll::new(),
+            news: SelectAll::new(),
             parity: None,
             learning: FuturesUnordered::new(),
             rebuilding: FuturesUnordered::new(),
@@ -156,7 +157,7 @@ impl Job {
                     }
                     Arrival::Quiet => self.quiet = true,
                 },
-                Some((peer, have)) = self.haves.next() => self.has(peer, have.as_ref()),
+                Some((peer, word)) = self.news.next() => self.heard(peer, word),
                 Some(part) = self.learning.next() => self.learned(part),
                 Some((stripe, rebuilt)) = self.rebuilding.next() => self.rebuilt(stripe, rebuilt)?,
                 Some(chunk) = losses.recv() => self.lost(chunk),
@@ -234,17 +235,35 @@ impl Job {
         if matches!(self.shape, Shape::Single(_)) {
             return self.tell(planner::Event::PeerHas { peer, has: Has::Whole });
         }
-        // Until it says what it holds, it may be asked for what nobody is known to hold.
-        self.tell(planner::Event::PeerHas { peer, has: Has::Unknown });
+        if self.request.order == Order::InOrder {
+            // Whoever reads wants the first chunks at once, and need not wait until it is said who holds them.
+            self.tell(planner::Event::PeerHas { peer, has: Has::Unknown });
+        }
         let id = self.request.id;
         if self.parity.is_none() {
             self.learning.push(Box::pin(learn::parity_of(asker.clone(), id)));
         }
-        self.haves.push(Box::pin(news_of(peer, asker, id)));
+        self.news.push(news::news_of(Arc::clone(&self.parts), peer, asker, id).boxed());
     }
 
-    fn has(&mut self, peer: PeerNo, have: Option<&Have>) {
-        let Some(have) = have else { return self.crowd.has_nothing(peer) };
+    fn heard(&mut self, peer: PeerNo, word: Word) {
+        match word {
+            Word::Have(have) => self.has(peer, &have),
+            Word::Given(chunks) => self.tell(planner::Event::Given { peer, chunks }),
+            Word::Peers(others) => {
+                self.crowd.meet(peer, others);
+                self.quiet = false;
+            }
+            // It may be asked for what nobody is known to hold.
+            Word::Silence => self.tell(planner::Event::PeerHas { peer, has: Has::Unknown }),
+            Word::Nothing => {
+                self.crowd.has_nothing(peer);
+                self.tell(planner::Event::PeerHas { peer, has: Has::Unknown });
+            }
+        }
+    }
+
+    fn has(&mut self, peer: PeerNo, have: &Have) {
         self.crowd.has_something(peer);
         let chunks = self.shape.chunks();
         let has = match have {
@@ -369,20 +388,6 @@ impl Job {
         let _ = out.try_send(Ok(Event::Progress(progress)));
         Ok(())
     }
-}
-
-/// What a peer tells of an object that it holds, from now on.
-fn news_of(peer: PeerNo, asker: Asker, id: ObjectId) -> impl Stream<Item = (PeerNo, Option<Have>)> + Send {
-    let opened = async move { Some((asker.haves(id).await.ok()?, asker)) };
-    futures::stream::once(opened).filter_map(std::future::ready).flat_map(move |(haves, asker)| {
-        futures::stream::unfold((haves, asker, true), move |(mut haves, asker, is_first)| async move {
-            match haves.next().await {
-                Some(have) => Some(((peer, Some(have)), (haves, asker, false))),
-                None if is_first && !asker.is_closed() => Some(((peer, None), (haves, asker, false))),
-                None => None,
-            }
-        })
-    })
 }
 
 /// Wanted chunks.

@@ -99,6 +99,11 @@ impl Links {
         Self { shared: Arc::new(Shared { dial, detour, options, tasks, slots: Mutex::default() }) }
     }
 
+    /// Who this node is, and what stands for its network.
+    pub(super) fn whose(&self) -> (PeerId, [u8; 32]) {
+        (self.shared.options.me, self.shared.options.network.id())
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Slot>>> {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

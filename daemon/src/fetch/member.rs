@@ -23,6 +23,8 @@ const OWED: Duration = Duration::from_secs(20);
 
 /// What a member gave is reckoned to its score whenever it has taken so long together: a rate of less says little.
 const RECKONED: Duration = Duration::from_secs(1);
+/// Others that one may tell of in each minute. What is beyond is not heard.
+const TELLS: (usize, Duration) = (50, Duration::from_mins(1));
 
 /// See the module.
 pub(super) struct Member {
@@ -36,6 +38,8 @@ pub(super) struct Member {
     pub(super) broke_word: bool,
     /// It has said that it has nothing of the object.
     pub(super) has_nothing: bool,
+    /// What it has told of others.
+    pub(super) tells: Tells,
     /// When it was last heard of.
     pub(super) heard: Arc<Heard>,
     /// Where its score is kept.
@@ -43,6 +47,10 @@ pub(super) struct Member {
     /// What it gave that its score does not have yet, and how long that took.
     unreckoned: (u64, Duration),
 }
+
+/// How many others a peer has told of, in the minute that began then.
+#[derive(Debug)]
+pub(super) struct Tells(Instant, usize);
 
 /// When a peer last proved something of the object, first told that it has some, or was first asked; before that, when
 /// it came. Besides, what it owes.
@@ -79,6 +87,7 @@ impl Member {
             bytes: 0,
             broke_word: false,
             has_nothing: false,
+            tells: Tells(now, 0),
             heard,
             conduct,
             unreckoned: (0, Duration::ZERO),
@@ -115,6 +124,18 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.reckon();
+    }
+}
+
+impl Tells {
+    /// Of so many others that it tells of now, how many may be heard.
+    pub(super) fn take(&mut self, others: usize, now: Instant) -> usize {
+        if now.saturating_duration_since(self.0) >= TELLS.1 {
+            *self = Self(now, 0);
+        }
+        let heard = others.min(TELLS.0.saturating_sub(self.1));
+        self.1 += heard;
+        heard
     }
 }
 
@@ -246,6 +267,14 @@ mod tests {
         heard.now();
         let proved = heard.last().at;
         assert!(proved >= first && !heard.is_over(proved + SLOW), "a proof");
+    }
+
+    #[test]
+    fn fifty_others_are_heard_of_from_one_in_a_minute() {
+        let start = Instant::now();
+        let mut tells = Tells(start, 0);
+        let heard: usize = (0..59).map(|second| tells.take(8, start + Duration::from_secs(second))).sum();
+        assert_eq!((heard, tells.take(8, start + TELLS.1)), (50, 8));
     }
 
     #[test]

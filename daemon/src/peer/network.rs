@@ -168,6 +168,13 @@ pub trait Discovery: Send + Sync {
     /// not.
     fn vouch(&self, address: &Multiaddr);
 
+    /// Whether a chunk port may be dialled that a peer seen at `teller` tells to be another's. None, by default: who
+    /// does not know this host's networks trusts nobody.
+    fn may_dial(&self, at: SocketAddr, teller: Option<IpAddr>) -> bool {
+        let _ = (at, teller);
+        false
+    }
+
     /// Waits until there is somebody to ask who holds what. False as soon as nobody is to be expected; bounded in time
     /// by the caller. True by default.
     fn others(&self) -> BoxFuture<'static, bool> {

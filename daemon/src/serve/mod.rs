@@ -1,33 +1,35 @@
 //! The give path: what peers may have, and how fast.
 //!
-//! Owns: slots and rates, and that only public objects exist for others. Refuses: to give a byte that was not read and
-//! verified for this answer, a chunk of which no public object is known, and parity that this node did not compute.
-//! Survives a crash: nothing.
+//! Owns: slots and rates, that only public objects exist for others, and that those who ask for the same one are told
+//! of each other. Refuses: to give a byte that was not read and verified for this answer, a chunk of which no public
+//! object is known, and parity that this node did not compute. Survives a crash: nothing.
 //!
 //! A chunk is given to whose turn it is (`slots`), read when no user's work goes first (`reads`), and goes out slice by
 //! slice at the rates of the peer, of giving and of all (`bounds`).
 
 mod bounds;
+mod crowds;
 mod reads;
 mod slots;
 mod visitors;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::content::{CHUNK_LEN, Chunk, ChunkRef, Manifest, ManifestTop, ObjectId, Place};
 use crate::peer::PeerId;
-use crate::session::{Answer, Board, Giver, Snapshot, Subscription, Turn};
+use crate::session::{Answer, Board, Caller, Giver, Rumour, Snapshot, Subscription, Turn};
 use crate::store::{self, State, Store};
 
 pub use bounds::{Bounds, Giving};
 pub use reads::Own;
 pub use visitors::{Visit, Visitor, Visitors};
 
+use crowds::Crowds;
 use reads::Reads;
 
 /// How giving is to be done.
@@ -60,6 +62,8 @@ pub struct Serve {
     bounds: Bounds,
     reads: Reads,
     visitors: Visitors,
+    /// Those who ask for the same objects.
+    crowds: Crowds,
     /// Lately used, the latest last.
     manifests: Mutex<Vec<Arc<Manifest>>>,
 }
@@ -70,6 +74,7 @@ impl Serve {
     pub fn new(options: Options, store: Store, board: Board, bounds: Bounds) -> Self {
         Self {
             visitors: Visitors::default(),
+            crowds: Crowds::default(),
             room: Arc::new(Semaphore::new(options.ahead.max(1))),
             reads: Reads::new(bounds.own().clone()),
             manifests: Mutex::default(),
@@ -161,6 +166,17 @@ impl Serve {
         }
     }
 
+    /// Whoever asks for the same object as this peer hears which chunk of it the peer asks for. That is known of
+    /// objects whose manifests are in memory, which are those that are asked for.
+    fn spread(&self, peer: PeerId, chunk: &ChunkRef) {
+        if let Place::At(offset) = chunk.place {
+            let index = offset / CHUNK_LEN;
+            let stands_in = |manifest: Arc<Manifest>| manifest.chunk(index).as_ref() == Some(chunk);
+            let is_of = |object: &ObjectId| self.recall(object).is_some_and(stands_in);
+            self.crowds.asked(&peer, index, Instant::now(), is_of);
+        }
+    }
+
     async fn subscribe(&self, object: ObjectId) -> Option<Subscription> {
         let info = self.store.object(&object).filter(|info| !info.private)?;
         // Subscribed first: what comes while the snapshot is taken is told twice rather than never.
@@ -232,6 +248,7 @@ impl Giver for Serve {
     }
 
     fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
+        self.spread(peer, &chunk);
         Box::pin(self.give_chunk(peer, chunk))
     }
 
@@ -245,6 +262,11 @@ impl Giver for Serve {
 
     fn begin(&self, peer: PeerId) -> Result<Turn, Duration> {
         self.bounds.begin(peer, self.visitors.host(&peer))
+    }
+
+    fn crowd(&self, caller: Caller, object: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        let info = self.store.object(&object).filter(|info| !info.private)?;
+        Some(self.crowds.enter(object, info.state == State::Whole, caller, Instant::now()))
     }
 
     fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {

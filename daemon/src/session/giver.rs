@@ -1,5 +1,6 @@
 //! What a node must be able to do to be asked.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,9 +8,9 @@ use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::frames::MAX_BITMAP;
-use super::{Answer, Have};
+use super::{Answer, Fellow, Have};
 use crate::content::{Chunk, ChunkRef, ObjectId};
-use crate::peer::PeerId;
+use crate::peer::{Card, PeerId};
 
 /// What is held while a chunk goes out, and given back by being dropped.
 pub type Turn = Box<dyn Send + Sync>;
@@ -51,8 +52,35 @@ pub trait Giver: Send + Sync + 'static {
         Ok(Box::new(()))
     }
 
+    /// What `caller`, who is being told which chunks of an object are held, is told of others who ask for the same, now
+    /// and from now on; `None`, as by default, when that is nothing.
+    fn crowd(&self, caller: Caller, object: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        let _ = (caller, object);
+        None
+    }
+
     /// Awaited before each slice of `bytes` goes out: upload limits.
     fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()>;
+}
+
+/// Who asks, and what is known of where it gives chunks itself.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who.
+    pub peer: PeerId,
+    /// Where it is, as seen from here.
+    pub remote: Option<IpAddr>,
+    /// Its card, where it has given one that is its own; others may be told of it.
+    pub card: Option<Card>,
+}
+
+/// What is told of others who ask for the same object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rumour {
+    /// One of them.
+    Fellow(Fellow),
+    /// One of them is being given the chunk of this index.
+    Given(u64),
 }
 
 /// What is told to a subscriber.

@@ -18,6 +18,7 @@ impl Planner {
                     self.search.wake();
                 }
             }
+            Event::Given { peer, chunks } => self.note_given(peer, &chunks, actions),
             Event::PeerLeft { peer } | Event::Bad { peer, .. } => self.part(peer),
             Event::Arrived { peer, shard, .. } => self.arrived(peer, shard, actions),
             Event::Local { shard: Shard::Data(chunk) } => self.accept(chunk, actions),
@@ -105,6 +106,7 @@ impl Planner {
         self.progress_at = self.now;
         self.flight.again.remove(&chunk);
         self.search.found(chunk);
+        self.peers.values_mut().for_each(|peer| peer.given.came(chunk));
         self.cancel_all(Shard::Data(chunk), actions);
         if let Some(stripe) = self.stripes.of(chunk) {
             self.tend(stripe, actions);

@@ -113,10 +113,12 @@ impl Planner {
         }
         let peer = self.peers.get(&no)?;
         let soon = peer.answers_in(self.chunks.bytes(0), self.now)?;
+        let spared = self.spares(no);
         let (mut slowest, mut stuck) = (None, None);
         for (shard, asked) in self.flight.asked() {
             let left = asked.iter().filter_map(|&no| self.left(no, shard)).min().unwrap_or_default();
-            if asked.contains(&no) || asked.len() >= COPIES || !much_later(left, soon) {
+            let is_left = matches!(shard, Shard::Data(chunk) if spared && peer.given.has(chunk));
+            if asked.contains(&no) || asked.len() >= COPIES || is_left || !much_later(left, soon) {
                 continue;
             }
             if self.may_give(peer, shard) {

@@ -129,3 +129,23 @@ async fn who_is_only_said_to_hold_it_is_told_of_where_another_has_not_all_of_it(
     let Error::Stalled { holders, .. } = &error else { panic!("{error}") };
     assert!(holders.contains(&format!("{gone}: it is gone")), "{holders}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_rotted_is_given_up_as_soon_as_is_asked_for_when_there_is_nobody() {
+    let web = Web::default();
+    let node = Node::new(&web, 1);
+    let (small, large) = (sample(9000), sample(3 * CHUNK));
+    for data in [small, large] {
+        let id = node.add(&data, None).await;
+        match node.store.manifest(&id).await.unwrap() {
+            Some(manifest) => node.store.lose(&manifest.chunk(1).unwrap().id),
+            None => node.store.lose(&id.only_chunk()),
+        }
+        let patience = (Duration::from_secs(10), Duration::from_secs(1));
+        let request = Request { stall: patience.0, alone: patience.1, order: Order::Any, ..request(id) };
+        let begun = std::time::Instant::now();
+        let error = collect(node.fetcher.fetch(request).events, Order::Any).await.unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+}

@@ -1,5 +1,6 @@
 //! Sessions over pipes in memory: a real asker and a real giver, then each of them against a peer that lies.
 
+mod crowds;
 mod honest;
 mod liars;
 
@@ -31,6 +32,10 @@ struct Shelf {
     parity: Vec<ParityPage>,
     /// Told to the next subscriber.
     news: Mutex<Option<Subscription>>,
+    /// Told to the next subscriber of others.
+    rumours: Mutex<Option<mpsc::Receiver<Rumour>>>,
+    /// Who was to be told of others.
+    callers: Mutex<Vec<Caller>>,
     /// Chunks being got at this moment, and the most that ever were.
     working: AtomicUsize,
     most: AtomicUsize,
@@ -61,8 +66,21 @@ impl Shelf {
         let (part, parity) = ParityPart::sign(claim, &ids, &Keypair::generate_ed25519()).unwrap();
         let (working, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let paces = Semaphore::new(Semaphore::MAX_PERMITS);
-        let (news, is_others_turn, turn) = Default::default();
-        Arc::new(Self { manifest, chunks, part, parity, news, working, most, paces, is_others_turn, turn })
+        let (news, rumours, callers, is_others_turn, turn) = Default::default();
+        Arc::new(Self {
+            manifest,
+            chunks,
+            part,
+            parity,
+            news,
+            rumours,
+            callers,
+            working,
+            most,
+            paces,
+            is_others_turn,
+            turn,
+        })
     }
 
     fn object(&self) -> ObjectId {
@@ -131,6 +149,11 @@ impl Giver for Shelf {
             true => Err(Duration::from_millis(700)),
             false => Ok(Box::new(Arc::clone(&self.turn))),
         }
+    }
+
+    fn crowd(&self, caller: Caller, _: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        self.callers.lock().unwrap().push(caller);
+        self.rumours.lock().unwrap().take()
     }
 
     fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {

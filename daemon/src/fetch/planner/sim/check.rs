@@ -108,7 +108,7 @@ impl Books {
             Event::Local { shard: Shard::Parity { stripe, index } } => {
                 self.local.insert((*stripe, *index));
             }
-            Event::ReadTo { .. } | Event::Tick => {}
+            Event::Given { .. } | Event::ReadTo { .. } | Event::Tick => {}
         }
     }
 

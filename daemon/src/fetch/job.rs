@@ -23,7 +23,7 @@ use super::repair::{Parity, Rebuilt};
 use super::shape::{Shape, Wanted};
 use super::shelf::{Order, Shelf};
 use super::{Error, Event, Notice, Parts, Progress, Request, Summary, Terms, learn};
-use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
+use crate::content::{CHUNK_LEN, ParityPage, ParityPart};
 use crate::session::Have;
 use crate::store::Lease;
 

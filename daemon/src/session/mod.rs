@@ -34,7 +34,7 @@ pub use error::{Error, Reason};
 pub use give::{Ended, Summary, give};
 pub use giver::{Giver, Snapshot, Subscription};
 pub use options::{Network, Options};
-pub use want::{Haves, Want};
+pub use want::{Came, Haves, Want};
 
 use std::time::Duration;
 

@@ -42,6 +42,9 @@ const MANIFESTS: usize = 8;
 /// Chunks that are looked for at once for a subscriber, who may ask for the longest object there is, and many of them.
 const STRETCH: usize = 2048;
 
+/// Bytes that go out at once at least, where there are so many: their head is 0.3 % of them.
+const LEAST: usize = 4 << 10;
+
 /// Peers whose rate is limited one by one; the least recent give way.
 const PEERS: usize = 1024;
 
@@ -193,6 +196,13 @@ impl Serve {
     }
 }
 
+/// How many of `most` bytes go out at once at a rate of so many a second, 0 for no limit: a 64th of a second's worth,
+/// so that none of those who share the rate hears nothing for long and takes this node for silent.
+fn portion(most: usize, rate: u64) -> usize {
+    let share = usize::try_from(rate / 64).unwrap_or(usize::MAX).max(LEAST);
+    if rate == 0 { most } else { most.min(share) }
+}
+
 /// What the store said; a failing disk is no answer to a peer, and the store has logged it.
 fn told<T>(result: Result<T, store::Error>) -> Option<T> {
     result.inspect_err(|error| tracing::debug!(%error, "cannot answer a peer")).ok()
@@ -239,13 +249,17 @@ impl Giver for Serve {
         Box::pin(self.subscribe(object))
     }
 
-    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {
+    fn pace(&self, peer: PeerId, most: usize) -> BoxFuture<'_, usize> {
         Box::pin(async move {
+            let own = (self.options.per_peer > 0).then(|| self.limiter(peer));
+            let rates = [self.upload.rate(), own.as_ref().map_or(0, |own| own.rate())];
+            let bytes = rates.into_iter().fold(most, portion);
             self.upload.take(bytes).await;
-            if self.options.per_peer > 0 {
-                self.limiter(peer).take(bytes).await;
+            if let Some(own) = own {
+                own.take(bytes).await;
             }
             self.visitors.gave(peer, bytes);
+            bytes
         })
     }
 }

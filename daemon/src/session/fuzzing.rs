@@ -195,8 +195,8 @@ impl Giver for Nothing {
         std::future::ready(Some(Subscription { snapshot, updates })).boxed()
     }
 
-    fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    fn pace(&self, _: PeerId, most: usize) -> BoxFuture<'_, usize> {
+        std::future::ready(most).boxed()
     }
 }
 

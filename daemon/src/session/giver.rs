@@ -37,8 +37,8 @@ pub trait Giver: Send + Sync + 'static {
     /// Which chunks of an object are held, now and from now on; `None` when the object is not given.
     fn haves(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>>;
 
-    /// Awaited before each slice of `bytes` goes out: upload limits.
-    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()>;
+    /// Awaited before each slice of at most `most` bytes goes out: upload limits. How many may go, 1 at least.
+    fn pace(&self, peer: PeerId, most: usize) -> BoxFuture<'_, usize>;
 }
 
 /// What is told to a subscriber.

@@ -48,6 +48,12 @@ impl Limiter {
         ticket.used = true;
     }
 
+    /// Bytes a second; 0 is no limit.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        self.with(|bucket, _| bucket.rate)
+    }
+
     /// Changes the rate, also for those who wait; 0 lets all of them go.
     pub fn set(&self, bytes_per_second: u64) {
         self.with(|bucket, now| bucket.set(bytes_per_second, now));

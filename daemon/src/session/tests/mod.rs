@@ -122,8 +122,12 @@ impl Giver for Shelf {
         async move { news }.boxed()
     }
 
-    fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {
-        async { self.paces.acquire().await.unwrap().forget() }.boxed()
+    fn pace(&self, _: PeerId, most: usize) -> BoxFuture<'_, usize> {
+        async move {
+            self.paces.acquire().await.unwrap().forget();
+            most
+        }
+        .boxed()
     }
 }
 

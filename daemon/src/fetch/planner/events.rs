@@ -19,6 +19,8 @@ impl Planner {
                 }
             }
             Event::PeerLeft { peer } | Event::Bad { peer, .. } => self.part(peer),
+            Event::Came { peer, shard, bytes } => self.came(peer, shard, bytes),
+            Event::Held { peer, shard } => self.held(peer, shard),
             Event::Arrived { peer, shard, .. } => self.arrived(peer, shard, actions),
             Event::Local { shard: Shard::Data(chunk) } => self.accept(chunk, actions),
             Event::Local { shard: Shard::Parity { stripe, index } } => {
@@ -74,11 +76,32 @@ impl Planner {
         if let Some(mut peer) = self.peers.remove(&no) {
             self.holders.forget(&mut peer.holding);
         }
+        self.resort();
+        self.search.wake();
+    }
+
+    /// Some chunks are rarer now than when the queues were sorted.
+    pub(super) fn resort(&mut self) {
         if !self.holders.is_even() {
-            // Some chunks are rarer now than when the queues were sorted.
             self.peers.values_mut().for_each(|peer| peer.queue.clear());
         }
-        self.search.wake();
+    }
+
+    /// Some of a shard has come. Of each shard what comes counts once as progress, however often it is begun.
+    fn came(&mut self, no: PeerNo, shard: Shard, bytes: u64) {
+        let now = self.now;
+        let is_news = self.peers.get_mut(&no).is_some_and(|peer| peer.came(shard, bytes, now));
+        if is_news && self.flight.came(shard, bytes) {
+            self.progress_at = now;
+        }
+    }
+
+    /// A request waits here: nobody is late, and nothing stalls.
+    fn held(&mut self, no: PeerNo, shard: Shard) {
+        if let Some(peer) = self.peers.get_mut(&no) {
+            peer.held(shard, self.now);
+            self.progress_at = self.now;
+        }
     }
 
     /// A shard is here.
@@ -104,6 +127,7 @@ impl Planner {
         }
         self.progress_at = self.now;
         self.flight.again.remove(&chunk);
+        self.flight.forget(Shard::Data(chunk));
         self.search.found(chunk);
         self.cancel_all(Shard::Data(chunk), actions);
         if let Some(stripe) = self.stripes.of(chunk) {

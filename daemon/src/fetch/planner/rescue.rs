@@ -146,6 +146,7 @@ impl Planner {
             if !self.stripes.is_abandoned(stripe) {
                 self.progress_at = self.now;
             }
+            self.flight.forget(shard);
             self.cancel_all(shard, actions);
         }
         self.tend(stripe, actions);
@@ -246,6 +247,8 @@ impl Planner {
     /// Ends a stripe that needs nothing any more.
     pub(super) fn close(&mut self, stripe: u32, actions: &mut Vec<Action>) {
         self.give_up(stripe, actions);
+        let parity = self.stripes.get(stripe).map_or(0, |shape| shape.parity);
+        (0..parity).for_each(|index| self.flight.forget(Shard::Parity { stripe, index }));
         self.stripes.remove(stripe);
         for peer in self.peers.values_mut() {
             peer.parity.finished(stripe);

@@ -108,7 +108,11 @@ impl Books {
             Event::Local { shard: Shard::Parity { stripe, index } } => {
                 self.local.insert((*stripe, *index));
             }
-            Event::ReadTo { .. } | Event::Tick => {}
+            Event::Came { peer, shard, bytes } => {
+                assert!(self.asked.contains(&(*peer, *shard)), "comes without being asked for");
+                assert!(*bytes < self.bytes(*shard), "what is whole has arrived");
+            }
+            Event::Held { .. } | Event::ReadTo { .. } | Event::Tick => {}
         }
     }
 

@@ -12,7 +12,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, SelectAll, Stream};
 use tokio::sync::mpsc;
 
-use super::asks::{Ask, Asks, Ended, Outcome};
+use super::asks::{Ask, Asks, Ended, Outcome, Sight};
 use super::crowd::{Arrival, Crowd};
 use super::deliver::Delivery;
 use super::error::name_missing;
@@ -32,8 +32,9 @@ use begin::Begun;
 /// How often a caller is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Chunks that a reader in order may be ahead of: 32 MiB.
-const WINDOW: u64 = 32;
+/// Chunks that a reader in order may be ahead of: two for each of sixteen peers, and as many that have come before one
+/// that is late. 64 MiB, of which what the reader has not taken is in the store, not in memory.
+const WINDOW: u64 = 64;
 
 /// An object is announced once this many of its chunks are here.
 const ANNOUNCE_FROM: u64 = 16;
@@ -159,7 +160,10 @@ impl Job {
                 Some((stripe, rebuilt)) = self.rebuilding.next() => self.rebuilt(stripe, rebuilt)?,
                 Some(chunk) = losses.recv() => self.lost(chunk),
                 Some(()) = wakeup => self.tell(planner::Event::Tick),
-                _ = ticks.tick() => self.tick(out)?,
+                _ = ticks.tick() => {
+                    self.look();
+                    self.tick(out)?;
+                }
             }
             if self.request.order == Order::InOrder {
                 let chunk = self.wanted.chunks.start + self.shelf.low() as u64;
@@ -320,6 +324,23 @@ impl Job {
         let _ = self.parts.notices.try_send(Notice::Holds(self.request.id));
     }
 
+    /// Twice a second: tells what is on its way, long before it is whole.
+    fn look(&mut self) {
+        let before = self.planner.moved_at();
+        for (peer, shard, sight) in self.asks.look() {
+            match sight {
+                Sight::Held => self.tell(planner::Event::Held { peer, shard }),
+                Sight::Came(bytes, more) => {
+                    self.crowd.flows(peer, more);
+                    self.tell(planner::Event::Came { peer, shard, bytes });
+                }
+            }
+        }
+        if self.planner.moved_at() > before {
+            self.terms.beat();
+        }
+    }
+
     /// Twice a second: progress, and whether it has stalled.
     fn tick(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
         // Whoever reads what has rotted here, and knows nobody to ask, need not wait for long; but for what is being
@@ -336,7 +357,8 @@ impl Job {
                 false => Error::Stalled { id, seconds, missing, holders: self.crowd.told() },
             });
         }
-        let received: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
+        let whole: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
+        let received = whole + self.asks.came();
         let (since, before) = std::mem::replace(&mut self.told, (Instant::now(), received));
         let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let missing = self.planner.progress().missing.saturating_mul(CHUNK_LEN);

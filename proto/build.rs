@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 4] =
-    ["casd/v1/network.proto", "casd/v1/node.proto", "casd/v1/objects.proto", "casd/v1/trees.proto"];
+const FILES: [&str; 5] = [
+    "casd/v1/jobs.proto",
+    "casd/v1/network.proto",
+    "casd/v1/node.proto",
+    "casd/v1/objects.proto",
+    "casd/v1/trees.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {

@@ -1,11 +1,16 @@
 //! The command line, as types.
 
+mod jobs;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use jobs::{Explain, JobName, Jobs, Priority};
+
+use crate::commands::limits::Change;
 use crate::object::{Id, Selector, Source};
 
 /// Store files by the hash of their content, and share them peer to peer.
@@ -50,6 +55,10 @@ pub(crate) enum Verb {
     Add(Add),
     /// Get a file or a directory, from the network as far as it is not here, and write it
     Fetch(Fetch),
+    /// List fetches that go on without their callers, cancel them, or have them begin sooner
+    Jobs(Jobs),
+    /// Say why an object is here or not: who was asked for it, and what they said
+    Explain(Explain),
     /// Write an object's bytes to standard output
     Cat(Cat),
     /// List what is stored, or what is in a directory
@@ -71,8 +80,8 @@ pub(crate) enum Verb {
     Search(Search),
     /// Ask the network who holds an object or a chunk
     Providers(Providers),
-    /// List the connected peers
-    Peers,
+    /// List the connected peers, and the banned ones
+    Peers(Peers),
     /// Connect to a peer
     Connect(Connect),
     /// Say how far others have been told of what is held here
@@ -83,6 +92,8 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Look at the daemon's state folder and disk, and say what is wrong
     Doctor(Doctor),
+    /// Say how much may move at once, or change it
+    Limits(Limits),
     /// Drop what is unpinned and older than an hour
     Gc(Gc),
     /// Print a completion script for a shell
@@ -150,11 +161,14 @@ pub(crate) struct Fetch {
     /// Give up when nothing arrives for so long (500ms, 60s, 2m, 1h)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) stall: Duration,
-    /// (later) Leave it in the store, and do not wait for it
-    #[arg(long, hide = true)]
+    /// Leave a file in the store, and do not wait for it: it goes on over restarts until it is there, see `casctl jobs`
+    #[arg(long, conflicts_with_all = ["output", "force", "sync", "symlinks", "stall", "wait"])]
     pub(crate) detach: bool,
-    /// (later) Wait until someone holds it
-    #[arg(long, hide = true)]
+    /// With --detach: when it begins among other jobs
+    #[arg(long, value_enum, value_name = "PRIORITY", requires = "detach")]
+    pub(crate) priority: Option<Priority>,
+    /// Wait until someone has it, however long that takes
+    #[arg(long, conflicts_with = "stall")]
     pub(crate) wait: bool,
     /// Restore symbolic links of directories as well, but for those that could lead out of it
     #[arg(long)]
@@ -164,7 +178,8 @@ pub(crate) struct Fetch {
 /// `casctl cat`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Cat {
-    /// An id, a prefix of 8 digits or more, or a name; with /PATH behind it what is in a directory
+    /// A whole id, of what is here or elsewhere; a prefix of 8 digits or more, or a name; with /PATH behind it what is
+    /// in a directory
     #[arg(value_name = "ID", value_parser = crate::object::selector)]
     pub(crate) object: String,
     /// Skip so many bytes
@@ -287,6 +302,14 @@ pub(crate) struct Providers {
     pub(crate) id: Id,
 }
 
+/// `casctl peers`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Peers {
+    /// Also those that are known or remembered, and neither connected nor banned
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
 /// `casctl connect`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Connect {
@@ -315,6 +338,22 @@ pub(crate) struct Doctor {
     /// Where to look when no daemon answers [default: where a daemon keeps its state]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+}
+
+const LIMITS: &str = "Rates are bytes a second: 10MiB, 500kB, 0 for no limit. upload and download are of everything; \
+    upload_per_peer is what each peer is given; serve (what peers are given) and announce (what others are told) are \
+    within upload, fetch (what users fetch) and repair (what mends damage) within download. upload_slots is how many \
+    peers are given chunks at once (1 to 4096), yielding (true, false) whether uploads make way for what else is on \
+    the line. What is changed holds until casd is restarted or reloads its settings; to keep it, write it there, in \
+    [transfer].";
+
+/// `casctl limits`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = LIMITS)]
+pub(crate) struct Limits {
+    /// What to change, such as upload=10MiB (administrators only); without it the limits are shown
+    #[arg(value_name = "KEY=VALUE", value_parser = crate::commands::limits::change)]
+    pub(crate) changes: Vec<Change>,
 }
 
 /// `casctl gc`

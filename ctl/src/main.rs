@@ -9,6 +9,7 @@ mod error;
 mod folder;
 mod object;
 mod output;
+mod passing;
 mod signals;
 mod socket;
 mod thread;

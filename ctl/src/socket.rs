@@ -14,11 +14,12 @@ use crate::error::{Exit, Failure, plain};
 /// Where the system's daemon listens.
 const SYSTEM: &str = "/run/casd/casd.sock";
 
-/// Connects to the daemon: to `given` only, or else to the first place of [`places`] where one answers.
+/// Connects to the daemon: to `given` only, or else to the first place of [`places`] where one answers. Gives that
+/// place as well.
 ///
 /// # Errors
 /// When none does, saying what was tried.
-pub(crate) async fn connect(given: Option<&Path>) -> Result<Channel, Failure> {
+pub(crate) async fn connect(given: Option<&Path>) -> Result<(Channel, PathBuf), Failure> {
     // An empty path, as in `CASD_SOCKET= casctl …`, names nothing.
     let places = match given.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => vec![path.to_owned()],
@@ -28,7 +29,7 @@ pub(crate) async fn connect(given: Option<&Path>) -> Result<Channel, Failure> {
     for path in &places {
         is_spoken_to(path).await?;
         match client::connect(path).await {
-            Ok(channel) => return Ok(channel),
+            Ok(channel) => return Ok((channel, path.clone())),
             // Where nothing is, or nobody listens any more, the next place may do.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
@@ -64,16 +65,21 @@ async fn is_spoken_to(path: &Path) -> Result<(), Failure> {
     let Ok(listener) = UnixStream::connect(path).await.and_then(|stream| stream.peer_cred()) else {
         return Ok(());
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(folder) = folder.metadata() else { return Ok(()) };
-    let caller = rustix::process::geteuid().as_raw();
-    if folder.mode() & 0o002 == 0 || [0, caller, folder.uid()].contains(&listener.uid()) {
+    if may_listen(path, listener.uid()) {
         return Ok(());
     }
     let (shown, uid) = (path.display(), listener.uid());
     let message = format!("{shown}: user {uid} listens there, where anybody may put a socket");
     Err(Failure::local(Exit::NotPermitted, "NOT_PERMITTED", message)
         .hint("have the daemon listen in a folder that not everybody may write to (`api.socket`)"))
+}
+
+/// Whether it is the business of this user to listen at `path`, as far as can be told.
+pub(crate) fn may_listen(path: &Path, uid: u32) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(folder) = folder.metadata() else { return true };
+    let caller = rustix::process::geteuid().as_raw();
+    folder.mode() & 0o002 == 0 || [0, caller, folder.uid()].contains(&uid)
 }
 
 /// There is a socket, but not for this caller, or it is none.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use casd::app::{self, Process};
 use casd::args::{Args, EXIT_CONFIG, EXIT_FAILED, EXIT_STORE_TOO_NEW};
@@ -9,6 +10,10 @@ use casd::config::{self, Config};
 use casd::support::shutdown::Signals;
 use casd::support::systemd::{self, Notifier};
 use casd::support::telemetry;
+
+/// How long blocking calls may go on after everything has ended: what a caller's file system or a name server does not
+/// answer is not waited for.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     casd::api::memory::keep();
@@ -75,7 +80,7 @@ fn serve(args: Args, config: Config) -> Result<(), app::Error> {
     let socket = systemd::api_socket().map_err(app::Error::Runtime)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(app::Error::Runtime)?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let process = Process {
             signals: Signals::listen().map_err(app::Error::Runtime)?,
             notifier,
@@ -84,5 +89,7 @@ fn serve(args: Args, config: Config) -> Result<(), app::Error> {
             dials_everything: false,
         };
         Box::pin(app::run(config, process)).await
-    })
+    });
+    runtime.shutdown_timeout(LAST_CALLS);
+    ended
 }

@@ -16,8 +16,8 @@ use std::path::Path;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::v1::{
-    network_client::NetworkClient, node_client::NodeClient, objects_client::ObjectsClient,
-    trees_client::TreesClient,
+    jobs_client::JobsClient, network_client::NetworkClient, node_client::NodeClient,
+    objects_client::ObjectsClient, trees_client::TreesClient,
 };
 use crate::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES};
 
@@ -53,6 +53,14 @@ pub fn objects(channel: Channel) -> ObjectsClient<Channel> {
 #[must_use]
 pub fn trees(channel: Channel) -> TreesClient<Channel> {
     TreesClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The calls about jobs.
+#[must_use]
+pub fn jobs(channel: Channel) -> JobsClient<Channel> {
+    JobsClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

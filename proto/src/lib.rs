@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod memory;
+pub mod passing;
 mod reason;
 
 pub use prost::bytes::{Bytes, BytesMut};

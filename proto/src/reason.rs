@@ -80,6 +80,10 @@ reasons! {
     BadTree "BAD_TREE" FailedPrecondition false;
     /// The peer is of another network.
     OtherNetwork "OTHER_NETWORK" FailedPrecondition false;
+    /// No file of the caller's waits under this token, or what was passed is none that casd writes into.
+    NotPassed "NOT_PASSED" FailedPrecondition false;
+    /// The file that the caller passed cannot be written.
+    Unwritable "UNWRITABLE" FailedPrecondition false;
     /// The node announces nothing, by its configuration, so it has nobody to tell a name to.
     NotAnnouncing "NOT_ANNOUNCING" FailedPrecondition false;
     /// A range that starts behind the object's end.
@@ -90,7 +94,7 @@ reasons! {
     NoSuchPath "NO_SUCH_PATH" NotFound false;
     /// Neither here nor at any peer that was found.
     NoProviders "NO_PROVIDERS" NotFound true;
-    /// Not here, and this node knows no peer to ask.
+    /// Not here, and this node knows no peer to ask, or none that keeps records for others.
     NoPeers "NO_PEERS" NotFound true;
     /// Nothing has arrived for the time the caller allows.
     Stalled "STALLED" DeadlineExceeded true;

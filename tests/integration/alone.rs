@@ -1,8 +1,10 @@
 //! A node that is alone, and one whose objects others cannot fetch, as their users meet them.
 
+use std::time::{Duration, Instant};
+
 use casd::peer::Keypair;
 use casd_tests::wait::{self, LONG};
-use casd_tests::{Daemon, Home, corpus};
+use casd_tests::{Daemon, Home, Node, corpus, nodes};
 use serde_json::Value;
 
 /// What the doctor says of whether a node is alone.
@@ -71,6 +73,29 @@ fn who_has_nobody_to_tell_is_told_how_to_find_somebody_and_a_client_that_it_tell
 }
 
 #[test]
+fn a_server_beside_clients_of_the_dht_alone_finds_what_they_hold_and_they_what_it_holds() {
+    let nodes = nodes::network(3, |number, settings| {
+        settings.text("network.dht", if number == 0 { "server" } else { "client" })
+    });
+    let add = |node: &Node, bytes: &[u8]| {
+        node.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(bytes).done().ok().text()
+    };
+    let [server, one, other] = [0, 1, 2].map(|number| &nodes[number]);
+    wait::until("both to be there", LONG, || (server.ctl().status()["peers"] == 2).then_some(()));
+    let ids = [add(server, b"of the server"), add(one, b"of a client")];
+    for (node, of) in [(one, 0), (other, 0), (server, 1), (other, 1)] {
+        let expected: [&[u8]; 2] = [b"of the server", b"of a client"];
+        let fetched = node.ctl().run(&["fetch", &ids[of], "-o", "-"]).done().ok().stdout;
+        assert_eq!(fetched, expected[of]);
+    }
+    let said = company(&server.daemon);
+    assert_eq!(said["level"], "ok", "{said}");
+    wait::until("it to wait for nobody else", LONG, || {
+        server.ctl().text(&["announce"]).contains(" 0 waiting").then_some(())
+    });
+}
+
+#[test]
 fn a_network_by_another_name_begins_anew_and_raises_no_alarm() {
     let mut home = Home::new();
     let daemon = home.start();
@@ -103,4 +128,20 @@ fn a_link_says_where_this_node_is_and_warns_where_it_leads_to_nothing() {
     let id = client.ctl().add_bytes(b"mine");
     let link = client.ctl().run(&["link", &id]).done().ok();
     assert!(link.stderr.contains("the daemon is a client"), "{}", link.stderr);
+}
+
+#[test]
+fn who_is_connected_only_to_nodes_that_keep_no_records_is_told_so_soon_and_not_that_nobody_is_there() {
+    let nodes = nodes::network(2, |_, settings| settings.text("network.dht", "client"));
+    let ctl = nodes[1].ctl();
+    wait::until("it to be unserved", LONG, || (ctl.status()["unserved"] == true).then_some(()));
+    let id = corpus::id(b"nobody has this");
+    for verb in [&["providers", &id][..], &["stat", &id], &["fetch", &id, "-o", "-"]] {
+        let begun = Instant::now();
+        let done = ctl.run(verb).done();
+        done.refused(&[4], "the one node that is connected keeps no records for others");
+        assert!(done.stderr.contains("connect to a node that keeps records"), "{}", done.stderr);
+        // It would wait for 10 to 30 s for one to come.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{verb:?} took {:?}", begun.elapsed());
+    }
 }

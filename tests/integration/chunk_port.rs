@@ -334,7 +334,7 @@ fn whoever_calls_and_talks_nonsense_is_hung_up_on() {
             Reason::Protocol,
         ),
         ("another network", hi(hello("elsewhere", Role::Asker)), Reason::Network),
-        ("another version", hi(Hello { least: 2, most: 9, ..ours.clone() }), Reason::Version),
+        ("another version", hi(Hello { least: 3, most: 9, ..ours.clone() }), Reason::Version),
         ("a giver's hello", hi(hello(&network, Role::Giver)), Reason::Protocol),
         ("a hello of 4 GiB", [&[0xff; 4][..], &[1]].concat(), Reason::Protocol),
         (
@@ -371,7 +371,7 @@ fn another_identity_or_version_than_expected_is_named() {
     let (_, socket) = at.split_once('@').unwrap();
     let wrong = format!("{}@{socket}", casd::peer::Keypair::generate_ed25519().public().to_peer_id());
     node.ctl().run(&["connect", &wrong]).done().refused(&[1], &other.peer_id());
-    let newer = Liar::with(Hello { least: 2, most: 9, ..hello(&network, Role::Giver) }, |_, _| Reply::Close);
+    let newer = Liar::with(Hello { least: 3, most: 9, ..hello(&network, Role::Giver) }, |_, _| Reply::Close);
     node.ctl().run(&["connect", &newer.address]).done().refused(&[1], "version");
     node.ctl().run(&["connect", &at]).done().ok();
 }

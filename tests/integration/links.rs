@@ -63,6 +63,19 @@ fn whoever_begins_with_a_link_becomes_part_of_the_network() {
 }
 
 #[test]
+fn who_joins_by_an_address_that_was_given_says_so_though_the_node_is_configured() {
+    let giver = nodes::network(1, |_, settings| settings).pop().unwrap();
+    let network = giver.ctl().status()["network"].as_str().unwrap().to_owned();
+    let closed = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", nobody().rsplit_once(':').unwrap().1, giver.id());
+    let home =
+        Home::with(|settings| settings.text("network.name", &network).texts("network.bootstrap", &[&closed]));
+    let daemon = home.start();
+    daemon.ctl().run(&["connect", &giver.daemon.dht_addresses()[0]]).done().ok();
+    let line = daemon.logged("joined the network by");
+    assert!(line.contains("at an address that was given"), "{line}");
+}
+
+#[test]
 fn whoever_knows_only_one_that_keeps_no_records_joins_by_a_link() {
     let giver = nodes::network(1, |_, settings| settings).pop().unwrap();
     let network = giver.ctl().status()["network"].as_str().unwrap().to_owned();
@@ -198,7 +211,27 @@ fn a_holder_in_a_private_network_is_told_to_be_in_one() {
     let taker = Node { daemon: home.start(), home };
     let id = giver.ctl().add_bytes(b"for members");
     let link = format!("casd:{id},peer={}", giver.daemon.chunk_address());
-    fails(&taker, &link).refused(&[4], "network key");
+    fails(&taker, &link).refused(&[1], "network key");
+}
+
+#[test]
+fn a_link_to_a_node_of_another_network_ends_at_once_and_says_so() {
+    let home = Home::new();
+    let giver = Node { daemon: home.start(), home };
+    let id = giver.ctl().add_bytes(b"elsewhere");
+    let link = giver.ctl().text(&["link", &id]);
+    let dht = format!("casd:{id},peer={}", giver.daemon.dht_addresses()[0]);
+    // One that knows nobody, and one with a network of its own, where it asks as well.
+    for count in [1, 2] {
+        let taker = nodes::network(count, |_, settings| settings).pop().unwrap();
+        for link in [&link, &dht] {
+            let fetch = taker.ctl().run(&["--json", "fetch", link, "--stall", "600s", "-o"]);
+            let failed = fetch.arg(taker.home.path("none")).done().code(1).stderr;
+            let said: Value = serde_json::from_str(failed.trim_end()).unwrap();
+            assert!(said["reason"] == "OTHER_NETWORK" && said["retryable"] == false, "{said}");
+            assert!(said["error"].as_str().unwrap().contains("network.name"), "{said}");
+        }
+    }
 }
 
 #[test]

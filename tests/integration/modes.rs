@@ -76,7 +76,7 @@ fn a_private_network_shares_and_lets_nobody_else_in() {
         assert_eq!(stranger.ctl().status()["peers"], 0);
         let from = members[0].daemon.chunk_address();
         let fetch = stranger.ctl().run(&["fetch", &id, "--stall", "2s", "--peer", &from, "-o"]);
-        fetch.arg(stranger.home.path("out")).done().refused(&[4], "");
+        fetch.arg(stranger.home.path("out")).done().refused(&[1], "network key");
         assert_eq!(stranger.ctl().status()["stored_bytes"], 0);
         logs += &stranger.daemon.log();
     }

@@ -78,6 +78,7 @@ fn is_fetched(between: Between, is_private: bool) {
     let id = corpus::file(&file, 5, FILE);
     holder.ctl().run(&["add", "--wait-announced"]).arg(&file).done().ok();
     wait::until("a relay to be found", LONG, || (reach(&holder)["numbers"]["relays"] == 1).then_some(()));
+    assert_eq!(holder.ctl().json(&["link", &id])[0]["unreached"], false, "others ask for it at the relay");
 
     let fetcher = taker.start();
     let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());
@@ -152,6 +153,15 @@ fn is_reached_beyond(is_private: bool) {
         assert!(holders.iter().any(|one| one["peer_id"] == holder.peer_id()), "{holders:?}");
     } else {
         assert!(!fetch.status.success(), "what anybody may tell was dialled");
+        let said = &fetch.stderr;
+        let place = "it is on another private network (10.77.2.3)";
+        assert!(said.contains(&format!("{}: {place}", holder.peer_id())), "{said}");
+        assert!(said.contains("let others in") && said.contains("--peer ID@HOST:PORT"), "{said}");
+        // Where a relay has led to it, it has answered; else it is told of as by the fetch.
+        let providers = fetcher.ctl().run(&["providers", &id]).done();
+        let told = providers.text() + &providers.stderr;
+        assert!(told.contains(&holder.peer_id()), "{told}");
+        assert!(providers.status.success() || told.contains(place), "{told}");
         // Who is given it, by a link or an address, reaches it all the same.
         let at = format!("{}@10.77.2.3:9000", holder.peer_id());
         fetcher.ctl().run(&["fetch", &id, "--peer", &at, "-o"]).arg(&out).done().ok();

@@ -78,6 +78,49 @@ fn each_removes_its_own_and_only_an_administrator_what_is_others() {
     assert!(daemon.ctl().text(&["rm", &both]).contains("removed"));
 }
 
+#[test]
+fn each_has_jobs_of_its_own_and_only_an_administrator_those_of_others() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can be two users");
+    }
+    let home = Home::new();
+    let daemon = home.start();
+    let (root, other) = (daemon.ctl(), Other::of(&home, &daemon));
+    let id = "ab".repeat(32);
+    let number = |run: Run| run.done().ok().text();
+    assert_eq!(number(root.run(&["-q", "fetch", "--detach", &id])), "1");
+    assert_eq!(number(other.run(&["-q", "fetch", "--detach", &id])), "2");
+    // Each sees and changes its own.
+    assert_eq!(number(other.run(&["-q", "jobs"])), "2");
+    other.run(&["jobs", "--cancel", "1"]).done().refused(&[REFUSED], "another user's");
+    other.run(&["jobs", "1", "--priority", "high"]).done().refused(&[REFUSED], "another user's");
+    other.run(&["jobs", "1"]).done().refused(&[4], "no job 1");
+    let explained = other.run(&["--json", "explain", &id]).done().ok().json().pop().unwrap();
+    assert_eq!(explained["bringing"].as_array().map(Vec::len), Some(1), "{explained}");
+    // An administrator sees all; by the id it means its own first.
+    assert_eq!(
+        root.json(&["jobs"]).iter().map(|job| job["uid"].as_u64()).collect::<Vec<_>>(),
+        [Some(0), Some(u64::from(OTHER))]
+    );
+    assert_eq!(root.text(&["-q", "jobs", "--cancel", &id]), "1");
+    assert_eq!(root.text(&["-q", "jobs", "--cancel", &id]), "2");
+    other.run(&["jobs", "--cancel", &id]).done().refused(&[4], "no job");
+}
+
+#[test]
+fn limits_are_for_all_to_see_and_for_administrators_to_change() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can be two users");
+    }
+    let home = Home::new();
+    let daemon = home.start();
+    let other = Other::of(&home, &daemon);
+    other.run(&["limits", "upload=1MiB"]).done().refused(&[REFUSED], "administrator");
+    let shown = other.run(&["-q", "limits"]).done().ok().text();
+    assert!(shown.starts_with("upload=0\n"), "{shown}");
+    assert!(daemon.ctl().text(&["-q", "limits", "upload=1MiB"]).starts_with("upload=1048576\n"));
+}
+
 /// The daemon is root's here, and could read and write everything.
 #[test]
 fn files_are_read_and_written_with_the_callers_rights() {

@@ -12,6 +12,10 @@ import tempfile
 import time
 
 
+# What all of them are nodes of.
+NETWORK = "bench"
+
+
 class Cost:
     """Wall and CPU seconds, and the daemon's peak in MiB where there is one."""
 
@@ -29,9 +33,10 @@ def timed(*command):
 
 class Daemon:
     """A casd of its own in a folder that it gets whole, and that is gone when it ends. A `state` that is named stays,
-    and nothing is proved there in the background."""
+    and nothing is proved there in the background. It listens at `host`, where commands run that begin with `on`, joins by
+    the addresses `bootstrap`, and has `more` sections of settings."""
 
-    def __init__(self, binaries, where, parity="16+4", state=None):
+    def __init__(self, binaries, where, parity="16+4", state=None, host="127.0.0.1", on=(), bootstrap=(), more=""):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="casd-bench-", dir=where))
         self.socket, self.ctl = self.folder / "casd.sock", binaries / "casctl"
         config = self.folder / "casd.toml"
@@ -41,18 +46,20 @@ state_dir = "{state or self.folder / 'state'}"
 [api]
 socket = "{self.socket}"
 [listen]
-chunk = ["127.0.0.1:0"]
-dht = ["/ip4/127.0.0.1/udp/0/quic-v1"]
+chunk = ["{host}:0"]
+dht = ["/ip4/{host}/udp/0/quic-v1"]
 [network]
-name = "bench"
+name = "{NETWORK}"
 lan_discovery = false
+bootstrap = {json.dumps(list(bootstrap))}
 [store]
 parity = "{parity}"
 reserve = "0"
 {'scrub = "0"' if state else ''}
+{more}
 """)
         self.log = open(self.folder / "log", "w+")
-        command = [binaries / "casd", "--config", config]
+        command = [*on, binaries / "casd", "--config", config]
         self.begun = time.monotonic()
         self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
@@ -99,4 +106,32 @@ reserve = "0"
         return spent
 
     def status(self):
-        return json.loads(timed(self.ctl, "--socket", self.socket, "--json", "status")[1])
+        return self.ask("status")
+
+    def ask(self, *words):
+        """The last of what casctl prints as JSON."""
+        return json.loads(timed(self.ctl, "--socket", self.socket, "--json", *words)[1].splitlines()[-1])
+
+    def peer(self):
+        """Where it gives chunks, as `--peer` takes it."""
+        status = self.status()
+        return f"{status['peer_id']}@{status['listen']['chunk'][0]}"
+
+    def dht(self):
+        """Where others join by it."""
+        return self.status()["listen"]["dht"][0]
+
+    def fetch(self, object, *peers):
+        """Fetches an object to a file. Gives the seconds, the file and what casctl says of it."""
+        out = self.folder / "fetched"
+        named = [word for peer in peers for word in ("--peer", peer)]
+        cost, printed = timed(self.ctl, "--socket", self.socket, "--json", "fetch", object, "--force", "-o", out, *named)
+        return cost.wall, out, json.loads(printed)
+
+    def descriptors(self):
+        """How many files it has open."""
+        return len(os.listdir(f"/proc/{self.child.pid}/fd"))
+
+    def lines(self):
+        """How many lines it has logged."""
+        return len((self.folder / "log").read_text().splitlines())

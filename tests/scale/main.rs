@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use table::Table;
-use world::World;
+use world::{Placed, World};
 
 /// Keys that all nodes together announce…
 const KEYS: usize = 1_000;
@@ -122,8 +122,11 @@ async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), Stri
         let (seconds, dials) = (begun.elapsed().as_secs_f64(), world.dials());
         println!("{part:>6}  grown in {seconds:.0} s, {dials:.0} dials a node");
     }
-    let (keys, placed) = world.announce(each(world.nodes.len())).await;
-    println!("{size:>6}  {placed} of {keys} keys placed after {:.0} s", begun.elapsed().as_secs_f64());
+    let Placed { keys, placed, look_ups, messages } = world.announce(each(world.nodes.len())).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{size:>6}  {placed} of {keys} keys placed after {seconds:.0} s, {look_ups} look-ups, {messages} messages"
+    );
     if placed < keys {
         return Err("not all keys were placed".into());
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casd::dht::{Dht, Limits, Mode, Options, Status};
-use casd::peer::{Announce, Announced, Announcing, Discovery, Key, Keypair, Kind, Multiaddr, PeerId};
+use casd::peer::{Announce, Announced, Announcing, Discovery, Holder, Key, Keypair, Kind, Multiaddr, PeerId};
 use casd::support::task::Tasks;
 
 use crate::hosts::{Line, Net, multiaddr};
@@ -16,6 +16,8 @@ use crate::hosts::{Line, Net, multiaddr};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The network's name.
 pub(crate) const NETWORK: &str = "scale";
+/// How long a connection lasts that nobody uses: shorter than a daemon's, since two processors carry those of all nodes.
+const IDLE: Duration = Duration::from_secs(20);
 /// Where each node says that its chunk port is.
 const CHUNK_PORT: u16 = 9000;
 
@@ -70,6 +72,7 @@ impl Node {
             bootstrap,
             chunk: vec![SocketAddr::new(at.ip(), CHUNK_PORT)],
             mode: sort.mode,
+            idle: IDLE,
             ..Options::default()
         };
         let dht = Dht::start_over(carriers, options, keypair, &tasks).await;
@@ -118,7 +121,8 @@ impl Node {
         let mut providers = self.dht.providers(key);
         let mut told = 0;
         let holder_told = async {
-            while let Some(provider) = providers.recv().await {
+            while let Some(told_of) = providers.recv().await {
+                let Holder::Found(provider) = told_of else { continue };
                 if provider.peer == holder {
                     return Some(begun.elapsed());
                 }

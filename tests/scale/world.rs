@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use casd::dht::Mode;
-use casd::peer::{Key, Keypair, Kind, PeerId};
+use casd::peer::{Announcing, Key, Keypair, Kind, PeerId};
 use futures::stream::{self, StreamExt};
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
@@ -52,6 +52,17 @@ pub(crate) struct Many {
     pub(crate) object: Option<Duration>,
     /// Bytes that the process grew by when the keys were held.
     pub(crate) own: u64,
+}
+
+/// What it came to that all nodes announced keys.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) keys: usize,
+    /// Of them, keys that were announced in time.
+    pub(crate) placed: usize,
+    /// Since the nodes started.
+    pub(crate) look_ups: u64,
+    pub(crate) messages: u64,
 }
 
 /// See the module.
@@ -128,9 +139,9 @@ impl World {
         self.nodes.iter().choose_multiple(&mut self.rng, BOOTSTRAP).into_iter().map(Node::address).collect()
     }
 
-    /// Every node announces `each` keys of its own; how many there are, and how many were announced in time. A few
-    /// nodes at a time: all of them share the processors that each would have to itself.
-    pub(crate) async fn announce(&mut self, each: usize) -> (usize, usize) {
+    /// Every node announces `each` keys of its own. A few nodes at a time: all of them share the processors that each
+    /// would have to itself.
+    pub(crate) async fn announce(&mut self, each: usize) -> Placed {
         let Self { rng, nodes, held, .. } = self;
         let drawn = nodes.iter().map(|node| (node, (0..each).map(|_| rng.random()).collect::<Vec<Key>>()));
         let drawn: Vec<_> = drawn.collect();
@@ -141,7 +152,14 @@ impl World {
         });
         let all: Vec<_> = stream::iter(announcing).buffer_unordered(AT_ONCE).collect().await;
         let keys = all.iter().map(|one| one.keys).sum();
-        (keys, keys - all.iter().map(|one| one.queued).sum::<usize>())
+        let queued: usize = all.iter().map(|one| one.queued).sum();
+        let sum = |of: fn(&Announcing) -> u64| all.iter().map(of).sum();
+        Placed {
+            keys,
+            placed: keys - queued,
+            look_ups: sum(|one| one.look_ups),
+            messages: sum(|one| one.messages),
+        }
     }
 
     /// One node announces `count` chunks. What that came to, and meanwhile: how long after an object's add each of the

@@ -51,13 +51,23 @@ impl Liar {
     /// As [`Liar::new`], with a hello of its own.
     #[must_use]
     pub fn with(hello: Hello, answer: impl Fn(u32, &Ask) -> Reply + Send + Sync + 'static) -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), hello, answer)
+    }
+
+    /// As [`Liar::with`], where it listens; port 0 takes a free one.
+    #[must_use]
+    pub fn at(
+        at: SocketAddr,
+        hello: Hello,
+        answer: impl Fn(u32, &Ask) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let runtime = runtime();
         let key = Keypair::generate_ed25519();
         let id = key.public().to_peer_id();
         let (sessions, tasks) = (Arc::new(AtomicUsize::new(0)), Tasks::new());
         let inside = runtime.enter();
         let wire = Wire::new(&key, Options::default()).unwrap();
-        let mut listener = wire.listen(SocketAddr::from(([127, 0, 0, 1], 0)), &tasks).unwrap();
+        let mut listener = wire.listen(at, &tasks).unwrap();
         let address = format!("{id}@{}", listener.local_addr());
         let (answer, count) = (Arc::new(answer), Arc::clone(&sessions));
         let family = tasks.clone();

@@ -16,7 +16,7 @@ use crate::{folder, socket};
 /// Looks; see [`Doctor`].
 pub(super) async fn run(output: Output, socket: Option<&Path>, args: &Doctor) -> Result<Exit, Failure> {
     let checks = match socket::connect(socket).await {
-        Ok(channel) => {
+        Ok((channel, _)) => {
             let mut checks = vec![check("daemon", CheckLevel::Ok, "it answers", "")];
             let found = client::node(channel).doctor(DoctorRequest {}).await?.into_inner();
             checks.extend(found.checks);

@@ -1,6 +1,6 @@
 //! `casctl link`: prints the link by which others fetch an object.
 
-use casd_proto::v1::{LinkRequest, StatRequest};
+use casd_proto::v1::{LinkRequest, LinkResponse, StatRequest};
 use serde_json::json;
 
 use super::{Session, keeps_to_itself};
@@ -9,13 +9,18 @@ use crate::error::{Exit, Failure};
 use crate::output::Line;
 use crate::output::text::escaped;
 
+/// What is told where nobody is known to reach this node.
+const UNREACHED: &str = "nobody from beyond its own network is known to reach this node where the link says that it is, so \
+                         the link may be of no use elsewhere; `casctl doctor` says what to do";
+
 /// Prints; see [`Object`].
 pub(super) async fn run(session: &Session, args: Object) -> Result<Exit, Failure> {
     let request = LinkRequest { object: args.object.clone() };
-    let link = session.objects().link(request).await?.into_inner().link;
+    let LinkResponse { link, unreached } = session.objects().link(request).await?.into_inner();
     let shown = escaped(&link);
-    session.output.result(&Line { human: shown.clone(), bare: shown, json: json!({ "link": link }) })?;
-    if let Some(words) = useless(session, args.object).await {
+    let json = json!({ "link": link, "unreached": unreached });
+    session.output.result(&Line { human: shown.clone(), bare: shown, json })?;
+    if let Some(words) = useless(session, args.object).await.or(unreached.then_some(UNREACHED)) {
         session.output.note(words);
     }
     Ok(Exit::Done)

@@ -6,8 +6,11 @@ mod cat;
 mod completions;
 mod connect;
 pub(crate) mod doctor;
+mod explain;
 mod fetch;
 mod gc;
+mod jobs;
+pub(crate) mod limits;
 mod link;
 mod ls;
 mod peers;
@@ -21,9 +24,11 @@ mod status;
 mod unpin;
 mod verify;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use casd_proto::v1::AnnounceStatusRequest;
+use casd_proto::v1::jobs_client::JobsClient;
 use casd_proto::v1::network_client::NetworkClient;
 use casd_proto::v1::node_client::NodeClient;
 use casd_proto::v1::objects_client::ObjectsClient;
@@ -43,6 +48,8 @@ use crate::socket;
 struct Session {
     /// The connection to the daemon.
     channel: Channel,
+    /// Where it listens.
+    socket: PathBuf,
     /// How results are printed.
     output: Output,
 }
@@ -54,6 +61,10 @@ impl Session {
 
     fn trees(&self) -> TreesClient<Channel> {
         client::trees(self.channel.clone())
+    }
+
+    fn jobs(&self) -> JobsClient<Channel> {
+        client::jobs(self.channel.clone())
     }
 
     fn network(&self) -> NetworkClient<Channel> {
@@ -107,11 +118,13 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Doctor(doctor) => return doctor::run(output, args.global.socket.as_deref(), doctor).await,
         _ => {}
     }
-    let channel = socket::connect(args.global.socket.as_deref()).await?;
-    let session = Session { channel, output };
+    let (channel, socket) = socket::connect(args.global.socket.as_deref()).await?;
+    let session = Session { channel, socket, output };
     match args.verb {
         Verb::Add(args) => add::run(&session, args).await,
         Verb::Fetch(args) => fetch::run(&session, args).await,
+        Verb::Jobs(args) => jobs::run(&session, args).await,
+        Verb::Explain(args) => explain::run(&session, args).await,
         Verb::Cat(args) => cat::run(&session, args).await,
         Verb::Ls(args) => ls::run(&session, args).await,
         Verb::Stat(args) => stat::run(&session, args).await,
@@ -122,11 +135,12 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         Verb::Link(args) => link::run(&session, args).await,
         Verb::Search(args) => search::run(&session, args).await,
         Verb::Providers(args) => providers::run(&session, args).await,
-        Verb::Peers => peers::run(&session).await,
+        Verb::Peers(args) => peers::run(&session, args).await,
         Verb::Connect(args) => connect::run(&session, args).await,
         Verb::Announce => announce::run(&session).await,
         Verb::Status => status::run(&session).await,
         Verb::Verify(args) => verify::run(&session, args).await,
+        Verb::Limits(args) => limits::run(&session, args).await,
         Verb::Gc(args) => gc::run(&session, args).await,
         // Done above.
         Verb::Completions(_) | Verb::Doctor(_) => Ok(Exit::Done),

@@ -1,4 +1,4 @@
-//! `casctl peers`: lists the connected peers, and the banned ones.
+//! `casctl peers`: lists the connected peers, and the banned ones, with how they have behaved.
 
 use std::time::SystemTime;
 
@@ -6,13 +6,15 @@ use casd_proto::v1::{Peer, PeersRequest, PeersResponse};
 use serde_json::json;
 
 use super::Session;
+use crate::args::Peers;
 use crate::error::{Exit, Failure};
 use crate::output::Line;
-use crate::output::text::{escaped, size};
+use crate::output::text::{count, escaped, size};
 
-/// Lists.
-pub(super) async fn run(session: &Session) -> Result<Exit, Failure> {
-    let PeersResponse { peers, known } = session.network().peers(PeersRequest {}).await?.into_inner();
+/// Lists; see [`Peers`].
+pub(super) async fn run(session: &Session, args: Peers) -> Result<Exit, Failure> {
+    let request = PeersRequest { all: args.all };
+    let PeersResponse { peers, known } = session.network().peers(request).await?.into_inner();
     let connected = peers.iter().filter(|peer| peer.chunk_connected || peer.dht_connected).count() as u64;
     session.output.note(&words(connected, known));
     let lines: Vec<Line> = peers.iter().map(line).collect();
@@ -38,13 +40,9 @@ fn line(peer: &Peer) -> Line {
     let id = escaped(&peer.peer_id);
     let (received, sent) = (size(peer.received_bytes), size(peer.sent_bytes));
     let addresses = escaped(&peer.addresses.join(" "));
-    let banned = if peer.banned_until > 0 {
-        format!("banned for {}  ", left(peer.banned_until))
-    } else {
-        String::new()
-    };
+    let conduct = conduct(peer);
     Line {
-        human: format!("{id}  {banned}in {received}  out {sent}  {addresses}").trim_end().to_owned(),
+        human: format!("{id}  {conduct}in {received}  out {sent}  {addresses}").trim_end().to_owned(),
         bare: id,
         json: json!({
             "peer_id": peer.peer_id,
@@ -54,8 +52,33 @@ fn line(peer: &Peer) -> Line {
             "received_bytes": peer.received_bytes,
             "sent_bytes": peer.sent_bytes,
             "banned_until": peer.banned_until,
+            "rate": peer.bytes_per_second,
+            "delivered_bytes": peer.delivered_bytes,
+            "failures": peer.failures,
+            "strikes": peer.strikes,
         }),
     }
+}
+
+/// How a peer has behaved, as far as there is something to say.
+fn conduct(peer: &Peer) -> String {
+    let mut words = Vec::new();
+    if peer.banned_until > 0 {
+        words.push(format!("banned for {}", left(peer.banned_until)));
+    }
+    if peer.strikes > 0 {
+        words.push(count(peer.strikes.into(), "strike"));
+    }
+    if peer.failures > 0 {
+        words.push(format!("failed {}", count(peer.failures.into(), "time")));
+    }
+    if peer.delivered_bytes > 0 {
+        words.push(format!("gave {}", size(peer.delivered_bytes)));
+    }
+    if let Some(rate) = peer.bytes_per_second {
+        words.push(format!("at {}/s", size(rate)));
+    }
+    words.into_iter().map(|word| word + "  ").collect()
 }
 
 /// How long it is until a Unix time, in hours and minutes.
@@ -74,5 +97,17 @@ mod tests {
         assert!(words(0, 0).contains("casctl connect"));
         assert!(words(0, 3).starts_with("0 connected, 3 known") && !words(0, 3).contains("casctl connect"));
         assert_eq!(words(2, 3), "2 connected, 3 known");
+    }
+
+    #[test]
+    fn what_there_is_to_say_of_a_peer_is_said() {
+        let mut peer = Peer { peer_id: "12D3".into(), received_bytes: 2048, ..Peer::default() };
+        assert_eq!(line(&peer).human, "12D3  in 2.0 KiB  out 0 B");
+        (peer.strikes, peer.failures, peer.delivered_bytes) = (2, 1, 3 << 20);
+        peer.bytes_per_second = Some(1 << 20);
+        let line = line(&peer);
+        let said = "12D3  2 strikes  failed 1 time  gave 3.0 MiB  at 1.0 MiB/s  in 2.0 KiB  out 0 B";
+        assert_eq!(line.human, said);
+        assert_eq!((&line.json["rate"], &line.json["strikes"]), (&json!(1 << 20), &json!(2)));
     }
 }

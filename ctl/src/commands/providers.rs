@@ -1,5 +1,7 @@
 //! `casctl providers`: asks the network who holds an object or a chunk.
 
+use std::time::SystemTime;
+
 use casd_proto::Reason;
 use casd_proto::v1::{LinkRequest, ProvidersRequest, ProvidersResponse};
 use serde_json::json;
@@ -8,23 +10,60 @@ use super::Session;
 use crate::args::Providers;
 use crate::error::{Exit, Failure};
 use crate::output::Line;
-use crate::output::text::escaped;
+use crate::output::text::{escaped, span};
 
-/// Asks; see [`Providers`]. Holders are printed as they are found.
+/// Those that were not reached and are told of in an error: more make it no clearer.
+const TOLD: usize = 3;
+
+/// Asks; see [`Providers`]. Holders are printed as they are found; those that are only said to be some, and were not
+/// reached, are told of beside them or, where there are no others, in the error.
 pub(super) async fn run(session: &Session, args: Providers) -> Result<Exit, Failure> {
     let request = ProvidersRequest { id: args.id.as_str().to_owned(), timeout_ms: 0 };
     let mut found = session.network().providers(request).await?.into_inner();
-    let mut any = false;
+    let (mut any, mut missed) = (false, Vec::new());
     while let Some(provider) = found.message().await? {
+        if !provider.missed.is_empty() {
+            missed.push(provider);
+            continue;
+        }
         any = true;
         session.output.result(&line(&provider))?;
     }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if any {
+        missed.iter().for_each(|one| session.output.note(&format!("not reached: {}", words(one, now))));
         return Ok(Exit::Done);
     }
-    let here = if is_here(session, args.id.as_str()).await { "; this node holds it" } else { "" };
-    let message = format!("{}: nobody else in the network says to hold it{here}", args.id.as_str());
-    Err(Failure::known(Reason::NoProviders, message))
+    let id = args.id.as_str();
+    Err(nobody(id, &missed, is_here(session, id).await, now))
+}
+
+/// Nobody else has it, as far as is known; `missed`: those that are said to, and were not reached.
+fn nobody(id: &str, missed: &[ProvidersResponse], is_here: bool, now: u64) -> Failure {
+    let here = if is_here { "; this node holds it" } else { "" };
+    let Some(first) = missed.first() else {
+        let message = format!("{id}: nobody else in the network says to hold it{here}");
+        return Failure::known(Reason::NoProviders, message);
+    };
+    let told: Vec<_> = missed.iter().take(TOLD).map(|one| words(one, now)).collect();
+    let more = match missed.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let count = match missed.len() {
+        1 => "1 holder is known and was not reached".to_owned(),
+        count => format!("{count} holders are known and none was reached"),
+    };
+    let message = format!("{id}: {count}{here}: {}{more}", told.join("; "));
+    Failure::known(Reason::NoProviders, message).hint(first.advice.clone())
+}
+
+/// One that was not reached: whose word it is that it holds the object, where it is its own, and why.
+fn words(missed: &ProvidersResponse, now: u64) -> String {
+    let age = || span(now.saturating_sub(missed.described).saturating_mul(1_000));
+    let word =
+        if missed.described == 0 { String::new() } else { format!(" (by its own word of {} ago)", age()) };
+    format!("{}{word}: {}", missed.peer_id, missed.missed)
 }
 
 /// Whether it is in this node's store. A link is made of what is there, and without asking anybody.
@@ -47,9 +86,34 @@ mod tests {
 
     #[test]
     fn json_has_its_documented_keys() {
+        let addresses = vec!["a".into(), "b\n".into()];
         let provider =
-            ProvidersResponse { peer_id: "12D3".into(), addresses: vec!["a".into(), "b\n".into()] };
+            ProvidersResponse { peer_id: "12D3".into(), addresses, ..ProvidersResponse::default() };
         assert_eq!(line(&provider).json, json!({ "peer_id": "12D3", "addresses": ["a", "b\n"] }));
         assert_eq!(line(&provider).human, "12D3  a b\\n");
+    }
+
+    #[test]
+    fn who_is_only_said_to_hold_it_is_told_of_with_why_and_what_to_do() {
+        let missed = |peer: &str, described| ProvidersResponse {
+            peer_id: peer.into(),
+            missed: "refused".into(),
+            advice: "try again later".into(),
+            described,
+            ..ProvidersResponse::default()
+        };
+        let now = 3 * 3_600 + 7;
+        let text = |missed: &[ProvidersResponse], is_here| nobody("ab", missed, is_here, now).to_string();
+        let only_here = "casctl: ab: nobody else in the network says to hold it; this node holds it";
+        assert_eq!(text(&[], true), only_here);
+        let one = text(&[missed("12D3", 7)], false);
+        let expected = "casctl: ab: 1 holder is known and was not reached: 12D3 (by its own word of 3 h 0 min ago): \
+                        refused\n  try again later";
+        assert_eq!(one, expected);
+        let many: Vec<_> = (0..9).map(|number| missed(&format!("12D{number}"), 0)).collect();
+        let many = text(&many, false);
+        let expected = ": 9 holders are known and none was reached: 12D0: refused; 12D1: refused";
+        assert!(many.contains(expected) && many.contains("; and 6 more\n"), "{many}");
+        assert_eq!(nobody("ab", &[], false, 0).exit, Exit::NotFound);
     }
 }

@@ -36,6 +36,11 @@ impl Progress {
         self.0.inc(bytes);
     }
 
+    /// `bytes` are done in all.
+    pub(crate) fn reach(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
     /// What [`Progress::add`] does, for a stream that outlives this borrow.
     pub(crate) fn adder(&self) -> impl Fn(u64) + Send + Sync + 'static {
         let bar = self.0.clone();

@@ -81,7 +81,7 @@ pub(crate) fn zeros(offset: u64, zeros: u64) -> Result<Event, Reason> {
 /// The end of a fetch.
 pub(crate) fn finished(size: u64) -> Result<Event, Reason> {
     let peers = [("12D3Koo".to_owned(), size)].into();
-    Ok(Event::Finished(FetchFinished { size, seconds: 0.25, local_bytes: 0, peers }))
+    Ok(Event::Finished(FetchFinished { size, seconds: 0.25, local_bytes: 0, peers, written_bytes: 0 }))
 }
 
 struct Scripted(Arc<Script>);

@@ -252,7 +252,7 @@ pub(crate) fn parts(parts: &[TreePart]) -> Event {
 
 pub(crate) fn finished(size: u64) -> Event {
     let peers = [("12D3Koo".to_owned(), size)].into();
-    let finished = FetchFinished { size, seconds: 0.25, local_bytes: 0, peers };
+    let finished = FetchFinished { size, seconds: 0.25, local_bytes: 0, peers, written_bytes: 0 };
     Ok(FetchTreeResponse { finished: Some(finished), ..Default::default() })
 }
 

@@ -43,6 +43,12 @@ impl Access {
         if uid == ROOT || uid == self.daemon { Role::Admin } else { Role::Write }
     }
 
+    /// Whether the daemon may write into what this user has passed to it. One that is root would write past the user's
+    /// quota, and into what the file system keeps for root.
+    pub(super) fn writes_for(self, uid: u32) -> bool {
+        self.daemon != ROOT || uid == ROOT
+    }
+
     /// Who calls, when that user may do what `needed` stands for. The first line of every call.
     ///
     /// # Errors
@@ -74,6 +80,15 @@ mod tests {
         let access = Access::new(990);
         assert_eq!([0, 990, 1000].map(|uid| access.role(uid)), [Role::Admin, Role::Admin, Role::Write]);
         assert!(Role::Read < Role::Write && Role::Write < Role::Admin);
+    }
+
+    #[test]
+    fn a_daemon_of_root_writes_for_root_alone() {
+        let writes = |daemon, uid| Access::new(daemon).writes_for(uid);
+        assert_eq!(
+            [writes(0, 0), writes(0, 1000), writes(990, 1000), writes(990, 0)],
+            [true, false, true, true]
+        );
     }
 
     #[test]

@@ -27,15 +27,48 @@ pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     if why.contains("another node is ") || why.contains("this node itself is ") {
         return "the id is not that of the node there; `casctl status` on the node that you mean shows its own";
     }
+    if why.contains("it belongs to a private network") {
+        return "network.name and network.key_file must be the same on both: ask whoever runs that node for its key";
+    }
     if !address.contains(['/', '@']) {
         return "`casctl peers` lists the nodes that are known; `casctl connect ADDR` tries an address of it at once";
     }
     hint(Reason::Unreachable)
 }
 
+/// What to do where nobody can be asked, though so many are connected.
+pub(super) fn nobody(connected: usize) -> &'static str {
+    if connected == 0 {
+        return hint(Reason::NoPeers);
+    }
+    "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
+     network.bootstrap; `casctl status` on such a node shows its addresses"
+}
+
+/// How it is told that neither of two lets the other in, or is dialled there, whatever one waits for.
+const SHUT: [&str; 3] = ["to let strangers in", "lets the other in", "on another private network"];
+
+fn is_shut(why: &str) -> bool {
+    SHUT.iter().any(|words| why.contains(words))
+}
+
+/// What to do where holders are known, and none was reached for such reasons.
+pub(super) fn unreached(why: &str) -> &'static str {
+    if is_shut(why) {
+        return "have one of the two let others in (its router or firewall: the ports of listen.dht and listen.chunk), or \
+                add a node that all can reach, which then helps them to connect; `casctl fetch --peer ID@HOST:PORT` \
+                names where a holder is that this host can reach";
+    }
+    "try again later, or name one that can be reached with `casctl fetch --peer ID@HOST:PORT`"
+}
+
 /// What to do about a fetch that came to nothing: its caller may name peers.
 pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
     match error {
+        FetchError::NoPeers { connected: 1.., .. } => {
+            "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
+             network.bootstrap; or name a holder with --peer ID@HOST:PORT"
+        }
         FetchError::NoPeers { .. } => {
             "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with --peer ID@HOST:PORT"
         }
@@ -44,9 +77,9 @@ pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
              holder with --peer ID@HOST:PORT"
         }
         FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
-        FetchError::Unreached { .. } => {
-            "try again later, or name one that can be reached with --peer ID@HOST:PORT"
-        }
+        FetchError::Unreached { why, .. } => unreached(why),
+        FetchError::Stalled { holders, .. } if is_shut(holders) => unreached(holders),
+        FetchError::OutputFull => "make room there, or name another place with -o",
         _ => hint(reason),
     }
 }
@@ -64,16 +97,40 @@ mod tests {
     fn who_knows_nobody_is_told_what_to_do_as_the_verb_allows() {
         let id = ObjectId::EMPTY;
         let hint = |error: Error| Failure::from(&Status::from(error)).hint;
-        let told = [Error::NobodyToTell(id), Error::NobodyToAsk { id, is_here: true }].map(hint);
+        let told = |connected| {
+            [Error::NobodyToTell { id, connected }, Error::NobodyToAsk { id, is_here: true, connected }]
+                .map(hint)
+        };
+        let told: Vec<_> = [told(0), told(2)].concat();
         let is_fit = |hint: &String| hint.contains("casctl connect") && !hint.contains("--peer");
         assert!(told.iter().all(is_fit), "{told:?}");
-        let fetch = hint(FetchError::NoPeers { id }.into());
-        assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
+        let why = "it ended the connection: most likely it belongs to a private network".to_owned();
+        let keyless = hint(Error::Unreachable { address: "/ip4/192.0.2.7/tcp/1".to_owned(), why });
+        assert!(keyless.contains("network.key_file") && !keyless.contains("firewall"), "{keyless}");
+        let fetch = |connected| hint(FetchError::NoPeers { id, connected }.into());
+        for fetch in [fetch(0), fetch(2)] {
+            assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
+        }
+        let unserved = [told[2].clone(), told[3].clone(), fetch(2)];
+        assert!(unserved.iter().all(|hint| hint.starts_with("connect to a node that keeps records")));
         let holders = |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned() };
         assert!(hint(holders("").into()).starts_with("try again later"));
         assert!(hint(holders("x: refused").into()).contains("casctl status"));
-        let unreached = FetchError::Unreached { id, known: 1, seconds: 1, why: String::new() };
         // As the events of a fetch have it.
-        assert!(Failure::from(&Status::from(unreached)).hint.contains("--peer ID@HOST:PORT"));
+        let unreached = |why: &str| {
+            let error = FetchError::Unreached { id, known: 1, seconds: 1, why: why.to_owned() };
+            Failure::from(&Status::from(error)).hint
+        };
+        assert!(unreached("12D3: refused").starts_with("try again later"));
+        let shut = unreached("12D3: it is gone, or neither end is known to let strangers in");
+        assert!(shut.contains("listen.chunk") && shut.contains("a node that all can reach"), "{shut}");
+        let stalled = |why: &str| {
+            let (missing, holders) =
+                ("chunk 1 of 3".to_owned(), format!("; of 1 found to hold it none: {why}"));
+            Failure::from(&Status::from(FetchError::Stalled { id, seconds: 1, missing, holders })).hint
+        };
+        assert_eq!(stalled("neither end's router or firewall lets the other in"), shut);
+        assert_eq!(stalled("refused"), "", "its message says what to do");
+        assert!([unreached(""), shut].iter().all(|hint| hint.contains("--peer ID@HOST:PORT")));
     }
 }

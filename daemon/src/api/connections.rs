@@ -16,7 +16,7 @@ use super::shares::{CONNECTIONS, Share, Shares};
 use crate::node::Caller;
 
 /// How long accepting rests after it failed: for want of descriptors, which somebody else must give back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection. Its place is free when it is dropped.
 pub(super) struct Connection {

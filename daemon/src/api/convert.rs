@@ -1,14 +1,17 @@
 //! The node's own types as messages.
 
+use std::time::SystemTime;
+
 use casd_proto::v1;
 
+use super::advice;
 use crate::content::{self as tree, Entry, ObjectId};
 use crate::node::Announced;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
 use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Asked, Cut, Found, Listed, Source, Told};
 use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
-use crate::node::{Check, Level, State};
+use crate::node::{Check, HolderLine, Level, PeerStanding, State};
 use crate::node::{Progress, Provider, Published, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
@@ -253,6 +256,7 @@ pub(super) fn finished(summary: Summary) -> v1::FetchFinished {
         seconds: summary.took.as_secs_f64(),
         local_bytes: summary.local,
         peers: summary.peers.into_iter().map(|(peer, bytes)| (peer.to_string(), bytes)).collect(),
+        written_bytes: summary.written,
     }
 }
 
@@ -273,24 +277,49 @@ pub(super) fn fetched(id: &str, event: Event) -> v1::FetchResponse {
     v1::FetchResponse { event: Some(message) }
 }
 
+/// Somebody who is said to hold something.
+pub(super) fn holder(line: HolderLine) -> v1::ProvidersResponse {
+    match line {
+        HolderLine::Here(found) => provider(&found),
+        HolderLine::Absent { peer, why, described } => v1::ProvidersResponse {
+            peer_id: peer.to_string(),
+            advice: advice::unreached(&why).to_owned(),
+            missed: why,
+            described: described.unwrap_or(0),
+            ..v1::ProvidersResponse::default()
+        },
+    }
+}
+
 /// A holder: its chunk ports first.
-pub(super) fn provider(found: &Provider) -> v1::ProvidersResponse {
+fn provider(found: &Provider) -> v1::ProvidersResponse {
     let peer_id = found.peer.to_string();
     let chunk = found.chunk.iter().map(|at| PeerAddr::chunk(found.peer, *at).to_string());
     let dht = found.dht.iter().map(|at| whole_address(at.to_string(), &peer_id));
-    v1::ProvidersResponse { addresses: chunk.chain(dht).collect(), peer_id: peer_id.clone() }
+    v1::ProvidersResponse {
+        addresses: chunk.chain(dht).collect(),
+        peer_id: peer_id.clone(),
+        ..v1::ProvidersResponse::default()
+    }
 }
 
 /// A connected peer.
 pub(super) fn peer(peer_id: String, line: PeerLine) -> v1::Peer {
     let addresses = line.addresses.into_iter().map(|at| whole_address(at, &peer_id)).collect();
+    let PeerStanding { rate, delivered, failures, strikes, banned_until } = line.standing;
+    let seconds =
+        |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     v1::Peer {
         addresses,
         chunk_connected: line.chunk,
         dht_connected: line.dht,
         received_bytes: line.received,
         sent_bytes: line.sent,
-        banned_until: line.banned_until,
+        banned_until: banned_until.map_or(0, seconds),
+        bytes_per_second: rate,
+        delivered_bytes: delivered,
+        failures,
+        strikes: u32::try_from(strikes).unwrap_or(u32::MAX),
         peer_id,
     }
 }

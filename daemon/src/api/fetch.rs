@@ -1,4 +1,4 @@
-//! Fetch and Cat: the events of a fetch as messages. Bytes are handed on, never copied.
+//! Fetch and Cat: the events of a fetch as messages. Bytes are handed on, never copied, or are in the caller's file.
 
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use tonic::Status;
 
 use super::{Desk, convert, status};
 use crate::content::CHUNK;
-use crate::node::{ALONE, Caller, Error, Event, FetchError, Fetching, Node, Order, PeerAddr, Request};
+use crate::node::{
+    ALONE, Caller, Error, Event, FOREVER, FetchError, Fetching, Node, Order, PeerAddr, Request,
+};
 
 /// How long a fetch waits for bytes unless its caller says.
 const STALL: Duration = Duration::from_mins(1);
@@ -32,14 +34,21 @@ pub(super) async fn fetch(
     caller: Caller,
     wanted: v1::FetchRequest,
 ) -> Result<impl Stream<Item = Result<v1::FetchResponse, Status>> + Send + use<>, Status> {
-    let request = request(&wanted, caller)?;
-    let fetching = desk.node.fetch(request).await?;
+    let mut request = request(&wanted, caller)?;
+    if !wanted.into_file.is_empty() {
+        request.into = Some(desk.passed.take(caller, &wanted.into_file)?);
+    }
+    let (fetching, attended) = desk.node.fetch(caller, request).await?;
     let v1::FetchRequest { id, accept_zeros, .. } = wanted;
     let message = move |event: Event| {
         let event = if accept_zeros { event } else { with_bytes(event) };
         convert::fetched(&id, event)
     };
-    Ok(events(fetching).map(move |event| event.map(&message)))
+    Ok(events(fetching).map(move |event| {
+        // The caller's job for the same waits as long as there may be more.
+        let _ = &attended;
+        event.map(&message)
+    }))
 }
 
 /// The bytes of a fetch in order, as messages.
@@ -56,12 +65,12 @@ pub(super) fn cat(fetching: Fetching) -> impl Stream<Item = Result<v1::CatRespon
 fn request(wanted: &v1::FetchRequest, caller: Caller) -> Result<Request, Status> {
     let id = Node::whole_id(&wanted.id)?;
     if wanted.to_store_only {
-        return Err(Error::NotBuilt("fetching into the store only").into());
+        return Err(Error::NotBuilt("fetching into the store only by this call (Jobs.Begin does so)").into());
     }
-    let (peers, stall) = (peers(&wanted.peers)?, stall(wanted.stall_timeout_ms));
+    let (peers, stall) = (peers(&wanted.peers)?, patience(wanted.wait, wanted.stall_timeout_ms));
     let order = if wanted.in_order { Order::InOrder } else { Order::Any };
     let pin = wanted.pin.then_some(caller.uid);
-    Ok(Request { id, peers, pin, name: None, stall, alone: ALONE, order, range: None })
+    Ok(Request { id, peers, pin, name: None, stall, alone: ALONE, order, range: None, into: None })
 }
 
 /// The peers that a caller names.
@@ -74,9 +83,13 @@ pub(super) fn peers(named: &[String]) -> Result<Vec<PeerAddr>, Status> {
     Ok(peers?)
 }
 
-/// How long a fetch waits for bytes: so many milliseconds, or as is usual for 0.
-pub(super) fn stall(millis: u64) -> Duration {
-    if millis == 0 { STALL } else { Duration::from_millis(millis) }
+/// How long a fetch waits for bytes: until somebody has them, or so many milliseconds, or as is usual for 0.
+pub(super) fn patience(wait: bool, millis: u64) -> Duration {
+    match millis {
+        _ if wait => FOREVER,
+        0 => STALL,
+        millis => Duration::from_millis(millis).min(FOREVER - STALL),
+    }
 }
 
 /// Events up to the last: `Finished`, or an error. A fetch that falls silent without either is one, too.

@@ -21,7 +21,7 @@ pub(super) async fn fetch_tree(
         peers: fetch::peers(&wanted.peers)?,
         pin: wanted.pin.then_some(caller.uid),
         name: None,
-        stall: fetch::stall(wanted.stall_timeout_ms),
+        stall: fetch::patience(wanted.wait, wanted.stall_timeout_ms),
     };
     let fetching = desk.node.fetch_tree(request).await?;
     let events = fetch::until_last(fetching.events, |event| matches!(event, TreeEvent::Finished(_)));

@@ -1,11 +1,11 @@
-//! The gRPC services on the Unix socket: tonic and nothing else.
+//! The gRPC services on the Unix socket, and the socket beside it on which callers pass files: tonic and nothing else.
 //!
 //! Owns: the services of `casd.v1` over [`crate::node::Node`], conversions to messages, errors to statuses, and who
 //! may do what. Refuses: messages and streams beyond the limits below, callers without the role that a call needs;
 //! and to know how anything is done. Survives a crash: nothing; a call that was cut off left nothing behind but
 //! what the node keeps.
 //!
-//! A call begins in `objects`, `trees`, `network` or `node`, whose first line says which [`Role`] it needs.
+//! A call begins in `objects`, `trees`, `network`, `jobs` or `node`, whose first line says which [`Role`] it needs.
 
 mod access;
 mod add;
@@ -15,9 +15,12 @@ mod convert;
 mod error;
 mod fetch;
 mod fetch_tree;
+mod jobs;
+mod limits;
 mod network;
 mod node;
 mod objects;
+mod passing;
 mod shares;
 mod status;
 mod trees;
@@ -28,6 +31,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use casd_proto::v1::jobs_server::JobsServer;
 use casd_proto::v1::network_server::NetworkServer;
 use casd_proto::v1::node_server::NodeServer;
 use casd_proto::v1::objects_server::ObjectsServer;
@@ -45,9 +49,11 @@ use tonic::transport::Server;
 
 pub use access::{Access, Role};
 pub use casd_proto::memory;
+pub use casd_proto::passing::socket_beside;
 pub use error::Error;
 
 use crate::node::Node;
+use passing::Passed;
 use shares::{CALLS, Shares};
 
 /// Calls at once on one connection; more wait in the client.
@@ -75,12 +81,14 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// How long their statuses may take to get out. What is open then (a health watch, a suspended client) is dropped.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Serves the API on `listener` until `stop`, then lets calls end, for two seconds at most.
+/// Serves the API on `listener` until `stop`, then lets calls end, for two seconds at most. On `files`, where there is
+/// such a socket, callers pass files.
 ///
 /// # Errors
 /// [`Error`].
 pub async fn serve(
     listener: UnixListener,
+    files: Option<UnixListener>,
     node: Node,
     access: Access,
     stop: CancellationToken,
@@ -88,7 +96,8 @@ pub async fn serve(
     let ending = CancellationToken::new();
     let transfers = Shares::new(CALLS);
     let lists = Arc::new(Semaphore::new(LISTS));
-    let desk = Desk { node, access, ending: ending.clone(), transfers, lists };
+    let passed = Passed::default();
+    let desk = Desk { node, access, ending: ending.clone(), transfers, lists, passed: passed.clone() };
     let objects = ObjectsServer::new(objects::Service(desk.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -98,6 +107,9 @@ pub async fn serve(
     let trees = TreesServer::new(trees::Service(desk.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let jobs = JobsServer::new(jobs::Service(desk.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let node = NodeServer::new(node::Service(desk))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -105,6 +117,7 @@ pub async fn serve(
     reporter.set_serving::<ObjectsServer<objects::Service>>().await;
     reporter.set_serving::<TreesServer<trees::Service>>().await;
     reporter.set_serving::<NetworkServer<network::Service>>().await;
+    reporter.set_serving::<JobsServer<jobs::Service>>().await;
     reporter.set_serving::<NodeServer<node::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -114,6 +127,7 @@ pub async fn serve(
         .add_service(objects)
         .add_service(trees)
         .add_service(network)
+        .add_service(jobs)
         .add_service(node)
         .add_service(health)
         .add_service(reflection)
@@ -129,6 +143,7 @@ pub async fn serve(
     };
     tokio::select! {
         served = server => Ok(served?),
+        () = passing::run(files, access, passed) => Ok(()),
         () = end => Ok(()),
     }
 }
@@ -172,6 +187,8 @@ struct Desk {
     transfers: Shares,
     /// Room for lists, in KiB.
     lists: Arc<Semaphore>,
+    /// The files that callers have passed.
+    passed: Passed,
 }
 
 impl Desk {
@@ -183,7 +200,9 @@ impl Desk {
         &self,
         message: impl Future<Output = Result<Option<T>, Status>>,
     ) -> Result<Option<T>, Status> {
-        hear(message, SILENCE, &self.ending).await
+        let heard = hear(message, SILENCE, &self.ending).await;
+        self.node.moved();
+        heard
     }
 
     /// The answers up to their end or the daemon's, whichever is first. `held` lives as long as they do.
@@ -192,14 +211,17 @@ impl Desk {
         answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
         held: impl Send + 'static,
     ) -> Answers<T> {
-        let ending = self.ending.clone();
+        let (ending, node) = (self.ending.clone(), self.node.clone());
         let next = move |state: Option<(Answers<T>, _)>| {
-            let ending = ending.clone();
+            let (ending, node) = (ending.clone(), node.clone());
             async move {
                 let (mut answers, held) = state?;
                 tokio::select! {
                     biased;
-                    answer = answers.next() => Some((answer?, Some((answers, held)))),
+                    answer = answers.next() => {
+                        node.moved();
+                        Some((answer?, Some((answers, held))))
+                    }
                     () = ending.cancelled() => Some((Err(status::stopping()), None)),
                 }
             }

@@ -1,21 +1,22 @@
 //! `casd.v1.Network`: other nodes.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use casd_proto::v1::network_server::Network;
 use casd_proto::{Reason, v1};
-use futures::{StreamExt, future, stream};
-use tokio_stream::wrappers::ReceiverStream;
+use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Desk, Role, convert, status};
-use crate::node::{Node, PeerId, Query};
+use crate::node::{Node, PeerId, PeerLine, Query};
 
 /// Holders that one search gives: more are of no use to anyone, and strangers say who they are.
 const MAX_HOLDERS: usize = 1024;
 
-/// How long a search may take when its caller sets no end: no look-up takes as long.
+/// How long a look-up for holders may take, unless its caller wants it to end earlier: as long as the network is asked.
+const LOOK_UP: Duration = Duration::from_mins(1);
+
+/// How long others may be asked in a search at most.
 const SEARCH: Duration = Duration::from_mins(10);
 
 /// Bytes of what is searched for.
@@ -41,22 +42,20 @@ impl Network for Service {
     ) -> Result<Response<Self::ProvidersStream>, Status> {
         self.0.access.admit(&request, Role::Read)?;
         let v1::ProvidersRequest { id, timeout_ms } = request.into_inner();
-        let found = ReceiverStream::new(self.0.node.providers(&id).await?);
-        let time = if timeout_ms == 0 { SEARCH } else { Duration::from_millis(timeout_ms) };
-        let mut known = HashSet::new();
-        let answers = found
-            .filter(move |holder| future::ready(known.insert(holder.peer)))
-            .take(MAX_HOLDERS)
-            .map(|holder| Ok(convert::provider(&holder)))
-            .take_until(tokio::time::sleep(time));
+        let time = if timeout_ms == 0 { LOOK_UP } else { Duration::from_millis(timeout_ms).min(LOOK_UP) };
+        let holders = self.0.node.providers(&id, time).await?;
+        let answers = holders.take(MAX_HOLDERS).map(|line| Ok(convert::holder(line)));
         Ok(Response::new(self.0.until_end(answers, ())))
     }
 
     async fn peers(&self, request: Request<v1::PeersRequest>) -> Result<Response<v1::PeersResponse>, Status> {
         self.0.access.admit(&request, Role::Read)?;
+        let all = request.into_inner().all;
         let known = self.0.node.peers().await;
-        let connected = known.into_iter().filter(|(_, line)| line.chunk || line.dht || line.banned_until > 0);
-        let peers: Vec<_> = connected.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
+        let is_listed =
+            |line: &PeerLine| all || line.chunk || line.dht || line.standing.banned_until.is_some();
+        let listed = known.into_iter().filter(|(_, line)| is_listed(line));
+        let peers: Vec<_> = listed.map(|(peer, line)| convert::peer(peer.to_string(), line)).collect();
         let open = peers.iter().filter(|peer| peer.chunk_connected || peer.dht_connected).count();
         let known = self.0.node.company().await.known.max(open) as u64;
         Ok(Response::new(v1::PeersResponse { peers, known }))

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Desk, Role, convert};
+use super::{Answers, Desk, Role, convert, limits};
 use crate::node::Error;
 
 /// The service.
@@ -45,6 +45,26 @@ impl Node for Service {
         let caller = self.0.access.admit(&request, Role::Admin)?;
         let status = self.0.node.pause_scrub(caller, request.into_inner().paused).await?;
         Ok(Response::new(v1::SetScrubResponse { scrub: Some(convert::scrub(&status)) }))
+    }
+
+    async fn limits(
+        &self,
+        request: Request<v1::LimitsRequest>,
+    ) -> Result<Response<v1::LimitsResponse>, Status> {
+        self.0.access.admit(&request, Role::Read)?;
+        let (now, configured) = limits::both(self.0.node.limits());
+        Ok(Response::new(v1::LimitsResponse { now, configured }))
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<v1::SetLimitsRequest>,
+    ) -> Result<Response<v1::SetLimitsResponse>, Status> {
+        let caller = self.0.access.admit(&request, Role::Admin)?;
+        let to = request.into_inner();
+        let (now, configured) =
+            limits::both(self.0.node.set_limits(caller, |rates| limits::change(rates, to))?);
+        Ok(Response::new(v1::SetLimitsResponse { now, configured }))
     }
 
     async fn doctor(

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Desk, Role, add, convert, fetch};
 use crate::content::ObjectId;
-use crate::node::{Error, Node, ObjectInfo};
+use crate::node::{Error, Linked, Node, ObjectInfo};
 
 /// The service.
 pub(super) struct Service(pub(super) Desk);
@@ -124,8 +124,8 @@ impl Objects for Service {
 
     async fn link(&self, request: Request<v1::LinkRequest>) -> Result<Response<v1::LinkResponse>, Status> {
         self.0.access.admit(&request, Role::Read)?;
-        let link = self.0.node.link(&request.into_inner().object).await?;
-        Ok(Response::new(v1::LinkResponse { link: link.to_string() }))
+        let Linked { link, is_unreached } = self.0.node.link(&request.into_inner().object).await?;
+        Ok(Response::new(v1::LinkResponse { link: link.to_string(), unreached: is_unreached }))
     }
 
     async fn publish(

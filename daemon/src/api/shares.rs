@@ -1,4 +1,5 @@
-//! How many calls that carry objects' bytes or lists go on at once, and how many connections there are, and whose.
+//! How many calls that carry objects' bytes or lists go on at once, how many connections there are and files that were
+//! passed, and whose.
 //!
 //! Nobody but administrators may have more than half of them, so that one user cannot keep the others out, and some
 //! are for administrators alone, so that no number of users keeps those out.
@@ -30,6 +31,10 @@ pub(super) const CALLS: Limits = Limits { admins: 128, users: 112, one_user: 64 
 /// Connections at once; administrators have as many as they want. Each holds a descriptor.
 pub(super) const CONNECTIONS: Limits = Limits { admins: usize::MAX, users: 256, one_user: 64 };
 
+/// Files that wait to be written into, or are being looked at or refused. Each holds a descriptor or two, and a thread
+/// where what stands behind it does not answer.
+pub(super) const FILES: Limits = Limits { admins: 64, users: 48, one_user: 16 };
+
 /// What goes on, by user. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Shares {
@@ -37,7 +42,7 @@ pub(super) struct Shares {
     by_user: Arc<Mutex<HashMap<u32, usize>>>,
 }
 
-/// A call or a connection. Counts until it is dropped.
+/// A call, a connection or a file. Counts until it is dropped.
 pub(super) struct Share {
     shares: Shares,
     uid: u32,

@@ -35,6 +35,9 @@ impl From<Error> for Status {
                 refusal(reason, error.to_string(), advice::unreachable(address, why))
             }
             Error::Fetch(fetch) => status(reason, &error, store, of_failed(fetch, reason)),
+            Error::NobodyToTell { connected, .. } | Error::NobodyToAsk { connected, .. } => {
+                status(reason, &error, store, advice::nobody(*connected))
+            }
             _ => status(reason, &error, store, hint(reason)),
         }
     }
@@ -149,8 +152,8 @@ fn pin(pin: &LargePin) -> serde_json::Value {
 
 fn of_node(error: &Error) -> Reason {
     match error {
-        Error::NotFound(_) | Error::Untold(_) => Reason::NotFound,
-        Error::NobodyToTell(_) | Error::NobodyToAsk { .. } => Reason::NoPeers,
+        Error::NotFound(_) | Error::Untold(_) | Error::NoJob(_) => Reason::NotFound,
+        Error::NobodyToTell { .. } | Error::NobodyToAsk { .. } => Reason::NoPeers,
         Error::Private => Reason::Privacy,
         Error::NotAnnouncing => Reason::NotAnnouncing,
         Error::Nameless { .. } | Error::UnfitName(_) => Reason::InvalidName,
@@ -163,7 +166,10 @@ fn of_node(error: &Error) -> Reason {
         Error::Address { .. } | Error::PeerId(_) => Reason::InvalidAddress,
         Error::Myself(_) | Error::Unreachable { .. } => Reason::Unreachable,
         Error::OtherNetwork(_) | Error::OtherKey { .. } => Reason::OtherNetwork,
-        Error::NotPermitted { .. } | Error::NotPinned(_) | Error::AdminOnly(_) => Reason::NotPermitted,
+        Error::NotPermitted { .. } | Error::NotPinned(_) | Error::NotYourJob(_) | Error::AdminOnly(_) => {
+            Reason::NotPermitted
+        }
+        Error::TooManyJobs { .. } => Reason::Busy,
         Error::NotBuilt(_) => Reason::NotBuilt,
         Error::Damaged(_) => Reason::Damaged,
         Error::Ingest(error) => of_ingest(error),
@@ -200,6 +206,7 @@ fn of_fetch(error: &FetchError) -> Reason {
     match error {
         FetchError::NoPeers { .. } => Reason::NoPeers,
         FetchError::NoHolders { .. } | FetchError::Unreached { .. } => Reason::NoProviders,
+        FetchError::OtherNetwork { .. } => Reason::OtherNetwork,
         FetchError::Stalled { .. } => Reason::Stalled,
         FetchError::Damaged { .. } => Reason::Damaged,
         FetchError::Removed(_) => Reason::NotFound,
@@ -207,6 +214,9 @@ fn of_fetch(error: &FetchError) -> Reason {
         FetchError::BadTree { .. } => Reason::BadTree,
         FetchError::NoSuchPath { .. } => Reason::NoSuchPath,
         FetchError::Privacy { .. } => Reason::Privacy,
+        FetchError::Unfit(_) => Reason::NotPassed,
+        FetchError::OutputFull => Reason::NoSpace,
+        FetchError::Output(_) => Reason::Unwritable,
         FetchError::Stopping => Reason::Stopping,
         FetchError::Store(error) => of_store(error),
     }
@@ -272,8 +282,11 @@ mod tests {
         vec![
             (Reason::NotFound, Error::NotFound(text())),
             (Reason::NotFound, Error::Untold(id)),
-            (Reason::NoPeers, Error::NobodyToTell(id)),
-            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false }),
+            (Reason::NotFound, Error::NoJob(text())),
+            (Reason::NotPermitted, Error::NotYourJob(7)),
+            (Reason::Busy, Error::TooManyJobs { all: 1024, own: 1 }),
+            (Reason::NoPeers, Error::NobodyToTell { id, connected: 0 }),
+            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false, connected: 2 }),
             (Reason::Privacy, Error::Private),
             (Reason::NotAnnouncing, Error::NotAnnouncing),
             (Reason::InvalidName, Error::Nameless { id, why: why() }),
@@ -305,9 +318,10 @@ mod tests {
             (Reason::InvalidParity, IngestError::from(ErasureError::Geometry { k: 0, m: 0 }).into()),
             (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
-            (Reason::NoPeers, FetchError::NoPeers { id }.into()),
+            (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
             (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
             (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
+            (Reason::OtherNetwork, FetchError::OtherNetwork { id, named: text() }.into()),
             (
                 Reason::Stalled,
                 FetchError::Stalled { id, seconds, missing: "chunks 3".to_owned(), holders: text() }.into(),
@@ -318,6 +332,9 @@ mod tests {
             (Reason::BadTree, FetchError::BadTree { id, why: why() }.into()),
             (Reason::NoSuchPath, FetchError::NoSuchPath { path: text(), why: why() }.into()),
             (Reason::Privacy, FetchError::Privacy { id, private: true }.into()),
+            (Reason::NotPassed, FetchError::Unfit("it is a pipe").into()),
+            (Reason::NoSpace, FetchError::OutputFull.into()),
+            (Reason::Unwritable, FetchError::Output(why()).into()),
             (Reason::Stopping, FetchError::Stopping.into()),
             (Reason::ReadOnly, FetchError::from(StoreError::ReadOnly { why: why() }).into()),
             (Reason::Quota, StoreError::Quota(Box::default()).into()),

@@ -1,6 +1,7 @@
 //! The DHT plane as the node's verbs see it.
 
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::dht::{Dht, Error};
 use crate::node::Neighbours;
@@ -44,6 +45,10 @@ impl Neighbours for Around {
 
     fn reachability(&self) -> Reachability {
         self.0.reachability()
+    }
+
+    fn routed(&self) -> watch::Receiver<usize> {
+        self.0.routed()
     }
 }
 

@@ -1,12 +1,13 @@
-//! Where the daemon listens: the API's socket and the chunk ports.
+//! Where the daemon listens: the API's socket, the one beside it for files, and the chunk ports.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
 use super::Error;
+use crate::api;
 use crate::config::{self, Config};
 use crate::support::task::Tasks;
 use crate::wire::{Listener, Wire};
@@ -22,6 +23,29 @@ pub(super) fn api_socket(
     let Some(given) = given else { return bind_socket(at).map_err(refused) };
     given.set_nonblocking(true).map_err(refused)?;
     UnixListener::from_std(given).map_err(refused)
+}
+
+/// The socket on which callers pass files, and where it is: beside the API's, for the same users. `None`: there can be
+/// none, and callers have bytes sent to them.
+pub(super) fn files_socket(first: &UnixListener) -> Option<(UnixListener, PathBuf)> {
+    let beside = first.local_addr().ok()?.as_pathname()?.to_owned();
+    let at = api::socket_beside(&beside);
+    match bind_socket(&at).and_then(|listener| like(&beside, &at).map(|()| listener)) {
+        Ok(listener) => Some((listener, at)),
+        Err(error) => {
+            tracing::info!(%error, socket = %at.display(), "files cannot be passed; bytes are sent to callers");
+            None
+        }
+    }
+}
+
+/// Gives a socket of ours the group and the mode of another. Where the group cannot be given it stays ours alone.
+fn like(other: &Path, ours: &Path) -> std::io::Result<()> {
+    let wanted = std::fs::metadata(other)?;
+    if std::fs::metadata(ours)?.gid() != wanted.gid() && chown(ours, None, Some(wanted.gid())).is_err() {
+        return Ok(());
+    }
+    std::fs::set_permissions(ours, std::fs::Permissions::from_mode(wanted.mode() & 0o777))
 }
 
 /// Binds a socket of mode 0600. What is there already is removed when it is a socket that nobody listens on.

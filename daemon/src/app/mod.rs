@@ -18,13 +18,12 @@ use crate::config::{self, Config};
 use crate::dht::Dht;
 use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
-use crate::node::Node;
+use crate::node::{Limits, Node};
 use crate::peer::Identity;
 use crate::serve::{self, Serve};
 use crate::session::{self, Board};
 use crate::store::{self, Store};
 use crate::support::pool::Pool;
-use crate::support::rate::Limiter;
 use crate::support::shutdown::Signals;
 use crate::support::systemd::Notifier;
 use crate::support::task::Tasks;
@@ -106,13 +105,14 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let ours = socket.is_none();
     let store = open_store(&config).await?;
     let listener = listen::api_socket(&config, socket)?;
+    let (files, beside) = listen::files_socket(&listener).unzip();
     let house = House::build(&config, store.clone(), dials_everything).await?;
     let about = house.node.about();
     tracing::info!(chunk = ?about.chunk, peer = %about.peer, network = about.network, "ready");
     notifier.ready();
     house.watch_reload(signals.reload, reload, Arc::clone(&notifier));
     let access = api::Access::new(rustix::process::geteuid().as_raw());
-    let served = api::serve(listener, house.node.clone(), access, signals.stop.clone()).await;
+    let served = api::serve(listener, files, house.node.clone(), access, signals.stop.clone()).await;
     tracing::info!("stopping");
     notifier.stopping();
     let late = house.drain().await;
@@ -120,9 +120,9 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
         tracing::warn!(late, "some work did not end in time");
     }
     store.close().await?;
-    if ours {
-        // Whoever connects now learns at once that nobody is there.
-        let _ = std::fs::remove_file(&config.api.socket);
+    // Whoever connects now learns at once that nobody is there.
+    for socket in ours.then_some(config.api.socket).into_iter().chain(beside) {
+        let _ = std::fs::remove_file(socket);
     }
     tracing::info!("stopped");
     Ok(served?)
@@ -147,8 +147,7 @@ struct House {
     above: Tasks,
     /// Listeners, sessions, the swarm. Stops last.
     below: Tasks,
-    upload: Arc<Limiter>,
-    download: Arc<Limiter>,
+    limits: Limits,
 }
 
 impl House {
@@ -156,28 +155,29 @@ impl House {
         let key = Identity::load_or_create(&config.node.state_dir)?;
         let me = key.public().to_peer_id();
         let (above, below, pool) = (Tasks::new(), Tasks::new(), Pool::per_core());
-        let network = session::Network::new(&config.network.name, config.network.key.clone());
-        let session = session::Options {
-            idle: config.transfer.idle_timeout,
-            ..session::Options::new(me, network, pool.clone())
-        };
         let connections = usize::try_from(config.transfer.connections).unwrap_or(usize::MAX);
         let conduct = tasks::conduct(config, &below).await;
         let wire =
             Wire::minding(&key, wire::Options { connections, ..wire::Options::default() }, conduct.clone())?;
+        let limits = Limits::new(settings::rates(config), wire.yielding());
         let listeners = listen::chunk_ports(config, &wire, &below)?;
         let chunk: Vec<SocketAddr> = listeners.iter().map(Listener::local_addr).collect();
+        let network = session::Network::new(&config.network.name, config.network.key.clone());
+        let session = session::Options {
+            idle: config.transfer.idle_timeout,
+            card: settings::card(config, &key, &chunk),
+            ..session::Options::new(me, network, pool.clone())
+        };
         let options = dht::Options {
             dials_everything,
             conduct: conduct.clone(),
+            announce: limits.announce(),
             ..settings::dht(config, chunk.clone())
         };
         let dht = Dht::start(options, key.clone(), &below).await?;
-        let limiter = |rate| Arc::new(Limiter::new(rate));
-        let (upload, download) = (limiter(config.transfer.upload), limiter(config.transfer.download));
         let board = Board::new();
-        let serve = serve::Options { per_peer: config.transfer.upload_per_peer, ..serve::Options::default() };
-        let serve = Arc::new(Serve::new(serve, store.clone(), board.clone(), upload.clone()));
+        let serve = Serve::new(serve::Options::default(), store.clone(), board.clone(), limits.bounds());
+        let serve = Arc::new(serve);
         for listener in listeners {
             tasks::accept(listener, session.clone(), (Arc::clone(&serve), conduct.clone()), &below);
         }
@@ -202,7 +202,7 @@ impl House {
                 below.clone(),
             ),
             discovery: Arc::clone(&discovery),
-            download: download.clone(),
+            download: limits.fetch(),
             conduct: conduct.clone(),
             board,
             notices,
@@ -211,7 +211,7 @@ impl House {
             Announcer::start(settings::announcing(config), store.clone(), Arc::new(dht.clone()), &above);
         tasks::announce_fetched(held, announcer.clone(), &above);
         let rebuilder = Rebuilder { store: store.clone(), pool: pool.clone(), key: key.clone() };
-        let mender = Mender { rebuilder, fetcher: fetcher.clone() };
+        let mender = Mender { rebuilder, fetcher: fetcher.of_class(limits.repair()) };
         let scrubber = Scrubber::start(settings::scrubbing(config), mender, &above);
         tasks::report_damage(&store, scrubber.clone(), &below);
         upkeep::keep_used(store.clone(), &below);
@@ -226,15 +226,19 @@ impl House {
             neighbours: Arc::new(around::Around(dht)),
             conduct,
             visitors,
+            limits: limits.clone(),
             about: settings::about(config, me, chunk),
             tasks: above.clone(),
+            jobs: usize::try_from(config.transfer.jobs).unwrap_or(usize::MAX),
         });
-        Ok(Self { node, above, below, upload, download })
+        node.resume_jobs();
+        Ok(Self { node, above, below, limits })
     }
 
-    /// Applies on SIGHUP what can change while running: the rates. A bad file changes nothing.
+    /// Applies on SIGHUP what can change while running: the limits, also where they were changed by hand. A bad file
+    /// changes nothing.
     fn watch_reload(&self, mut asked: mpsc::Receiver<()>, read: Reload, notifier: Arc<Notifier>) {
-        let (upload, download, stop) = (self.upload.clone(), self.download.clone(), self.above.token());
+        let (limits, stop) = (self.limits.clone(), self.above.token());
         self.above.spawn("reload", async move {
             loop {
                 tokio::select! {
@@ -244,11 +248,8 @@ impl House {
                 notifier.reloading();
                 match read() {
                     Ok(config) => {
-                        upload.set(config.transfer.upload);
-                        download.set(config.transfer.download);
-                        tracing::info!(
-                            "settings reloaded: transfer rates; the others take effect at a restart"
-                        );
+                        limits.configure(settings::rates(&config));
+                        tracing::info!("settings reloaded: the limits; the others take effect at a restart");
                     }
                     Err(error) => tracing::error!("{error}; the settings stay as they were"),
                 }

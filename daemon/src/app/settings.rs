@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::config::{self, Config};
-use crate::node::About;
-use crate::peer::PeerId;
+use crate::node::{About, Rates};
+use crate::peer::{CardSigner, Keypair, PeerId};
 use crate::{dht, upkeep};
 
 pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
@@ -32,6 +32,13 @@ pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
     }
 }
 
+/// Who announces nothing, or only fetches, is told of to nobody either.
+pub(super) fn card(config: &Config, key: &Keypair, chunk: &[SocketAddr]) -> Option<CardSigner> {
+    let config::Network { mode, announce, name, .. } = &config.network;
+    let is_told = *mode == config::Mode::Full && *announce != config::Announce::None;
+    is_told.then(|| CardSigner::new(key.clone(), name, chunk)).flatten()
+}
+
 pub(super) fn announcing(config: &Config) -> upkeep::Options {
     let policy = match config.network.announce {
         _ if config.network.mode == config::Mode::Client => upkeep::Policy::None,
@@ -45,6 +52,12 @@ pub(super) fn announcing(config: &Config) -> upkeep::Options {
 
 pub(super) fn scrubbing(config: &Config) -> upkeep::ScrubOptions {
     upkeep::ScrubOptions { every: config.store.scrub, file: config.node.state_dir.join("cache/scrub") }
+}
+
+pub(super) fn rates(config: &Config) -> Rates {
+    let config::Transfer { upload, download, upload_per_peer, upload_slots, yielding, .. } = config.transfer;
+    let config::Transfer { serve, announce, fetch, repair, .. } = config.transfer;
+    Rates { upload, download, upload_per_peer, serve, announce, fetch, repair, upload_slots, yielding }
 }
 
 pub(super) fn about(config: &Config, peer: PeerId, chunk: Vec<SocketAddr>) -> About {

@@ -58,7 +58,7 @@ fn give(conn: Conn, options: session::Options, (serve, conduct): (Arc<Serve>, Co
     let inner = tasks.clone();
     tasks.spawn("session giver", async move {
         let (peer, at) = (conn.peer, conn.remote);
-        let _visit = serve.visitors().enter(peer);
+        let _visit = serve.visitors().enter(peer, at);
         match session::give(conn, &options, serve, &inner).await {
             Ok(summary) => tracing::debug!(%peer, sent = summary.sent, "a session ended"),
             Err(error) => {

@@ -185,6 +185,7 @@ fn transfer(mut keys: Section<'_>) -> Result<Transfer, Error> {
     let transfer = Transfer {
         connections: keys.get("connections", 100, |value| value.integer(&(1..=4096)))?,
         per_fetch: keys.get("per_fetch", 16, |value| value.integer(&(1..=256)))?,
+        jobs: keys.get("jobs", 4, |value| value.integer(&(1..=64)))?,
         idle_timeout: keys.get("idle_timeout", Duration::from_secs(30), |value| {
             let duration = value.text(value::duration)?;
             let [least, most] = IDLE_TIMEOUT;
@@ -195,6 +196,12 @@ fn transfer(mut keys: Section<'_>) -> Result<Transfer, Error> {
         upload: keys.get("upload", 0, Value::size)?,
         download: keys.get("download", 0, Value::size)?,
         upload_per_peer: keys.get("upload_per_peer", 0, Value::size)?,
+        serve: keys.get("serve", 0, Value::size)?,
+        announce: keys.get("announce", 0, Value::size)?,
+        fetch: keys.get("fetch", 0, Value::size)?,
+        repair: keys.get("repair", 0, Value::size)?,
+        upload_slots: keys.get("upload_slots", 32, |value| value.integer(&(1..=4096)))?,
+        yielding: keys.get("yielding", false, Value::boolean)?,
     };
     keys.finish()?;
     Ok(transfer)

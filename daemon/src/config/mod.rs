@@ -162,6 +162,8 @@ pub struct Transfer {
     pub connections: u32,
     /// Peers of one fetch at once, 1 to 256.
     pub per_fetch: u32,
+    /// Jobs (fetches that go on without their callers) that run at once, 1 to 64; others wait for their turn.
+    pub jobs: u32,
     /// How long a connection may move nothing before it is closed, 1 s to 1 h.
     pub idle_timeout: Duration,
     /// Bytes per second sent to all peers together; 0: no limit.
@@ -170,4 +172,16 @@ pub struct Transfer {
     pub download: u64,
     /// Bytes per second sent to one peer; 0: no limit.
     pub upload_per_peer: u64,
+    /// Of `upload`, what is given to peers; 0: no limit but that.
+    pub serve: u64,
+    /// Of `upload`, what tells others of keys; 0: no limit but that.
+    pub announce: u64,
+    /// Of `download`, what users fetch; 0: no limit but that.
+    pub fetch: u64,
+    /// Of `download`, what mends what is damaged here; 0: no limit but that.
+    pub repair: u64,
+    /// Peers that are given chunks at once, 1 to 4096; fewer where the rate is low.
+    pub upload_slots: u32,
+    /// Whether uploads make way for what else is on the line.
+    pub yielding: bool,
 }

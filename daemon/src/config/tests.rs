@@ -45,7 +45,7 @@ fn the_packaged_file_is_the_defaults() {
     assert!(all.listen.chunk.configured && all.listen.dht.configured);
     (all.listen.chunk.configured, all.listen.dht.configured) = (false, false);
     assert_eq!(all, defaults);
-    assert_eq!(uncommented.iter().filter(|line| key(line)).count(), 24, "every key is shown");
+    assert_eq!(uncommented.iter().filter(|line| key(line)).count(), 30, "every key is shown");
 }
 
 #[test]
@@ -88,10 +88,17 @@ fn every_key_is_taken() {
         [transfer]
         connections = 8
         per_fetch = 3
+        jobs = 2
         idle_timeout = "1500ms"
         upload = "10 MiB"
         download = "1MB"
         upload_per_peer = 65_536
+        serve = "8MiB"
+        announce = "1MiB"
+        fetch = "7MiB"
+        repair = 1048576
+        upload_slots = 5
+        yielding = true
         "#
     ))
     .unwrap();
@@ -108,10 +115,14 @@ fn every_key_is_taken() {
     assert_eq!(config.store.scrub, Duration::from_secs(12 * 3600));
     assert_eq!(parse("[store]\nscrub = \"0\"").unwrap().store.scrub, Duration::ZERO);
     assert_eq!(parse("").unwrap().store.scrub, Duration::from_secs(30 * 24 * 3600));
-    assert_eq!((config.transfer.connections, config.transfer.per_fetch), (8, 3));
+    assert_eq!((config.transfer.connections, config.transfer.per_fetch, config.transfer.jobs), (8, 3, 2));
     assert_eq!(config.transfer.idle_timeout, Duration::from_millis(1500));
     assert_eq!((config.transfer.upload, config.transfer.download), (10 << 20, 1_000_000));
     assert_eq!(config.transfer.upload_per_peer, 65_536);
+    assert_eq!((config.transfer.serve, config.transfer.announce), (8 << 20, 1 << 20));
+    assert_eq!((config.transfer.fetch, config.transfer.repair), (7 << 20, 1 << 20));
+    assert_eq!((config.transfer.upload_slots, config.transfer.yielding), (5, true));
+    assert_eq!((parse("").unwrap().transfer.upload_slots, parse("").unwrap().transfer.yielding), (32, false));
     assert_eq!(parse("[store]\nparity = \"none\"").unwrap().store.parity, None);
 }
 
@@ -290,6 +301,7 @@ const BAD: &[(&str, &str)] = &[
         "casd.toml:2:10: key `store.parity`: parity 16+0 is out of range: K is 1 to 128, M is 1 to 64, and K+M at most 192",
     ),
     ("[transfer]\nconnections = 0", "casd.toml:2:15: key `transfer.connections`: 0 is not within 1 to 4096"),
+    ("[transfer]\njobs = 0", "casd.toml:2:8: key `transfer.jobs`: 0 is not within 1 to 64"),
     ("[transfer]\nper_fetch = -3", "casd.toml:2:13: key `transfer.per_fetch`: -3 is not within 1 to 256"),
     (
         "[transfer]\nconnections = \"100\"",
@@ -306,6 +318,10 @@ const BAD: &[(&str, &str)] = &[
     (
         "[transfer]\nidle_timeout = \"2h\"",
         "casd.toml:2:16: key `transfer.idle_timeout`: 7200s is not within 1s to 3600s",
+    ),
+    (
+        "[transfer]\nupload_slots = 0",
+        "casd.toml:2:16: key `transfer.upload_slots`: 0 is not within 1 to 4096",
     ),
     ("[transfer]\nupload = 0x10", "casd.toml:2:10: key `transfer.upload`: a size is written in decimal"),
     ("[store]\nquota = \"1GiB", "casd.toml:2:14: not TOML: invalid basic string, expected `\"`"),

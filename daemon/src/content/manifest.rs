@@ -80,7 +80,7 @@ impl Manifest {
 }
 
 /// The page of chunk `index` and its place on it.
-fn locate(index: u64) -> Option<(usize, usize)> {
+pub(super) fn locate(index: u64) -> Option<(usize, usize)> {
     let index = usize::try_from(index).ok()?;
     Some((index / PAGE, index % PAGE))
 }

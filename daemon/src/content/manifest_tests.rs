@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::content::fold::{self, LEAF, Level};
-use crate::content::{MAX_PAGE_BYTES, MAX_TOP_BYTES, PAGE_LEN};
+use crate::content::{Excerpt, MAX_PAGE_BYTES, MAX_TOP_BYTES, PAGE_LEN};
 
 /// Bytes that differ everywhere, without a random source.
 fn sample(length: usize) -> Vec<u8> {
@@ -51,6 +51,22 @@ fn reads_back(manifest: &Manifest) {
         assert!(encoded.len() <= MAX_PAGE_BYTES);
         assert_eq!(&ManifestPage::prove(&top, index, &encoded).unwrap(), page);
     }
+}
+
+#[test]
+fn an_excerpt_knows_the_chunks_of_its_pages_and_no_others() {
+    let manifest = tall(2, &sample(3 * CHUNK + 77));
+    let excerpt = |first, pages: &[ManifestPage]| Excerpt::new(manifest.top().clone(), first, pages.to_vec());
+    let some = excerpt(1, &manifest.pages()[1..]).unwrap();
+    assert_eq!((some.length(), some.chunks()), (manifest.length(), manifest.chunks()));
+    for index in 0..manifest.chunks() + 2 {
+        assert_eq!(some.chunk(index), manifest.chunk(index).filter(|_| index >= PAGE as u64), "{index}");
+    }
+    assert!(excerpt(3, &[]).is_some_and(|none| none.chunk(0).is_none()));
+    // Others than those that stand there, by their length, and more than there are.
+    assert_eq!(excerpt(2, &manifest.pages()[1..2]), None);
+    assert_eq!(excerpt(1, &manifest.pages()[2..]), None);
+    assert_eq!(excerpt(2, &[&manifest.pages()[2..], &manifest.pages()[2..]].concat()), None);
 }
 
 #[test]

@@ -15,6 +15,7 @@
 mod chunk;
 mod codec;
 mod error;
+mod excerpt;
 mod fold;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -32,6 +33,7 @@ mod tree;
 
 pub use chunk::{Chunk, ChunkRef, Mismatch, Place};
 pub use error::Error;
+pub use excerpt::Excerpt;
 pub use id::{ChunkId, IdError, ObjectId};
 pub use link::{Link, LinkError};
 pub use manifest::{Manifest, ManifestBuilder};

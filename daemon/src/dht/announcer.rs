@@ -103,7 +103,11 @@ impl Announcer {
         let (mut receivers, mut tried) = (HashSet::new(), HashSet::new());
         // How far each key has gone down its list of nearest nodes, for keys that were not taken.
         let mut reached: HashMap<usize, usize> = HashMap::new();
-        let mut plan = self.nearest(copies).await;
+        let (mut plan, here) = self.nearest(copies).await;
+        receivers.extend((!here.is_empty()).then_some(self.dht.local));
+        for index in here {
+            placed[index] = true;
+        }
         for round in 0..ROUNDS {
             let mut missed = Vec::new();
             for delivery in self.deliver(std::mem::take(&mut plan)).await {
@@ -142,21 +146,27 @@ impl Announcer {
         Outcome { announced: result, missed, is_sound }
     }
 
-    /// The nearest nodes of every key.
-    async fn nearest(&mut self, copies: usize) -> Plan {
-        let mut plan = Plan::new();
+    /// The nearest nodes of every key, and the keys that only this one keeps: nobody else could, and others ask it. What
+    /// it holds itself it names to them.
+    async fn nearest(&mut self, copies: usize) -> (Plan, Vec<usize>) {
+        let (mut plan, mut here) = (Plan::new(), Vec::new());
+        let is_entered = *self.dht.seen.entered.borrow();
         for index in 0..self.keys.len() {
             if index % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
             let (at, key) = self.keys[index];
-            for peer in self.survey.nearest(at, key, copies).await {
+            let nearest = self.survey.nearest(at, key, copies).await;
+            if is_entered && nearest == [self.dht.local] {
+                here.push(index);
+            }
+            for peer in nearest {
                 if peer != self.dht.local {
                     plan.entry(peer).or_default().push(index);
                 }
             }
         }
-        plan
+        (plan, here)
     }
 
     /// The next node on a key's list, after those that have been tried.
@@ -262,6 +272,8 @@ impl Inner {
     ) -> (Result<Answer, String>, usize) {
         let (mut answer, mut beyond) = (Err("the DHT has been stopped".to_owned()), 0);
         for messages in 1..=2 {
+            // Before it is said what is so: that changes while it waits.
+            self.rate.take(size_of_val(keys) + record.len()).await;
             let change = self.heard.now();
             let (mut draft, described) = self.draft(to.peer, purpose, keys);
             if draft.keys.is_empty() && draft.removals.is_empty() {

@@ -35,7 +35,7 @@ impl EventLoop {
                 Message::Response { request_id, response } => {
                     let remote = self.peers.remote_ip(&peer, connection_id);
                     self.hellos.remove(&request_id);
-                    self.hello_resolved(peer, Some(&response.usable(remote, &self.reach)));
+                    self.hello_resolved(peer, &Ok(response.usable(remote, &self.reach)));
                 }
             },
             Event::OutboundFailure { peer, request_id, error, .. } => {
@@ -116,7 +116,7 @@ impl EventLoop {
                 let remote = self.peers.remote_ip(&peer, connection);
                 let answer = Hello::to(&self.options.chunk, self.options.serves, remote);
                 let _ = self.swarm.behaviour_mut().hello.send_response(channel, answer);
-                self.hello_resolved(peer, Some(&hello.usable(remote, &self.reach)));
+                self.hello_resolved(peer, &Ok(hello.usable(remote, &self.reach)));
             }
             // What a node says now comes after what is remembered of it, or that would count for more.
             early @ Question::Batch(..) if !self.swarm.behaviour_mut().kad.store_mut().is_restored() => {

@@ -4,13 +4,13 @@
 //! [`look_ups`](super::look_ups) and [`peers`](super::peers). Survives a crash: nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use libp2p::kad::{
     self, GetClosestPeersError, GetProvidersOk, PeerInfo, QueryId, QueryResult, QueryStats, RecordKey,
 };
 use libp2p::request_response::OutboundFailure;
+use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
@@ -20,12 +20,14 @@ use super::event_loop::EventLoop;
 use super::find::Holders;
 use super::hello::Hello;
 use super::listen::ip_of;
-use super::look_ups::{End, Wanted};
+use super::look_ups::{CROWDED, End, Wanted};
 use super::metered::addresses_of;
-use super::peers::{Connected, Next, Waiter};
+use super::peers::{Connected, Next, Ports, Waiter};
 use super::records::Group;
 use super::survey::places;
-use super::{Key, Provider, named};
+use super::unreached::{self, Here};
+use super::{Key, causes, named};
+use crate::peer::{Provider, ReachVerdict};
 
 /// How long a query waits for one answer: `libp2p-kad`'s own bound.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,7 +42,7 @@ impl EventLoop {
         &mut self,
         peer: PeerId,
         known: Vec<Multiaddr>,
-        done: oneshot::Sender<Option<Vec<SocketAddr>>>,
+        done: oneshot::Sender<Ports>,
     ) {
         self.want_hello(peer, Waiter::Call(done), known);
     }
@@ -193,8 +195,10 @@ impl EventLoop {
     /// `said`: where others say that the peer is.
     fn want_hello(&mut self, peer: PeerId, waiter: Waiter, said: Vec<Multiaddr>) {
         match self.peers.want(peer, waiter, &said, Instant::now()) {
-            Next::Known(waiter, chunk) => self.answer(peer, waiter, Some(chunk)),
-            Next::Refused(waiter) => self.answer(peer, waiter, None),
+            Next::Known(waiter, chunk) => self.answer(peer, waiter, Ok(chunk)),
+            Next::Refused(waiter) => {
+                self.answer(peer, waiter, Err("too many others are being asked where they are".to_owned()));
+            }
             Next::Ask => self.say_hello(peer),
             Next::Dial => self.dial_for_hello(peer, said),
             Next::Wait => {}
@@ -223,14 +227,14 @@ impl EventLoop {
         self.hellos.insert(request, peer);
     }
 
-    /// A hello came, or cannot be had: tells all who waited.
-    pub(super) fn hello_resolved(&mut self, peer: PeerId, chunk: Option<&[SocketAddr]>) {
-        let waiters = match chunk {
-            Some(chunk) => self.peers.resolve(peer, chunk, Instant::now()),
-            None => self.hello_missed(peer),
+    /// A hello came, or cannot be had and why: tells all who waited.
+    pub(super) fn hello_resolved(&mut self, peer: PeerId, told: &Ports) {
+        let waiters = match told {
+            Ok(chunk) => self.peers.resolve(peer, chunk, Instant::now()),
+            Err(_) => self.hello_missed(peer),
         };
         for waiter in waiters {
-            self.answer(peer, waiter, chunk.map(<[_]>::to_vec));
+            self.answer(peer, waiter, told.clone());
         }
         self.ask_providers();
         self.start_look_ups();
@@ -242,7 +246,7 @@ impl EventLoop {
         for waiter in self.hello_missed(peer) {
             match waiter {
                 Waiter::LookUp(number) => self.look_ups.put_off(number, &peer, now),
-                call @ Waiter::Call(_) => self.answer(peer, call, None),
+                call @ Waiter::Call(_) => self.answer(peer, call, Err(CROWDED.to_owned())),
             }
         }
         self.ask_providers();
@@ -260,17 +264,23 @@ impl EventLoop {
 
     pub(super) fn hello_failed(&mut self, peer: PeerId, error: &OutboundFailure) {
         tracing::debug!(%peer, %error, "no hello");
-        self.hello_resolved(peer, None);
+        self.hello_resolved(peer, &Err(causes::of_question(error, None)));
     }
 
-    fn answer(&mut self, peer: PeerId, waiter: Waiter, chunk: Option<Vec<SocketAddr>>) {
+    fn answer(&mut self, peer: PeerId, waiter: Waiter, told: Ports) {
         match waiter {
-            Waiter::Call(done) => drop(done.send(chunk)),
+            Waiter::Call(done) => drop(done.send(told)),
             Waiter::LookUp(number) => {
-                let provider = chunk.map(|chunk| Provider { peer, chunk, dht: self.dht_addresses(&peer) });
+                let provider = told.map(|chunk| Provider { peer, chunk, dht: self.dht_addresses(&peer) });
                 self.look_ups.told(number, &peer, provider);
             }
         }
+    }
+
+    /// Why a dial of a peer failed, for those who want what it holds.
+    pub(super) fn unreached(&self, error: &DialError) -> String {
+        let is_reached = self.reaching.reachable.verdict() == ReachVerdict::Yes;
+        unreached::why(error, Here { is_reached, is_outside: self.is_outside() })
     }
 
     /// Where a peer's DHT port is: what it told, else where its connections lead.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
+use super::records::Group;
 use super::regions::{K, Regions};
 use super::survey::Places;
 
@@ -48,6 +49,14 @@ impl Atlas {
         let mut regions = Regions::default();
         own.into_iter().for_each(|peer| regions.add(peer));
         Self { regions, addresses: HashMap::new(), places: HashMap::new(), routed, since: now }
+    }
+
+    /// A node was seen there. Where one was seen that is not connected any more stays known.
+    pub(super) fn place(&mut self, peer: PeerId, places: Places) {
+        let is_unseen = places.contains(&Group::UNSEEN);
+        if !(is_unseen && self.places.contains_key(&peer)) {
+            self.places.insert(peer, places);
+        }
     }
 
     fn is_fresh(&self, routed: usize, now: Instant) -> bool {
@@ -134,6 +143,23 @@ mod tests {
             assert!(shelf.kept().is_some());
             shelf.met(&PeerId::random());
             assert_eq!(shelf.kept().is_some(), is_kept);
+        }
+    }
+
+    #[test]
+    fn who_was_seen_somewhere_is_not_unseen_since_its_connection_has_ended() {
+        let mut atlas = Atlas::new(None, 50, Instant::now());
+        let (seen, unseen) = (PeerId::random(), PeerId::random());
+        let group = |ip: &str| Places::from_iter(Group::of(ip.parse().unwrap()));
+        atlas.place(seen, group("8.8.8.8"));
+        for peer in [seen, unseen] {
+            atlas.place(peer, Places::from([Group::UNSEEN]));
+        }
+        assert_eq!(atlas.places[&seen], group("8.8.8.8"));
+        assert_eq!(atlas.places[&unseen], Places::from([Group::UNSEEN]));
+        for peer in [seen, unseen] {
+            atlas.place(peer, group("9.9.9.9"));
+            assert_eq!(atlas.places[&peer], group("9.9.9.9"));
         }
     }
 

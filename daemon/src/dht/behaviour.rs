@@ -64,8 +64,9 @@ const REFRESH: Duration = Duration::from_hours(1);
 /// Time for a hello, and for a batch of 200 KiB at 10 KiB/s.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(8);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often a connection is tried, and how long an answer may take: a dead one is closed after both.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// How often a connection is tried, and how long an answer may take: a dead one is closed after both. With many
+/// connections this is most of what an idle node does.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Batches at once on one connection, those of both sides: 8 × 200 KiB. What is beyond fails, whoever sent it.
 pub(super) const BATCHES_AT_ONCE: usize = 8;

@@ -35,8 +35,9 @@ struct Entry {
     wait: Duration,
     /// Whether it has been reached.
     reached: bool,
-    /// Why it could not be reached when it was dialled last; the log has heard of that. None: it was.
-    trouble: Option<String>,
+    /// Why it could not be reached when it was dialled last, at each of its addresses; the log has heard of that. None:
+    /// it was.
+    trouble: Option<Vec<String>>,
 }
 
 impl Bootstrap {
@@ -99,10 +100,12 @@ impl Bootstrap {
         entry.trouble.take().is_some()
     }
 
-    /// A node could not be reached, or is not of this network, for this reason. True the first time: then the log
-    /// should hear.
-    pub(super) fn failed(&mut self, peer: &PeerId, why: &str) -> bool {
-        self.entry(peer).is_some_and(|entry| entry.trouble.replace(why.to_owned()).is_none())
+    /// A node could not be reached, or is not of this network; `why`: the reason at an address. True the first time:
+    /// then the log should hear.
+    pub(super) fn failed(&mut self, peer: &PeerId, why: impl Fn(&Multiaddr) -> String) -> bool {
+        let Some(entry) = self.entry(peer) else { return false };
+        let reasons = entry.addresses.iter().map(why).collect();
+        entry.trouble.replace(reasons).is_none()
     }
 
     /// Whether it is configured.
@@ -115,9 +118,12 @@ impl Bootstrap {
         self.0.len()
     }
 
-    /// Those that could not be reached when they were dialled last: one of its addresses each, and why.
+    /// The addresses of those that could not be reached when they were dialled last, each with why.
     pub(super) fn troubles(&self) -> impl Iterator<Item = (Multiaddr, String)> {
-        self.0.iter().filter_map(|entry| Some((entry.addresses.first()?.clone(), entry.trouble.clone()?)))
+        self.0.iter().flat_map(|entry| {
+            let reasons = entry.trouble.iter().flatten().cloned();
+            entry.addresses.iter().cloned().zip(reasons)
+        })
     }
 
     fn entry(&mut self, peer: &PeerId) -> Option<&mut Entry> {
@@ -144,10 +150,14 @@ mod tests {
     #[test]
     fn waits_double_and_stop_once_reached() {
         let (peer, now) = (PeerId::random(), Instant::now());
-        let mut bootstrap = Bootstrap::new(vec![(peer, at()), (peer, at())], now);
-        assert_eq!(bootstrap.due(now, true, 0.0), [(peer, vec![at(), at()])]);
-        assert!(bootstrap.failed(&peer, "silence") && !bootstrap.failed(&peer, "no such host"));
-        assert_eq!(bootstrap.troubles().collect::<Vec<_>>(), [(at(), "no such host".to_owned())]);
+        let other: Multiaddr = "/dns4/seed.example/tcp/1".parse().unwrap();
+        let mut bootstrap = Bootstrap::new(vec![(peer, at()), (peer, other.clone())], now);
+        assert_eq!(bootstrap.due(now, true, 0.0), [(peer, vec![at(), other.clone()])]);
+        let silence = |_: &Multiaddr| "silence".to_owned();
+        let apart = |of: &Multiaddr| String::from(if *of == at() { "refused" } else { "no such host" });
+        assert!(bootstrap.failed(&peer, silence) && !bootstrap.failed(&peer, apart));
+        let each = [(at(), "refused".to_owned()), (other, "no such host".to_owned())];
+        assert_eq!(bootstrap.troubles().collect::<Vec<_>>(), each);
         assert!(bootstrap.due(now, true, 0.0).is_empty());
         let mut time = now;
         for wait in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
@@ -161,7 +171,7 @@ mod tests {
         time += LONGEST_WAIT;
         assert!(bootstrap.due(time, false, 0.0).is_empty() && bootstrap.next(false).is_none());
         assert_eq!(bootstrap.due(time, true, 0.0).len(), 1);
-        assert!(bootstrap.failed(&peer, "silence"));
+        assert!(bootstrap.failed(&peer, silence));
         bootstrap.hurry(time);
         assert_eq!(bootstrap.due(time, true, 0.0).len(), 1);
         // Known by others, it is dialled when it is lost.

@@ -15,15 +15,24 @@ use super::proof;
 
 /// Characters of a reason.
 const LONGEST: usize = 200;
+/// Addresses of one dial that are told of.
+const TOLD: usize = 4;
 
 /// What libraries say in words of their own, and what that is for people.
-const PLAIN: [(&str, &str); 4] = [
+const PLAIN: [(&str, &str); 8] = [
     // The resolver shows its question as code does.
     ("no records found for", "no such host"),
+    ("No Matching Records Found", "no such host"),
+    ("no connections available", "the name cannot be looked up: this host names no name server"),
+    ("request timed out", "the name cannot be looked up: no name server answers in time"),
     // What went wrong in it `libp2p-tls` does not tell.
     (
         "Failed to upgrade client connection",
         "what is there ended the handshake: it is too busy, or is no casd node",
+    ),
+    (
+        "connection limit exceeded",
+        "this node has as many connections as it may have, or as many with that peer",
     ),
     ("Timeout has been reached", NO_ANSWER),
     ("Handshake with the remote timed out", NO_ANSWER),
@@ -61,7 +70,20 @@ pub(super) fn of(error: &DialError, wanted: Option<&Multiaddr>) -> String {
     }
 }
 
-fn of_transport(error: &TransportError<io::Error>) -> String {
+/// Why a dial failed that nobody asked for: of several addresses each is told of.
+pub(super) fn of_each(error: &DialError) -> String {
+    match error {
+        DialError::Transport(tried) if tried.len() > 1 && proof::refusal(error).is_none() => {
+            let each = tried.iter().take(TOLD).map(|(at, error)| format!("{} ({at})", of_transport(error)));
+            let more = if tried.len() > TOLD { "; …" } else { "" };
+            each.collect::<Vec<_>>().join("; ") + more
+        }
+        _ => of(error, None),
+    }
+}
+
+/// Why one address could not be reached.
+pub(super) fn of_transport(error: &TransportError<io::Error>) -> String {
     match error {
         TransportError::MultiaddrNotSupported(_) => {
             "it is not dialled: an address of that form, or on a network that this host is not in".to_owned()
@@ -89,6 +111,14 @@ pub(super) fn of_question(error: &OutboundFailure, known: Option<&Multiaddr>) ->
     }
 }
 
+/// Why two did not connect by both dialling at once, by what libp2p says of it.
+pub(super) fn of_punch(said: &str) -> &'static str {
+    if said.contains("Giving up after") {
+        return "neither end's router lets the other in";
+    }
+    "they could not agree on when to: the relay's connection, or the other end's, broke off"
+}
+
 /// What an address failed by, where that is a `T`: each transport puts the errors of the one below it in its own.
 pub(super) fn inside<T: Error + 'static>(error: &TransportError<io::Error>) -> Option<&T> {
     let TransportError::Other(error) = error else { return None };
@@ -112,7 +142,7 @@ pub(super) fn words(error: &(dyn Error + 'static)) -> String {
 }
 
 /// An address without the id at its end.
-fn place(address: &Multiaddr) -> Multiaddr {
+pub(super) fn place(address: &Multiaddr) -> Multiaddr {
     let mut place = address.clone();
     if matches!(place.iter().last(), Some(Protocol::P2p(_))) {
         place.pop();
@@ -146,7 +176,13 @@ mod tests {
             log.starts_with("what is there ended") && log.ends_with("(/ip4/10.77.0.2/tcp/8468)"),
             "{log}"
         );
+        let each = of_each(&tried);
+        assert!(each.starts_with("nobody there (/ip4/10.0.0.9/tcp/8468); what is there ended"), "{each}");
+        assert!(each.ends_with("(/ip4/10.77.0.2/tcp/8468)"), "{each}");
+        let many = DialError::Transport((0..9).map(|_| failed("/ip4/10.0.0.9/tcp/1", "x")).collect());
+        assert!(of_each(&many).ends_with("; …") && of_each(&many).len() < 200, "{}", of_each(&many));
         let wrong = DialError::WrongPeerId { obtained: other, address: typed.clone() };
+        assert_eq!(of_each(&wrong), of(&wrong, None));
         assert_eq!(of(&wrong, Some(&typed)), format!("another node is there: {other}"));
         assert_eq!(of(&wrong, None), format!("another node is at /ip4/10.0.0.9/tcp/8468: {other}"));
         let refused =
@@ -163,6 +199,13 @@ mod tests {
     fn what_libraries_or_strangers_say_is_put_plainly() {
         let said = |text: &str| words(&io::Error::other(text.to_owned()));
         assert_eq!(said("no records found for Query { name: Name(\"x.example\"), .. }"), "no such host");
+        let nameless = said("no connections available");
+        assert!(nameless.contains("name server") && !nameless.contains("connections"), "{nameless}");
+        assert!(said("request timed out").contains("name server"));
+        assert!(
+            of_punch("Failed to hole-punch connection: Giving up after 3 dial attempts").contains("router")
+        );
+        assert!(of_punch("Failed to hole-punch connection: Inbound stream error: x").contains("relay"));
         assert_eq!(said("aborted by peer: a\n\u{1b}[31mb"), "aborted by peer: a  [31mb");
         assert_eq!(said(&"x".repeat(9_999)).len(), LONGEST);
         assert_eq!(said("Timeout has been reached"), NO_ANSWER);

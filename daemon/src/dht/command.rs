@@ -1,7 +1,5 @@
 //! What the handle asks of the event loop.
 
-use std::net::SocketAddr;
-
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
@@ -12,6 +10,7 @@ use super::error::Error;
 use super::find::Holders;
 use super::journal::Entry;
 use super::look_ups::Wanted;
+use super::peers::Ports;
 use super::records::From;
 use super::streams::Opening;
 use super::survey::Places;
@@ -23,8 +22,8 @@ use crate::peer::Company;
 /// dropped request means that the loop has stopped.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Dial a node and wait until it has proved to be of this network.
-    Connect { peer: PeerId, address: Multiaddr, done: oneshot::Sender<Result<PeerId, Error>> },
+    /// Dial a node and wait until it has proved to be of this network; `anew`: also where it is connected already.
+    Connect { peer: PeerId, address: Multiaddr, anew: bool, done: oneshot::Sender<Result<PeerId, Error>> },
     /// List those that could be asked, and whether each is connected.
     Known { done: oneshot::Sender<Vec<(PeerId, bool)>> },
     /// Take what others say of objects that are described here, where it is newer than what is kept.
@@ -35,12 +34,14 @@ pub(super) enum Command {
     Company { done: oneshot::Sender<Company> },
     /// Tell whether somebody is known, or may be soon, who could be asked for others.
     Joining { done: oneshot::Sender<bool> },
+    /// Tell whether only such are connected as keep no records, and no others are to be expected.
+    Unserved { done: oneshot::Sender<bool> },
     /// Count what there is.
     Status { done: oneshot::Sender<Status> },
     /// Find who announced a key.
     Providers { wanted: Wanted },
-    /// Learn where a node's chunk port is; it may be at the addresses that are known. Nothing where it does not answer.
-    ChunkAddresses { peer: PeerId, known: Vec<Multiaddr>, done: oneshot::Sender<Option<Vec<SocketAddr>>> },
+    /// Learn where a node's chunk ports are; it may be at the addresses that are known.
+    ChunkAddresses { peer: PeerId, known: Vec<Multiaddr>, done: oneshot::Sender<Ports> },
     /// Find the nodes nearest to a key.
     Closest { key: Key, done: oneshot::Sender<Closest> },
     /// Send a batch.

@@ -15,7 +15,9 @@ use crate::peer::{Company, ReachVerdict};
 
 /// After so long alone the log hears of it: who comes back within that time was hardly gone.
 const SAID_AFTER: Duration = Duration::from_secs(30);
-/// Configured nodes that could not be reached and are named.
+/// After so long without a server nobody waits any more for those that are dialled again and again.
+const GIVEN_UP: Duration = Duration::from_secs(15);
+/// Addresses of configured nodes that could not be reached that are named.
 const NAMED: usize = 8;
 
 /// See the module. Pure: the time is passed in.
@@ -70,6 +72,12 @@ impl Solitude {
         routed == 0 || connected == 0 && self.is_cut_off
     }
 
+    /// Whether this node has been alone, or among such only as keep no records, for so long that whoever is dialled is
+    /// hardly there.
+    fn is_given_up(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now >= since + GIVEN_UP)
+    }
+
     /// True when the log should hear that this node is alone.
     pub(super) fn is_to_be_said(&mut self, alone: bool, now: Instant) -> bool {
         if !alone {
@@ -98,9 +106,28 @@ impl EventLoop {
         self.reaching.part == Mode::Server && (self.options.mode == Mode::Server || is_reached)
     }
 
+    /// Whether this node is one of those that others ask for what they look for, though it knows none that keeps
+    /// records: such as keep none are there and join by it, or have announced something here. Where it may just be cut
+    /// off from others, what they once announced does not count.
+    pub(super) fn is_entered(&mut self) -> bool {
+        let has_records = self.swarm.behaviour_mut().kad.store_mut().len() > 0;
+        let knows_others = self.bootstrap.len() > 0 || self.remembered.peers().next().is_some();
+        let is_asked = match self.members().next() {
+            Some(_) => has_records || self.is_entrance(),
+            None => has_records && !knows_others,
+        };
+        is_asked && self.reaching.part == Mode::Server
+    }
+
+    /// Tells the handles whether it is so.
+    pub(super) fn tell_entered(&mut self) {
+        let is_entered = self.is_entered();
+        self.entered.send_if_modified(|told| std::mem::replace(told, is_entered) != is_entered);
+    }
+
     /// Tells the log when this node has been alone for long.
     pub(super) fn say_alone(&mut self, alone: bool, now: Instant) {
-        let is_entered = self.is_entrance() && self.members().next().is_some();
+        let is_entered = self.is_entered();
         if !self.solitude.is_to_be_said(alone && !is_entered, now) {
             return;
         }
@@ -131,10 +158,11 @@ impl EventLoop {
         let is_back = self.bootstrap.reached(&peer);
         let has_server = is_server || self.is_entrance() || !self.routed_peers().is_empty();
         if let Some(news) = self.solitude.met(has_server) {
-            let how = if self.bootstrap.has(&peer) {
-                "which is configured"
-            } else if self.connecting.contains_key(&peer) {
+            let mut callers = self.connecting.get(&peer).into_iter().flatten();
+            let how = if callers.any(|caller| caller.is_open) {
                 "at an address that was given"
+            } else if self.bootstrap.has(&peer) {
+                "which is configured"
             } else if is_neighbour {
                 "found on the local network"
             } else if self.remembered.has(&peer) {
@@ -156,12 +184,21 @@ impl EventLoop {
         }
     }
 
-    /// Whether somebody is in the routing table, or may be soon: a node is being dialled, or has not said yet what it
-    /// is.
+    /// Whether somebody is in the routing table, or may be soon.
     pub(super) fn is_joining(&mut self) -> bool {
+        self.is_meeting() || !self.routed_peers().is_empty()
+    }
+
+    /// Whether a node is being dialled, or has not said yet what it is.
+    fn is_meeting(&self) -> bool {
         let is_dialling = self.swarm.network_info().connection_counters().num_pending_outgoing() > 0;
-        let is_met = self.peers.connected().any(|(_, one)| one.standing == Standing::Unknown);
-        is_dialling || is_met || !self.routed_peers().is_empty()
+        is_dialling || self.peers.connected().any(|(_, one)| one.standing == Standing::Unknown)
+    }
+
+    /// Whether only such are connected as keep no records for others, and no others are to be expected.
+    pub(super) fn is_unserved(&mut self, now: Instant) -> bool {
+        let is_expected = self.is_meeting() && !self.solitude.is_given_up(now);
+        !is_expected && self.company(now).is_unserved
     }
 
     /// How this node stands among the others.
@@ -169,7 +206,7 @@ impl EventLoop {
         let routed = self.routed_peers();
         let members: Vec<PeerId> = self.members().copied().collect();
         let is_alone = members.is_empty() && self.is_alone(routed.len());
-        let is_unserved = !members.is_empty() && routed.is_empty() && !self.is_entrance();
+        let is_unserved = !members.is_empty() && routed.is_empty() && !self.is_entered();
         let next = [self.bootstrap.next(true), self.remembered.next()].into_iter().flatten().min();
         let known: HashSet<PeerId> = routed
             .into_iter()
@@ -209,6 +246,17 @@ mod tests {
         assert!(solitude.is_to_be_said(true, start + SAID_AFTER * 2));
         assert!(!solitude.is_to_be_said(true, start + SAID_AFTER * 9));
         assert!(solitude.met(true) == Some(News::Joined) && !solitude.is_alone(3, 0));
+    }
+
+    #[test]
+    fn after_a_while_nobody_is_waited_for_that_does_not_answer() {
+        let (mut solitude, start) = (Solitude::default(), Instant::now());
+        assert!(!solitude.is_given_up(start));
+        solitude.is_to_be_said(true, start);
+        assert!(!solitude.is_given_up(start + GIVEN_UP / 2) && solitude.is_given_up(start + GIVEN_UP));
+        assert!(solitude.met(false).is_some() && solitude.is_given_up(start + GIVEN_UP));
+        solitude.met(true);
+        assert!(!solitude.is_given_up(start + GIVEN_UP));
     }
 
     #[test]

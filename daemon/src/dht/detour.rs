@@ -15,28 +15,44 @@ use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId};
 
 use super::command::Command;
+use super::error::Error;
 use super::event_loop::EventLoop;
 use super::pace::is_unhurried;
 use super::streams::{Opening, is_relayed};
-use super::{Dht, causes};
+use super::{Dht, unreached};
 use crate::peer::{Conn, Detour, Unconnected};
 
 /// For all of it: a dial of 10 s to addresses that do not answer, and one attempt after the first at dialling together.
 const WITHIN: Duration = Duration::from_secs(25);
+/// How long one that was not reached may take to say that it is of another network.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Peers to which ways are sought at once.
 const MAX_SOUGHT: usize = 256;
 /// Addresses of one peer that are dialled.
 const MAX_ADDRESSES: usize = 16;
 /// How long two may take to dial each other before the relay is asked anew.
 const PUNCHING: Duration = Duration::from_secs(15);
+/// How long the other of the two may take where this one does not dial it: what it was told of is not dialled.
+const ALONE: Duration = Duration::from_secs(3);
+/// What is said where both have dialled in vain.
+const SHUT: &str = "neither end's router or firewall lets the other in, and relays carry no data";
 
 /// Whoever waits for a way to a peer.
 #[derive(Debug, Default)]
 pub(super) struct Detours {
     /// By peer.
     sought: HashMap<PeerId, Sought>,
-    /// Since when there is a connection through a relay with a peer, over which both agree on when to dial.
-    relayed: HashMap<PeerId, Instant>,
+    /// Connections through a relay, by peer, over which both agree on when to dial.
+    relayed: HashMap<PeerId, Relayed>,
+}
+
+/// A connection through a relay.
+#[derive(Debug)]
+struct Relayed {
+    /// Since when there is one.
+    since: Instant,
+    /// Since when it is known that this node dials none of the places that it was told of the other, and why.
+    refused: Option<(Instant, String)>,
 }
 
 /// A peer to which a way is sought.
@@ -66,6 +82,15 @@ impl Detours {
         self.give_up(peer)
     }
 
+    /// Those peers that this node does not dial, and that have not come by their own dial either.
+    fn refused(&self) -> Vec<PeerId> {
+        let is_over = |peer: &&PeerId| {
+            let refused = self.relayed.get(*peer).and_then(|relayed| relayed.refused.as_ref());
+            refused.is_some_and(|(since, _)| since.elapsed() >= ALONE)
+        };
+        self.sought.keys().filter(is_over).copied().collect()
+    }
+
     /// There will be no connection, unless somebody asks again.
     fn give_up(&mut self, peer: &PeerId) -> Vec<Opening> {
         self.relayed.remove(peer);
@@ -76,15 +101,32 @@ impl Detours {
 impl Detour for Dht {
     fn open(&self, peer: PeerId, known: Vec<Multiaddr>) -> BoxFuture<'static, Result<Conn, Unconnected>> {
         let dht = self.clone();
-        let failed = |why: &str| Unconnected::Unreachable(why.to_owned());
         Box::pin(async move {
+            let given = known.iter().find(|at| dht.0.reach.is_given(at)).cloned();
             let asked = dht.0.ask(|done| Command::Detour { peer, known, opening: Opening(done) });
-            match tokio::time::timeout(WITHIN, asked).await {
-                Ok(Some(opened)) => opened.map_err(Unconnected::Unreachable),
-                Ok(None) => Err(failed("the connection with it broke")),
-                Err(_) => Err(failed("no direct connection came about, with no relay's help either")),
-            }
+            let why = match tokio::time::timeout(WITHIN, asked).await {
+                Ok(Some(Ok(conn))) => return Ok(conn),
+                Ok(Some(Err(why))) => why,
+                Ok(None) => "the connection with it broke".to_owned(),
+                Err(_) => {
+                    "no direct connection came about in time, with a relay's help or without".to_owned()
+                }
+            };
+            let refusal = tokio::time::timeout(REFUSED, dht.refusal(given)).await.ok().flatten();
+            Err(refusal.unwrap_or(Unconnected::Unreachable(why)))
         })
+    }
+}
+
+impl Dht {
+    /// Whether who is at an address that the owner gave is not to be spoken to: a connection with it may have come, and
+    /// no stream.
+    async fn refusal(&self, given: Option<Multiaddr>) -> Option<Unconnected> {
+        match self.reach(given?).await {
+            Err(Error::OtherNetwork { .. }) => Some(Unconnected::OtherNetwork),
+            Err(Error::OtherKey { .. }) => Some(Unconnected::OtherKey),
+            _ => None,
+        }
     }
 }
 
@@ -106,7 +148,8 @@ impl EventLoop {
 
     /// Dials a peer to which a way is sought, unless the two agree on when to dial.
     fn dial_sought(&mut self, peer: PeerId) {
-        let punching = self.detours.relayed.get(&peer).is_some_and(|since| since.elapsed() < PUNCHING);
+        let relayed = self.detours.relayed.get(&peer);
+        let punching = relayed.is_some_and(|relayed| relayed.since.elapsed() < PUNCHING);
         let Some(sought) = self.detours.sought.get_mut(&peer).filter(|_| !punching) else { return };
         let mut addresses = sought.known.clone();
         addresses.extend(self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer));
@@ -122,16 +165,26 @@ impl EventLoop {
 
     /// A dial of a peer failed.
     pub(super) fn detour_dial_failed(&mut self, peer: &PeerId, dial: ConnectionId, error: &DialError) {
-        let why = || causes::of(error, None);
         for opening in self.detours.dial_failed(peer, dial, is_unhurried(error)) {
-            opening.end(Err(why()));
+            opening.end(Err(self.unreached(error)));
+        }
+    }
+
+    /// A dial failed of a peer that is connected: through a relay, where the two dial each other. This node may have
+    /// been told only of places that it does not dial: there is the other's dial yet.
+    pub(super) fn detour_refused(&mut self, peer: &PeerId, error: &DialError) {
+        let relayed = self.detours.relayed.get_mut(peer).filter(|relayed| relayed.refused.is_none());
+        if let Some(relayed) = relayed
+            && let Some(why) = unreached::elsewhere(error)
+        {
+            relayed.refused = Some((Instant::now(), why));
         }
     }
 
     /// A connection has come.
     pub(super) fn detour_opened(&mut self, peer: PeerId, at: &ConnectedPoint) {
         if at.is_relayed() {
-            self.detours.relayed.insert(peer, Instant::now());
+            self.detours.relayed.insert(peer, Relayed { since: Instant::now(), refused: None });
             return;
         }
         if self.detours.relayed.remove(&peer).is_some() {
@@ -144,10 +197,12 @@ impl EventLoop {
         }
     }
 
-    /// There will be no connection, unless somebody asks again.
-    pub(super) fn detour_failed(&mut self, peer: &PeerId, why: &str) {
+    /// Two that agreed over a relay to dial each other were not connected, and will not be, unless somebody asks again.
+    pub(super) fn detour_failed(&mut self, peer: &PeerId) {
+        let refused = self.detours.relayed.get_mut(peer).and_then(|relayed| relayed.refused.take());
+        let why = refused.map_or_else(|| SHUT.to_owned(), |(_, why)| why);
         for opening in self.detours.give_up(peer) {
-            opening.end(Err(why.to_owned()));
+            opening.end(Err(why.clone()));
         }
     }
 
@@ -157,7 +212,10 @@ impl EventLoop {
             sought.callers.retain(|opening| !opening.0.is_closed());
             !sought.callers.is_empty()
         });
-        self.detours.relayed.retain(|_, since| since.elapsed() < PUNCHING);
+        for peer in self.detours.refused() {
+            self.detour_failed(&peer);
+        }
+        self.detours.relayed.retain(|_, relayed| relayed.since.elapsed() < PUNCHING);
         let undialled = self.detours.sought.iter().filter(|(_, sought)| sought.dial.is_none());
         for peer in undialled.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             self.dial_sought(peer);
@@ -184,5 +242,20 @@ mod tests {
         detours.sought.get_mut(&peer).unwrap().dial = Some(again);
         assert_eq!(detours.dial_failed(&peer, again, false).len(), 1);
         assert!(detours.sought.is_empty());
+    }
+
+    #[test]
+    fn who_is_not_dialled_has_a_moment_to_come_by_itself() {
+        let (mut detours, peer, now) = (Detours::default(), PeerId::random(), Instant::now());
+        detours.sought.insert(peer, Sought::default());
+        detours.relayed.insert(peer, Relayed { since: now, refused: None });
+        assert!(detours.refused().is_empty(), "it is dialled");
+        for (since, is_over) in [(now, false), (now - ALONE, true)] {
+            let refused = Some((since, "it is elsewhere".to_owned()));
+            detours.relayed.insert(peer, Relayed { since: now, refused });
+            assert_eq!(!detours.refused().is_empty(), is_over);
+        }
+        detours.give_up(&peer);
+        assert!(detours.refused().is_empty());
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Connecting {
     pub(super) dial: ConnectionId,
     /// Whether that dial has become a connection.
     pub(super) is_open: bool,
+    /// Whether no other connection will do: it is the address that is to be tried.
+    pub(super) anew: bool,
     /// Who waits.
     pub(super) done: oneshot::Sender<Result<PeerId, Error>>,
 }
@@ -77,6 +79,8 @@ pub(super) struct EventLoop {
     pub(super) addresses: watch::Sender<Addresses>,
     /// Nodes in the routing table.
     pub(super) routed: watch::Sender<usize>,
+    /// Where the handles see whether others ask this node.
+    pub(super) entered: watch::Sender<bool>,
     /// Who is connected.
     pub(super) peers: Peers,
     /// Provider look-ups.
@@ -147,7 +151,7 @@ impl EventLoop {
         commands: mpsc::Receiver<Command>,
         telling: Telling,
     ) -> Self {
-        let Telling { addresses, routed, reachability } = telling;
+        let Telling { addresses, routed, entered, reachability } = telling;
         let nodes = options.bootstrap.iter().filter_map(|at| Some((super::peer_of(at)?, at.clone())));
         let (now, reunion) = (Instant::now(), options.reunion);
         let bootstrap = Bootstrap::new(nodes.collect(), now);
@@ -161,6 +165,7 @@ impl EventLoop {
             commands,
             addresses,
             routed,
+            entered,
             peers: Peers::default(),
             look_ups: LookUps::default(),
             is_asking_providers: false,
@@ -223,7 +228,7 @@ impl EventLoop {
     fn on_command(&mut self, command: Command) {
         // An answer that nobody waits for any more is dropped.
         match command {
-            Command::Connect { peer, address, done } => self.connect(peer, address, done),
+            Command::Connect { peer, address, anew, done } => self.connect(peer, address, anew, done),
             Command::Known { done } => drop(done.send(self.list_known())),
             Command::Newer { said } => {
                 let records = self.swarm.behaviour_mut().kad.store_mut();
@@ -232,6 +237,7 @@ impl EventLoop {
             Command::Peers { done } => drop(done.send(self.list_peers())),
             Command::Status { done } => drop(done.send(self.status())),
             Command::Joining { done } => drop(done.send(self.is_joining())),
+            Command::Unserved { done } => drop(done.send(self.is_unserved(Instant::now()))),
             Command::Company { done } => drop(done.send(self.company(Instant::now()))),
             Command::Providers { wanted } => self.look_up(wanted),
             Command::ChunkAddresses { peer, known, done } => self.learn_chunk_addresses(peer, known, done),

@@ -36,6 +36,12 @@ impl EventLoop {
             self.peers.answered(&peer, remote.clone());
             let callers = self.connecting.get_mut(&peer).into_iter().flatten();
             callers.filter(|caller| caller.dial == connection).for_each(|caller| caller.is_open = true);
+            // Of one that is connected at another address it is known already what it is.
+            match self.peers.get(&peer).map(|connected| connected.standing) {
+                Some(Standing::Member) => self.tell_connected(peer),
+                Some(Standing::Stranger) => self.tell_strange(peer),
+                Some(Standing::Unknown) | None => {}
+            }
         }
         let group = self.peers.get(&peer).and_then(Connected::group);
         self.swarm.behaviour_mut().kad.store_mut().opened(peer, group);
@@ -52,18 +58,34 @@ impl EventLoop {
             Some(_) => {
                 "it closed the connection before saying what it is; it may just be too busy: try again"
             }
-            // A private network ends the connections of those that prove no key.
+            // A private network ends the connections of those that prove no key, and says no more. Nodes of others
+            // do so only where they have no room.
             None => {
-                "it closed the connection before saying what it is; it may just be too busy, or have no room for more: \
-                 try again; or it belongs to a private network, and this node needs its key (network.key_file)"
+                "it ended the connection before it said what it is: most likely it belongs to a private network, whose \
+                 key this node has not (network.key_file); if not, it has no room for more: try again"
             }
         };
         let callers = self.callers(peer, |caller| caller.is_open);
-        if callers.is_empty() && self.bootstrap.failed(&peer, reason) {
+        if callers.is_empty() && self.bootstrap.failed(&peer, |_| reason.to_owned()) {
             tracing::warn!(%peer, "cannot join by the bootstrap node {peer} yet: {reason}");
         }
         for Connecting { address, done, .. } in callers {
             let _ = done.send(Err(Error::Unreachable { address, reason: reason.into() }));
+        }
+    }
+
+    /// A peer is of this network: those hear it who wait for it, or for the address that has led there.
+    fn tell_connected(&mut self, peer: PeerId) {
+        for Connecting { done, .. } in self.callers(peer, |caller| caller.is_open || !caller.anew) {
+            let _ = done.send(Ok(peer));
+        }
+    }
+
+    /// A peer is of another network: those hear it who wait for it.
+    fn tell_strange(&mut self, peer: PeerId) {
+        for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
+            let network = self.options.network.clone();
+            let _ = done.send(Err(Error::OtherNetwork { address, network }));
         }
     }
 
@@ -91,16 +113,21 @@ impl EventLoop {
         let callers = self.callers(peer, |caller| caller.dial == dial);
         // Who asked for it is told; it may have been another's address.
         let is_ours = callers.is_empty();
+        let elsewhere = self.peers.get(&peer).and_then(|connected| connected.remotes().next().cloned());
         for Connecting { address, done, .. } in callers {
             let reason = causes::of(error, Some(&address));
+            let reason = match &elsewhere {
+                Some(at) => format!("{reason}; it is connected at {at} all the same"),
+                None => reason,
+            };
             let _ = done.send(Err(match is_refused {
                 true => Error::OtherKey { address, reason },
                 false => Error::Unreachable { address, reason },
             }));
         }
         if self.peers.get(&peer).is_none() {
-            let reason = causes::of(error, None);
-            if is_ours && self.bootstrap.failed(&peer, &reason) {
+            if is_ours && self.bootstrap.failed(&peer, |at| causes::of(error, Some(at))) {
+                let reason = causes::of_each(error);
                 tracing::warn!(%peer, "cannot reach the bootstrap node {peer} yet: {reason}");
             }
             let is_tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
@@ -114,8 +141,10 @@ impl EventLoop {
                 Some((Some(own), _)) if own != dial => {}
                 Some((None, said)) => self.dial_for_hello(peer, said),
                 _ if is_unhurried => self.hello_put_off(peer),
-                _ => self.hello_resolved(peer, None),
+                _ => self.hello_resolved(peer, &Err(self.unreached(error))),
             }
+        } else {
+            self.detour_refused(&peer, error);
         }
     }
 
@@ -130,13 +159,11 @@ impl EventLoop {
             self.peers.identified(&peer, Standing::Stranger, &info.agent_version, Instant::now());
             tracing::debug!(%peer, "a node that is not of this network; letting it go soon");
             let network = &self.options.network;
-            if self.bootstrap.failed(&peer, "it belongs to another network: compare network.name of both") {
+            let reason = "it belongs to another network: compare network.name of both";
+            if self.bootstrap.failed(&peer, |_| reason.to_owned()) {
                 tracing::warn!(%peer, "the bootstrap node {peer} is not of the network {network:?}");
             }
-            for Connecting { address, done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
-                let network = self.options.network.clone();
-                let _ = done.send(Err(Error::OtherNetwork { address, network }));
-            }
+            self.tell_strange(peer);
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
             self.remembered.forget(&peer);
             self.introductions.gone(&peer);
@@ -147,10 +174,9 @@ impl EventLoop {
         self.heard.met(&peer, Instant::now());
         let is_server = info.protocols.contains(&self.protocols.kad);
         self.note_company(peer, is_neighbour, is_server);
+        self.tell_entered();
         self.note_relay(peer, info.protocols.contains(&relay::HOP_PROTOCOL_NAME));
-        for Connecting { done, .. } in self.connecting.remove(&peer).unwrap_or_default() {
-            let _ = done.send(Ok(peer));
-        }
+        self.tell_connected(peer);
         let remotes = self.peers.get(&peer).into_iter().flat_map(Connected::remotes);
         let seen: Vec<_> = remotes.filter_map(ip_of).collect();
         let near = seen.iter().any(std::net::IpAddr::is_loopback);
@@ -232,9 +258,11 @@ impl EventLoop {
         &mut self,
         peer: PeerId,
         address: Multiaddr,
+        anew: bool,
         done: oneshot::Sender<Result<PeerId, Error>>,
     ) {
-        if self.peers.get(&peer).is_some_and(|connected| connected.standing == Standing::Member) {
+        let is_connected = self.peers.get(&peer).is_some_and(|one| one.standing == Standing::Member);
+        if is_connected && !anew {
             let _ = done.send(Ok(peer));
             return;
         }
@@ -244,7 +272,7 @@ impl EventLoop {
         let options = options.build();
         let waiting = self.connecting.entry(peer).or_default();
         waiting.retain(|caller| !caller.done.is_closed());
-        waiting.push(Connecting { address, dial: options.connection_id(), is_open: false, done });
+        waiting.push(Connecting { address, dial: options.connection_id(), is_open: false, anew, done });
         self.begin_dial(peer, options);
     }
 

@@ -49,6 +49,8 @@ struct Side {
     half: usize,
     /// Whether there are more. Each connection looks at it.
     is_crowded: Arc<AtomicBool>,
+    /// Whether that has come to be so since the connections were woken: those that were idle before have not seen it.
+    is_news: bool,
 }
 
 /// What keeps one connection. It looks when it is used, for each ping, and when it is woken.
@@ -68,12 +70,13 @@ pub(super) fn brief(idle: Duration) -> Duration {
 impl Side {
     fn new(all: u32) -> Self {
         let half = usize::try_from(all / 2).unwrap_or(usize::MAX);
-        Self { open: HashMap::new(), half, is_crowded: Arc::default() }
+        Self { open: HashMap::new(), half, is_crowded: Arc::default(), is_news: false }
     }
 
     fn opened(&mut self, connection: ConnectionId, peer: PeerId) {
         self.open.insert(connection, peer);
-        self.is_crowded.store(self.open.len() > self.half, Ordering::Relaxed);
+        let is_crowded = self.open.len() > self.half;
+        self.is_news |= is_crowded && !self.is_crowded.swap(is_crowded, Ordering::Relaxed);
     }
 
     fn closed(&mut self, connection: ConnectionId) {
@@ -91,11 +94,11 @@ impl Lasting {
         Self { keep, made: Side::new(outbound), taken: Side::new(inbound), woken: VecDeque::new() }
     }
 
-    /// Has the connections look whether anybody uses them, where there are many. To be called now and then.
+    /// Has the connections look whether anybody uses them, where they have become many. To be called now and then. Those
+    /// that are used see it themselves, and so do those that come.
     pub(super) fn wake(&mut self) {
-        self.woken.clear();
-        for side in [&self.made, &self.taken] {
-            if side.is_crowded.load(Ordering::Relaxed) {
+        for side in [&mut self.made, &mut self.taken] {
+            if std::mem::take(&mut side.is_news) {
                 self.woken.extend(side.open.iter().map(|(connection, peer)| (*peer, *connection)));
             }
         }
@@ -209,12 +212,17 @@ mod tests {
         }
         (11..=15).for_each(|number| lasting.taken.opened(id(number), peer));
         assert_eq!(kept(), (false, false));
-        lasting.wake();
-        assert_eq!(lasting.woken.len(), 9);
+        let woken = |lasting: &mut Lasting| {
+            lasting.wake();
+            lasting.woken.drain(..).count()
+        };
+        assert_eq!(woken(&mut lasting), 9);
         (1..=2).for_each(|number| lasting.made.closed(id(number)));
         assert_eq!(kept(), (true, false));
-        lasting.wake();
-        assert_eq!(lasting.woken.len(), 5);
+        lasting.taken.opened(id(16), peer);
+        assert_eq!(woken(&mut lasting), 0, "once is enough");
+        lasting.made.opened(id(5), peer);
+        assert_eq!((kept(), woken(&mut lasting)), ((false, false), 3));
         // Its time has come, or there was none.
         let past = Lasting::new(BRIEF, 8, 4).handler(true);
         assert!(!past.connection_keep_alive() && brief(Duration::from_secs(1)) == Duration::from_secs(1));

@@ -4,27 +4,32 @@
 //! of one than its limits. Survives a crash: nothing.
 //!
 //! Whoever answers a question may lie: in which order providers are asked is decided by [`Turns`]. A provider counts
-//! when it has said where it is itself. One that takes its time keeps no place for others.
+//! when it has said where it is itself. One that takes its time keeps no place for others. Of those that were asked and
+//! have not answered is told as well, and why: whoever finds nobody learns who is said to hold what it looks for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use libp2p::kad::QueryId;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::Key;
 use super::turns::Turns;
-use super::{Key, Provider};
+use crate::peer::{Holder, Provider};
 
 /// Queries at once. Each keeps three questions in flight, and a connection carries 32 of them.
 const MAX_RUNNING: usize = 64;
 /// Look-ups that wait for a place; beyond it they end at once, empty.
 const MAX_QUEUED: usize = 4_096;
-/// Providers that are told of one look-up; also the room of its channel, so that telling them never waits.
+/// Providers that answer and are told of one look-up.
 pub(super) const MAX_FOUND: usize = 128;
 /// Providers of one look-up that are asked, however many do not answer: with those that are asked
 /// [besides](super::wider) fewer than two hundred dials.
 const MAX_ASKED: usize = 128;
+/// What one look-up tells at most: that somebody is asked, and what comes of each question. Its channel has room for as
+/// much, so that telling never waits.
+pub(super) const MAX_TOLD: usize = 2 * MAX_ASKED;
 /// Those that are asked at once…
 const ASKING: usize = 16;
 /// …not counting those that have been asked so long ago: a dial to nobody takes five to ten seconds. So all are asked
@@ -35,20 +40,25 @@ const REST: Duration = Duration::from_secs(1);
 /// …and how often that may happen before the providers are taken for ones that do not answer.
 const MAX_RESTS: usize = 256;
 
+/// What is said of one that could not even be dialled.
+pub(super) const CROWDED: &str = "too many other addresses are to be dialled first";
+
 /// A look-up.
 #[derive(Debug)]
 pub(super) struct LookUp {
     /// What is looked for.
     pub(super) key: Key,
     /// Where providers are told.
-    out: mpsc::Sender<Provider>,
+    out: mpsc::Sender<Holder>,
     /// Everyone named so far, and who is asked next.
     turns: Turns,
     /// Those that are being asked for their chunk addresses, and since when.
     asking: HashMap<PeerId, Instant>,
     /// Until when nobody is asked, and how many could not be.
     rest: (Option<Instant>, usize),
-    /// How many have been told, at most [`MAX_FOUND`].
+    /// Those that were told to be asked, at most [`MAX_ASKED`].
+    named: HashSet<PeerId>,
+    /// How many have been told that answered, at most [`MAX_FOUND`].
     told: usize,
     /// The query, while it runs.
     query: Option<QueryId>,
@@ -60,7 +70,7 @@ pub(super) struct LookUp {
 }
 
 /// A look-up as it is asked for: where providers are told, and whether to look [wider](super::wider).
-pub(super) type Wanted = (Key, mpsc::Sender<Provider>, oneshot::Sender<bool>);
+pub(super) type Wanted = (Key, mpsc::Sender<Holder>, oneshot::Sender<bool>);
 
 /// What the end of a query leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,7 +99,8 @@ pub(super) struct LookUps {
 impl LookUp {
     fn new((key, out, wider): Wanted) -> Self {
         let (turns, asking, rest) = (Turns::default(), HashMap::new(), (None, 0));
-        Self { key, out, turns, asking, rest, told: 0, query: None, again: false, wider: Some(wider) }
+        let (named, wider) = (HashSet::new(), Some(wider));
+        Self { key, out, turns, asking, rest, named, told: 0, query: None, again: false, wider }
     }
 
     fn next_to_ask(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
@@ -100,7 +111,16 @@ impl LookUp {
         }
         let (peer, addresses) = self.turns.next(MAX_ASKED)?;
         self.asking.insert(peer, now);
+        // One that is put off is asked again and again.
+        if self.named.len() < MAX_ASKED && self.named.insert(peer) {
+            self.tell(Holder::Missed(peer, None));
+        }
         Some((peer, addresses))
+    }
+
+    fn tell(&self, holder: Holder) {
+        // Full is impossible (see MAX_TOLD); closed is noticed by the next sweep.
+        let _ = self.out.try_send(holder);
     }
 
     fn is_done(&self) -> bool {
@@ -172,15 +192,18 @@ impl LookUps {
         })
     }
 
-    /// A provider's chunk addresses are known, or cannot be.
-    pub(super) fn told(&mut self, number: u64, peer: &PeerId, provider: Option<Provider>) {
+    /// A provider's chunk addresses are known, or cannot be, and why.
+    pub(super) fn told(&mut self, number: u64, peer: &PeerId, answer: Result<Provider, String>) {
         let Some(look_up) = self.running.get_mut(&number) else { return };
         look_up.asking.remove(peer);
-        look_up.turns.resolved(peer, provider.is_some());
-        if let Some(provider) = provider.filter(|_| look_up.told < MAX_FOUND) {
-            look_up.told += 1;
-            // Full is impossible (see MAX_FOUND); closed is noticed by the next sweep.
-            let _ = look_up.out.try_send(provider);
+        look_up.turns.resolved(peer, answer.is_ok());
+        match answer {
+            Ok(provider) if look_up.told < MAX_FOUND => {
+                look_up.told += 1;
+                look_up.tell(Holder::Found(provider));
+            }
+            Ok(_) => {}
+            Err(why) => look_up.tell(Holder::Missed(*peer, Some(why))),
         }
         self.drop_if_done(number);
     }
@@ -190,7 +213,7 @@ impl LookUps {
         let Some(look_up) = self.running.get_mut(&number) else { return };
         let (until, times) = &mut look_up.rest;
         if *times >= MAX_RESTS * ASKING {
-            return self.told(number, peer, None);
+            return self.told(number, peer, Err(CROWDED.to_owned()));
         }
         *times += 1;
         // Not after each: where many are made up, the others would wait a second for every one of them.
@@ -255,12 +278,31 @@ mod tests {
     use libp2p::kad::{self, RecordKey};
 
     /// A look-up under way, and what it tells.
-    fn running() -> (LookUps, u64, mpsc::Receiver<Provider>, oneshot::Receiver<bool>) {
+    fn running() -> (LookUps, u64, mpsc::Receiver<Holder>, oneshot::Receiver<bool>) {
         let (mut look_ups, (out, told), (end, wider)) =
-            (LookUps::default(), mpsc::channel(MAX_FOUND), oneshot::channel());
+            (LookUps::default(), mpsc::channel(MAX_TOLD), oneshot::channel());
         look_ups.push(([1; 32], out, end));
         let (number, _) = look_ups.start().unwrap();
         (look_ups, number, told, wider)
+    }
+
+    /// Those that are told of and have not answered, each with what is said of it last; and those that have.
+    fn all(told: &mut mpsc::Receiver<Holder>) -> (HashMap<PeerId, Option<String>>, Vec<PeerId>) {
+        let (mut missed, mut found) = (HashMap::new(), Vec::new());
+        while let Ok(holder) = told.try_recv() {
+            match holder {
+                Holder::Found(provider) => {
+                    missed.remove(&provider.peer);
+                    found.push(provider.peer);
+                }
+                Holder::Missed(peer, why) => _ = missed.insert(peer, why),
+            }
+        }
+        (missed, found)
+    }
+
+    fn gone() -> Result<Provider, String> {
+        Err("it is gone".to_owned())
     }
 
     fn name(look_ups: &mut LookUps, number: u64, count: usize) {
@@ -282,18 +324,22 @@ mod tests {
         }
         let (last, silent) = asked.split_last().unwrap();
         for (number, peer, _) in silent {
-            look_ups.told(*number, peer, None);
+            look_ups.told(*number, peer, gone());
         }
-        assert!(wider.try_recv().is_err() && told.try_recv().is_err());
+        assert!(wider.try_recv().is_err());
+        let (missed, found) = all(&mut told);
+        assert_eq!((missed.len(), found.len()), (MAX_ASKED, 0));
+        let said = |peer: &PeerId| (*peer != last.1).then_some("it is gone");
+        assert!(missed.iter().all(|(peer, why)| why.as_deref() == said(peer)));
         let provider = Provider { peer: last.1, chunk: Vec::new(), dht: Vec::new() };
-        look_ups.told(last.0, &last.1, Some(provider));
-        assert_eq!(told.try_recv().unwrap().peer, last.1);
+        look_ups.told(last.0, &last.1, Ok(provider));
+        assert_eq!(all(&mut told), (HashMap::new(), vec![last.1]));
         assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(false)));
     }
 
     #[test]
     fn whom_there_was_no_time_to_dial_is_asked_later() {
-        let (mut look_ups, number, _told, mut wider) = running();
+        let (mut look_ups, number, mut told, mut wider) = running();
         name(&mut look_ups, number, 20);
         let mut now = Instant::now();
         for _ in 0..MAX_RESTS {
@@ -309,6 +355,8 @@ mod tests {
             look_ups.put_off(number, &peer, now);
         }
         assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(true)), "it ends");
+        let (missed, _) = all(&mut told);
+        assert!(missed.len() == 20 && missed.values().all(|why| why.as_deref() == Some(CROWDED)));
     }
 
     #[test]
@@ -323,13 +371,13 @@ mod tests {
         for lie in 1..=2 {
             look_ups.found(query, vec![(holder, vec![at(lie)])]);
             assert_eq!(first(look_ups.next_to_ask(now)), Some(at(lie)));
-            look_ups.told(number, &holder, None);
+            look_ups.told(number, &holder, gone());
         }
         look_ups.found(query, vec![(holder, vec![at(3)])]);
         assert!(look_ups.next_to_ask(now).is_none(), "others may say more yet");
         assert_eq!(look_ups.ended(query), Some((number, End::Done)));
         assert_eq!(first(look_ups.next_to_ask(now)), Some(at(3)));
-        look_ups.told(number, &holder, None);
+        look_ups.told(number, &holder, gone());
         assert_eq!((look_ups.running.len(), wider.try_recv()), (0, Ok(true)));
     }
 
@@ -341,7 +389,7 @@ mod tests {
         let mut asked = 0;
         while let Some((number, peer, _)) = look_ups.next_to_ask(now) {
             asked += 1;
-            look_ups.told(number, &peer, None);
+            look_ups.told(number, &peer, gone());
         }
         assert_eq!((asked, look_ups.running.len(), wider.try_recv()), (60, 0, Ok(true)));
     }

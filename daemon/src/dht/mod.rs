@@ -14,11 +14,12 @@
 //! - `diversity`: whom a crowded routing table lets go for whom; `presence`: when those in it were last there.
 //! - `schedule`: which keys, and when; `holdings` are this node's own; `heard` is who has yet to hear what is said of
 //!   them.
-//! - `records`: who announced what to this node, and what they say of it; `published` is what this node says.
+//! - `records`: who announced what to this node, and what they say of it; `awaited`: who waits for that; `published` is
+//!   what this node says.
 //! - `about`, `catalogue`: asking others what is said of an object, and what they publish.
 //! - `journal`: what outlives the process.
 //! - `look_ups`, `peers`, `bootstrap`, `remembered`: state machines of the loop, pure; `company`: whether this node is
-//!   alone; `causes`: why a dial failed.
+//!   alone; `causes`: why a dial failed; `unreached`: why holders are not reached.
 //! - `lan`: who is on the local network; `introducing`: whom neighbours name to a node that knows nobody.
 //! - `batch`, `hello`, `find`: our other protocols; all are over `codec`, and so is `introducing`; `reading` is what of
 //!   a message is here before all is.
@@ -41,6 +42,7 @@ mod answering;
 mod answers;
 mod asking;
 mod atlas;
+mod awaited;
 mod batch;
 mod behaviour;
 mod bootstrap;
@@ -108,19 +110,20 @@ mod survey;
 mod tests;
 mod transport;
 mod turns;
+mod unreached;
 #[cfg(feature = "upnp")]
 mod upnp;
 mod views;
 mod wider;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
 pub use self::options::{Limits, Mode, Options};
@@ -128,6 +131,7 @@ pub use self::transport::Transport;
 pub use self::views::{PeerView, Status};
 
 use self::atlas::Shelf;
+use self::awaited::Awaited;
 use self::command::Command;
 use self::heard::Heard;
 use self::holdings::Holdings;
@@ -137,13 +141,17 @@ use self::reach::Reach;
 use self::records::Described;
 use self::schedule::Schedule;
 use self::views::{Addresses, Seen};
-use crate::peer::{Company, Conn, Discovery, Key, Keypair, Multiaddr, PeerId, Provider, Reachability};
+use crate::peer::{Company, Conn, Discovery, Holder, Key, Keypair, Multiaddr, PeerId, Reachability};
+use crate::support::rate::Limiter;
 use crate::support::task::Tasks;
 
 /// How long a caller waits for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// How often whoever waits for the network to be joined looks whether that is to be expected still.
 const LOOK: Duration = Duration::from_millis(100);
+/// For how long only such are connected as keep no records until others are not expected any more: those that could
+/// name some are asked as soon as they are there, and answer sooner.
+const UNSERVED: Duration = Duration::from_secs(1);
 
 /// The DHT plane. Cheap to clone; clones share it. It runs until its tasks are told to stop.
 #[derive(Clone)]
@@ -171,6 +179,8 @@ struct Inner {
     accepted: Mutex<Option<mpsc::Receiver<Conn>>>,
     /// What announcing has learnt of the network.
     shelf: Arc<Shelf>,
+    /// Keys that somebody here waits for.
+    awaited: Awaited,
     /// This node's own keys.
     holdings: Arc<Mutex<Holdings>>,
     /// What this node says of some of them.
@@ -187,6 +197,8 @@ struct Inner {
     lifetime: Duration,
     /// Nodes of one address group that are trusted with the same object's key.
     of_group: usize,
+    /// What batches wait for.
+    rate: Arc<Limiter>,
     /// The number of the next batch. Starts at the microseconds since 1970, so that it grows over restarts.
     sequence: AtomicU64,
     /// Where waiting is done for callers that cannot wait.
@@ -233,39 +245,64 @@ impl Dht {
     }
 
     /// Dials a node, by an address that ends in `/p2p/PEERID`, and waits until it has proved to be of this
-    /// network; at most 30 s.
+    /// network; at most 30 s. Where it is connected at another address this one is tried all the same.
     ///
     /// # Errors
     /// The address names nobody, nobody answers there, or the node is of another network.
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, Error> {
         self.0.reach.give(&address);
-        self.reach(address).await
+        self.dial(address, true).await
     }
 
-    /// As [`Dht::connect`], of an address that a stranger told: only as far as [`Reach`] allows.
+    /// As [`Dht::connect`], of an address that a stranger told: only as far as [`Reach`] allows, and where the peer is
+    /// not connected already.
     async fn reach(&self, address: Multiaddr) -> Result<PeerId, Error> {
+        self.dial(address, false).await
+    }
+
+    async fn dial(&self, address: Multiaddr, anew: bool) -> Result<PeerId, Error> {
         let peer = peer_of(&address).ok_or_else(|| Error::NoPeerId(address.clone()))?;
         if peer == self.0.local {
             return Err(Error::Myself(address));
         }
         let silent = Error::Silent { address: address.clone(), within: CONNECT };
-        let asked = self.0.ask(|done| Command::Connect { peer, address, done });
+        let asked = self.0.ask(|done| Command::Connect { peer, address, anew, done });
         tokio::time::timeout(CONNECT, asked).await.map_err(|_| silent)?.ok_or(Error::Stopped)?
     }
 
-    /// Waits until look-ups can be made: some node is in the routing table. False as soon as none is to be
-    /// expected: none is configured or remembered to join by, none on the local network has answered, and none is
-    /// being dialled; bounded in time by the caller.
+    /// Waits until look-ups can be made: some node is in the routing table, or this one is where others look. False as
+    /// soon as none is to be expected: none is configured or remembered to join by, none on the local network has
+    /// answered, and none is being dialled; or only such are connected as keep no records, and know none that does.
+    /// Bounded in time by the caller.
     pub async fn joined(&self) -> bool {
-        let mut routed = self.0.seen.routed.clone();
-        let come = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
-        if self.0.has_others {
-            return come.await;
-        }
+        let (mut routed, mut entered) = (self.0.seen.routed.clone(), self.0.seen.entered.clone());
+        let routed = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };
+        let entered = async move { entered.wait_for(|entered| *entered).await.is_ok() };
+        let come = async move {
+            tokio::select! {
+                come = routed => come,
+                come = entered => come,
+            }
+        };
         tokio::select! {
             biased;
             come = come => come,
-            () = self.is_in_vain() => false,
+            () = self.is_in_vain(), if !self.0.has_others => false,
+            () = self.is_unserved() => false,
+        }
+    }
+
+    /// Waits until only such are connected as keep no records, and no others are to be expected.
+    async fn is_unserved(&self) {
+        let mut left = UNSERVED;
+        while !left.is_zero() {
+            tokio::time::sleep(LOOK).await;
+            left = match self.0.ask(|done| Command::Unserved { done }).await {
+                Some(true) => left.saturating_sub(LOOK),
+                Some(false) => UNSERVED,
+                // The room has stopped, which is seen elsewhere.
+                None => return std::future::pending().await,
+            };
         }
     }
 
@@ -282,6 +319,12 @@ impl Dht {
     #[must_use]
     pub fn reachability(&self) -> Reachability {
         self.0.seen.reachability.borrow().clone()
+    }
+
+    /// Nodes in the routing table: changes as they come and go.
+    #[must_use]
+    pub fn routed(&self) -> watch::Receiver<usize> {
+        self.0.seen.routed.clone()
     }
 
     /// Streams for the chunk protocol that others open to this node. `None` when they have been taken before.
@@ -313,7 +356,7 @@ impl Dht {
 }
 
 impl Discovery for Dht {
-    fn providers(&self, key: Key) -> mpsc::Receiver<Provider> {
+    fn providers(&self, key: Key) -> mpsc::Receiver<Holder> {
         let (found, providers) = mpsc::channel(look_ups::MAX_FOUND);
         // Callers hold as many receivers as there are such tasks.
         self.0.tasks.spawn("look-up", self.clone().look(key, found));
@@ -324,14 +367,14 @@ impl Discovery for Dht {
         let dht = self.clone();
         let learn = async move {
             let ask = || dht.0.ask(|done| Command::ChunkAddresses { peer, known: Vec::new(), done });
-            let mut chunk = ask().await.flatten().unwrap_or_default();
+            let mut chunk = ask().await.and_then(Result::ok).unwrap_or_default();
             for address in known {
                 if !chunk.is_empty() {
                     break;
                 }
                 let Ok(address) = address.with_p2p(peer) else { continue };
                 if dht.reach(address).await.is_ok() {
-                    chunk = ask().await.flatten().unwrap_or_default();
+                    chunk = ask().await.and_then(Result::ok).unwrap_or_default();
                 }
             }
             chunk
@@ -344,9 +387,22 @@ impl Discovery for Dht {
         self.0.reach.give(address);
     }
 
+    fn may_dial(&self, at: SocketAddr, teller: Option<IpAddr>) -> bool {
+        self.0.reach.allows_chunk(at, teller)
+    }
+
     fn others(&self) -> BoxFuture<'static, bool> {
         let dht = self.clone();
         Box::pin(async move { dht.joined().await })
+    }
+
+    fn announced(&self, key: Key) -> BoxFuture<'static, ()> {
+        let news = self.0.awaited.wait(key);
+        Box::pin(async move {
+            if news.await.is_err() {
+                std::future::pending().await
+            }
+        })
     }
 }
 

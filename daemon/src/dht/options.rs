@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use multiaddr::Multiaddr;
 
 use super::listen::ip_of;
 use crate::peer::{Conduct, NetworkKey};
+use crate::support::rate::Limiter;
 
 /// Settings of the DHT plane. Nothing here is read from a file by this room.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct Options {
     pub dials_everything: bool,
     /// How peers behave, and whom not to speak to.
     pub conduct: Conduct,
+    /// What tells others of this node's keys waits for this.
+    pub announce: Arc<Limiter>,
     /// How long a connection that nobody uses is kept from when it was made; less where there are many.
     pub idle: Duration,
     /// Limits.
@@ -113,6 +117,7 @@ impl Default for Options {
             journal: None,
             dials_everything: false,
             conduct: Conduct::default(),
+            announce: Arc::new(Limiter::new(0)),
             // A fetch asks several times within a minute.
             idle: Duration::from_secs(60),
             limits: Limits::default(),

@@ -36,13 +36,16 @@ pub(super) enum Standing {
     Stranger,
 }
 
+/// Where a peer's chunk ports are, as it tells itself; or why it does not, in words for people.
+pub(super) type Ports = Result<Vec<SocketAddr>, String>;
+
 /// Who wants to know where a chunk port is.
 #[derive(Debug)]
 pub(super) enum Waiter {
     /// The provider look-up with this number.
     LookUp(u64),
     /// A caller.
-    Call(oneshot::Sender<Option<Vec<SocketAddr>>>),
+    Call(oneshot::Sender<Ports>),
 }
 
 /// What has to be done for somebody who waits for a hello.

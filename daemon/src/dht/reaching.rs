@@ -1,8 +1,9 @@
 //! The reaching part of the event loop: whether others can connect to this node, and what is done where they cannot.
 //!
 //! Owns: what the events of AutoNAT lead to, and this node's part in the DHT where that is "auto"; `relays` has what is
-//! done where nobody reaches it. Refuses: to be a relay, or to dial others back, unless it is reached itself. Survives
-//! a crash: nothing.
+//! done where nobody reaches it. Refuses: to dial others back unless it is reached itself, and to be a relay unless it
+//! is that, or all that it knows are on its own subnets: there may be routers among them, and those behind them reach
+//! it. Survives a crash: nothing.
 //!
 //! A node is a server of the DHT when others have connected to it, or when all that it knows are on its own subnets.
 //! Others have connected to it when enough of them say so, by AutoNAT (`reachable` has how many), or when somebody from
@@ -237,9 +238,12 @@ impl EventLoop {
             other => other,
         };
         let helps = self.options.mode != Mode::Client && (is_reached || self.options.mode == Mode::Server);
+        // Who is at home among neighbours learns from nobody that it is reached. That it could dial somebody back proves
+        // little; those behind a neighbour's router, who have no other, may ask for each other here.
+        let relays = helps || part == Mode::Server && !self.reach.is_blind();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dial_backs.set_open(helps);
-        let status = if helps { relay::Status::Enable } else { relay::Status::Disable };
+        let status = if relays { relay::Status::Enable } else { relay::Status::Disable };
         behaviour.relay.set_status(status);
         if std::mem::replace(&mut self.reaching.part, part) != part {
             behaviour.kad.set_mode(Some(kad_mode(part)));

@@ -10,6 +10,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, dcutr, relay};
 
+use super::causes;
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
 use super::reaching::Reaching;
@@ -144,8 +145,10 @@ impl EventLoop {
             return;
         }
         self.reaching.missed += 1;
-        tracing::info!(%peer, %error, "could not connect by both dialling at once");
-        self.detour_failed(&peer, "neither end's router lets the other in, and relays carry no data");
+        let why = causes::of_punch(&error.to_string());
+        tracing::debug!(%peer, %error, "libp2p says of it");
+        tracing::info!(%peer, "could not connect to {peer} by both dialling at once: {why}");
+        self.detour_failed(&peer);
         self.tell_reach();
     }
 

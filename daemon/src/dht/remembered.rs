@@ -59,6 +59,8 @@ pub(super) struct Peer {
 #[derive(Debug)]
 struct Entry {
     peer: Peer,
+    /// The group of its addresses.
+    group: Option<Group>,
     /// Not dialled before this.
     due: Instant,
     /// How long to wait after the next dial.
@@ -85,7 +87,7 @@ impl Remembered {
         let entry = |mut peer: Peer| {
             // A clock that was ahead would keep it for ever.
             peer.seen = peer.seen.min(unix);
-            (peer.peer, Entry { peer, due: now, wait: FIRST_WAIT })
+            (peer.peer, Entry { group: group(&peer.addresses), peer, due: now, wait: FIRST_WAIT })
         };
         let entries = peers.into_iter().take(MAX_PEERS).map(entry).collect();
         Self { entries, every, reunion: now + every, changed: false, save: now }
@@ -107,12 +109,16 @@ impl Remembered {
             (entry.due, entry.wait) = (now, FIRST_WAIT);
             let was = &mut entry.peer;
             self.changed |= was.addresses != addresses || was.failures > 0 || unix >= was.seen + COARSE;
-            (was.addresses, was.failures, was.seen) = (addresses, 0, unix);
+            if was.addresses != addresses {
+                (entry.group, was.addresses) = (group(&addresses), addresses);
+            }
+            (was.failures, was.seen) = (0, unix);
             return;
         }
-        if self.make_room(group(&addresses), unix) {
+        let group = group(&addresses);
+        if self.make_room(group, unix) {
             let peer = Peer { peer, addresses, seen: unix, failures: 0 };
-            self.entries.insert(peer.peer, Entry { peer, due: now, wait: FIRST_WAIT });
+            self.entries.insert(peer.peer, Entry { peer, group, due: now, wait: FIRST_WAIT });
             self.changed = true;
         }
     }
@@ -220,7 +226,7 @@ impl Remembered {
             if picked.len() == most {
                 break;
             }
-            if group(&entry.peer.addresses).is_some_and(|group| !groups.insert(group)) {
+            if entry.group.is_some_and(|group| !groups.insert(group)) {
                 continue;
             }
             entry.due = now + waits(entry.wait);
@@ -244,8 +250,8 @@ impl Remembered {
     /// Whether there is a place for a newcomer of this group. Old acquaintances are the best ones: none gives way
     /// that is well.
     fn make_room(&mut self, of: Option<Group>, unix: u64) -> bool {
-        let of_group = |entry: &Entry| of.is_some() && group(&entry.peer.addresses) == of;
-        let crowded = self.entries.values().filter(|entry| of_group(entry)).count() >= MAX_OF_GROUP;
+        let of_group = |entry: &Entry| of.is_some() && entry.group == of;
+        let crowded = self.entries.values().filter(|entry| of_group(entry)).nth(MAX_OF_GROUP - 1).is_some();
         if !crowded && self.entries.len() < MAX_PEERS {
             return true;
         }

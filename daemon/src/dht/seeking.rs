@@ -44,6 +44,7 @@ impl EventLoop {
         let routed: HashSet<PeerId> = self.routed_peers().into_iter().collect();
         // Who was taken out of the table is told by no event.
         self.routed.send_if_modified(|told| std::mem::replace(told, routed.len()) != routed.len());
+        self.tell_entered();
         let alone = self.is_alone(routed.len());
         self.say_alone(alone, now);
         self.settle(now, routed.len());

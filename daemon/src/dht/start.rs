@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::announcer::first_number;
 use super::atlas::Shelf;
+use super::awaited::Awaited;
 use super::behaviour::{Behaviour, Protocols, Seams};
 use super::error::Error;
 use super::event_loop::EventLoop;
@@ -56,6 +57,8 @@ pub(super) struct Common {
     pub(super) heard: Arc<Heard>,
     /// What is known of the nodes.
     pub(super) shelf: Arc<Shelf>,
+    /// Keys that somebody here waits for.
+    pub(super) awaited: Awaited,
 }
 
 /// Starts the room over these carriers.
@@ -74,6 +77,7 @@ pub(super) async fn begin(
     let (accept, accepted) = mpsc::channel(streams::WAITING);
     let accept = options.serves.then_some(accept);
     let mut swarm = swarm(carriers, &options, &keypair, &common, accept)?;
+    swarm.behaviour_mut().kad.store_mut().tell_of(common.awaited.clone());
     listen::start(&mut swarm, &options.listen).await?;
 
     let (commands, requests) = mpsc::channel(COMMANDS);
@@ -84,12 +88,13 @@ pub(super) async fn begin(
     let network = Arc::from(options.network.as_str());
     let id = network_id(&network);
     let (lifetime, file, of_group) = (options.lifetime, options.journal.clone(), options.limits.of_group);
+    let rate = Arc::clone(&options.announce);
     let mut event_loop = EventLoop::new(*swarm, options, &common, requests, told);
     event_loop.publish_addresses();
     event_loop.begin(remembered);
     let stopping = tasks.clone();
     tasks.spawn("dht", event_loop.run(stopping));
-    let Common { reach, holdings, journal, described, published, heard, shelf, .. } = common;
+    let Common { reach, holdings, journal, described, published, heard, shelf, awaited, .. } = common;
     let inner = Arc::new(Inner {
         commands,
         seen,
@@ -101,6 +106,7 @@ pub(super) async fn begin(
         network,
         accepted: Mutex::new(Some(accepted)),
         shelf,
+        awaited,
         holdings,
         published,
         heard,
@@ -109,6 +115,7 @@ pub(super) async fn begin(
         journal: journal.clone(),
         lifetime,
         of_group,
+        rate,
         sequence: AtomicU64::new(first_number()),
         tasks: tasks.clone(),
     });
@@ -132,6 +139,7 @@ impl Common {
             published: Arc::new(Published::new(keypair.clone(), network_id(&options.network))),
             heard: Arc::new(Heard::new(options.lifetime)),
             shelf: Arc::default(),
+            awaited: Awaited::default(),
         })
     }
 }

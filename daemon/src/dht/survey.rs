@@ -64,23 +64,24 @@ impl Survey {
     pub(super) async fn nearest(&mut self, at: Position, key: Key, copies: usize) -> Vec<PeerId> {
         let mut nearest = self.known_nearest(at, key, copies).await;
         if copies >= K {
-            let apart = self.nearest_apart(at, key, copies).await;
+            let apart = self.nearest_apart(at, key, nearest.clone()).await;
             nearest.extend(apart.into_iter().filter(|peer| !nearest.contains(peer)).collect::<Vec<_>>());
         }
         nearest
     }
 
-    /// The `copies` nearest nodes of which not more than `of_group` are in one address group, as far as there are
-    /// such among the [`FAR`] nearest.
-    async fn nearest_apart(&mut self, at: Position, key: Key, copies: usize) -> Vec<PeerId> {
+    /// As many nodes as `nearest` are, the nearest of which not more than `of_group` are in one address group, as far as
+    /// there are such among the [`FAR`] nearest.
+    async fn nearest_apart(&mut self, at: Position, key: Key, mut nearest: Vec<PeerId>) -> Vec<PeerId> {
+        let copies = nearest.len();
         let mut wanted = copies;
         loop {
-            let nearest = self.known_nearest(at, key, wanted).await;
             let apart = apart(&nearest, &self.atlas.places, self.dht.of_group, copies);
             if apart.len() >= copies || nearest.len() < wanted || wanted >= FAR {
                 return apart;
             }
             wanted *= 2;
+            nearest = self.known_nearest(at, key, wanted).await;
         }
     }
 
@@ -95,16 +96,20 @@ impl Survey {
                 self.atlas.regions.settle(missing);
                 continue;
             };
-            let Some(Closest { nodes, unanswered, .. }) = self.look_up(target).await else {
+            let Some(Closest { nodes, unanswered, is_sound }) = self.look_up(target).await else {
                 // The room has stopped.
                 return Vec::new();
             };
             let found: Vec<_> = nodes.iter().map(|(node, _)| node.peer).collect();
             for (Node { peer, addresses }, places) in nodes {
                 self.atlas.addresses.insert(peer, addresses);
-                self.atlas.places.insert(peer, places);
+                self.atlas.place(peer, places);
             }
             self.atlas.regions.learn(Position::of_key(&target), &found, unanswered);
+            // That was the key itself: what is near it need not be known whole. The next key there has it looked up.
+            if target == key && is_sound && found.len() >= count {
+                break;
+            }
         }
         self.atlas.regions.nearest_known(at, count)
     }

@@ -29,6 +29,8 @@ pub(super) struct Telling {
     pub(super) addresses: watch::Sender<Addresses>,
     /// Nodes in the routing table.
     pub(super) routed: watch::Sender<usize>,
+    /// Whether this node is one that others ask: see [`EventLoop::is_entered`].
+    pub(super) entered: watch::Sender<bool>,
     /// Whether others reach this node, and whether it is itself one that keeps records.
     pub(super) reachability: watch::Sender<Reachability>,
 }
@@ -39,6 +41,8 @@ pub(super) struct Seen {
     pub(super) addresses: watch::Receiver<Addresses>,
     /// Nodes in the routing table.
     pub(super) routed: watch::Receiver<usize>,
+    /// Whether this node is one that others ask: see [`EventLoop::is_entered`].
+    pub(super) entered: watch::Receiver<bool>,
     /// Whether others reach this node, and whether it is itself one that keeps records.
     pub(super) reachability: watch::Receiver<Reachability>,
 }
@@ -47,10 +51,11 @@ pub(super) struct Seen {
 pub(super) fn channel(options: &Options) -> (Telling, Seen) {
     let (here, addresses) = watch::channel(Addresses::default());
     let (routing, routed) = watch::channel(0);
+    let (asked, entered) = watch::channel(false);
     let is_server = reaching::first_part(options) == Mode::Server;
     let (told, reachability) = watch::channel(Reachability { is_server, ..Reachability::default() });
-    let telling = Telling { addresses: here, routed: routing, reachability: told };
-    (telling, Seen { addresses, routed, reachability })
+    let telling = Telling { addresses: here, routed: routing, entered: asked, reachability: told };
+    (telling, Seen { addresses, routed, entered, reachability })
 }
 
 /// A node that is known.

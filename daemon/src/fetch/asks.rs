@@ -144,9 +144,15 @@ pub(super) struct Ask {
 
 impl Ask {
     async fn run(self, shard: Shard, flow: Arc<Flow>) -> Outcome {
-        let _open = self.heard.ask(&self.parts.download, self.chunk.length as usize).await;
+        let length = self.chunk.length as usize;
+        let _open = self.heard.ask(&self.parts.download, length).await;
         flow.is_sent.store(true, Relaxed);
-        let unproven = match self.asker.want_counted(self.chunk, &flow.came).await {
+        let answer = self.asker.want_counted(self.chunk, &flow.came).await;
+        if !matches!(answer, Ok(Answer::Found(_))) {
+            // Others may have what the limit let pass and did not come.
+            self.parts.download.give_back(length.saturating_sub(flow.came.bytes() as usize));
+        }
+        let unproven = match answer {
             Ok(Answer::Found(unproven)) => unproven,
             Ok(Answer::NotFound) => return Outcome::NotFound,
             Ok(Answer::Busy(after)) => return Outcome::Busy(after),

@@ -1,9 +1,13 @@
 //! The peers of one fetch: found, connected to, and numbered for the planner.
 //!
 //! Whoever is found is dialled in the order in which the look-up tells of them, many at once; one that takes its time
-//! keeps no place for others, and [members](super::member) that have nothing make room.
+//! keeps no place for others, and [members](super::member) that have nothing make room. Of those who are only said to
+//! hold something, and whom the look-up itself has not reached, it is remembered why.
+
+mod asked;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,13 +16,14 @@ use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, SelectAll};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::inquiry::{Findings, Inquiry};
 use super::member::{Member, who_goes};
 use super::missed::{self, Missed};
 use super::planner::PeerNo;
 use super::ways;
 use super::{Error, Parts};
 use crate::content::ObjectId;
-use crate::peer::{Key, PeerAddr, PeerId, Provider, Reach};
+use crate::peer::{Holder, Key, PeerAddr, PeerId, Provider, Reach, Unconnected};
 use crate::session::Asker;
 
 /// Connection attempts of one fetch at once…
@@ -32,8 +37,17 @@ const MAX_DIALS: usize = 64;
 /// them again.
 const WAITING: usize = 128;
 
+/// Others that members tell of are taken in while no more wait, so that most places are for those that look-ups tell.
+const TOLD: usize = 32;
+
+/// Others that members told of, of whom one fetch remembers that they did.
+const REMEMBERED: usize = 1024;
+
 /// How often those that wait are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// What came of dialling a peer. Where it was not reached: why, in words, and whether that was a refusal.
+type Dialled = (PeerId, Result<Asker, (String, bool)>);
 
 /// The peers of one fetch.
 pub(super) struct Crowd {
@@ -45,16 +59,22 @@ pub(super) struct Crowd {
     seen: HashSet<PeerId>,
     /// Those of `seen` that failed or left.
     gone: HashSet<PeerId>,
-    lookups: SelectAll<ReceiverStream<Provider>>,
+    /// Those that members have told of: that says nothing of who they are, and where they were said to be may be a lie.
+    hearsay: HashSet<PeerId>,
+    lookups: SelectAll<ReceiverStream<Holder>>,
     waiting: VecDeque<Provider>,
-    dialling: FuturesUnordered<BoxFuture<'static, (PeerId, Result<Asker, String>)>>,
+    dialling: FuturesUnordered<BoxFuture<'static, Dialled>>,
     /// Providers that are being dialled, and since when.
     dialled: HashMap<PeerId, Instant>,
-    /// Why those that were dialled in vain were not reached.
+    /// Why those that were dialled in vain, here or by a look-up, were not reached.
     missed: Missed,
+    /// Those of them that the caller named and that are of another network, or have another key.
+    strangers: HashSet<PeerId>,
     next: u32,
     /// What the members that left had given.
     given: HashMap<PeerId, u64>,
+    /// Where it is told what became of them.
+    inquiry: Option<Inquiry>,
 }
 
 /// What happened to the crowd.
@@ -76,17 +96,32 @@ impl Crowd {
             members: HashMap::new(),
             seen: HashSet::new(),
             gone: HashSet::new(),
+            hearsay: HashSet::new(),
             lookups: SelectAll::new(),
             waiting: VecDeque::new(),
             dialling: FuturesUnordered::new(),
             dialled: HashMap::new(),
             missed: Missed::default(),
+            strangers: HashSet::new(),
             next: 0,
             given: HashMap::new(),
+            inquiry: None,
         };
         seeds.iter().for_each(|asker| crowd.admit(asker.clone()));
         crowd.dial_hints();
         crowd
+    }
+
+    /// From now on it is told there what becomes of those who are asked.
+    pub(super) fn inquire(&mut self, inquiry: Option<Inquiry>) {
+        self.inquiry = inquiry;
+    }
+
+    /// Tells how it stands, where anybody wants to know.
+    pub(super) fn report(&self, findings: impl FnOnce(&Self) -> Findings) {
+        if let Some(inquiry) = &self.inquiry {
+            inquiry.tell(findings(self));
+        }
     }
 
     fn dial_hints(&mut self) {
@@ -104,7 +139,7 @@ impl Crowd {
         let addresses = ways::sockets(&parts, peer, ways);
         self.dialling.push(Box::pin(async move {
             let reached = parts.links.connect(peer, addresses, Some(known)).await;
-            (peer, reached.map_err(|why| missed::reason(None, &why)))
+            (peer, reached.map_err(|why| why_not(None, &why)))
         }));
     }
 
@@ -121,7 +156,7 @@ impl Crowd {
             let parts = Arc::clone(&self.parts);
             self.dialling.push(Box::pin(async move {
                 let reached = parts.links.connect(peer, stream::empty(), None).await;
-                (peer, reached.map_err(|why| missed::reason(None, &why)))
+                (peer, reached.map_err(|why| why_not(None, &why)))
             }));
         }
     }
@@ -136,6 +171,7 @@ impl Crowd {
         for peer in self.gone.drain() {
             self.seen.remove(&peer);
         }
+        self.hearsay.clear();
         self.dial_hints();
     }
 
@@ -151,7 +187,7 @@ impl Crowd {
                 return Arrival::Quiet;
             }
             tokio::select! {
-                Some(provider) = self.lookups.next() => self.found(provider),
+                Some(holder) = self.lookups.next() => self.told_of(holder),
                 Some((peer, asker)) = self.dialling.next() => {
                     let is_named = self.dialled.remove(&peer).is_none();
                     match asker {
@@ -162,10 +198,15 @@ impl Crowd {
                         }
                         // It answered too late; the next look-up may find a place for it.
                         Ok(_) => _ = self.gone.insert(peer),
-                        Err(why) => {
+                        Err((why, is_refusal)) => {
                             self.gone.insert(peer);
+                            if is_named && is_refusal {
+                                self.strangers.insert(peer);
+                            } else {
+                                self.strangers.remove(&peer);
+                            }
                             self.miss(peer, why);
-                            self.parts.conduct.failed(peer, SystemTime::now());
+                            self.failed(peer);
                         }
                     }
                 }
@@ -175,10 +216,47 @@ impl Crowd {
         }
     }
 
+    /// A look-up tells of one that is said to hold something.
+    fn told_of(&mut self, holder: Holder) {
+        let (peer, why) = match holder {
+            Holder::Found(provider) => return self.found(provider),
+            Holder::Missed(peer, why) => (peer, why),
+        };
+        // Of whom is here, or was dialled, more is known; and a later look-up that is still asking does not take back
+        // what an earlier one has learnt.
+        if self.seen.contains(&peer) || why.is_none() && self.missed.why(&peer).is_some() {
+            return;
+        }
+        let why = why.map(|why| missed::reason(None, &Unconnected::Unreachable(why)));
+        self.miss(peer, why.unwrap_or_else(|| missed::SILENT.to_owned()));
+    }
+
     fn found(&mut self, provider: Provider) {
         let worth = self.parts.conduct.is_worth_trying(&provider.peer, SystemTime::now());
         if worth && self.waiting.len() < WAITING && self.seen.insert(provider.peer) {
             self.waiting.push_back(provider);
+        }
+    }
+
+    /// A peer was dialled in vain. Where only other peers have told of it, a look-up may find it where it really is.
+    fn failed(&mut self, peer: PeerId) {
+        if self.hearsay.contains(&peer) {
+            self.seen.remove(&peer);
+        } else {
+            self.gone.insert(peer);
+            self.parts.conduct.failed(peer, SystemTime::now());
+        }
+    }
+
+    /// A member tells of others who fetch the object: each is tried once, like those that are found.
+    pub(super) fn meet(&mut self, by: PeerNo, others: Vec<Provider>) {
+        let Some(member) = self.members.get_mut(&by) else { return };
+        let may_tell = member.tells.take(others.len(), Instant::now());
+        for other in others.into_iter().take(may_tell) {
+            let is_room = self.waiting.len() < TOLD && self.hearsay.len() < REMEMBERED;
+            if is_room && !self.seen.contains(&other.peer) && self.hearsay.insert(other.peer) {
+                self.found(other);
+            }
         }
     }
 
@@ -220,7 +298,7 @@ impl Crowd {
                 let at = addresses.first().copied();
                 let addresses = stream::iter(addresses.into_iter().map(Ok));
                 let reached = parts.links.connect(provider.peer, addresses, Some(provider.dht)).await;
-                (provider.peer, reached.map_err(|why| missed::reason(at, &why)))
+                (provider.peer, reached.map_err(|why| why_not(at, &why)))
             }));
         }
     }
@@ -229,15 +307,16 @@ impl Crowd {
         let number = PeerNo(self.next);
         self.next += 1;
         self.missed.forget(&asker.peer());
-        self.members.insert(number, Member::new(asker, Instant::now()));
+        self.strangers.remove(&asker.peer());
+        let member = Member::new(asker, self.parts.conduct.clone(), Instant::now());
+        self.members.insert(number, member);
         number
     }
 
     /// Notes bytes that a member gave.
     pub(super) fn gave(&mut self, peer: PeerNo, bytes: u64) {
         if let Some(member) = self.members.get_mut(&peer) {
-            member.bytes += bytes;
-            member.heard.gave();
+            member.gave(bytes);
         }
     }
 
@@ -324,13 +403,19 @@ impl Crowd {
 
     /// What became of those that were found, behind a semicolon, in words.
     pub(super) fn told(&self) -> String {
-        let (here, absent) = (self.members.len(), self.gone.len() + self.dialling.len() + self.waiting.len());
+        // Whom a look-up has not reached was not dialled here.
+        let missed = self.missed.peers().filter(|peer| !self.seen.contains(peer)).count();
+        let (here, absent) =
+            (self.members.len(), missed + self.gone.len() + self.dialling.len() + self.waiting.len());
         match (here, absent) {
             (0, 0) => "; nobody who holds it is found any more".to_owned(),
             (0, absent) => format!("; of {absent} found to hold it none is reached{}", self.in_vain()),
             (here, 0) => format!("; {here} connected, of which none gave it in time"),
             (here, absent) => {
-                format!("; {here} connected, of which none gave it in time, and {absent} not reached or gone")
+                let why = self.in_vain();
+                format!(
+                    "; {here} connected, of which none gave it in time, and {absent} not reached or gone{why}"
+                )
             }
         }
     }
@@ -349,24 +434,41 @@ impl Crowd {
         all && !self.hints.is_empty() && self.members.values().all(|member| member.has_nothing)
     }
 
+    /// Whether all that the caller named are there, and of another network or have another key, and nobody else has been
+    /// found. False where the caller named nobody.
+    pub(super) fn is_refused(&self) -> bool {
+        let all = self.hints.iter().all(|(peer, _)| self.strangers.contains(peer));
+        let is_found = !self.members.is_empty() || self.missed.peers().any(|peer| !self.is_named(&peer));
+        all && !self.hints.is_empty() && !is_found
+    }
+
+    /// Whether the caller named a peer.
+    fn is_named(&self, peer: &PeerId) -> bool {
+        self.hints.iter().any(|(named, _)| named == peer)
+    }
+
     fn has_failed(&self, peer: &PeerId) -> bool {
         self.missed.why(peer).is_some()
             || self.members.values().any(|member| member.peer == *peer && member.has_nothing)
     }
 
-    /// That nobody has given anything of an object for so many seconds, and why.
+    /// That nobody has given anything of an object for so many seconds, and why. Whoever is said to hold it and was not
+    /// reached is told of, whatever others are here that have nothing.
     pub(super) fn nobody(&self, id: ObjectId, seconds: u64) -> Error {
-        let is_named = |peer: &PeerId| self.hints.iter().any(|(named, _)| named == peer);
+        let is_here = |peer: &PeerId| self.members.values().any(|member| member.peer == *peer);
         let waiting = self.waiting.iter().map(|provider| provider.peer);
         let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
-        let found: HashSet<PeerId> = tried.filter(|peer| !is_named(peer)).collect();
+        let found: HashSet<PeerId> = tried.filter(|peer| !self.is_named(peer) && !is_here(peer)).collect();
         let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
-        if found.is_empty() || !self.members.is_empty() {
+        if self.is_refused() && found.is_empty() {
+            return Error::OtherNetwork { id, named: missed::list(named.collect()) };
+        }
+        if found.is_empty() {
             return Error::NoHolders { id, seconds, named: missed::list(named.collect()) };
         }
-        let known = self.hints.len() + found.len();
-        let all = self.hints.iter().map(|(peer, _)| *peer).chain(found);
-        Error::Unreached { id, known, seconds, why: self.missed.of(all) }
+        let named = self.hints.iter().map(|(peer, _)| *peer).filter(|peer| !is_here(peer));
+        let absent: Vec<PeerId> = named.chain(found).collect();
+        Error::Unreached { id, known: absent.len(), seconds, why: self.missed.of(absent.into_iter()) }
     }
 
     /// Why those that were dialled in vain were not reached, behind a colon.
@@ -377,7 +479,7 @@ impl Crowd {
 
     /// A peer was not reached, or lied, for this reason.
     fn miss(&mut self, peer: PeerId, why: String) {
-        let is_named = self.hints.iter().any(|(named, _)| *named == peer);
+        let is_named = self.is_named(&peer);
         self.missed.note(peer, why, is_named);
     }
 
@@ -406,4 +508,9 @@ impl Crowd {
         given.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         given
     }
+}
+
+/// Why a peer was not reached that was said to be at `at`, in words, and whether it is there and refused.
+fn why_not(at: Option<SocketAddr>, why: &Unconnected) -> (String, bool) {
+    (missed::reason(at, why), why.is_refusal())
 }

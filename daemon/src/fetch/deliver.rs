@@ -1,4 +1,5 @@
-//! From the shelf to the caller, with backpressure: chunks that left memory are read back, verified, a few ahead.
+//! From the shelf to the caller, or into his file, with backpressure: chunks that left memory are read back, verified,
+//! a few ahead.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::shape::{Shape, Wanted};
 use super::shelf::{Next, Shelf};
-use super::{Error, Event};
+use super::{Error, Event, Target};
 use crate::content::{CHUNK_LEN, Chunk};
 use crate::store::Store;
 
@@ -25,12 +26,24 @@ pub(super) struct Delivery {
     pub(super) wanted: Wanted,
     pub(super) shelf: Arc<Shelf>,
     pub(super) out: mpsc::Sender<Result<Event, Error>>,
+    /// Where bytes are written, instead of being told.
+    pub(super) into: Option<Target>,
     /// Told of chunks that the store no longer has, so that they are fetched again.
     pub(super) lost: mpsc::Sender<u64>,
 }
 
-/// A chunk on its way out; `None` when the store lost it.
-type Loading = BoxFuture<'static, Result<Option<Event>, Error>>;
+/// A chunk on its way out.
+type Loading = BoxFuture<'static, Result<Loaded, Error>>;
+
+/// What became of it.
+enum Loaded {
+    /// The caller is to be told.
+    Event(Event),
+    /// It is in the caller's file.
+    Written,
+    /// The store lost it.
+    Lost,
+}
 
 impl Delivery {
     /// Gives all wanted chunks, as they come to the shelf. Ends early when the caller is gone.
@@ -43,10 +56,11 @@ impl Delivery {
                 Some(loaded) = loading.next() => {
                     let place = places.pop_front().unwrap_or(usize::MAX);
                     match loaded? {
-                        Some(event) => if self.out.send(Ok(event)).await.is_err() {
+                        Loaded::Event(event) => if self.out.send(Ok(event)).await.is_err() {
                             return Ok(());
                         },
-                        None => {
+                        Loaded::Written => {}
+                        Loaded::Lost => {
                             // What was loading behind it goes back too, so that the order holds.
                             loading = FuturesOrdered::new();
                             places.drain(..).for_each(|place| self.shelf.put_back(place));
@@ -69,22 +83,29 @@ impl Delivery {
         }
     }
 
-    /// Makes the event for a chunk, reading it where it is not in memory.
+    /// Makes the event for a chunk, or writes it, reading it where it is not in memory.
     fn load(&self, place: usize, held: Option<Bytes>) -> Loading {
         let (store, shape, wanted) = (self.store.clone(), self.shape.clone(), self.wanted.clone());
+        let into = self.into.clone();
         Box::pin(async move {
             let index = wanted.chunks.start + place as u64;
-            let Some(chunk) = shape.chunk(index) else { return Ok(None) };
+            let Some(chunk) = shape.chunk(index) else { return Ok(Loaded::Lost) };
             let part = wanted.within(index, chunk.length as usize);
             let offset = index * CHUNK_LEN + part.start as u64;
             if shape.is_zero(index) {
-                return Ok(Some(Event::Zeros { offset, length: part.len() as u64 }));
+                let zeros = Event::Zeros { offset, length: part.len() as u64 };
+                // Where nothing is written, the file reads as zeros.
+                return Ok(if into.is_some() { Loaded::Written } else { Loaded::Event(zeros) });
             }
             let bytes = match held {
                 Some(bytes) => Some(bytes),
                 None => store.chunk(&chunk).await?.map(Chunk::into_bytes),
             };
-            Ok(bytes.map(|bytes| Event::Data { offset, bytes: bytes.slice(part) }))
+            let Some(bytes) = bytes.map(|bytes| bytes.slice(part)) else { return Ok(Loaded::Lost) };
+            match into {
+                Some(into) => into.write(offset, bytes).await.map(|()| Loaded::Written),
+                None => Ok(Loaded::Event(Event::Data { offset, bytes })),
+            }
         })
     }
 }

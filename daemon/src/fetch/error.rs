@@ -1,16 +1,19 @@
 //! Why a fetch did not end with all its bytes.
 
 use crate::content::{CHUNK_LEN, ObjectId};
+use crate::peer::nobody_to_ask;
 use crate::store;
 
 /// What went wrong with a fetch. What had arrived stays in the store for a day: the same fetch goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No peer is known at all.
-    #[error("no peers are known, or can be reached, so {id} cannot be looked for")]
+    /// No peer is known that could be asked.
+    #[error("{}, so {id} cannot be looked for", nobody_to_ask(*.connected))]
     NoPeers {
         /// The object.
         id: ObjectId,
+        /// Nodes of the network that are connected, and keep no records for others.
+        connected: usize,
     },
     /// Nobody was found that has it.
     #[error("no holder of {id} was found{}{}", within(*.seconds), of_named(.named))]
@@ -33,6 +36,17 @@ pub enum Error {
         seconds: u64,
         /// A few of them, those that the caller named first, and why each could not be reached.
         why: String,
+    },
+    /// All that the caller named are there and not to be spoken to, and nobody else was found.
+    #[error(
+        "no holder of {id} was found: the peers that were named are of another network than this node's, or have another \
+         key: {named}; compare `network.name` and `network.key_file` of both"
+    )]
+    OtherNetwork {
+        /// The object.
+        id: ObjectId,
+        /// The peers that the caller named, and what became of each.
+        named: String,
     },
     /// Nothing has come for as long as the caller would wait.
     #[error(
@@ -94,6 +108,21 @@ pub enum Error {
         /// What it is here.
         private: bool,
     },
+    /// What a caller passed to be written into cannot be.
+    #[error("casd does not write into what was passed to it: {0}")]
+    Unfit(
+        /// What is wrong with it.
+        &'static str,
+    ),
+    /// The caller's file system takes no more.
+    #[error("there is no space left where the caller's file is")]
+    OutputFull,
+    /// The caller's file cannot be written.
+    #[error("the caller's file cannot be written: {0}")]
+    Output(
+        /// What the system said.
+        String,
+    ),
     /// The daemon is stopping.
     #[error("casd is stopping; the same fetch again goes on from here")]
     Stopping,
@@ -162,6 +191,15 @@ mod tests {
         let one = format!("1 holder of {id} is known and none could be reached within 9 s: 12D3: refused");
         assert_eq!(unreached(1), one);
         assert!(unreached(2).starts_with(&format!("2 holders of {id} are known and none")));
+    }
+
+    #[test]
+    fn that_nobody_keeps_records_is_told_apart_from_that_nobody_is_there() {
+        let (id, records) = (ObjectId::from_bytes([7; 32]), "keeps no records for others");
+        let said = |connected| Error::NoPeers { id, connected }.to_string();
+        assert_eq!(said(0), format!("no peers are known, or can be reached, so {id} cannot be looked for"));
+        assert!(said(1).starts_with(&format!("the one node that is connected {records}, ")), "{}", said(1));
+        assert!(said(3).starts_with("each of the 3 nodes") && said(3).contains(records), "{}", said(3));
     }
 
     #[test]

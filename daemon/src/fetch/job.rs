@@ -2,6 +2,7 @@
 
 mod begin;
 mod mend;
+mod news;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,25 +10,27 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
-use futures::stream::{FuturesUnordered, SelectAll, Stream};
+use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
 use tokio::sync::mpsc;
 
 use super::asks::{Ask, Asks, Ended, Outcome, Sight};
 use super::crowd::{Arrival, Crowd};
 use super::deliver::Delivery;
 use super::error::name_missing;
+use super::inquiry::Findings;
 use super::planner::{self, Action, Bits, Credits, Has, PeerNo, Plan, Planner, Shard};
 use super::repair::{Parity, Rebuilt};
 use super::shape::{Shape, Wanted};
 use super::shelf::{Order, Shelf};
 use super::{Error, Event, Notice, Parts, Progress, Request, Summary, Terms, learn};
-use crate::content::{CHUNK_LEN, ObjectId, ParityPage, ParityPart};
-use crate::session::{Asker, Have};
+use crate::content::{CHUNK_LEN, ParityPage, ParityPart};
+use crate::session::Have;
 use crate::store::Lease;
 
 pub(super) use begin::run;
 
 use begin::Begun;
+use news::Word;
 
 /// How often a caller is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -39,8 +42,6 @@ const WINDOW: u64 = 64;
 /// An object is announced once this many of its chunks are here.
 const ANNOUNCE_FROM: u64 = 16;
 
-/// What a peer says it holds; `None` when it holds nothing of the object.
-type News = std::pin::Pin<Box<dyn Stream<Item = (PeerNo, Option<Have>)> + Send>>;
 /// A parity part with its pages, from one peer.
 type Part = Option<(ParityPart, Vec<ParityPage>)>;
 
@@ -60,7 +61,8 @@ struct Job {
     actions: Vec<Action>,
     shelf: Arc<Shelf>,
     asks: Asks,
-    haves: SelectAll<News>,
+    /// What the peers tell.
+    news: SelectAll<BoxStream<'static, (PeerNo, Word)>>,
     /// Parity, once a peer has told of it.
     parity: Option<Parity>,
     learning: FuturesUnordered<BoxFuture<'static, Part>>,
@@ -93,7 +95,7 @@ impl Job {
             actions: Vec::new(),
             shelf,
             asks: Asks::default(),
-            haves: SelectAll::new(),
+            news: SelectAll::new(),
             parity: None,
             learning: FuturesUnordered::new(),
             rebuilding: FuturesUnordered::new(),
@@ -126,6 +128,7 @@ impl Job {
             wanted: self.wanted.clone(),
             shelf: Arc::clone(&self.shelf),
             out: out.clone(),
+            into: self.request.into.clone(),
             lost,
         };
         let mut delivery = std::pin::pin!(delivery.run());
@@ -155,7 +158,7 @@ impl Job {
                     }
                     Arrival::Quiet => self.quiet = true,
                 },
-                Some((peer, have)) = self.haves.next() => self.has(peer, have.as_ref()),
+                Some((peer, word)) = self.news.next() => self.heard(peer, word),
                 Some(part) = self.learning.next() => self.learned(part),
                 Some((stripe, rebuilt)) = self.rebuilding.next() => self.rebuilt(stripe, rebuilt)?,
                 Some(chunk) = losses.recv() => self.lost(chunk),
@@ -171,6 +174,8 @@ impl Job {
             }
         }
         self.summary.peers = self.crowd.bytes_by_peer();
+        let given = self.wanted.bytes.end - self.wanted.bytes.start;
+        self.summary.written = self.request.into.as_ref().map_or(0, |_| given);
         self.summary.took = self.started.elapsed();
         Ok(self.summary.clone())
     }
@@ -234,17 +239,35 @@ impl Job {
         if matches!(self.shape, Shape::Single(_)) {
             return self.tell(planner::Event::PeerHas { peer, has: Has::Whole });
         }
-        // Until it says what it holds, it may be asked for what nobody is known to hold.
-        self.tell(planner::Event::PeerHas { peer, has: Has::Unknown });
+        if self.request.order == Order::InOrder {
+            // Whoever reads wants the first chunks at once, and need not wait until it is said who holds them.
+            self.tell(planner::Event::PeerHas { peer, has: Has::Unknown });
+        }
         let id = self.request.id;
         if self.parity.is_none() {
             self.learning.push(Box::pin(learn::parity_of(asker.clone(), id)));
         }
-        self.haves.push(Box::pin(news_of(peer, asker, id)));
+        self.news.push(news::news_of(Arc::clone(&self.parts), peer, asker, id).boxed());
     }
 
-    fn has(&mut self, peer: PeerNo, have: Option<&Have>) {
-        let Some(have) = have else { return self.crowd.has_nothing(peer) };
+    fn heard(&mut self, peer: PeerNo, word: Word) {
+        match word {
+            Word::Have(have) => self.has(peer, &have),
+            Word::Given(chunks) => self.tell(planner::Event::Given { peer, chunks }),
+            Word::Peers(others) => {
+                self.crowd.meet(peer, others);
+                self.quiet = false;
+            }
+            // It may be asked for what nobody is known to hold.
+            Word::Silence => self.tell(planner::Event::PeerHas { peer, has: Has::Unknown }),
+            Word::Nothing => {
+                self.crowd.has_nothing(peer);
+                self.tell(planner::Event::PeerHas { peer, has: Has::Unknown });
+            }
+        }
+    }
+
+    fn has(&mut self, peer: PeerNo, have: &Have) {
         self.crowd.has_something(peer);
         let chunks = self.shape.chunks();
         let has = match have {
@@ -314,7 +337,7 @@ impl Job {
         if self.wanted.chunks.contains(&index) {
             self.shelf.put(place(&self.wanted, index), Some(bytes));
         }
-        if self.here == ANNOUNCE_FROM {
+        if self.here == ANNOUNCE_FROM && !matches!(self.shape, Shape::Part(_)) {
             self.notice();
         }
     }
@@ -341,6 +364,19 @@ impl Job {
         }
     }
 
+    /// Tells who was asked and what they said; `is_still`: nothing has come since the last time.
+    fn report(&self, is_still: bool) {
+        let (planner, chunks) = (&self.planner, self.shape.chunks());
+        let is_single = matches!(self.shape, Shape::Single(_));
+        self.crowd.report(|crowd| Findings {
+            chunks,
+            missing: planner.progress().missing,
+            unheld: if is_still { planner.unheld() } else { 0 },
+            // Who has come has not said yet that it has the only one.
+            asked: crowd.asked(chunks, |peer| planner.holds(peer).filter(|_| !is_single)),
+        });
+    }
+
     /// Twice a second: progress, and whether it has stalled.
     fn tick(&mut self, out: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
         // Whoever reads what has rotted here, and knows nobody to ask, need not wait for long; but for what is being
@@ -348,6 +384,9 @@ impl Job {
         let is_idle = self.quiet && self.learning.is_empty() && self.rebuilding.is_empty();
         let is_alone = self.was_whole && is_idle && self.crowd.len() == 0;
         let limit = if is_alone { self.request.stall.min(self.request.alone) } else { self.request.stall };
+        let whole: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
+        let received = whole + self.asks.came();
+        self.report(received == self.told.1);
         if self.planner.is_stalled(self.now(), limit) {
             let missing: Vec<u64> = self.planner.missing().collect();
             let (id, seconds) = (self.request.id, self.request.stall.as_secs());
@@ -357,8 +396,6 @@ impl Job {
                 false => Error::Stalled { id, seconds, missing, holders: self.crowd.told() },
             });
         }
-        let whole: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
-        let received = whole + self.asks.came();
         let (since, before) = std::mem::replace(&mut self.told, (Instant::now(), received));
         let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let missing = self.planner.progress().missing.saturating_mul(CHUNK_LEN);
@@ -373,20 +410,6 @@ impl Job {
         let _ = out.try_send(Ok(Event::Progress(progress)));
         Ok(())
     }
-}
-
-/// What a peer tells of an object that it holds, from now on.
-fn news_of(peer: PeerNo, asker: Asker, id: ObjectId) -> impl Stream<Item = (PeerNo, Option<Have>)> + Send {
-    let opened = async move { Some((asker.haves(id).await.ok()?, asker)) };
-    futures::stream::once(opened).filter_map(std::future::ready).flat_map(move |(haves, asker)| {
-        futures::stream::unfold((haves, asker, true), move |(mut haves, asker, is_first)| async move {
-            match haves.next().await {
-                Some(have) => Some(((peer, Some(have)), (haves, asker, false))),
-                None if is_first && !asker.is_closed() => Some(((peer, None), (haves, asker, false))),
-                None => None,
-            }
-        })
-    })
 }
 
 /// Wanted chunks.
@@ -406,7 +429,7 @@ fn plan(parts: &Parts, request: &Request, shape: &Shape, wanted: &Wanted, local:
         local,
         stripes: Vec::new(),
         order: match request.order {
-            Order::Any => planner::Order::Rarest,
+            Order::Any | Order::Nothing => planner::Order::Rarest,
             Order::InOrder => planner::Order::InOrder { window: WINDOW },
         },
         limits: planner::Limits { in_flight: parts.options.in_flight },

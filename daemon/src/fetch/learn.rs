@@ -1,18 +1,20 @@
 //! What an object consists of: from the store, else from a peer that proves it.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
 
 use super::crowd::{Arrival, Crowd};
 use super::error::name_first;
+use super::inquiry::Findings;
 use super::planner::PeerNo;
-use super::shape::Shape;
-use super::{Error, Parts, Request, member};
-use crate::content::{Manifest, ManifestTop, ObjectId, ParityPage, ParityPart};
+use super::shape::{Shape, Wanted};
+use super::{Error, FOREVER, Parts, Request, member};
+use crate::content::{Excerpt, Manifest, ManifestTop, ObjectId, PAGE, ParityPage, ParityPart};
 use crate::session::{self, Answer, Asker};
 use crate::store::{NewObject, Store};
 use crate::support::unix_now;
@@ -24,6 +26,12 @@ pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Dura
 /// How long those that the caller named are tried where there is nobody else: one that has no room, or is being started
 /// again, may answer soon.
 const NAMED: Duration = Duration::from_secs(5);
+
+/// Pages of a manifest that are asked of a peer at once, 64 KiB each: the path's delay counts once for all of them.
+const PAGES: usize = 8;
+
+/// Chunks that a stripe may have on either side of one of them.
+const STRIPE: u64 = 127;
 
 /// How long a node whose named peers have all failed waits to join its network, where it may ask others.
 const LONELY: Duration = Duration::from_secs(15);
@@ -65,36 +73,71 @@ pub(super) struct Patience {
 
 type Asking = FuturesUnordered<BoxFuture<'static, (PeerNo, Told)>>;
 
+/// What is to be learnt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought {
+    /// Of this object…
+    pub(super) id: ObjectId,
+    /// …only what this range needs, as (first, number) of bytes; `None` for all of it.
+    pub(super) range: Option<(u64, u64)>,
+}
+
+impl Sought {
+    /// Of the manifest's pages those that the range needs: those of its chunks, and of the stripes around these,
+    /// whatever the parity is. None for a range without bytes, or behind the end.
+    fn pages(&self, length: u64, pages: usize) -> Range<usize> {
+        let Some(range) = self.range else { return 0..pages };
+        let chunks = Wanted::of(length, Some(range)).map(|wanted| wanted.chunks).unwrap_or_default();
+        if chunks.is_empty() {
+            return 0..0;
+        }
+        let page = |chunk: u64| usize::try_from(chunk / PAGE as u64).unwrap_or(usize::MAX);
+        page(chunks.start.saturating_sub(STRIPE))..pages.min(page(chunks.end - 1 + STRIPE) + 1)
+    }
+}
+
 /// Asks the crowd until one of it proves what the object is.
 ///
 /// # Errors
 /// [`Error::NoHolders`] or [`Error::Unreached`] when nobody has for as long as `patience` allows, or as soon as all
-/// that the caller named have failed and nobody else can be asked; [`Error::Damaged`].
-pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patience) -> Result<Shape, Error> {
+/// that the caller named have failed and nobody else can be asked; [`Error::OtherNetwork`] as soon as all of these have
+/// refused and nobody else is found; [`Error::Damaged`].
+pub(super) async fn from_peers(
+    crowd: &mut Crowd,
+    sought: Sought,
+    patience: Patience,
+) -> Result<Shape, Error> {
+    let Sought { id, .. } = sought;
     let Patience { stall, alone, was_whole, .. } = patience;
     crowd.look_for(*id.as_bytes());
     let heard = Arc::new(Mutex::new(Instant::now()));
     let mut asking = Asking::new();
-    ask_all(crowd, id, &heard, &mut asking);
+    ask_all(crowd, sought, &heard, &mut asking);
     let mut wait = AGAIN.0;
     let mut again = Instant::now() + wait;
     let mut quiet = false;
-    // It is asked when it matters.
-    let (mut others, mut is_with_others) = (crowd.others(LONELY), false);
+    // It is asked when it matters; and whether others have been looked for since.
+    let (mut others, mut is_with_others, mut has_looked) = (crowd.others(LONELY), false, false);
     let begun = Instant::now();
     loop {
         let idle = quiet && asking.is_empty();
+        crowd.report(|crowd| Findings { asked: crowd.asked(0, |_| None), ..Findings::default() });
         if idle && patience.once {
-            return Err(Error::NoHolders { id, seconds: 0, named: String::new() });
+            return Err(crowd.nobody(id, 0));
         }
-        let is_tried = was_whole.is_none() && !is_with_others && begun.elapsed() >= NAMED;
-        let is_let_down = idle && is_tried && crowd.is_let_down();
+        let (is_lost, is_patient) = (was_whole.is_some(), stall >= FOREVER);
+        let is_tried = !is_lost && !is_patient && !is_with_others && begun.elapsed() >= NAMED;
+        let is_refused = idle && !is_lost && !is_patient && crowd.is_refused();
+        if is_refused && has_looked {
+            return Err(crowd.nobody(id, 0));
+        }
+        let is_let_down = idle && is_tried && crowd.is_let_down() || is_refused && !is_with_others;
         let is_alone = was_whole.is_some() && idle && crowd.len() == 0;
         let limit = if is_alone { stall.min(alone) } else { stall };
         let deadline = last(&heard) + limit;
         tokio::select! {
             arrival = crowd.next(), if !quiet => match arrival {
-                Arrival::Joined(peer) => ask(crowd, peer, id, &heard, &mut asking),
+                Arrival::Joined(peer) => ask(crowd, peer, sought, &heard, &mut asking),
                 // What it still says counts.
                 Arrival::Left(_) => {}
                 Arrival::Quiet => quiet = true,
@@ -117,14 +160,17 @@ pub(super) async fn from_peers(crowd: &mut Crowd, id: ObjectId, patience: Patien
                     return Err(crowd.nobody(id, 0));
                 }
                 is_with_others = true;
+                if is_refused {
+                    again = Instant::now();
+                }
             }
             () = tokio::time::sleep_until(again.into()), if idle => {
                 wait = (wait * 2).min(AGAIN.1);
                 again = Instant::now() + wait;
-                quiet = false;
+                (quiet, has_looked) = (false, is_with_others);
                 crowd.retry();
                 crowd.look_for(*id.as_bytes());
-                ask_all(crowd, id, &heard, &mut asking);
+                ask_all(crowd, sought, &heard, &mut asking);
             }
             () = tokio::time::sleep_until(deadline.into()) => {
                 if last(&heard) + limit > deadline {
@@ -146,14 +192,14 @@ fn last(heard: &Heard) -> Instant {
     *heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ask_all(crowd: &Crowd, id: ObjectId, heard: &Heard, asking: &mut Asking) {
-    crowd.members().for_each(|(peer, _)| ask(crowd, peer, id, heard, asking));
+fn ask_all(crowd: &Crowd, sought: Sought, heard: &Heard, asking: &mut Asking) {
+    crowd.members().for_each(|(peer, _)| ask(crowd, peer, sought, heard, asking));
 }
 
-fn ask(crowd: &Crowd, peer: PeerNo, id: ObjectId, heard: &Heard, asking: &mut Asking) {
+fn ask(crowd: &Crowd, peer: PeerNo, sought: Sought, heard: &Heard, asking: &mut Asking) {
     if let Some(member) = crowd.get(peer) {
         let (asker, heard, of_it) = (member.asker.clone(), Arc::clone(heard), Arc::clone(&member.heard));
-        asking.push(Box::pin(async move { (peer, told(shape_of(&asker, &id, &heard, &of_it).await)) }));
+        asking.push(Box::pin(async move { (peer, told(shape_of(&asker, sought, &heard, &of_it).await)) }));
     }
 }
 
@@ -166,24 +212,32 @@ fn told(answer: Result<Option<Shape>, session::Error>) -> Told {
     }
 }
 
-/// Asks one peer for the top and all pages.
+/// Asks one peer for the top and the pages.
 async fn shape_of(
     asker: &Asker,
-    id: &ObjectId,
+    sought: Sought,
     heard: &Heard,
     of_it: &member::Heard,
 ) -> Result<Option<Shape>, session::Error> {
-    let Answer::Found(top) = asker.top(id).await? else { return Ok(None) };
+    let Answer::Found(top) = asker.top(&sought.id).await? else { return Ok(None) };
     of_it.now();
     if let Some(shape) = single(&top) {
         return Ok(Some(shape));
     }
-    let mut pages = Vec::with_capacity(top.pages());
-    for index in 0..top.pages() {
-        let Answer::Found(page) = asker.page(&top, index).await? else { return Ok(None) };
-        pages.push(page);
-        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        of_it.now();
+    let wanted = sought.pages(top.length(), top.pages());
+    let mut pages = Vec::with_capacity(wanted.len());
+    {
+        let asked = stream::iter(wanted.clone()).map(|index| asker.page(&top, index)).buffered(PAGES);
+        let mut asked = std::pin::pin!(asked);
+        while let Some(page) = asked.next().await {
+            let Answer::Found(page) = page? else { return Ok(None) };
+            pages.push(page);
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            of_it.now();
+        }
+    }
+    if wanted.len() < top.pages() {
+        return Ok(Excerpt::new(top, wanted.start, pages).map(|excerpt| Shape::Part(Arc::new(excerpt))));
     }
     Ok(Manifest::new(top, pages).map(|manifest| Shape::Many(Arc::new(manifest))))
 }
@@ -211,5 +265,29 @@ pub(super) fn entry(parts: &Parts, request: &Request, shape: &Shape) -> NewObjec
         name: request.name.clone().or(known.and_then(|info| info.name)),
         pin: request.pin,
         ..NewObject::new(request.id, shape.length(), unix_now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{CHUNK_LEN, PAGE_LEN};
+
+    #[test]
+    fn a_range_needs_the_pages_of_its_chunks_and_of_the_stripes_around_them() {
+        let (length, count) = (4 * PAGE_LEN + 5, 5);
+        let id = ObjectId::EMPTY;
+        let pages = |first, number| Sought { id, range: Some((first, number)) }.pages(length, count);
+        let margin = STRIPE * CHUNK_LEN;
+        assert_eq!(pages(PAGE_LEN + margin, 1), 1..2);
+        assert_eq!(pages(PAGE_LEN + margin - 1, 1), 0..2);
+        assert_eq!(pages(2 * PAGE_LEN - margin - 1, 1), 1..2);
+        assert_eq!(pages(2 * PAGE_LEN - margin, 1), 1..3);
+        assert_eq!(pages(length - 1, 1), 3..5);
+        assert_eq!(pages(0, u64::MAX), 0..5);
+        for nothing in [pages(0, 0), pages(length, 1), pages(u64::MAX, 1)] {
+            assert_eq!(nothing, 0..0);
+        }
+        assert_eq!(Sought { id, range: None }.pages(length, count), 0..5);
     }
 }

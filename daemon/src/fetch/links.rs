@@ -99,6 +99,11 @@ impl Links {
         Self { shared: Arc::new(Shared { dial, detour, options, tasks, slots: Mutex::default() }) }
     }
 
+    /// Who this node is, and what stands for its network.
+    pub(super) fn whose(&self) -> (PeerId, [u8; 32]) {
+        (self.shared.options.me, self.shared.options.network.id())
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Slot>>> {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,6 +137,39 @@ impl Links {
         }
     }
 
+    /// A session with `peer` at the first of `addresses` where it answers, by no other way; also where there is one
+    /// already, which stays where they all fail. Bounded in time as [`Links::connect`].
+    ///
+    /// # Errors
+    /// [`Unconnected`]: what the last address that was tried gave.
+    pub(super) async fn try_at(
+        &self,
+        peer: PeerId,
+        addresses: impl Stream<Item = Place> + Send,
+    ) -> Result<Asker, Unconnected> {
+        let slot = self.slot(peer);
+        let _dialling = slot.dialling.lock().await;
+        let why = match self.straight(peer, addresses).await {
+            Ok((asker, at)) => {
+                *slot.link() = Some((asker.clone(), at));
+                return Ok(asker);
+            }
+            Err(why) => why,
+        };
+        if slot.open().is_none() {
+            self.forget(&peer);
+            return Err(why);
+        }
+        let at = slot.link().as_ref().and_then(|(_, at)| *at);
+        let at = at.map_or_else(String::new, |at| format!(" at {at}"));
+        Err(match why {
+            Unconnected::Unreachable(why) => {
+                Unconnected::Unreachable(format!("{why}; there is a session with it{at} all the same"))
+            }
+            other => other,
+        })
+    }
+
     /// Chunk ports first and, from when they have failed or not answered at once, other ways beside.
     async fn reach(
         &self,
@@ -152,9 +190,10 @@ impl Links {
                 *missed.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
             })
         };
-        let reached = prefer(straight, around).await;
+        let reached = prefer(straight, around, Unconnected::is_refusal).await;
         let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        reached.map_err(|why| missed.filter(|_| why == nowhere()).unwrap_or(why))
+        let explains = |missed: &Unconnected, why: &Unconnected| *why == nowhere() || missed.is_refusal();
+        reached.map_err(|why| missed.filter(|missed| explains(missed, &why)).unwrap_or(why))
     }
 
     async fn straight(
@@ -176,6 +215,10 @@ impl Links {
                 Ok(asker) => return Ok((asker, Some(at))),
                 Err(why) => {
                     tracing::debug!(%peer, %at, %why, "no session");
+                    // Who it is has been proved there: other addresses say no more.
+                    if why.is_refusal() {
+                        return Err(why);
+                    }
                     last = why;
                 }
             }
@@ -234,20 +277,23 @@ fn nowhere() -> Unconnected {
 }
 
 /// What `straight` leads to, or `around` where that fails, takes longer than [`PREFERRED`], or has not answered when
-/// `around` ends after that. An error is that of `straight`.
+/// `around` ends after that. An error is that of `straight`; one that `is_final` ends both.
 async fn prefer<T, E>(
     straight: impl Future<Output = Result<T, E>> + Send,
     around: impl Future<Output = Result<T, E>> + Send,
+    is_final: impl Fn(&E) -> bool + Send,
 ) -> Result<T, E> {
     let preferred = tokio::time::Instant::now() + PREFERRED;
     let (mut straight, around) = (pin!(straight), pin!(around));
     match tokio::time::timeout(ALONE, &mut straight).await {
         Ok(Ok(reached)) => return Ok(reached),
+        Ok(Err(why)) if is_final(&why) => return Err(why),
         Ok(Err(why)) => return around.await.map_err(|_| why),
         Err(_) => {}
     }
     match select(straight, around).await {
         Either::Left((Ok(reached), _)) => Ok(reached),
+        Either::Left((Err(why), _)) if is_final(&why) => Err(why),
         Either::Left((Err(why), around)) => around.await.map_err(|_| why),
         Either::Right((Err(_), straight)) => straight.await,
         Either::Right((Ok(around), straight)) => {
@@ -275,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn chunk_ports_are_preferred_for_a_second_and_nobody_waits_longer_for_them() {
         let (straight, around) = (Ok("straight"), Ok("around"));
-        let (refused, missed) = (Err("refused"), Err("missed"));
+        let (refused, missed, stranger) = (Err("refused"), Err("missed"), Err("a stranger"));
         let cases = [
             ((100, straight), (0, around), straight),
             ((900, straight), (10, around), straight),
@@ -287,9 +333,12 @@ mod tests {
             ((3_000, straight), (10, missed), straight),
             ((3_000, refused), (10, missed), refused),
             ((100, refused), (300, missed), refused),
+            ((100, stranger), (NEVER, around), stranger),
+            ((600, stranger), (NEVER, around), stranger),
         ];
         let tries = cases.map(|((first, one), (second, other), expected)| async move {
-            let got = prefer(after(first, one), after(second, other)).await;
+            let is_final = |why: &&str| *why == "a stranger";
+            let got = prefer(after(first, one), after(second, other), is_final).await;
             assert_eq!(got, expected, "{first} {one:?} {second} {other:?}");
         });
         let all = futures::future::join_all(tries);

@@ -12,10 +12,10 @@
 //! one. So a few of those that would have to go stay while bytes come: those of whom most has come.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::planner::PeerNo;
-use crate::peer::PeerId;
+use crate::peer::{Conduct, PeerId};
 use crate::session::Asker;
 use crate::support::rate::Limiter;
 
@@ -32,6 +32,11 @@ const SPARED: usize = 4;
 /// How long one that has given a chunk may owe the next: several may be on their way at once.
 const OWED: Duration = Duration::from_secs(20);
 
+/// What a member gave is reckoned to its score whenever it has taken so long together: a rate of less says little.
+const RECKONED: Duration = Duration::from_secs(1);
+/// Others that one may tell of in each minute. What is beyond is not heard.
+const TELLS: (usize, Duration) = (50, Duration::from_mins(1));
+
 /// See the module.
 pub(super) struct Member {
     pub(super) peer: PeerId,
@@ -44,9 +49,19 @@ pub(super) struct Member {
     pub(super) broke_word: bool,
     /// It has said that it has nothing of the object.
     pub(super) has_nothing: bool,
+    /// What it has told of others.
+    pub(super) tells: Tells,
     /// When it was last heard of.
     pub(super) heard: Arc<Heard>,
+    /// Where its score is kept.
+    conduct: Conduct,
+    /// What it gave that its score does not have yet, and how long that took.
+    unreckoned: (u64, Duration),
 }
+
+/// How many others a peer has told of, in the minute that began then.
+#[derive(Debug)]
+pub(super) struct Tells(Instant, usize);
 
 /// When a peer last proved something of the object, first told that it has some, or was first asked; before that, when
 /// it came. Besides, what it owes.
@@ -79,7 +94,7 @@ struct HeldBack<'a>(&'a Heard);
 pub(super) struct Open(Arc<Heard>);
 
 impl Member {
-    pub(super) fn new(asker: Asker, now: Instant) -> Self {
+    pub(super) fn new(asker: Asker, conduct: Conduct, now: Instant) -> Self {
         let heard = Arc::new(Heard::new(now));
         Self {
             peer: asker.peer(),
@@ -88,7 +103,27 @@ impl Member {
             bytes: 0,
             broke_word: false,
             has_nothing: false,
+            tells: Tells(now, 0),
             heard,
+            conduct,
+            unreckoned: (0, Duration::ZERO),
+        }
+    }
+
+    /// It gave so many bytes now, which are what they should be.
+    pub(super) fn gave(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.unreckoned.0 += bytes;
+        self.unreckoned.1 += self.heard.gave();
+        if self.unreckoned.1 >= RECKONED {
+            self.reckon();
+        }
+    }
+
+    fn reckon(&mut self) {
+        let (bytes, took) = std::mem::take(&mut self.unreckoned);
+        if bytes > 0 {
+            self.conduct.delivered(self.peer, bytes, took, SystemTime::now());
         }
     }
 
@@ -99,6 +134,24 @@ impl Member {
                 0 => self.has_nothing || self.heard.is_over(now),
                 _ => self.heard.owes(now),
             }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.reckon();
+    }
+}
+
+impl Tells {
+    /// Of so many others that it tells of now, how many may be heard.
+    pub(super) fn take(&mut self, others: usize, now: Instant) -> usize {
+        if now.saturating_duration_since(self.0) >= TELLS.1 {
+            *self = Self(now, 0);
+        }
+        let heard = others.min(TELLS.0.saturating_sub(self.1));
+        self.1 += heard;
+        heard
     }
 }
 
@@ -134,11 +187,13 @@ impl Heard {
         }
     }
 
-    /// It gave a chunk now.
-    pub(super) fn gave(&self) {
-        let mut last = self.last();
-        last.owes = (last.open > 0).then(Instant::now);
+    /// It gave a chunk now. For how long it owed that.
+    fn gave(&self) -> Duration {
+        let (mut last, now) = (self.last(), Instant::now());
+        let since = last.owes;
+        last.owes = (last.open > 0).then_some(now);
         (last.silent, last.came, last.fresh) = (last.owes, 0, 0);
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// So many bytes of a chunk have come that is not whole.
@@ -276,6 +331,14 @@ mod tests {
         heard.now();
         let proved = heard.last().at;
         assert!(proved >= first && !heard.is_over(proved + SLOW), "a proof");
+    }
+
+    #[test]
+    fn fifty_others_are_heard_of_from_one_in_a_minute() {
+        let start = Instant::now();
+        let mut tells = Tells(start, 0);
+        let heard: usize = (0..59).map(|second| tells.take(8, start + Duration::from_secs(second))).sum();
+        assert_eq!((heard, tells.take(8, start + TELLS.1)), (50, 8));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Why peers of a fetch could not be reached, in words for people.
 //!
-//! Owns: the last reason of each that was tried in vain. Refuses: more peers than a look-up tells, and more than a line
-//! of each: parts of a reason may come from a stranger. Pure. Survives a crash: nothing.
+//! Owns: the last reason of each that was tried in vain, by the fetch or by its look-ups. Refuses: more peers than a
+//! look-up tells, and more than a line of each: parts of a reason may come from a stranger. Pure. Survives a crash:
+//! nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ const KEPT: usize = 192;
 /// Peers that are told of: more make no error clearer.
 const TOLD: usize = 3;
 /// Bytes of a reason.
-const REASON: usize = 160;
+const REASON: usize = 200;
 
 /// What is said of one that has not failed yet.
 pub(super) const SILENT: &str = "it has not answered yet";

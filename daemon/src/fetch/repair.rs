@@ -1,6 +1,7 @@
 //! Parity in a fetch: what is known of it, the parity chunks that have come, and rebuilding stripes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub(super) struct Parity {
 
 /// What came of rebuilding a stripe.
 pub(super) enum Rebuilt {
-    /// These chunks, all that the fetch lacked of the stripe, are proved and stored.
+    /// These chunks, all that the fetch wanted and lacked of the stripe, are proved and stored.
     Chunks(Vec<(u64, Bytes)>),
     /// The parity is false.
     False,
@@ -105,17 +106,18 @@ impl Parity {
     }
 
     /// Begins to rebuild a stripe from its data chunks in the store and the parity chunks here. `missing`: whether a
-    /// fetch lacks a chunk.
+    /// fetch lacks a chunk; `kept`: those that are worth storing, of all that come out.
     pub(super) fn rebuild(
         &self,
         number: u32,
-        missing: impl Fn(u64) -> bool,
+        (missing, kept): (impl Fn(u64) -> bool, Range<u64>),
         shape: &Shape,
         (parts, lease): (&Arc<Parts>, &Arc<Lease>),
     ) -> Option<Rebuild> {
         let stripe = self.layout.stripe(u64::from(number))?;
         Some(Rebuild {
             missing: stripe.chunks().filter(|chunk| missing(*chunk)).collect(),
+            kept,
             stripe,
             parity: self.held.get(&number).cloned().unwrap_or_default(),
             stored: self.refs(number, &parts.store),
@@ -131,6 +133,8 @@ pub(super) struct Rebuild {
     stripe: erasure::Stripe,
     /// Its chunks that the fetch lacks.
     missing: Vec<u64>,
+    /// The chunks of the object that are stored when they come out.
+    kept: Range<u64>,
     /// Parity in memory.
     parity: Vec<(u8, Bytes)>,
     /// Parity in the store.
@@ -158,7 +162,8 @@ impl Rebuild {
             Err(_) => return Rebuilt::False,
         };
         let mut done = Vec::with_capacity(chunks.len());
-        for (index, chunk) in chunks.into_iter().chain(back) {
+        let kept = chunks.into_iter().filter(|(index, _)| self.kept.contains(index));
+        for (index, chunk) in kept.chain(back) {
             if let Err(error) = self.lease.put(Item::Chunk(chunk.clone())).await {
                 return Rebuilt::Store(error);
             }
@@ -251,7 +256,7 @@ mod tests {
         node.store.lose(&shape.chunk(1).unwrap().id);
         let lease = Arc::new(node.store.lease());
         let missed = |chunk| [1, 3].contains(&chunk);
-        let rebuild = parity.rebuild(0, missed, &shape, (&node.fetcher.parts, &lease)).unwrap();
+        let rebuild = parity.rebuild(0, (missed, 0..6), &shape, (&node.fetcher.parts, &lease)).unwrap();
         let Rebuilt::Chunks(chunks) = rebuild.run().await else { panic!("nothing was rebuilt") };
         let given: Vec<_> = chunks.iter().map(|(index, _)| *index).collect();
         assert_eq!(given, [1, 3]);

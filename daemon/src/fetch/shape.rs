@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::planner::Bits;
-use crate::content::{CHUNK_LEN, ChunkId, ChunkRef, Manifest, ObjectId, Place};
+use crate::content::{CHUNK_LEN, ChunkId, ChunkRef, Excerpt, Manifest, ObjectId, Place};
 use crate::store::{Lease, Store};
 
 /// Chunks that are looked for at once.
@@ -18,6 +18,8 @@ pub(super) enum Shape {
     Single(ChunkRef),
     /// It has a manifest.
     Many(Arc<Manifest>),
+    /// It is long, and of its manifest only what a range needs is known.
+    Part(Arc<Excerpt>),
 }
 
 impl Shape {
@@ -30,6 +32,7 @@ impl Shape {
         match self {
             Self::Single(chunk) => u64::from(chunk.length),
             Self::Many(manifest) => manifest.length(),
+            Self::Part(excerpt) => excerpt.length(),
         }
     }
 
@@ -37,19 +40,25 @@ impl Shape {
         match self {
             Self::Single(_) => 1,
             Self::Many(manifest) => manifest.chunks(),
+            Self::Part(excerpt) => excerpt.chunks(),
         }
     }
 
-    /// Chunk `index`.
+    /// Chunk `index`; of a part only those that the range needs.
     pub(super) fn chunk(&self, index: u64) -> Option<ChunkRef> {
         match self {
             Self::Single(chunk) => (index == 0).then_some(*chunk),
             Self::Many(manifest) => manifest.chunk(index),
+            Self::Part(excerpt) => excerpt.chunk(index),
         }
     }
 
     pub(super) fn is_zero(&self, index: u64) -> bool {
-        matches!(self, Self::Many(manifest) if manifest.is_zero(index))
+        match self {
+            Self::Single(_) => false,
+            Self::Many(manifest) => manifest.is_zero(index),
+            Self::Part(excerpt) => excerpt.is_zero(index),
+        }
     }
 
     /// The chunks that need not be fetched: in the store, or all zero.
@@ -76,13 +85,14 @@ impl Shape {
         zeros
     }
 
-    /// The chunks that are not all zero, some at a time: their indices and ids.
+    /// The chunks that are known and not all zero, some at a time: their indices and ids.
     fn windows(&self) -> impl Iterator<Item = (Vec<u64>, Vec<ChunkId>)> + Send {
-        (0..self.chunks()).step_by(HELD).map(|first| {
+        let windows = (0..self.chunks()).step_by(HELD).map(|first| {
             let open = first..self.chunks().min(first + HELD as u64);
             let open = open.filter(|index| !self.is_zero(*index));
             open.filter_map(|index| self.chunk(index).map(|chunk| (index, chunk.id))).unzip()
-        })
+        });
+        windows.filter(|(open, _): &(Vec<u64>, Vec<ChunkId>)| !open.is_empty())
     }
 
     /// Bytes of the wanted chunks that are not among the local ones.

@@ -21,6 +21,8 @@ pub enum Order {
     Any,
     /// From the first to the last: for a pipe.
     InOrder,
+    /// Not at all: they only come into the store.
+    Nothing,
 }
 
 /// What waits for one caller. Chunks are counted from the first one that the caller wants.
@@ -70,7 +72,9 @@ impl Shelf {
         if !inner.ready.set(at) || inner.taken.get(at) {
             return;
         }
-        if let Some(bytes) = bytes.filter(|bytes| inner.held_bytes + bytes.len() <= BUDGET) {
+        if inner.order == Order::Nothing {
+            inner.taken.set(at);
+        } else if let Some(bytes) = bytes.filter(|bytes| inner.held_bytes + bytes.len() <= BUDGET) {
             inner.held_bytes += bytes.len();
             inner.held.insert(at, bytes);
         }
@@ -123,6 +127,7 @@ impl Inner {
             Order::Any => {
                 self.held.keys().next().copied().or_else(|| self.ready.first_beyond(&self.taken, self.low))
             }
+            Order::Nothing => None,
         }?;
         self.taken.set(at);
         let bytes = self.held.remove(&at);
@@ -194,6 +199,15 @@ mod tests {
         shelf.put(1, None);
         assert_eq!(shelf.next().now_or_never(), Some(Next::Chunk(1, None)));
         assert_eq!(shelf.next().now_or_never(), Some(Next::Chunk(2, None)));
+        assert_eq!(shelf.next().now_or_never(), Some(Next::End));
+    }
+
+    #[test]
+    fn who_wants_nothing_is_told_only_that_all_is_there() {
+        let shelf = Shelf::new(2, Order::Nothing);
+        shelf.put(1, Some(Bytes::from_static(b"b")));
+        assert_eq!((shelf.next().now_or_never(), shelf.inner().held_bytes), (None, 0));
+        shelf.put(0, None);
         assert_eq!(shelf.next().now_or_never(), Some(Next::End));
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Error;
+use super::{Error, Inquiry};
 use crate::content::ObjectId;
 use crate::session::Asker;
 use crate::store::{Lease, NewObject};
@@ -16,6 +16,8 @@ pub(super) struct Terms {
     pub(super) seeds: Vec<Asker>,
     /// Whoever wants it tries again when nobody is found who has it.
     pub(super) once: bool,
+    /// Where it is told who was asked, and what they said.
+    pub(super) inquiry: Option<Inquiry>,
     /// What a directory says of it.
     pub(super) declared: Option<Declared>,
     /// It is a part of a directory, which is entered when all of it is here.

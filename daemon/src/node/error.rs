@@ -1,6 +1,7 @@
 //! Why a verb could not be done: one enum for everything that `api` turns into a status.
 
 use crate::content::{IdError, NameError, ObjectId};
+use crate::peer::nobody_to_ask;
 use crate::{fetch, ingest, store};
 
 /// What went wrong, for the person who asked.
@@ -121,18 +122,41 @@ pub enum Error {
     )]
     Untold(ObjectId),
     /// The same, and there is nobody to ask.
-    #[error("there is no object {0} in this node's store, and no peers are known that could tell what it is")]
-    NobodyToTell(ObjectId),
+    #[error(
+        "there is no object {id} in this node's store, and nobody can be asked what it is: {}", nobody_to_ask(*.connected)
+    )]
+    NobodyToTell {
+        /// It.
+        id: ObjectId,
+        /// Nodes of the network that are connected, and keep no records for others.
+        connected: usize,
+    },
     /// Who holds something cannot be asked.
     #[error(
-        "no peers are known, or can be reached, that could be asked who holds {id}{}",
-        if *.is_here { "; this node holds it" } else { "" }
+        "nobody can be asked who holds {id}: {}{}",
+        nobody_to_ask(*.connected), if *.is_here { "; this node holds it" } else { "" }
     )]
     NobodyToAsk {
         /// It.
         id: ObjectId,
         /// Whether this node holds it.
         is_here: bool,
+        /// Nodes of the network that are connected, and keep no records for others.
+        connected: usize,
+    },
+    /// A job that is not there.
+    #[error("there is no job {0}; `casctl jobs` lists those that there are")]
+    NoJob(String),
+    /// Somebody else's job.
+    #[error("job {0} is another user's: only that user, or an administrator, can change it")]
+    NotYourJob(u64),
+    /// One job more than there may be.
+    #[error("there are {all} jobs already, {own} of them of this user; `casctl jobs --cancel` ends one")]
+    TooManyJobs {
+        /// In all.
+        all: usize,
+        /// Of this user.
+        own: usize,
     },
     /// For administrators.
     #[error("only an administrator may {0}: run it as root or as the user that casd runs as")]

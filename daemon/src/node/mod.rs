@@ -7,7 +7,10 @@
 mod asked;
 mod company;
 mod error;
+mod holders;
+mod jobs;
 mod joining;
+mod limits;
 mod link;
 mod names;
 mod objects;
@@ -23,35 +26,42 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use error::Error;
+pub use holders::HolderLine;
+pub use jobs::{Attended, Begun, Bringing, Explanation, JobName, JobView, NewJob, Standing};
+pub use limits::{Limits, LimitsView, Rates};
 pub use names::Published;
-pub use objects::{ChunkLine, Gone, Stat};
+pub use objects::{ChunkLine, Gone, Linked, Stat};
 pub use people::{Connected, PeerLine, Status};
 pub use search::{Asked, Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;
 
 use crate::content::ObjectId;
 use crate::erasure::Geometry;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Inquiry};
 use crate::ingest::{self, Ingest};
 use crate::peer::{Catalogue, Company, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
 use crate::support::task::Tasks;
 use crate::upkeep::{Announcer, Scrubber};
+use jobs::Jobs;
 
 pub use crate::content::Link;
 pub use crate::erasure::Error as ErasureError;
 pub use crate::fetch::Error as FetchError;
-pub use crate::fetch::{ALONE, Event, Fetching, Order, Progress, Request, Summary};
+pub use crate::fetch::{ALONE, Event, FOREVER, Fetching, Order, Progress, Request, Summary};
+pub use crate::fetch::{AskedPeer, Findings, Target};
 pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeStarted};
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
-pub use crate::peer::{Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Told};
+pub use crate::peer::{
+    Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Standing as PeerStanding, Told,
+};
 pub use crate::store::Error as StoreError;
-pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Shortage, State, Usage};
+pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Priority, Shortage, State, Usage};
 pub use crate::upkeep::{Broken, ScrubStatus, Tally, VerifyEvent};
 
 /// How long an add that waits for others to be told waits for the network to be joined: two dials that fail.
@@ -77,7 +87,8 @@ pub trait Neighbours: Send + Sync {
     /// Nodes of this network that could be asked something, connected or not, and whether each is.
     fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>>;
 
-    /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by.
+    /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by,
+    /// and soon where only such are connected as keep no records for others.
     fn joined(&self) -> BoxFuture<'static, bool>;
 
     /// Dials a node and waits until it has proved to be of this network.
@@ -91,6 +102,11 @@ pub trait Neighbours: Send + Sync {
 
     /// Whether others can connect to this node.
     fn reachability(&self) -> Reachability;
+
+    /// How many nodes can be asked who holds what: changes as they come and go. By default nobody comes.
+    fn routed(&self) -> watch::Receiver<usize> {
+        watch::channel(0).1
+    }
 }
 
 /// What a node is made of.
@@ -115,10 +131,14 @@ pub struct Parts {
     pub visitors: Visitors,
     /// Who is banned.
     pub conduct: Conduct,
+    /// How much may move.
+    pub limits: Limits,
     /// What the node is.
     pub about: About,
     /// Work that goes on beside a call.
     pub tasks: Tasks,
+    /// Jobs that run at once.
+    pub jobs: usize,
 }
 
 /// What a node is and how it adds by default.
@@ -162,6 +182,8 @@ pub struct Node {
     asks: Arc<Semaphore>,
     /// Links by which the network is being joined.
     joins: Arc<Semaphore>,
+    /// Fetches that go on without their callers.
+    jobs: Jobs,
 }
 
 /// An add in progress. Dropping it ends the add: nothing becomes of it.
@@ -177,7 +199,8 @@ impl Node {
     pub fn new(parts: Parts) -> Self {
         let [looks, asks, joins] =
             [LOOKS, ASKS, joining::JOINS].map(|places| Arc::new(Semaphore::new(places)));
-        Self { parts: Arc::new(parts), looks, asks, joins }
+        let jobs = Jobs::new(parts.jobs);
+        Self { parts: Arc::new(parts), looks, asks, joins, jobs }
     }
 
     /// What it is.
@@ -234,37 +257,63 @@ impl Node {
         announcer.hold_and_wait(id).await
     }
 
-    /// Begins a fetch from peers and the store. A node that is joining its network waits for that first.
+    /// Begins a caller's fetch from peers and the store. A node that is joining its network waits for that first. A job
+    /// of the caller's for the same object gives way as long as what stands beside the fetch is kept.
     ///
     /// # Errors
     /// [`crate::fetch::Error::NoPeers`] when the object is not here and nobody could be asked; [`Error::IsDirectory`]
     /// when it is known to be a directory.
-    pub async fn fetch(&self, request: Request) -> Result<Fetching, Error> {
+    pub async fn fetch(
+        &self,
+        caller: Caller,
+        request: Request,
+    ) -> Result<(Fetching, Option<Attended>), Error> {
         if self.parts.store.object(&request.id).is_some_and(|info| info.tree) {
             return Err(Error::IsDirectory(request.id));
         }
         let here = request.id == ObjectId::EMPTY || self.is_whole(&request.id);
-        if !here {
-            self.may_ask(&request.id, &request.peers, request.stall).await?;
+        if here {
+            return Ok((self.parts.fetcher.fetch(request), None));
         }
-        Ok(self.parts.fetcher.fetch(request))
+        let inquiry = Inquiry::default();
+        let attended = self.jobs.attend(caller.uid, request.id, inquiry.clone());
+        self.may_ask(&request.id, &request.peers, request.stall).await?;
+        Ok((self.parts.fetcher.fetch_telling(request, inquiry, false), Some(attended)))
     }
 }
 
 impl Node {
-    /// Waits until there is somebody to ask, at most so long. Whether there is.
-    async fn joined(&self, limit: Duration) -> bool {
-        tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true)
-    }
-
-    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`. By those
-    /// whom it names the network is joined meanwhile.
-    async fn may_ask(&self, id: &ObjectId, named: &[PeerAddr], stall: Duration) -> Result<(), Error> {
-        self.join_by(named);
-        if !named.is_empty() || self.joined(stall.min(JOIN)).await {
+    /// Waits until there is somebody to ask, at most so long. Where there is nobody: how many are connected that keep
+    /// no records for others, if that is why.
+    async fn joined(&self, limit: Duration) -> Result<(), usize> {
+        if tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true) {
             return Ok(());
         }
-        Err(crate::fetch::Error::NoPeers { id: *id }.into())
+        let company = self.company().await;
+        Err(if company.is_unserved { company.connected } else { 0 })
+    }
+
+    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`, and as long
+    /// as it takes with [`FOREVER`]. By those whom it names the network is joined meanwhile.
+    async fn may_ask(&self, id: &ObjectId, named: &[PeerAddr], stall: Duration) -> Result<(), Error> {
+        self.join_by(named);
+        if !named.is_empty() {
+            return Ok(());
+        }
+        let mut routed = self.parts.neighbours.routed();
+        while let Err(connected) = self.joined(stall.min(JOIN)).await {
+            if stall < FOREVER {
+                return Err(crate::fetch::Error::NoPeers { id: *id, connected }.into());
+            }
+            // Whom an administrator connects to, or who comes by itself, is not expected.
+            let changed = async {
+                if routed.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            let _ = tokio::time::timeout(JOIN, changed).await;
+        }
+        Ok(())
     }
 }
 

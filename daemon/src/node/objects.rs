@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Caller, Error, Node, link};
+use super::{Caller, Error, Node, link, reach};
 use crate::content::{ChunkId, Link, ObjectId, ParityPage, ParityPart, TreePath, chunk_count};
 use crate::erasure::{Geometry, Layout};
 use crate::fetch::{Fetching, Order, Request};
@@ -31,6 +31,15 @@ pub struct Stat {
     pub local_parity_chunks: u64,
     /// When it was last read, in Unix seconds, to the hour.
     pub used: Option<u64>,
+}
+
+/// A link that others may be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// It.
+    pub link: Link,
+    /// Whether nobody from beyond this node's own network is known to reach it where the link says that it is.
+    pub is_unreached: bool,
 }
 
 /// What became of an object that was to be removed.
@@ -215,19 +224,19 @@ impl Node {
         Ok((0..manifest.chunks()).filter_map(line).collect())
     }
 
-    /// Gives a range of a stored object's bytes, in order. What is damaged here is asked of peers.
+    /// Gives a range of an object's bytes, in order. What of it is damaged here is asked of peers, and of an object that
+    /// is named by its whole id what is not here. Who reads all of that has fetched it; a part stays for a day.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Ambiguous`].
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::IsDirectory`]; [`Error::Fetch`] when nobody can be asked.
     pub async fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Fetching, Error> {
-        let id = match text.parse() {
-            Ok(ObjectId::EMPTY) => ObjectId::EMPTY,
-            _ => match self.find(text).await {
-                Ok(info) if info.tree => return Err(Error::IsDirectory(info.id)),
-                Ok(info) => info.id,
-                Err(Error::EmptyFile(_)) => ObjectId::EMPTY,
-                Err(error) => return Err(error),
-            },
+        let id = match (self.find(text).await, text.parse::<ObjectId>()) {
+            (_, Ok(ObjectId::EMPTY)) => ObjectId::EMPTY,
+            (Ok(info), _) if info.tree => return Err(Error::IsDirectory(info.id)),
+            (Ok(info), _) => info.id,
+            (Err(Error::EmptyFile(_)), _) => ObjectId::EMPTY,
+            (Err(Error::NotFound(_)), Ok(id)) => self.elsewhere(id).await?,
+            (Err(error), _) => return Err(error),
         };
         Ok(self.parts.fetcher.fetch(Request {
             id,
@@ -238,7 +247,17 @@ impl Node {
             alone: crate::fetch::ALONE,
             order: Order::InOrder,
             range: Some((offset, length.unwrap_or(u64::MAX))),
+            into: None,
         }))
+    }
+
+    /// An object that is not whole here, and that can be asked for. A part that is here can be read without anybody.
+    async fn elsewhere(&self, id: ObjectId) -> Result<ObjectId, Error> {
+        match self.store().object(&id) {
+            Some(info) if info.tree => Err(Error::IsDirectory(id)),
+            Some(_) => Ok(id),
+            None => self.may_ask(&id, &[], CAT_STALL).await.map(|()| id),
+        }
     }
 
     /// Pins an object for the caller. Gives it as it was, and whether the pin is new.
@@ -331,12 +350,14 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].
-    pub async fn link(&self, text: &str) -> Result<Link, Error> {
+    pub async fn link(&self, text: &str) -> Result<Linked, Error> {
         let info = self.find(text).await?;
         let (about, around) = (self.about(), &self.parts.neighbours);
-        let confirmed = around.reachability().confirmed;
-        let peers = link::addresses(about.peer, &about.chunk, &around.listen(), &confirmed);
-        Ok(Link { id: info.id, is_directory: info.tree, name: info.name, peers })
+        let reach = around.reachability();
+        let peers = link::addresses(about.peer, &about.chunk, &around.listen(), &reach.confirmed);
+        let is_unreached = !peers.is_empty() && reach::is_unreached(&reach);
+        let link = Link { id: info.id, is_directory: info.tree, name: info.name, peers };
+        Ok(Linked { link, is_unreached })
     }
 }
 

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
-
-use super::{Check, Error, JOIN, Node, company, reach};
+use super::{Check, Error, Node, company, reach};
 use crate::peer::{
-    Announcing, Company, Key, Multiaddr, PeerAddr, PeerId, Provider, Reach, ReachVerdict, Unconnected,
+    Announcing, Company, Multiaddr, PeerAddr, PeerId, Reach, ReachVerdict, Standing, Unconnected,
     read_peer_id,
 };
 use crate::store::Level;
@@ -40,8 +38,8 @@ pub struct PeerLine {
     pub received: u64,
     /// Bytes that went to it.
     pub sent: u64,
-    /// Until when it is banned, in Unix seconds; 0: it is not.
-    pub banned_until: u64,
+    /// How it has behaved, over restarts.
+    pub standing: Standing,
 }
 
 /// What a node says of itself.
@@ -66,20 +64,7 @@ pub struct Status {
 }
 
 impl Node {
-    /// The holders of an object or a chunk that the network knows, as they are found.
-    ///
-    /// # Errors
-    /// [`Error::Id`] unless `text` is a whole id, [`Error::NobodyToAsk`] when nobody could be asked.
-    pub async fn providers(&self, text: &str) -> Result<mpsc::Receiver<Provider>, Error> {
-        let id = Self::whole_id(text)?;
-        if !self.joined(JOIN).await {
-            return Err(Error::NobodyToAsk { id, is_here: self.is_whole(&id) });
-        }
-        let key: Key = *id.as_bytes();
-        Ok(self.parts.discovery.providers(key))
-    }
-
-    /// The nodes that are known, by id.
+    /// The nodes that are known, by id, and those that are remembered for how they behaved.
     pub async fn peers(&self) -> BTreeMap<PeerId, PeerLine> {
         let mut lines: BTreeMap<PeerId, PeerLine> = BTreeMap::new();
         for (peer, addresses, connected) in self.parts.neighbours.peers().await {
@@ -98,15 +83,15 @@ impl Node {
             line.chunk |= visitor.sessions > 0;
             line.sent += visitor.sent;
         }
-        for ban in self.parts.conduct.bans(SystemTime::now()) {
-            let since = ban.until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            lines.entry(ban.peer).or_default().banned_until = since.as_secs();
+        for (peer, standing) in self.parts.conduct.standings(SystemTime::now()) {
+            lines.entry(peer).or_default().standing = standing;
         }
         lines
     }
 
-    /// Connects to a node by its address on either plane, and lifts its ban. Where that is a chunk port and this node
-    /// is not part of the network, the DHT's usual port is tried beside it.
+    /// Connects to a node by its address on either plane, and lifts its ban. The address is tried also where the node is
+    /// connected at another. Where it is a chunk port and this node is not part of the network, the DHT's usual port is
+    /// tried beside it.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Myself`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].

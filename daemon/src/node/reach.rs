@@ -63,6 +63,17 @@ pub(super) fn check(reach: &Reachability, listens: bool, alone: bool) -> Check {
     }
 }
 
+/// Whether nobody is known to connect to this node from beyond its own network, and nobody is there through whom others
+/// could ask for it. Of one that knows no others nothing is known, not that either.
+pub(super) fn is_unreached(reach: &Reachability) -> bool {
+    let is_so = match reach.verdict {
+        ReachVerdict::Yes => false,
+        ReachVerdict::No => true,
+        ReachVerdict::Unknown => reach.is_outside,
+    };
+    is_so && reach.relays.is_empty()
+}
+
 /// What is done where nobody connects by himself.
 fn help(reach: &Reachability) -> String {
     if reach.relays.is_empty() {
@@ -99,6 +110,18 @@ fn list(addresses: &[Multiaddr]) -> String {
 mod tests {
     use super::*;
     use crate::peer::PeerId;
+
+    #[test]
+    fn who_is_not_known_to_be_reached_is_told_apart() {
+        let of = |verdict, is_outside, relays: usize| {
+            let relays = (0..relays).map(|_| PeerId::random()).collect();
+            is_unreached(&Reachability { verdict, is_outside, relays, ..Reachability::default() })
+        };
+        assert!(!of(ReachVerdict::Unknown, false, 0), "all are on its own network");
+        assert!(of(ReachVerdict::Unknown, true, 0) && of(ReachVerdict::No, true, 0));
+        assert!(of(ReachVerdict::No, false, 0) && !of(ReachVerdict::Yes, true, 0));
+        assert!(!of(ReachVerdict::No, true, 1) && !of(ReachVerdict::Unknown, true, 2));
+    }
 
     #[test]
     fn each_state_has_its_words_and_its_advice() {

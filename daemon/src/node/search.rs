@@ -2,7 +2,8 @@
 //!
 //! Owns: the three sources, side by side, each line with whose word it is, and how many were asked. Refuses: more
 //! lines of a source than its limit, more than a peer's part of it while others have something to tell (`asked`), and
-//! more of a peer's time than the caller gives; to keep a place among those who ask while the reader takes nothing.
+//! more of a peer's time than the caller gives, waiting for a place among those who ask included; to keep that place
+//! while the reader takes nothing.
 //! Survives a crash: nothing.
 
 use std::collections::HashSet;
@@ -140,10 +141,14 @@ impl Node {
         if query.peer == Some(me) {
             return Err(Error::Myself(me.to_string()));
         }
-        let ask = Arc::clone(&self.asks).acquire_owned().await.ok();
         let end = Instant::now() + query.time;
+        let ask = place(Arc::clone(&self.asks), end).await;
         let Query { text, limit, .. } = query;
         let found = if let Some(peer) = query.peer {
+            if ask.is_none() {
+                let why = "so many others ask through this node that its time was over first".to_owned();
+                return Err(Error::Unreachable { address: peer.to_string(), why });
+            }
             let catalogue = Arc::clone(&self.parts.catalogue);
             let mut pages = of_peer(catalogue, peer, text, PAGES_ALONE, end).boxed();
             let why = |why| Error::Unreachable { address: peer.to_string(), why };
@@ -166,7 +171,7 @@ impl Node {
         let (tasks, asks) = (self.parts.tasks.clone(), Arc::clone(&self.asks));
         self.parts.tasks.spawn("search", async move {
             tokio::select! {
-                () = tell_all(new, &tell, asks, ask) => {}
+                () = tell_all(new, &tell, (asks, ask), end) => {}
                 () = tell.closed() => {}
                 () = tasks.stopping() => {}
             }
@@ -211,7 +216,9 @@ impl Node {
     fn others(self, text: String, limit: usize, end: Instant) -> impl Stream<Item = Listed> + Send + 'static {
         let asked = async move {
             let known = self.known(end).await;
-            let (count, whom) = (known.len(), drawn(known));
+            // Who had no place in time asks nobody.
+            let is_over = Instant::now() >= end;
+            let (count, whom) = (known.len(), if is_over { Vec::new() } else { drawn(known) });
             let peers = of_peers(&self.parts.catalogue, &whom, &text, limit, end);
             of_others(bounded(self.kept(text), limit), peers, whom, count)
         };
@@ -237,15 +244,20 @@ impl Listed {
     }
 }
 
+/// A place among those who ask others, as soon as there is one; none where there is none before the time is over.
+async fn place(asks: Arc<Semaphore>, end: Instant) -> Option<OwnedSemaphorePermit> {
+    tokio::time::timeout_at(end, asks.acquire_owned()).await.ok()?.ok()
+}
+
 /// Tells the reader what is found. While the reader has no room the place among those who ask is another's, so that
-/// nobody who reads slowly, or not at all, keeps others from asking.
+/// nobody who reads slowly, or not at all, keeps others from asking. When the time is over nobody is asked any more,
+/// and no place is needed.
 async fn tell_all(
     mut found: BoxStream<'static, Listed>,
     tell: &mpsc::Sender<Listed>,
-    asks: Arc<Semaphore>,
-    ask: Option<OwnedSemaphorePermit>,
+    (asks, mut ask): (Arc<Semaphore>, Option<OwnedSemaphorePermit>),
+    end: Instant,
 ) {
-    let mut ask = ask;
     while let Some(listed) = found.next().await {
         match tell.try_send(listed) {
             Ok(()) => {}
@@ -255,8 +267,7 @@ async fn tell_all(
                 if tell.send(listed).await.is_err() {
                     return;
                 }
-                // It is closed never.
-                ask = Arc::clone(&asks).acquire_owned().await.ok();
+                ask = place(Arc::clone(&asks), end).await;
             }
         }
     }
@@ -316,7 +327,8 @@ mod tests {
         let ask = Arc::clone(&asks).acquire_owned().await.ok();
         let (tell, mut told) = mpsc::channel(AHEAD);
         let of_slow = Arc::clone(&asks);
-        let work = async move { tell_all(pages(100), &tell, of_slow, ask).await };
+        let end = Instant::now() + Duration::from_mins(10);
+        let work = async move { tell_all(pages(100), &tell, (of_slow, ask), end).await };
         let slow = Tasks::new().spawn("slow", work);
         // It reads nothing, and another may ask.
         let other = tokio::time::timeout(Duration::from_secs(60), asks.acquire()).await.unwrap().unwrap();
@@ -333,5 +345,25 @@ mod tests {
         assert_eq!(read.len(), 100);
         slow.await.unwrap();
         assert_eq!(asks.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_place_waits_no_longer_than_its_time() {
+        let asks = Arc::new(Semaphore::new(1));
+        let taken = Arc::clone(&asks).acquire_owned().await.unwrap();
+        let (tell, mut told) = mpsc::channel(100);
+        let end = Instant::now() + Duration::from_millis(20);
+        let waits = async {
+            assert!(place(Arc::clone(&asks), end).await.is_none());
+            // What is found is told all the same, and without a place.
+            tell_all(pages(9), &tell, (Arc::clone(&asks), None), end).await;
+        };
+        tokio::time::timeout(Duration::from_mins(1), waits).await.expect("another has the place");
+        drop((tell, taken));
+        let mut lines = 0;
+        while let Some(listed) = told.recv().await {
+            lines += listed.found.len();
+        }
+        assert_eq!(lines, 9);
     }
 }

@@ -20,7 +20,23 @@ pub struct Company {
     pub next_try: Option<Duration>,
     /// Nodes that are configured to join by.
     pub configured: usize,
-    /// Configured nodes that could not be reached when they were dialled last, at most 8: an address, and why. Parts of
-    /// the reason may come from a stranger; it has no control characters.
+    /// Addresses of configured nodes that could not be reached when they were dialled last, at most 8, and why. Parts of
+    /// the reasons may come from a stranger; they have no control characters.
     pub failed: Vec<(Multiaddr, String)>,
+}
+
+/// Why nobody can be asked, in words for people: so many are `connected`, of whom none keeps records for others; of 0,
+/// that nobody is there.
+#[must_use]
+pub fn nobody_to_ask(connected: usize) -> String {
+    match connected {
+        0 => "no peers are known, or can be reached".to_owned(),
+        1 => "the one node that is connected keeps no records for others, and none that does is known"
+            .to_owned(),
+        many => {
+            format!(
+                "each of the {many} nodes that are connected keeps no records for others, and none that does is known"
+            )
+        }
+    }
 }

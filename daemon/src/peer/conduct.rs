@@ -14,11 +14,11 @@ use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::{HostAddr, PeerId, Scores, Verdict};
+use super::{HostAddr, PeerId, Score, Scores, Verdict};
 
 /// Banned peers of one host that ban the host.
 const OF_HOST: usize = 4;
@@ -43,6 +43,21 @@ struct Book {
     spared: HashSet<PeerId>,
     /// Whether something has changed that is kept.
     is_news: bool,
+}
+
+/// How a peer has behaved, for people to see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Bytes a second that it gave lately; `None` where that has not been seen.
+    pub rate: Option<u64>,
+    /// Bytes that it gave, ever, as far as it is remembered.
+    pub delivered: u64,
+    /// Attempts to reach it in a row that came to nothing.
+    pub failures: u32,
+    /// Strikes of the last hour.
+    pub strikes: usize,
+    /// The end of its ban, if it is banned.
+    pub banned_until: Option<SystemTime>,
 }
 
 /// A peer that is not spoken to.
@@ -109,6 +124,13 @@ impl Conduct {
         book.is_news = true;
     }
 
+    /// The peer gave `bytes` that are what they should be, and owed something for `took`. Ends a row of failures.
+    pub fn delivered(&self, peer: PeerId, bytes: u64, took: Duration, now: SystemTime) {
+        let mut book = self.book();
+        book.scores.delivered(peer, bytes, took, now);
+        book.is_news = true;
+    }
+
     /// Whether an attempt is worth it now: not banned, and not waiting after failures.
     #[must_use]
     pub fn is_worth_trying(&self, peer: &PeerId, now: SystemTime) -> bool {
@@ -142,6 +164,19 @@ impl Conduct {
         drop(book);
         self.0.bans.send_modify(|count| *count += 1);
         had
+    }
+
+    /// All that are remembered.
+    #[must_use]
+    pub fn standings(&self, now: SystemTime) -> Vec<(PeerId, Standing)> {
+        let book = self.book();
+        let standing = |(peer, score): (&PeerId, &Score)| {
+            let strikes = book.scores.strikes(peer, now);
+            let banned_until = score.banned_until.filter(|until| *until > now);
+            let Score { rate, delivered, failures, .. } = *score;
+            (*peer, Standing { rate, delivered, failures, strikes, banned_until })
+        };
+        book.scores.iter().map(standing).collect()
     }
 
     /// Who is banned.
@@ -184,7 +219,6 @@ impl Conduct {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -256,11 +290,18 @@ mod tests {
         assert_eq!(conduct.save(), None);
         ban(&conduct, liar, "203.0.113.1");
         conduct.failed(late, at(5));
+        let good = PeerId::random();
+        conduct.delivered(good, 3 << 20, Duration::from_secs(3), at(5));
         let bytes = conduct.save().unwrap();
         assert_eq!(conduct.save(), None, "nothing is new");
         let again = Conduct::default();
         again.restore(&bytes).unwrap();
         assert_eq!(again.bans(at(1)), conduct.bans(at(1)));
+        let standing =
+            |of: &PeerId| again.standings(at(6)).into_iter().find(|(peer, _)| peer == of).unwrap().1;
+        let gave = Standing { rate: Some(1 << 20), delivered: 3 << 20, ..Standing::default() };
+        assert_eq!((standing(&good), standing(&late).failures), (gave, 1));
+        assert!(standing(&liar).banned_until > Some(at(6)));
         assert!(!again.is_worth_trying(&late, at(6)) && again.is_worth_trying(&late, at(7)));
         assert!(again.restore(&bytes[1..]).is_err());
     }

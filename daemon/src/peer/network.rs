@@ -120,10 +120,20 @@ pub enum Unconnected {
     OtherKey,
 }
 
+// === impl Unconnected ===
+
+impl Unconnected {
+    /// Whether somebody is there who has proved to be the peer, and the two are not to speak to each other.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::OtherNetwork | Self::OtherKey)
+    }
+}
+
 /// What is announced and looked up: the raw bytes of an object's or a chunk's id.
 pub type Key = [u8; 32];
 
-/// A peer that is said to hold something. A hint: it counts once it has delivered.
+/// A peer that is said to hold something, and answers. A hint: it counts once it has delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// Who.
@@ -134,10 +144,21 @@ pub struct Provider {
     pub dht: Vec<Multiaddr>,
 }
 
+/// What a look-up tells of one that is said to hold something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// It answers. Told once.
+    Found(Provider),
+    /// It has not been reached so far, for this reason, of which parts may come from a stranger; `None`: it is being
+    /// asked. Told whenever more is known; it may be found after all.
+    Missed(PeerId, Option<String>),
+}
+
 /// Finds peers.
 pub trait Discovery: Send + Sync {
-    /// Looks for holders of `key`. The channel ends when the look-up does; dropping it cancels the look-up.
-    fn providers(&self, key: Key) -> mpsc::Receiver<Provider>;
+    /// Looks for holders of `key`. The channel ends when the look-up does, which takes no longer than a minute;
+    /// dropping it cancels the look-up.
+    fn providers(&self, key: Key) -> mpsc::Receiver<Holder>;
 
     /// A peer's chunk ports, asked of it over libp2p when they are not known; `known` are addresses to reach it at
     /// besides those that are known already. Empty when they cannot be had.
@@ -147,10 +168,23 @@ pub trait Discovery: Send + Sync {
     /// not.
     fn vouch(&self, address: &Multiaddr);
 
+    /// Whether a chunk port may be dialled that a peer seen at `teller` tells to be another's. None, by default: who
+    /// does not know this host's networks trusts nobody.
+    fn may_dial(&self, at: SocketAddr, teller: Option<IpAddr>) -> bool {
+        let _ = (at, teller);
+        false
+    }
+
     /// Waits until there is somebody to ask who holds what. False as soon as nobody is to be expected; bounded in time
     /// by the caller. True by default.
     fn others(&self) -> BoxFuture<'static, bool> {
         Box::pin(std::future::ready(true))
+    }
+
+    /// Waits until somebody announces `key` to this node, from this call on. That may never be, wherever it is held: by
+    /// default it never is.
+    fn announced(&self, _key: Key) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
     }
 }
 
@@ -195,7 +229,7 @@ pub trait Announce: Send + Sync {
     /// …and what has not been, is released.
     fn end_count(&self);
 
-    /// Waits until there is another node that could be told.
+    /// Waits until there is another node that could be told, or others ask this one.
     fn company(&self) -> BoxFuture<'static, ()>;
 
     /// Where it stands.
@@ -271,7 +305,7 @@ pub struct Announcing {
 pub struct Announced {
     /// Keys placed at one node at least.
     pub keys: usize,
-    /// Nodes that took some.
+    /// Nodes that took some; this one counts where no other is known that keeps records, and others ask it.
     pub receivers: usize,
     /// Messages sent.
     pub messages: usize,

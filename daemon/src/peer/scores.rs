@@ -1,4 +1,4 @@
-//! What is remembered of each peer: strikes, bans, failed dials, and how fast it delivered.
+//! What is remembered of each peer: strikes, bans, failed dials, and how much it delivered and how fast.
 //!
 //! Pure: the time comes in, nothing is timed or stored here. The table is bounded; a flood of new peers pushes out
 //! whoever was heard of least recently, banned peers last.
@@ -25,6 +25,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(2);
 
 /// The longest wait between attempts: 2 s doubled nine times and cut.
 const MAX_RETRY: Duration = Duration::from_secs(900);
+
+/// Bytes that say something of a rate; how long less took is more a matter of the delay.
+const MEASURED: u64 = 256 * 1024;
 
 /// What a strike leads to, beside dropping the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Score {
     pub retry_at: Option<SystemTime>,
     /// Bytes per second that it delivered lately, smoothed.
     pub rate: Option<u64>,
+    /// Bytes that it delivered, ever.
+    pub delivered: u64,
     /// When it was last heard of.
     pub seen: SystemTime,
 }
@@ -73,7 +78,7 @@ impl Scores {
     /// The peer broke the protocol or delivered bytes that are not what it said. The caller drops the connection.
     pub fn strike(&mut self, peer: PeerId, now: SystemTime) -> Verdict {
         let score = self.entry(peer, now);
-        score.strikes.retain(|at| now.duration_since(*at).is_ok_and(|age| age < STRIKE_WINDOW));
+        score.strikes.retain(|at| counts(*at, now));
         score.strikes.push(now);
         if score.strikes.len() < STRIKES {
             return Verdict::Drop;
@@ -114,6 +119,13 @@ impl Scores {
         self.peers.get(peer)?.banned_until.filter(|until| *until > now)
     }
 
+    /// How many of a peer's strikes count.
+    #[must_use]
+    pub fn strikes(&self, peer: &PeerId, now: SystemTime) -> usize {
+        let count = |score: &Score| score.strikes.iter().filter(|at| counts(**at, now)).count();
+        self.peers.get(peer).map_or(0, count)
+    }
+
     /// Lifts a ban and forgets strikes.
     pub fn pardon(&mut self, peer: &PeerId) {
         if let Some(score) = self.peers.get_mut(peer) {
@@ -132,11 +144,15 @@ impl Scores {
         at
     }
 
-    /// The peer delivered `bytes` in `took`. Ends a row of failures.
+    /// The peer delivered `bytes` that were what they should be, and owed something for `took`. Ends a row of failures.
     pub fn delivered(&mut self, peer: PeerId, bytes: u64, took: Duration, now: SystemTime) {
         let score = self.entry(peer, now);
         score.failures = 0;
         score.retry_at = None;
+        score.delivered = score.delivered.saturating_add(bytes);
+        if bytes < MEASURED {
+            return;
+        }
         let nanos = took.as_nanos().max(1);
         let measured = u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
         // A quarter of the new value: four deliveries forget half of what was, eight nearly all.
@@ -183,11 +199,17 @@ impl Scores {
             failures: 0,
             retry_at: None,
             rate: None,
+            delivered: 0,
             seen: now,
         });
         score.seen = now;
         score
     }
+}
+
+/// Whether a strike of then counts now.
+fn counts(at: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(at).is_ok_and(|age| age < STRIKE_WINDOW)
 }
 
 #[cfg(test)]
@@ -204,6 +226,7 @@ mod tests {
         let (mut scores, peer) = (Scores::new(), PeerId::random());
         assert_eq!(scores.strike(peer, at(0)), Verdict::Drop);
         assert_eq!(scores.strike(peer, at(1800)), Verdict::Drop);
+        assert_eq!([1800, 3600, 5400].map(|second| scores.strikes(&peer, at(second))), [2, 1, 0]);
         // The first is an hour old by now.
         assert_eq!(scores.strike(peer, at(3600)), Verdict::Drop);
         assert_eq!(scores.strike(peer, at(3601)), Verdict::Ban(at(3601 + 86400)));
@@ -230,9 +253,12 @@ mod tests {
         scores.delivered(peer, 1 << 20, Duration::from_secs(1), at(7));
         assert!(scores.is_worth_trying(&peer, at(7)));
         assert_eq!(scores.failed(peer, at(7)), at(9));
-        assert_eq!(scores.get(&peer).unwrap().rate, Some(1 << 20));
+        scores.delivered(peer, MEASURED - 1, Duration::from_secs(60), at(8));
+        let score = scores.get(&peer).unwrap();
+        assert_eq!((score.rate, score.delivered), (Some(1 << 20), (1 << 20) + MEASURED - 1));
         scores.delivered(peer, u64::MAX, Duration::ZERO, at(8));
-        assert!(scores.get(&peer).unwrap().rate > Some(1 << 20));
+        let score = scores.get(&peer).unwrap();
+        assert!(score.rate > Some(1 << 20) && score.delivered == u64::MAX);
     }
 
     #[test]

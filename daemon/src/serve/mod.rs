@@ -1,38 +1,47 @@
 //! The give path: what peers may have, and how fast.
 //!
-//! Owns: slots and rates, and that only public objects exist for others. Refuses: to give a byte that was not read and
-//! verified for this answer, a chunk of which no public object is known, and parity that this node did not compute.
-//! Survives a crash: nothing.
+//! Owns: slots and rates, that only public objects exist for others, and that those who ask for the same one are told
+//! of each other. Refuses: to give a byte that was not read and verified for this answer, a chunk of which no public
+//! object is known, and parity that this node did not compute. Survives a crash: nothing.
+//!
+//! A chunk is given to whose turn it is (`slots`), read when no user's work goes first (`reads`), and goes out slice by
+//! slice at the rates of the peer, of giving and of all (`bounds`).
 
+mod bounds;
+mod crowds;
+mod reads;
+mod slots;
 mod visitors;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::content::{CHUNK_LEN, Chunk, ChunkRef, Manifest, ManifestTop, ObjectId, Place};
 use crate::peer::PeerId;
-use crate::session::{Answer, Board, Giver, Snapshot, Subscription};
+use crate::session::{Answer, Board, Caller, Giver, Rumour, Snapshot, Subscription, Turn};
 use crate::store::{self, State, Store};
-use crate::support::rate::Limiter;
 
+pub use bounds::{Bounds, Giving};
+pub use reads::Own;
 pub use visitors::{Visit, Visitor, Visitors};
+
+use crowds::Crowds;
+use reads::Reads;
 
 /// How giving is to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Chunks on their way to others beside one for each session: 1 MiB of memory each until it is sent.
-    pub slots: usize,
-    /// `transfer.upload_per_peer`: bytes a second to each, 0 for no limit.
-    pub per_peer: u64,
+    pub ahead: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 32, per_peer: 0 }
+        Self { ahead: 32 }
     }
 }
 
@@ -42,40 +51,36 @@ const MANIFESTS: usize = 8;
 /// Chunks that are looked for at once for a subscriber, who may ask for the longest object there is, and many of them.
 const STRETCH: usize = 2048;
 
-/// Bytes that go out at once at least, where there are so many: their head is 0.3 % of them.
-const LEAST: usize = 4 << 10;
-
-/// Peers whose rate is limited one by one; the least recent give way.
-const PEERS: usize = 1024;
-
 /// Answers peers from the store.
 pub struct Serve {
     store: Store,
     /// Tells subscribers of chunks that come.
     board: Board,
-    options: Options,
-    slots: Arc<Semaphore>,
-    upload: Arc<Limiter>,
-    /// Only where there is a limit for each.
-    per_peer: Mutex<HashMap<PeerId, Arc<Limiter>>>,
+    /// Room for chunks on their way.
+    room: Arc<Semaphore>,
+    /// How much is given, and to whom now.
+    bounds: Bounds,
+    reads: Reads,
     visitors: Visitors,
+    /// Those who ask for the same objects.
+    crowds: Crowds,
     /// Lately used, the latest last.
     manifests: Mutex<Vec<Arc<Manifest>>>,
 }
 
 impl Serve {
-    /// A give path from `store`; `upload` is the rate of all peers together.
+    /// A give path from `store`, within `bounds`.
     #[must_use]
-    pub fn new(options: Options, store: Store, board: Board, upload: Arc<Limiter>) -> Self {
+    pub fn new(options: Options, store: Store, board: Board, bounds: Bounds) -> Self {
         Self {
             visitors: Visitors::default(),
-            slots: Arc::new(Semaphore::new(options.slots.max(1))),
-            upload,
-            per_peer: Mutex::default(),
+            crowds: Crowds::default(),
+            room: Arc::new(Semaphore::new(options.ahead.max(1))),
+            reads: Reads::new(bounds.own().clone()),
             manifests: Mutex::default(),
             store,
             board,
-            options,
+            bounds,
         }
     }
 
@@ -140,10 +145,15 @@ impl Serve {
         told(self.store.parity_page(&part, index).await)?.map(|page| page.encode())
     }
 
-    async fn give_chunk(&self, chunk: ChunkRef) -> Answer<Chunk> {
+    async fn give_chunk(&self, peer: PeerId, chunk: ChunkRef) -> Answer<Chunk> {
         if told(self.store.is_public(&chunk).await) != Some(true) {
             return Answer::NotFound;
         }
+        // Nothing is read for who would have to wait.
+        if let Some(after) = self.bounds.ask(peer, self.visitors.host(&peer)) {
+            return Answer::Busy(after);
+        }
+        let _reading = self.reads.begin().await;
         match told(self.store.chunk(&chunk).await).flatten() {
             Some(chunk) => {
                 // What is hashed plainly may be an object of its own; of others the manifest was asked for.
@@ -153,6 +163,17 @@ impl Serve {
                 Answer::Found(chunk)
             }
             None => Answer::NotFound,
+        }
+    }
+
+    /// Whoever asks for the same object as this peer hears which chunk of it the peer asks for. That is known of
+    /// objects whose manifests are in memory, which are those that are asked for.
+    fn spread(&self, peer: PeerId, chunk: &ChunkRef) {
+        if let Place::At(offset) = chunk.place {
+            let index = offset / CHUNK_LEN;
+            let stands_in = |manifest: Arc<Manifest>| manifest.chunk(index).as_ref() == Some(chunk);
+            let is_of = |object: &ObjectId| self.recall(object).is_some_and(stands_in);
+            self.crowds.asked(&peer, index, Instant::now(), is_of);
         }
     }
 
@@ -187,20 +208,13 @@ impl Serve {
         (bits, all)
     }
 
-    fn limiter(&self, peer: PeerId) -> Arc<Limiter> {
-        let mut limiters = self.per_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if limiters.len() >= PEERS && !limiters.contains_key(&peer) {
-            limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1);
-        }
-        Arc::clone(limiters.entry(peer).or_insert_with(|| Arc::new(Limiter::new(self.options.per_peer))))
+    /// A record for a peer, when the rates let it go. It waits for no turn: who has to know what there is can wait
+    /// then.
+    async fn record(&self, peer: PeerId, found: Option<Bytes>) -> Answer<Bytes> {
+        let Some(bytes) = found else { return Answer::NotFound };
+        self.bounds.take(peer, bytes.len()).await;
+        Answer::Found(bytes)
     }
-}
-
-/// How many of `most` bytes go out at once at a rate of so many a second, 0 for no limit: a 64th of a second's worth,
-/// so that none of those who share the rate hears nothing for long and takes this node for silent.
-fn portion(most: usize, rate: u64) -> usize {
-    let share = usize::try_from(rate / 64).unwrap_or(usize::MAX).max(LEAST);
-    if rate == 0 { most } else { most.min(share) }
 }
 
 /// What the store said; a failing disk is no answer to a peer, and the store has logged it.
@@ -208,37 +222,34 @@ fn told<T>(result: Result<T, store::Error>) -> Option<T> {
     result.inspect_err(|error| tracing::debug!(%error, "cannot answer a peer")).ok()
 }
 
-/// An answer of something that is there or not.
-fn answer<T>(found: Option<T>) -> Answer<T> {
-    found.map_or(Answer::NotFound, Answer::Found)
-}
-
 impl Giver for Serve {
-    fn top(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
-        Box::pin(async move { answer(self.give_top(object).await) })
+    fn top(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { self.record(peer, self.give_top(object).await).await })
     }
 
-    fn page(&self, _: PeerId, object: ObjectId, index: u32) -> BoxFuture<'_, Answer<Bytes>> {
+    fn page(&self, peer: PeerId, object: ObjectId, index: u32) -> BoxFuture<'_, Answer<Bytes>> {
         Box::pin(async move {
             let manifest = self.manifest(&object).await;
-            answer(manifest.and_then(|manifest| Some(manifest.pages().get(index as usize)?.encode())))
+            let page = manifest.and_then(|manifest| Some(manifest.pages().get(index as usize)?.encode()));
+            self.record(peer, page).await
         })
     }
 
-    fn parity(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
-        Box::pin(async move { answer(self.give_parity(object).await) })
+    fn parity(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { self.record(peer, self.give_parity(object).await).await })
     }
 
-    fn parity_page(&self, _: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>> {
-        Box::pin(async move { answer(self.give_parity_page(object, digest).await) })
+    fn parity_page(&self, peer: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>> {
+        Box::pin(async move { self.record(peer, self.give_parity_page(object, digest).await).await })
     }
 
     fn room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).try_acquire_owned().ok()
+        Arc::clone(&self.room).try_acquire_owned().ok()
     }
 
-    fn chunk(&self, _: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
-        Box::pin(self.give_chunk(chunk))
+    fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
+        self.spread(peer, &chunk);
+        Box::pin(self.give_chunk(peer, chunk))
     }
 
     fn resolve(&self, _: PeerId, object: ObjectId, index: u64) -> BoxFuture<'_, Option<ChunkRef>> {
@@ -249,15 +260,18 @@ impl Giver for Serve {
         Box::pin(self.subscribe(object))
     }
 
+    fn begin(&self, peer: PeerId) -> Result<Turn, Duration> {
+        self.bounds.begin(peer, self.visitors.host(&peer))
+    }
+
+    fn crowd(&self, caller: Caller, object: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        let info = self.store.object(&object).filter(|info| !info.private)?;
+        Some(self.crowds.enter(object, info.state == State::Whole, caller, Instant::now()))
+    }
+
     fn pace(&self, peer: PeerId, most: usize) -> BoxFuture<'_, usize> {
         Box::pin(async move {
-            let own = (self.options.per_peer > 0).then(|| self.limiter(peer));
-            let rates = [self.upload.rate(), own.as_ref().map_or(0, |own| own.rate())];
-            let bytes = rates.into_iter().fold(most, portion);
-            self.upload.take(bytes).await;
-            if let Some(own) = own {
-                own.take(bytes).await;
-            }
+            let bytes = self.bounds.pace(peer, most).await;
             self.visitors.gave(peer, bytes);
             bytes
         })

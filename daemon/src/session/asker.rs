@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::asking;
-use super::frames::{Ask, Frame, Hello, Record};
+use super::frames::{Ask, CROWDS, Frame, Hello, Record};
 use super::hello::{self, Ends};
 use super::io::{Meter, split};
 use super::ledger::SUBSCRIPTIONS;
@@ -22,6 +22,7 @@ use crate::content::{
 use crate::peer::{Conn, PeerId};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
+use crate::support::unix_now;
 
 /// Requests at once at most, whatever a giver grants: it bounds what we remember of a session.
 const MAX_REQUESTS: u32 = 1024;
@@ -33,8 +34,9 @@ const MAX_BYTES: u32 = 256 << 20;
 #[expect(clippy::cast_possible_truncation, reason = "1 MiB")]
 const MAX_COST: u32 = CHUNK as u32;
 
-/// News of a subscription that may wait for whoever reads them. A whole map is at most 16.
-const NEWS: usize = 64;
+/// News of a subscription that may wait for whoever reads them: of chunks and of others, who may take half of this. A
+/// whole map is at most 16, and a second brings 10 and 50.
+const NEWS: usize = 256;
 
 /// A session as its asker. Clones are the same session; when the last one and the last [`Want`] and [`Haves`] are gone,
 /// the session says goodbye and ends.
@@ -60,6 +62,8 @@ impl Drop for Handle {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) peer: PeerId,
+    /// The version of the protocol that both ends speak.
+    pub(super) version: u16,
     /// Where proofs are checked.
     pool: Pool,
     pub(super) pending: Pending,
@@ -92,14 +96,19 @@ impl Asker {
         let Conn { peer, remote, stream, binding } = conn;
         let (meter, mut reader, mut writer) = split(stream);
         let ends = Ends { asker: &options.me, giver: &peer, binding: &binding };
-        let hello = match hello::ask((&mut reader, &mut writer), options, &ends).await {
-            Ok(hello) => hello,
+        let (hello, version) = match hello::ask((&mut reader, &mut writer), options, &ends).await {
+            Ok(heard) => heard,
             Err(error) => {
                 writer.part(error.reason(), "").await;
                 return Err(error);
             }
         };
-        let (shared, out) = Shared::new(peer, options.pool.clone(), meter, &hello);
+        let (shared, out) = Shared::new(peer, version, options.pool.clone(), meter, &hello);
+        let signer = options.card.as_ref().filter(|_| version >= CROWDS);
+        if let Some(card) = signer.and_then(|signer| signer.sign(unix_now())) {
+            // There is room: it is the first frame.
+            drop(shared.out.try_send(Frame::Card(card)));
+        }
         let shared = Arc::new(shared);
         tasks.spawn(
             "session asker",
@@ -258,7 +267,7 @@ impl Asker {
         self.ask_chunks(chunks, MAX_COST, &Came::default(), ask).await
     }
 
-    /// Which chunks of an object the giver holds, now and from now on.
+    /// Which chunks of an object the giver holds, now and from now on, and who else asks for them.
     ///
     /// # Errors
     /// Why the session ended.
@@ -338,13 +347,20 @@ impl Asker {
 }
 
 impl Shared {
-    fn new(peer: PeerId, pool: Pool, meter: Arc<Meter>, hello: &Hello) -> (Self, mpsc::Receiver<Frame>) {
+    fn new(
+        peer: PeerId,
+        version: u16,
+        pool: Pool,
+        meter: Arc<Meter>,
+        hello: &Hello,
+    ) -> (Self, mpsc::Receiver<Frame>) {
         let requests = hello.requests.min(MAX_REQUESTS) as usize;
         let bytes = hello.bytes.min(MAX_BYTES) as usize;
-        // An ask and a cancel of each, and pings.
-        let (out, frames) = mpsc::channel(2 * (requests + SUBSCRIPTIONS) + 8);
+        // A card, an ask and a cancel of each, and pings.
+        let (out, frames) = mpsc::channel(1 + 2 * (requests + SUBSCRIPTIONS) + 8);
         let shared = Self {
             peer,
+            version,
             pool,
             pending: Pending::default(),
             meter,

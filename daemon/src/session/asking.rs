@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::asker::Shared;
-use super::frames::{Frame, Kind};
+use super::frames::{CROWDS, Frame, Kind};
 use super::io::{FrameReader, FrameWriter, watch};
-use super::{Error, Options, Reason};
+use super::{Error, News, Options, Reason};
 use crate::support::task::Tasks;
 
 /// Bytes of requests that are put together before they are written.
@@ -71,6 +71,12 @@ async fn read_frame(shared: &Shared, reader: &mut FrameReader) -> Result<(), Err
                 drop(shared.out.try_send(Frame::Cancel(request)));
             }
             Ok(())
+        }
+        Frame::Given(request, chunks) if shared.version >= CROWDS => {
+            pending.rumour(request, News::Given(chunks))
+        }
+        Frame::Peers(request, fellows) if shared.version >= CROWDS => {
+            pending.rumour(request, News::Peers(fellows))
         }
         Frame::Pong(_) => Ok(()),
         Frame::Goodbye(reason, text) => Err(Error::goodbye(reason, &text)),

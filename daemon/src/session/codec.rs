@@ -1,12 +1,16 @@
 //! Encoding and decoding frames. The format stands at the top of `frames`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 
-use super::frames::{Ask, Frame, HEAD, Hello, Kind, MAX_NEWS, MAX_TEXT, Record, Role, SLICE_HEAD};
-use super::{Error, Have, Reason};
+use super::frames::{
+    Ask, Frame, HEAD, Hello, Kind, MAX_FELLOWS, MAX_GIVEN, MAX_NEWS, MAX_TEXT, Record, Role, SLICE_HEAD,
+};
+use super::{Error, Fellow, Have, Reason};
 use crate::content::{CHUNK_LEN, ChunkId, ChunkRef, MAX_OBJECT, ObjectId, Place};
+use crate::peer::MAX_CARD;
 
 /// Chunks that any object can have: 4 Mi.
 const MAX_CHUNKS: u64 = MAX_OBJECT / CHUNK_LEN;
@@ -114,6 +118,15 @@ impl Frame {
                 out.put_u32_le(*request);
                 encode_have(have, out);
             }
+            Self::Card(card) => out.put_slice(card),
+            Self::Peers(request, fellows) => {
+                out.put_u32_le(*request);
+                fellows.iter().for_each(|fellow| encode_fellow(fellow, out));
+            }
+            Self::Given(request, chunks) => {
+                out.put_u32_le(*request);
+                encode_chunks(chunks, out);
+            }
         }
         let length = size(out.len() - start - 4).to_le_bytes();
         out[start..start + 4].copy_from_slice(&length);
@@ -145,6 +158,7 @@ impl Frame {
             }
             Kind::Ping => return Ok(Self::Ping(rest.try_get_u64_le()?)),
             Kind::Pong => return Ok(Self::Pong(rest.try_get_u64_le()?)),
+            Kind::Card => return Ok(Self::Card(read_card(rest.len(), rest)?)),
             Kind::Slice => return Err(Error::Protocol("a slice out of place")),
             _ => {}
         }
@@ -170,7 +184,9 @@ impl Frame {
             }
             Kind::Cancelled => return Ok(Self::Cancelled(request)),
             Kind::Have => return Ok(Self::Have(request, read_have(rest)?)),
-            Kind::Hello | Kind::Goodbye | Kind::Ping | Kind::Pong | Kind::Slice => {
+            Kind::Peers => return Ok(Self::Peers(request, read_fellows(rest)?)),
+            Kind::Given => return Ok(Self::Given(request, read_chunks(rest, MAX_GIVEN)?)),
+            Kind::Hello | Kind::Goodbye | Kind::Ping | Kind::Pong | Kind::Card | Kind::Slice => {
                 return Err(Error::Protocol("a frame out of place"));
             }
         };
@@ -228,11 +244,32 @@ fn encode_have(have: &Have, out: &mut BytesMut) {
         }
         Have::Chunks(chunks) => {
             out.put_u8(2);
-            for chunk in chunks {
-                out.put_u32_le(index(*chunk));
-            }
+            encode_chunks(chunks, out);
         }
     }
+}
+
+fn encode_chunks(chunks: &[u64], out: &mut BytesMut) {
+    for chunk in chunks {
+        out.put_u32_le(index(*chunk));
+    }
+}
+
+fn encode_fellow(fellow: &Fellow, out: &mut BytesMut) {
+    match fellow.seen {
+        None => out.put_u8(0),
+        Some(IpAddr::V4(ip)) => {
+            out.put_u8(4);
+            out.put_slice(&ip.octets());
+        }
+        Some(IpAddr::V6(ip)) => {
+            out.put_u8(6);
+            out.put_slice(&ip.octets());
+        }
+    }
+    // Cards are at most 258 bytes long.
+    out.put_u16_le(u16::try_from(fellow.card.len()).unwrap_or(0));
+    out.put_slice(&fellow.card);
 }
 
 fn read_have(rest: &mut Bytes) -> Result<Have, Error> {
@@ -247,18 +284,49 @@ fn read_have(rest: &mut Bytes) -> Result<Have, Error> {
             }
             Ok(Have::Bitmap { first, bits })
         }
-        2 => {
-            if rest.is_empty() || !rest.len().is_multiple_of(4) || rest.len() > MAX_NEWS * 4 {
-                return Err(Error::Protocol("a list of chunks of the wrong length"));
-            }
-            let mut chunks = Vec::with_capacity(rest.len() / 4);
-            while rest.has_remaining() {
-                chunks.push(chunk_index(rest)?.into());
-            }
-            Ok(Have::Chunks(chunks))
-        }
+        2 => Ok(Have::Chunks(read_chunks(rest, MAX_NEWS)?)),
         _ => Err(Error::Protocol("a have of unknown form")),
     }
+}
+
+/// Reads what is left as indexes of chunks, 1 to `most`.
+fn read_chunks(rest: &mut Bytes, most: usize) -> Result<Vec<u64>, Error> {
+    if rest.is_empty() || !rest.len().is_multiple_of(4) || rest.len() > most * 4 {
+        return Err(Error::Protocol("a list of chunks of the wrong length"));
+    }
+    let mut chunks = Vec::with_capacity(rest.len() / 4);
+    while rest.has_remaining() {
+        chunks.push(chunk_index(rest)?.into());
+    }
+    Ok(chunks)
+}
+
+/// Reads what is left as peers that are told of.
+fn read_fellows(rest: &mut Bytes) -> Result<Vec<Fellow>, Error> {
+    let mut fellows = Vec::new();
+    while rest.has_remaining() {
+        let seen = match rest.try_get_u8()? {
+            0 => None,
+            4 => Some(IpAddr::from(array::<4>(rest)?)),
+            6 => Some(IpAddr::from(array::<16>(rest)?)),
+            _ => return Err(Error::Protocol("an address of unknown kind")),
+        };
+        let length = usize::from(rest.try_get_u16_le()?);
+        fellows.push(Fellow { seen, card: read_card(length, rest)? });
+    }
+    if (1..=MAX_FELLOWS).contains(&fellows.len()) {
+        Ok(fellows)
+    } else {
+        Err(Error::Protocol("more peers at once than may be told of, or none"))
+    }
+}
+
+/// Reads a card of so many bytes, which nobody has looked at yet.
+fn read_card(length: usize, rest: &mut Bytes) -> Result<Bytes, Error> {
+    if length == 0 || length > MAX_CARD.min(rest.len()) {
+        return Err(Error::Protocol("a card of a length that none has"));
+    }
+    Ok(rest.split_to(length))
 }
 
 fn read_chunk(rest: &mut Bytes) -> Result<ChunkRef, Error> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::content::CHUNK;
 use crate::session::frames::{MAX_BITMAP, SLICE};
 use proptest::prelude::*;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 fn id() -> impl Strategy<Value = ObjectId> {
     any::<[u8; 32]>().prop_map(ObjectId::from_bytes)
@@ -44,6 +45,20 @@ fn have() -> impl Strategy<Value = Have> {
     ]
 }
 
+fn card() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 1..=MAX_CARD).prop_map(Bytes::from)
+}
+
+fn fellows() -> impl Strategy<Value = Vec<Fellow>> {
+    let seen = prop_oneof![
+        Just(None),
+        any::<[u8; 4]>().prop_map(|ip| Some(IpAddr::from(Ipv4Addr::from(ip)))),
+        any::<[u8; 16]>().prop_map(|ip| Some(IpAddr::from(Ipv6Addr::from(ip)))),
+    ];
+    let fellow = (seen, card()).prop_map(|(seen, card)| Fellow { seen, card });
+    prop::collection::vec(fellow, 1..=MAX_FELLOWS)
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     let role = prop_oneof![Just(Role::Asker), Just(Role::Giver)];
     let hello = (role, any::<(u16, u16, [u8; 32], u32, u32, Option<[u8; 32]>)>()).prop_map(|(role, rest)| {
@@ -67,6 +82,10 @@ fn frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(request, ms)| Frame::Busy(request, Duration::from_millis(u64::from(ms)))),
         any::<u32>().prop_map(Frame::Cancelled),
         (any::<u32>(), have()).prop_map(|(request, have)| Frame::Have(request, have)),
+        card().prop_map(Frame::Card),
+        (any::<u32>(), fellows()).prop_map(|(request, fellows)| Frame::Peers(request, fellows)),
+        (any::<u32>(), prop::collection::vec(0..MAX_CHUNKS, 1..=MAX_GIVEN))
+            .prop_map(|(request, chunks)| Frame::Given(request, chunks)),
     ]
 }
 
@@ -132,7 +151,12 @@ fn heads_are_checked_before_anything_else() {
 fn the_longest_of_each_kind_fits() {
     let object = ObjectId::from_bytes([7; 32]);
     let bits = Bytes::from(vec![0xff; MAX_BITMAP]);
+    let card = Bytes::from(vec![1; MAX_CARD]);
+    let fellow = Fellow { seen: Some(Ipv6Addr::LOCALHOST.into()), card: card.clone() };
     for frame in [
+        Frame::Card(card),
+        Frame::Peers(1, vec![fellow; MAX_FELLOWS]),
+        Frame::Given(1, vec![MAX_CHUNKS - 1; MAX_GIVEN]),
         Frame::Have(1, Have::Bitmap { first: MAX_CHUNKS - MAX_BITMAP as u64 * 8, bits }),
         Frame::Have(1, Have::Chunks((0..MAX_NEWS as u64).collect())),
         Frame::Ask(u32::MAX, Ask::ParityPage(object, [1; 32])),
@@ -170,4 +194,13 @@ fn shapes_that_cannot_be_are_refused() {
     assert!(protocol(Kind::Have, vec![0, 0, 0, 0, 2]) && protocol(Kind::Have, vec![0, 0, 0, 0, 0, 0]));
     assert!(protocol(Kind::Have, [&[0; 4], &[2][..], &u32::MAX.to_le_bytes()].concat()));
     assert!(protocol(Kind::Goodbye, vec![0, 0xff]) && protocol(Kind::Slice, vec![0; 9]));
+    // One peer too many, no peer, a card of no length, longer than the frame or than any, and no kind of address.
+    let peer = [0, 1, 0, 9];
+    assert!(!protocol(Kind::Peers, [&[0; 4], &peer.repeat(MAX_FELLOWS)[..]].concat()));
+    let bad = [peer.repeat(MAX_FELLOWS + 1), Vec::new(), vec![0, 0, 0], vec![0, 9, 0, 9], vec![5, 1, 0, 9]];
+    assert!(bad.into_iter().all(|peers| protocol(Kind::Peers, [&[0; 4], &peers[..]].concat())));
+    assert!(protocol(Kind::Peers, [&[0; 4], &[0, 3, 1][..], &[9; MAX_CARD + 1]].concat()));
+    assert!(protocol(Kind::Card, Vec::new()) && protocol(Kind::Card, vec![9; MAX_CARD + 1]));
+    assert!(protocol(Kind::Given, vec![0; 4]) && protocol(Kind::Given, vec![0; 4 + 4 * MAX_GIVEN + 4]));
+    assert!(protocol(Kind::Given, [&[0; 4], &(MAX_CHUNKS as u32).to_le_bytes()[..]].concat()));
 }

@@ -18,6 +18,7 @@
 //! | 21 want run | request u32, object 32, first u32, count u16 ≥ 1 | asker |
 //! | 22 subscribe | request u32, object 32 | asker |
 //! | 23 cancel | request u32 | asker |
+//! | 24 card | a card as `peer/card.rs` encodes it, 1 to 258 bytes; from version 2 on | asker |
 //! | 32 top, 33 page, 34 parity, 35 parity page | request u32, the record as `content` encodes it | giver |
 //! | 36 slice | request u32, offset u32, 1 to 131,072 bytes of the chunk | giver |
 //! | 37 zero, 38 not found, 40 cancelled | request u32 | giver |
@@ -25,6 +26,8 @@
 //! | 41 have, whole | request u32, form u8 0 | giver |
 //! | 41 have, bitmap | request u32, form u8 1, first u32 (a multiple of 8), 1 to 32,768 bytes | giver |
 //! | 41 have, chunks | request u32, form u8 2, 1 to 4,096 u32 | giver |
+//! | 42 peers | request u32, 1 to 8 of: kind u8 (0, 4 or 6), 0, 4 or 16 bytes, length u16, a card; from version 2 on | giver |
+//! | 43 given | request u32, 1 to 256 u32; from version 2 on | giver |
 //!
 //! A hello: magic `casd`, role u8 (1 asker, 2 giver), least u16, most u16, network 32, requests u32, bytes u32, and the
 //! proof, as u8 (0 or 32) and as many bytes.
@@ -33,13 +36,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Have, Reason};
+use super::{Fellow, Have, Reason};
 use crate::content::{
     ChunkRef, MAX_PAGE_BYTES, MAX_PARITY_PAGE_BYTES, MAX_PARITY_PART_BYTES, MAX_TOP_BYTES, ObjectId,
 };
+use crate::peer::MAX_CARD;
 
-/// The version of the protocol that this build speaks.
-pub const VERSION: u16 = 1;
+/// The newest version of the protocol that this build speaks…
+pub const VERSION: u16 = 2;
+
+/// …and the oldest.
+pub const LEAST: u16 = 1;
+
+/// The first version in which those who ask for the same object are told of each other.
+pub const CROWDS: u16 = 2;
 
 /// Data in a slice at most: small enough that a cancel is felt at once, large enough that the 13 bytes before it and
 /// the bookkeeping do not count.
@@ -56,6 +66,12 @@ pub const MAX_BITMAP: usize = 32 * 1024;
 
 /// New chunks told in one frame.
 pub const MAX_NEWS: usize = 4096;
+
+/// Peers told of in one frame.
+pub const MAX_FELLOWS: usize = 8;
+
+/// Chunks in one frame that others are being given.
+pub const MAX_GIVEN: usize = 256;
 
 /// Words in a goodbye.
 pub const MAX_TEXT: usize = 256;
@@ -111,6 +127,8 @@ kinds! {
     Subscribe = 22, 4 + 32;
     /// Takes a request back.
     Cancel = 23, 4;
+    /// Says where the asker gives chunks itself.
+    Card = 24, MAX_CARD;
     /// A manifest's top.
     Top = 32, 4 + MAX_TOP_BYTES;
     /// A manifest page.
@@ -131,6 +149,10 @@ kinds! {
     Cancelled = 40, 4;
     /// Which chunks are there.
     Have = 41, 4 + 1 + 4 + MAX_BITMAP;
+    /// Who else asks for an object.
+    Peers = 42, 4 + MAX_FELLOWS * (1 + 16 + 2 + MAX_CARD);
+    /// Which chunks of an object others are being given.
+    Given = 43, 4 + 4 * MAX_GIVEN;
 }
 
 /// Which end of a session one is.
@@ -229,6 +251,12 @@ pub enum Frame {
     Cancelled(u32),
     /// [`Kind::Have`].
     Have(u32, Have),
+    /// [`Kind::Card`]; 1 to [`MAX_CARD`] bytes, which nobody has looked at yet.
+    Card(Bytes),
+    /// [`Kind::Peers`]; 1 to [`MAX_FELLOWS`].
+    Peers(u32, Vec<Fellow>),
+    /// [`Kind::Given`]; 1 to [`MAX_GIVEN`] indexes of chunks.
+    Given(u32, Vec<u64>),
 }
 
 impl Ask {
@@ -273,6 +301,9 @@ impl Frame {
             Self::Busy(..) => Kind::Busy,
             Self::Cancelled(_) => Kind::Cancelled,
             Self::Have(..) => Kind::Have,
+            Self::Card(_) => Kind::Card,
+            Self::Peers(..) => Kind::Peers,
+            Self::Given(..) => Kind::Given,
         }
     }
 }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 pub(crate) mod seeds;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 
 use bytes::{Bytes, BytesMut};
@@ -12,9 +13,10 @@ use futures::future::BoxFuture;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::frames::{Ask, Frame, Hello, Kind, MAX_NEWS, MAX_TEXT, Role};
+use super::frames::{Ask, Frame, Hello, Kind, MAX_FELLOWS, MAX_GIVEN, MAX_NEWS, MAX_TEXT, Role, VERSION};
 use super::{
-    Answer, Asker, Ended, Error, Giver, Have, Haves, Network, Options, Snapshot, Subscription, Unproven,
+    Answer, Asker, Caller, Ended, Error, Fellow, Giver, Have, Haves, Network, News, Options, Rumour, Snapshot,
+    Subscription, Unproven,
 };
 use super::{codec, give, hello};
 use crate::content::fuzzing::{MAKER, sample};
@@ -22,7 +24,7 @@ use crate::content::{
     CHUNK_LEN, CODEC_RS8, Chunk, ChunkRef, MAX_OBJECT, Manifest, ObjectId, ParityClaim, ParityPage,
     ParityPart,
 };
-use crate::peer::{Conn, PeerId};
+use crate::peer::{Card, Conn, MAX_CARD, PeerId};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -32,6 +34,10 @@ const BINDING: [u8; 32] = [7; 32];
 /// Credits that the giver grants: few, so that short inputs reach beyond them.
 const REQUESTS: u32 = 4;
 const BYTES: u32 = 2 << 20;
+
+/// When the cards of the corpora were signed, and where it is said that their owner is seen.
+const SIGNED: u64 = 1_800_000_000;
+const SEEN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Runs sessions on the thread that calls, so that the memory they take is counted.
 static RUNTIME: LazyLock<Option<Runtime>> =
@@ -83,7 +89,24 @@ fn is_in_limits(frame: &Frame) {
             assert!(have.indexes().all(|index| index < most));
             assert!(!matches!(have, Have::Chunks(chunks) if chunks.len() > MAX_NEWS));
         }
+        Frame::Given(_, chunks) => {
+            assert!(chunks.iter().all(|index| *index < most) && (1..=MAX_GIVEN).contains(&chunks.len()));
+        }
+        Frame::Peers(_, fellows) => {
+            assert!((1..=MAX_FELLOWS).contains(&fellows.len()));
+            fellows.iter().for_each(|fellow| can_be_read(&fellow.card));
+        }
+        Frame::Card(card) => can_be_read(card),
         _ => {}
+    }
+}
+
+/// A card is of its length, and tells of no more than it may.
+fn can_be_read(card: &Bytes) {
+    assert!((1..=MAX_CARD).contains(&card.len()));
+    let [network, _] = networks();
+    if let Some(card) = Card::check(card, &network.id(), SIGNED) {
+        assert!(card.sockets(Some(SEEN)).iter().all(|at| at.port() != 0 && !at.ip().is_unspecified()));
     }
 }
 
@@ -96,7 +119,7 @@ pub(crate) fn hello(fields: &[u8]) {
         for role in [Role::Asker, Role::Giver] {
             let ours = network.hello(role, &ends, 0, 0);
             let is_one_of_us = said.network == ours.network && said.proof == ours.proof;
-            let speaks = said.least <= 1 && said.most >= 1;
+            let speaks = said.least <= VERSION.min(said.most) && said.most >= 1;
             let admitted = network.admit(&said, role, &ends);
             assert_eq!(admitted.is_ok(), is_one_of_us && speaks && said.role == role, "{said:?}");
             // With the proof made to fit, and on another connection.
@@ -193,6 +216,13 @@ impl Giver for Nothing {
         let (_, updates) = mpsc::channel(1);
         let snapshot = Snapshot::Whole;
         std::future::ready(Some(Subscription { snapshot, updates })).boxed()
+    }
+
+    fn crowd(&self, caller: Caller, _: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        assert!(caller.card.is_none_or(|card| card.peer() == caller.peer), "a card of somebody else");
+        let (to, rumours) = mpsc::channel(1);
+        let fellow = Fellow { seen: caller.remote, card: Bytes::from_static(b"?") };
+        to.try_send(Rumour::Fellow(fellow)).ok().map(|()| rumours)
     }
 
     fn pace(&self, _: PeerId, most: usize) -> BoxFuture<'_, usize> {
@@ -295,7 +325,12 @@ fn is_chunk(answer: Result<Answer<Unproven>, Error>, truth: &Chunk) -> bool {
 
 fn all_can_be(haves: Option<Haves>) {
     let Some(mut haves) = haves else { return };
-    while let Some(Some(have)) = haves.next().now_or_never() {
-        assert!(have.indexes().all(|index| index < MAX_OBJECT / CHUNK_LEN));
+    let can_be = |index: u64| index < MAX_OBJECT / CHUNK_LEN;
+    while let Some(Some(news)) = haves.news().now_or_never() {
+        match news {
+            News::Have(have) => assert!(have.indexes().all(can_be)),
+            News::Given(chunks) => assert!(chunks.into_iter().all(can_be)),
+            News::Peers(fellows) => fellows.iter().for_each(|fellow| can_be_read(&fellow.card)),
+        }
     }
 }

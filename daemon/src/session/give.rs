@@ -5,22 +5,26 @@
 //! writer, and what waits is bounded by the lane's width; the reader waits for nobody, and cannot be flooded because
 //! what is open is bounded by the credits.
 
-use std::sync::Arc;
+mod telling;
+
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::frames::{Ask, Frame, MAX_NEWS, Record, SLICE};
-use super::giver::{Giver, stretches};
+use super::frames::{Ask, CROWDS, Frame, Record, SLICE};
+use super::giver::{Giver, Turn};
 use super::hello::{self, Ends};
 use super::io::{FrameReader, FrameWriter, split, watch};
 use super::ledger::{Ledger, SUBSCRIPTIONS};
-use super::{Answer, Error, Have, Options, Reason};
+use super::{Answer, Error, Options, Reason};
 use crate::content::ObjectId;
 use crate::peer::{Conn, PeerId};
+use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
 /// Chunks loaded ahead of the writer: enough to hide the disk, and 4 MiB at most for each peer.
@@ -34,9 +38,6 @@ const CONTROL: usize = 64;
 
 /// Bytes of small frames that are put together before they are written.
 const BATCH: usize = 64 * 1024;
-
-/// How long news for a subscriber are gathered before they are told.
-const NEWS_EVERY: Duration = Duration::from_millis(250);
 
 /// How a session came to its end without anyone's fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,15 +76,23 @@ pub async fn give(
     giver: Arc<dyn Giver>,
     tasks: &Tasks,
 ) -> Result<Summary, Error> {
-    let Conn { peer, stream, binding, .. } = conn;
+    let Conn { peer, remote, stream, binding } = conn;
     let (meter, mut reader, mut writer) = split(stream);
     let ends = Ends { asker: &peer, giver: &options.me, binding: &binding };
-    if let Err(error) = hello::answer((&mut reader, &mut writer), options, &ends).await {
-        writer.part(error.reason(), "").await;
-        return Err(error);
-    }
+    let version = match hello::answer((&mut reader, &mut writer), options, &ends).await {
+        Ok(version) => version,
+        Err(error) => {
+            writer.part(error.reason(), "").await;
+            return Err(error);
+        }
+    };
     let side = Side {
         peer,
+        remote,
+        version,
+        network: options.network.id(),
+        pool: options.pool.clone(),
+        card: Mutex::default(),
         giver,
         ledger: Ledger::new(options.requests, options.bytes),
         own: Arc::new(Semaphore::new(1)),
@@ -108,6 +117,16 @@ pub async fn give(
 /// What the futures of a session share.
 struct Side {
     peer: PeerId,
+    /// Where the asker is, as seen from here.
+    remote: Option<IpAddr>,
+    /// The version of the protocol that both ends speak.
+    version: u16,
+    /// What stands for the network: cards are signed for it.
+    network: [u8; 32],
+    /// Where cards are checked.
+    pool: Pool,
+    /// The asker's card as it came, the last one; not looked at yet.
+    card: Mutex<Option<Bytes>>,
     giver: Arc<dyn Giver>,
     ledger: Ledger,
     /// Room in memory for the one chunk that every session may have, however many others there are.
@@ -191,6 +210,9 @@ impl Side {
                 Frame::Cancel(request) => self.ledger.cancel(request),
                 // When there is no room, there is enough to send to show that this end lives.
                 Frame::Ping(token) => drop(control.try_send(Frame::Pong(token))),
+                Frame::Card(card) if self.version >= CROWDS => {
+                    *self.card.lock().unwrap_or_else(PoisonError::into_inner) = Some(card);
+                }
                 Frame::Goodbye(..) => break,
                 _ => return Err(Error::Protocol("a frame that no asker sends")),
             }
@@ -248,7 +270,8 @@ impl Side {
                 Answer::Found(chunk) => {
                     let bytes = chunk.into_bytes();
                     // The other end of the channel lives as long as the session.
-                    let _ = out.chunks.send(Sending { request, bytes, sent: 0, _room: room }).await;
+                    let _ =
+                        out.chunks.send(Sending { request, bytes, sent: 0, turn: None, _room: room }).await;
                     return;
                 }
                 Answer::NotFound => Frame::NotFound(request),
@@ -277,27 +300,6 @@ impl Side {
             Answer::Busy(after) => Frame::Busy(request, after),
         };
         let _ = out.control.send(frame).await;
-    }
-
-    async fn give_haves(&self, job: Job, out: Outbox) {
-        let Job::Ask(request, Ask::Haves(object)) = job else { return };
-        let cancelled = self.ledger.subscription(request);
-        let told = async {
-            let Some(mut held) = self.giver.haves(self.peer, object).await else { return };
-            for have in stretches(&held.snapshot) {
-                let _ = out.control.send(Frame::Have(request, have)).await;
-            }
-            let mut news = Vec::new();
-            while held.updates.recv_many(&mut news, MAX_NEWS).await > 0 {
-                let _ = out.control.send(Frame::Have(request, Have::Chunks(std::mem::take(&mut news)))).await;
-                tokio::time::sleep(NEWS_EVERY).await;
-            }
-        };
-        let last = tokio::select! {
-            () = told => Frame::NotFound(request),
-            () = cancelled.cancelled() => Frame::Cancelled(request),
-        };
-        let _ = out.control.send(last).await;
     }
 
     /// Writes what comes: small frames first, then the next slice of the chunk in hand.
@@ -329,6 +331,16 @@ impl Side {
                 self.gather(writer, &Frame::Cancelled(sending.request));
                 hand = None;
                 continue;
+            }
+            if sending.turn.is_none() {
+                match self.giver.begin(self.peer) {
+                    Ok(turn) => sending.turn = Some(turn),
+                    Err(after) => {
+                        self.gather(writer, &Frame::Busy(sending.request, after));
+                        hand = None;
+                        continue;
+                    }
+                }
             }
             let mut pace = self.giver.pace(self.peer, sending.bytes.len().min(SLICE));
             let length = loop {
@@ -404,6 +416,8 @@ struct Sending {
     bytes: Bytes,
     /// How much has gone.
     sent: u32,
+    /// Its peer's turn, from the first slice on.
+    turn: Option<Turn>,
     /// Given back with the last slice, or with the session.
     _room: OwnedSemaphorePermit,
 }

@@ -1,13 +1,19 @@
 //! What a node must be able to do to be asked.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::frames::MAX_BITMAP;
-use super::{Answer, Have};
+use super::{Answer, Fellow, Have};
 use crate::content::{Chunk, ChunkRef, ObjectId};
-use crate::peer::PeerId;
+use crate::peer::{Card, PeerId};
+
+/// What is held while a chunk goes out, and given back by being dropped.
+pub type Turn = Box<dyn Send + Sync>;
 
 /// What answers an asker. The session checks shapes and credits; whether `peer` may have what it asks for is decided
 /// here. Calls run side by side; a dropped call is one whose session has ended.
@@ -37,8 +43,44 @@ pub trait Giver: Send + Sync + 'static {
     /// Which chunks of an object are held, now and from now on; `None` when the object is not given.
     fn haves(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>>;
 
+    /// Called before the first slice of a chunk of `peer` goes out: what is held until its last one is written. Those
+    /// that were read beforehand may find that it is another's turn by now. By default all may go.
+    ///
+    /// # Errors
+    /// When to ask again: that is the answer then.
+    fn begin(&self, _peer: PeerId) -> Result<Turn, Duration> {
+        Ok(Box::new(()))
+    }
+
+    /// What `caller`, who is being told which chunks of an object are held, is told of others who ask for the same, now
+    /// and from now on; `None`, as by default, when that is nothing.
+    fn crowd(&self, caller: Caller, object: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        let _ = (caller, object);
+        None
+    }
+
     /// Awaited before each slice of at most `most` bytes goes out: upload limits. How many may go, 1 at least.
     fn pace(&self, peer: PeerId, most: usize) -> BoxFuture<'_, usize>;
+}
+
+/// Who asks, and what is known of where it gives chunks itself.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who.
+    pub peer: PeerId,
+    /// Where it is, as seen from here.
+    pub remote: Option<IpAddr>,
+    /// Its card, where it has given one that is its own; others may be told of it.
+    pub card: Option<Card>,
+}
+
+/// What is told of others who ask for the same object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rumour {
+    /// One of them.
+    Fellow(Fellow),
+    /// One of them is being given the chunk of this index.
+    Given(u64),
 }
 
 /// What is told to a subscriber.

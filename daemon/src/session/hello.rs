@@ -3,7 +3,7 @@
 //! The asker says hello first; the giver answers only one that it lets in, so that a stranger learns nothing but the
 //! refusal.
 
-use super::frames::{Frame, Hello, Kind, Role, VERSION};
+use super::frames::{Frame, Hello, Kind, LEAST, Role, VERSION};
 use super::io::{FrameReader, FrameWriter};
 use super::{Error, Network, Options};
 use crate::content::CHUNK;
@@ -16,34 +16,35 @@ pub(super) struct Ends<'a> {
     pub(super) binding: &'a [u8; 32],
 }
 
-/// Says hello and waits to be let in. Gives what the giver grants.
+/// Says hello and waits to be let in. Gives what the giver grants, and the version that both speak.
 pub(super) async fn ask(
     (reader, writer): (&mut FrameReader, &mut FrameWriter),
     options: &Options,
     ends: &Ends<'_>,
-) -> Result<Hello, Error> {
+) -> Result<(Hello, u16), Error> {
     let exchange = async {
         say(writer, options.network.hello(Role::Asker, ends, 0, 0)).await?;
         let hello = hear(reader).await?;
-        options.network.admit(&hello, Role::Giver, ends)?;
+        let version = options.network.admit(&hello, Role::Giver, ends)?;
         if hello.requests == 0 || (hello.bytes as usize) < CHUNK {
             return Err(Error::Protocol("credits that allow no request"));
         }
-        Ok(hello)
+        Ok((hello, version))
     };
     tokio::time::timeout(options.hello, exchange).await.unwrap_or(Err(Error::Silent))
 }
 
-/// Waits for a hello and answers it when it is one that is let in.
+/// Waits for a hello and answers it when it is one that is let in. Gives the version that both speak.
 pub(super) async fn answer(
     (reader, writer): (&mut FrameReader, &mut FrameWriter),
     options: &Options,
     ends: &Ends<'_>,
-) -> Result<(), Error> {
+) -> Result<u16, Error> {
     let exchange = async {
         let hello = hear(reader).await?;
-        options.network.admit(&hello, Role::Asker, ends)?;
-        say(writer, options.network.hello(Role::Giver, ends, options.requests, options.bytes)).await
+        let version = options.network.admit(&hello, Role::Asker, ends)?;
+        say(writer, options.network.hello(Role::Giver, ends, options.requests, options.bytes)).await?;
+        Ok(version)
     };
     tokio::time::timeout(options.hello, exchange).await.unwrap_or(Err(Error::Silent))
 }
@@ -73,12 +74,13 @@ impl Network {
     /// Our hello as `role`, on the connection that `binding` names.
     pub(super) fn hello(&self, role: Role, ends: &Ends<'_>, requests: u32, bytes: u32) -> Hello {
         let proof = self.key.as_ref().map(|key| *prove(key, role, ends).as_bytes());
-        Hello { role, least: VERSION, most: VERSION, network: self.id, proof, requests, bytes }
+        Hello { role, least: LEAST, most: VERSION, network: self.id, proof, requests, bytes }
     }
 
-    /// Whether the other end's hello lets it in.
-    pub(super) fn admit(&self, hello: &Hello, role: Role, ends: &Ends<'_>) -> Result<(), Error> {
-        if !(hello.least..=hello.most).contains(&VERSION) {
+    /// Whether the other end's hello lets it in; the newest version that both speak.
+    pub(super) fn admit(&self, hello: &Hello, role: Role, ends: &Ends<'_>) -> Result<u16, Error> {
+        let version = hello.most.min(VERSION);
+        if version < hello.least.max(LEAST) {
             return Err(Error::Version { least: hello.least, most: hello.most });
         }
         // The key first: who has it not does not learn whether the name is right. Comparing hashes takes the same time
@@ -97,7 +99,7 @@ impl Network {
         if hello.role != role {
             return Err(Error::Protocol("both ends want the same role"));
         }
-        Ok(())
+        Ok(version)
     }
 }
 

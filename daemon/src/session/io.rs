@@ -18,7 +18,7 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// Small reads are gathered in a buffer of this size; large ones go past it. So of each slice at most this much is
 /// copied once more, and a slice's head costs no call of its own.
-const GATHER: usize = 8 * 1024;
+const GATHER: usize = 1024;
 
 /// What has moved, for the watch and for whoever wants to show it.
 #[derive(Debug, Default)]

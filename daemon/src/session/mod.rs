@@ -9,6 +9,7 @@
 //! the bytes of a chunk come as [`Unproven`], which only [`Unproven::verify`] turns into a chunk.
 //!
 //! Who asks opens a session with [`Asker::open`]; who is asked runs [`give()`]. To ask back, open another session.
+//! Those who ask for the same object are told of each other ([`News`]), to feed each other.
 //! Each session is one task: reading, writing and watching are futures of it that never wait for one another.
 
 mod asker;
@@ -32,10 +33,11 @@ pub use asker::Asker;
 pub use board::Board;
 pub use error::{Error, Reason};
 pub use give::{Ended, Summary, give};
-pub use giver::{Giver, Snapshot, Subscription};
+pub use giver::{Caller, Giver, Rumour, Snapshot, Subscription, Turn};
 pub use options::{Network, Options};
 pub use want::{Came, Haves, Want};
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -106,6 +108,27 @@ pub enum Have {
     },
     /// Chunks that it has got since.
     Chunks(Vec<u64>),
+}
+
+/// What a giver tells a subscriber. Hints, all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Chunks that it holds.
+    Have(Have),
+    /// Chunks that it is giving to others who ask for the same object, which will soon have them.
+    Given(Vec<u64>),
+    /// Others who ask for the same object.
+    Peers(Vec<Fellow>),
+}
+
+/// Another who asks for the same object, as a giver tells of it. Not to be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fellow {
+    /// Where the giver sees it.
+    pub seen: Option<IpAddr>,
+    /// Its card, at most [`MAX_CARD`](crate::peer::MAX_CARD) bytes; [`Card::check`](crate::peer::Card::check) tells
+    /// whether it is one.
+    pub card: Bytes,
 }
 
 impl Have {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::peer::{self, NetworkKey, PeerId};
+use crate::peer::{self, CardSigner, NetworkKey, PeerId};
 use crate::support::pool::Pool;
 
 /// Settings of all sessions of a node.
@@ -26,6 +26,9 @@ pub struct Options {
     pub stall: Duration,
     /// Where proving a manifest runs.
     pub pool: Pool,
+    /// Says to those who are asked where this node gives chunks itself: they tell others who ask for the same object.
+    /// `None`: others are not told of this node.
+    pub card: Option<CardSigner>,
 }
 
 impl Options {
@@ -44,6 +47,7 @@ impl Options {
             idle: Duration::from_secs(30),
             stall: Duration::from_secs(10),
             pool,
+            card: None,
         }
     }
 }
@@ -62,6 +66,12 @@ impl Network {
     #[must_use]
     pub fn new(name: &str, key: Option<NetworkKey>) -> Self {
         Self { id: peer::network_id(name), key }
+    }
+
+    /// What stands for its name.
+    #[must_use]
+    pub fn id(&self) -> [u8; 32] {
+        self.id
     }
 }
 

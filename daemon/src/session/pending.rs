@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::frames::{Record, SLICE};
-use super::{Answer, Came, Error, Have};
+use super::{Answer, Came, Error, Have, News};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) enum Waiter {
     /// For one answer.
     One(oneshot::Sender<Answer<Bytes>>),
     /// For as many as come.
-    Many(mpsc::Sender<Have>),
+    Many(mpsc::Sender<News>),
 }
 
 /// Credit that a request uses up, given back when the giver ends it.
@@ -183,19 +183,34 @@ impl Pending {
         })
     }
 
-    /// News for a subscriber. Whether it is too slow for them and its subscription must be cancelled.
+    /// News of chunks for a subscriber. Whether it is too slow for them and its subscription must be cancelled.
     pub(super) fn have(&self, request: u32, have: Have) -> Result<bool, Error> {
         let mut book = self.book();
         let open = book.open.get_mut(&request).ok_or(UNASKED)?;
         match (&open.asked, &open.waiter) {
             (Asked::Haves, Some(Waiter::Many(news))) => {
-                let late = news.try_send(have).is_err();
+                let late = news.try_send(News::Have(have)).is_err();
                 if late {
                     open.waiter = None;
                 }
                 Ok(late)
             }
             (Asked::Haves, _) => Ok(false),
+            _ => Err(UNASKED),
+        }
+    }
+
+    /// News of others for a subscriber. One that is slow for them goes without: they are to leave room for the rest.
+    pub(super) fn rumour(&self, request: u32, rumour: News) -> Result<(), Error> {
+        let book = self.book();
+        let open = book.open.get(&request).ok_or(UNASKED)?;
+        match (&open.asked, &open.waiter) {
+            (Asked::Haves, Some(Waiter::Many(news))) if news.capacity() > news.max_capacity() / 2 => {
+                // It may just have gone.
+                drop(news.try_send(rumour));
+                Ok(())
+            }
+            (Asked::Haves, _) => Ok(()),
             _ => Err(UNASKED),
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::frames::Frame;
-use super::{Answer, Asker, Error, Have, Unproven};
+use super::{Answer, Asker, Error, Have, News, Unproven};
 use crate::content::ChunkRef;
 
 /// A chunk that has been asked for: a future of its bytes. Dropping it takes the request back.
@@ -56,19 +56,28 @@ impl Came {
     }
 }
 
-/// News of the chunks that a giver holds. Dropping it ends the subscription.
+/// News of the chunks that a giver holds, and of others who ask for them. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Haves {
-    pub(super) updates: mpsc::Receiver<Have>,
+    pub(super) updates: mpsc::Receiver<News>,
     /// Its one request.
     pub(super) _tickets: Vec<Ticket>,
 }
 
 impl Haves {
     /// The next news. `None` when there are no more: the giver does not give the object, the session ended, or this
-    /// reader was so slow that 64 news waited; then subscribe again.
-    pub async fn next(&mut self) -> Option<Have> {
+    /// reader was so slow that 256 news waited; then subscribe again.
+    pub async fn news(&mut self) -> Option<News> {
         self.updates.recv().await
+    }
+
+    /// The next news of chunks, passing over what there is of others; otherwise as [`Haves::news`].
+    pub async fn next(&mut self) -> Option<Have> {
+        loop {
+            if let News::Have(have) = self.news().await? {
+                return Some(have);
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::job::Job;
 use super::object::{ObjectInfo, State};
 use super::trees::{Contents, Trees};
 use crate::content::ObjectId;
@@ -49,6 +50,8 @@ pub(super) struct Changes {
     holders: HashMap<ObjectId, i64>,
     /// Directories whose trees could not be read, when that was tried.
     pub(super) unread: Option<BTreeSet<ObjectId>>,
+    /// Jobs by their numbers. `None`: ended.
+    pub(super) jobs: BTreeMap<u64, Option<Job>>,
 }
 
 impl<'a> Draft<'a> {

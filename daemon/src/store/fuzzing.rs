@@ -127,8 +127,10 @@ pub(crate) fn journal(bytes: &[u8]) {
         let Ok(end) = journal::read(&bytes, &KEY, &mut |fact| facts.push(fact)) else { continue };
         assert!(end <= bytes.len());
         for fact in &facts {
-            if let Fact::Object(info) = fact {
-                is_in_limits(info);
+            match fact {
+                Fact::Object(info) => is_in_limits(info),
+                Fact::Job(job) => assert!(job.is_valid(), "{job:?}"),
+                Fact::Key(_) | Fact::Removed(_) | Fact::Ended(_) => {}
             }
         }
         // What a compaction writes reads back the same.

@@ -111,6 +111,38 @@ fn the_journal() {
     assert_eq!(said, facts());
 }
 
+/// Jobs came later: what was written before them reads as it did.
+#[test]
+fn the_journal_with_jobs() {
+    let object = ObjectId::from_bytes([1; 32]);
+    let plain = Job {
+        number: 1,
+        object,
+        uid: 0,
+        pin: false,
+        priority: Priority::Low,
+        since: 1_700_000_000,
+        peers: Vec::new(),
+    };
+    let peers = vec!["12D3@größe.example:9000".to_owned(), "/ip4/192.0.2.1/tcp/8468/p2p/12D3".to_owned()];
+    let full = Job {
+        number: 0x0102_0304_0506,
+        uid: 1000,
+        pin: true,
+        priority: Priority::High,
+        peers,
+        ..plain.clone()
+    };
+    let changed = Job { priority: Priority::Normal, ..plain.clone() };
+    let facts = [Fact::Key(KEY), Fact::Job(plain), Fact::Job(full), Fact::Job(changed), Fact::Ended(1)];
+    let mut frames = Frames::at(0, KEY);
+    facts.iter().for_each(|fact| frames.push(fact));
+    let golden = is("journal.jobs", &frames.bytes);
+    let mut said = Vec::new();
+    assert_eq!(journal::read(&golden, &KEY, &mut |fact| said.push(fact)).unwrap(), golden.len());
+    assert_eq!(said, facts);
+}
+
 #[test]
 fn the_marker_of_an_end_in_order() {
     let sum = index::Sum::decode(&sample("sum", index::Sum::SIZE)).unwrap();

@@ -130,11 +130,13 @@ impl Store {
         let lock = open::prepare(disk.as_ref())?;
         let key = open::key(disk.as_ref())?;
         let mut health = Health::open(Arc::clone(&disk), lock);
-        let mut objects = BTreeMap::new();
+        let (mut objects, mut jobs) = (BTreeMap::new(), BTreeMap::new());
         let journal = Journal::open(Arc::clone(&disk), key, options.sizes.journal, |fact| match fact {
             Fact::Key(_) => {}
             Fact::Object(info) => drop(objects.insert(info.id, info)),
             Fact::Removed(id) => drop(objects.remove(&id)),
+            Fact::Job(job) => drop(jobs.insert(job.number, job)),
+            Fact::Ended(number) => drop(jobs.remove(&number)),
         })?;
         if let Some(error) = journal.unread() {
             // What is known is served; to write would be to go by half of what was promised.
@@ -158,7 +160,8 @@ impl Store {
         let appender =
             Appender::start(Arc::clone(&catalog), Arc::clone(&health), tail, segment, &pool, &tasks);
         let ballast = Ballast::open(Arc::clone(&disk), options.sizes.ballast);
-        let ledger = Ledger::start((journal, objects), Arc::clone(&health), ballast, pool.clone(), &tasks);
+        let told = (journal, objects, jobs);
+        let ledger = Ledger::start(told, Arc::clone(&health), ballast, pool.clone(), &tasks);
         let damage = Mutex::new(Some(damage));
         let in_vain = tokio::sync::Mutex::new(None);
         let survey = Arc::new(Survey::default());

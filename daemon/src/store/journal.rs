@@ -15,6 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Error;
 use super::disk::{Disk, File};
 use super::error::is_lost;
+use super::job::Job;
 use super::object::{MAX_NAME, MAX_PINS, ObjectInfo};
 use super::record::StoreKey;
 use crate::content::{MAX_OBJECT, ObjectId};
@@ -34,7 +35,8 @@ pub(super) const FRAME_HEADER: usize = 24;
 /// Frames begin at multiples of this.
 pub(super) const ALIGN: usize = 8;
 
-/// The longest body of a frame. An object with the longest name and all its pins has 13.4 KiB.
+/// The longest body of a frame. An object with the longest name and all its pins has 13.4 KiB, a job with the longest
+/// addresses 32.2 KiB.
 const MAX_BODY: usize = 64 << 10;
 
 /// What a frame says.
@@ -46,6 +48,10 @@ pub(super) enum Fact {
     Object(ObjectInfo),
     /// An object is gone.
     Removed(ObjectId),
+    /// A job as it is from now on.
+    Job(Job),
+    /// The job of this number has ended.
+    Ended(u64),
 }
 
 impl Fact {
@@ -65,6 +71,14 @@ impl Fact {
                 out.put_u8(3);
                 out.put_slice(id.as_bytes());
             }
+            Self::Job(job) => {
+                out.put_u8(4);
+                job.encode(&mut out);
+            }
+            Self::Ended(number) => {
+                out.put_u8(5);
+                out.put_u64_le(*number);
+            }
         }
         out
     }
@@ -81,6 +95,8 @@ impl Fact {
             1 => fields.try_into().ok().map(Self::Key),
             2 => ObjectInfo::decode(fields).map(Self::Object),
             3 => fields.try_into().ok().map(|id| Self::Removed(ObjectId::from_bytes(id))),
+            4 => Job::decode(fields).map(Self::Job),
+            5 => fields.try_into().ok().map(|number| Self::Ended(u64::from_le_bytes(number))),
             _ => return Err(newer(u32::from(VERSION) + 1)),
         };
         // It has one form, and is within its limits.
@@ -88,7 +104,11 @@ impl Fact {
     }
 
     fn is_valid(&self) -> bool {
-        let Self::Object(info) = self else { return true };
+        let info = match self {
+            Self::Object(info) => info,
+            Self::Job(job) => return job.is_valid(),
+            Self::Key(_) | Self::Removed(_) | Self::Ended(_) => return true,
+        };
         let is_named = info.name.as_ref().is_none_or(|name| (1..=MAX_NAME).contains(&name.len()));
         (1..=MAX_OBJECT).contains(&info.length) && is_named && info.pins.len() <= MAX_PINS
     }

@@ -1,7 +1,7 @@
 //! The objects: what the journal says, in memory, and the one task that changes it.
 //!
-//! Owns: every object's name, pins and state. Refuses: showing a change that is not durable. Survives a crash:
-//! every change that was answered.
+//! Owns: every object's name, pins and state, and the jobs. Refuses: showing a change that is not durable. Survives a
+//! crash: every change that was answered.
 //!
 //! Changes that wait together are applied in order, written with one call and synced once. They are applied to a
 //! draft, which becomes the state only after the sync.
@@ -18,6 +18,7 @@ use super::ballast::Ballast;
 use super::draft::{Changes, Draft, Objects};
 use super::error::is_full;
 use super::health::Health;
+use super::job::{Jobs, facts};
 use super::journal::{Fact, Journal};
 use super::object::{ObjectInfo, State};
 use super::shortage::{LargePin, Shortage};
@@ -60,6 +61,8 @@ struct Shared {
     objects: RwLock<Objects>,
     /// What the directories among them consist of. Changed by the one task only, with `objects`.
     trees: RwLock<Trees>,
+    /// By their numbers.
+    jobs: RwLock<Jobs>,
     /// Those that are private; another set whenever it changes.
     private: Mutex<Arc<BTreeSet<ObjectId>>>,
     /// Public objects of more than a chunk that came, or changed, since they were last taken.
@@ -74,7 +77,7 @@ struct Shared {
 impl Ledger {
     /// Begins with what the journal said.
     pub(super) fn start(
-        (journal, objects): (Journal, Objects),
+        (journal, objects, jobs): (Journal, Objects, Jobs),
         health: Arc<Health>,
         ballast: Ballast,
         pool: Pool,
@@ -85,9 +88,10 @@ impl Ledger {
         let unlisted = objects.values().filter(|info| is_listed(info)).map(|info| info.id).collect();
         let unlisted = Mutex::new(unlisted);
         let (objects, journal) = (RwLock::new(objects), Mutex::new(journal));
-        let trees = RwLock::default();
+        let (trees, jobs) = (RwLock::default(), RwLock::new(jobs));
         let let_go = AtomicU64::new(0);
-        let state = Arc::new(Shared { objects, trees, private, unlisted, journal, health, ballast, let_go });
+        let state =
+            Arc::new(Shared { objects, trees, jobs, private, unlisted, journal, health, ballast, let_go });
         let (changes, queue) = mpsc::channel(QUEUE);
         tasks.spawn("store-journal", apply_all(Arc::clone(&state), queue, pool, tasks.clone()));
         Self { changes, state }
@@ -121,6 +125,11 @@ impl Ledger {
 
     fn trees(&self) -> RwLockReadGuard<'_, Trees> {
         self.state.trees.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The jobs, by their numbers.
+    pub(super) fn jobs(&self) -> RwLockReadGuard<'_, Jobs> {
+        self.state.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many changes may have let go of something: what nobody promises to keep is there, or was removed.
@@ -326,6 +335,13 @@ impl Shared {
                 None => objects.remove(&id),
             };
         }
+        let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+        for (number, job) in changes.jobs {
+            match job {
+                Some(job) => jobs.insert(number, job),
+                None => jobs.remove(&number),
+            };
+        }
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(unread) = changes.unread {
             trees.tried(unread);
@@ -336,7 +352,7 @@ impl Shared {
     }
 
     fn write(&self, changes: &Changes) -> Result<(), Error> {
-        if changes.objects.is_empty() {
+        if changes.objects.is_empty() && changes.jobs.is_empty() {
             return Ok(());
         }
         self.health.before_write()?;
@@ -345,7 +361,9 @@ impl Shared {
         let mut written = write_steps(&mut journal, changes);
         let full =
             |written: &Result<(), Failed>| matches!(written, Err(Failed::Write(error)) if is_full(error));
-        if full(&written) && changes.objects.values().all(Option::is_none) {
+        let only_removes =
+            changes.objects.values().all(Option::is_none) && changes.jobs.values().all(Option::is_none);
+        if full(&written) && only_removes {
             // Removing must work on a full disk: that is what the ballast is for.
             self.ballast.release();
             let cut = journal.cut(start).map_err(Failed::Write);
@@ -367,7 +385,9 @@ impl Shared {
             return;
         }
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
-        match journal.compact(&mut objects.values().cloned().map(Fact::Object)) {
+        let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
+        let jobs = jobs.values().cloned().map(Fact::Job);
+        match journal.compact(&mut objects.values().cloned().map(Fact::Object).chain(jobs)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the journal could not be shortened; it goes on as it is");
@@ -391,9 +411,17 @@ enum Failed {
 
 /// Writes changes and makes them durable: first those that others must not be without, then the others.
 fn write_steps(journal: &mut Journal, changes: &Changes) -> Result<(), Failed> {
+    // Synced with the first step.
+    let has_jobs = !changes.jobs.is_empty();
+    if has_jobs {
+        let mut frames = journal.frames();
+        facts(&changes.jobs).for_each(|fact| frames.push(&fact));
+        journal.write(&frames).map_err(Failed::Write)?;
+    }
     let is_after = |(id, _): &(&ObjectId, &Option<ObjectInfo>)| changes.after.contains(*id);
     let (after, before): (Vec<_>, Vec<_>) = changes.objects.iter().partition(is_after);
-    for step in [before, after].iter().filter(|step| !step.is_empty()) {
+    let steps = [(before, has_jobs), (after, false)];
+    for (step, _) in steps.iter().filter(|(step, is_due)| *is_due || !step.is_empty()) {
         for piece in step.chunks(PIECE) {
             let mut frames = journal.frames();
             for (id, info) in piece {

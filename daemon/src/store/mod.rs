@@ -1,8 +1,8 @@
 //! What is on disk: segments of records, the index, the journal, leases, pins.
 //!
 //! Owns: the state folder, but for the node's key. Refuses: bytes that no type proves, and being opened twice.
-//! Survives a crash: everything that was acknowledged ([`Lease::commit`], [`Store::pin`], [`Store::remove`]); the
-//! order of writes is chunks durable, manifest durable, journal entry durable, answer.
+//! Survives a crash: everything that was acknowledged ([`Lease::commit`], [`Store::pin`], [`Store::remove`],
+//! [`Store::set_job`]); the order of writes is chunks durable, manifest durable, journal entry durable, answer.
 //!
 //! Segments hold records (headers decide what is there), the index is a cache of them that may be deleted at any
 //! time, the journal says which objects there are. Formats to the byte: `docs/storage-format.md`.
@@ -24,6 +24,7 @@ mod golden;
 mod handle;
 mod health;
 mod index;
+mod job;
 mod journal;
 mod lease;
 mod ledger;
@@ -64,6 +65,7 @@ pub use disk::{Around, Disk, File, Real};
 pub use doctor::{Check, Level};
 pub use error::Error;
 pub use handle::{Options, Sizes, Store};
+pub use job::{Job, MAX_JOB_PEER, MAX_JOB_PEERS, Priority};
 pub use lease::{Committed, Item, Lease};
 pub use ledger::Found;
 pub use object::{MAX_NAME, NewObject, ObjectInfo, Pin, State};

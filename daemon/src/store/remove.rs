@@ -225,11 +225,6 @@ impl Inner {
         Ok(known)
     }
 
-    /// Whether a lease holds an object's first record.
-    pub(super) fn is_leased(&self, info: &ObjectInfo) -> bool {
-        self.catalog.is_kept(&Key::first(&info.id, info.length))
-    }
-
     /// The records of `removed` that no other object needs. `gone`: ids that count as removed already.
     fn victims(&self, removed: &[ObjectInfo], gone: &BTreeSet<ObjectId>) -> Result<BTreeSet<Key>, Error> {
         let mut victims = BTreeSet::new();

@@ -3,6 +3,7 @@
 mod crash;
 mod generated;
 mod groups;
+mod jobs;
 mod keeping;
 mod public;
 mod rare;

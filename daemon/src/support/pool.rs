@@ -72,6 +72,17 @@ impl Pool {
     }
 }
 
+/// Drops what may have to wait for a disk when it is dropped, such as a file: off the runtime, where there is one. For
+/// what is bounded by other means.
+#[expect(clippy::disallowed_methods, reason = "this is the place that spawns blocking work")]
+pub fn let_go<T: Send + 'static>(value: T) {
+    match tokio::runtime::Handle::try_current() {
+        // Nobody waits for it.
+        Ok(_) => drop(tokio::task::spawn_blocking(move || drop(value))),
+        Err(_) => drop(value),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

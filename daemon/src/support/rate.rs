@@ -1,13 +1,13 @@
 //! A rate limit that many tasks share fairly.
 //!
-//! Owns: one rate. Refuses: to let anyone overtake; whoever asks first is served first, however much it asks for.
-//! Survives a crash: nothing.
+//! Owns: one rate, which may be part of another: what passes has passed both. Refuses: to let anyone overtake; whoever
+//! asks first is served first, however much it asks for. Survives a crash: nothing.
 //!
 //! A token bucket with a queue counted in tokens instead of waiters: every `take` gets the next stretch of a line of
 //! byte numbers as its ticket, and goes on once so many bytes have been allowed in all. So waiters hold no lock and
 //! no place in a list, any amount can be asked for, and a change of rate only moves the times at which they wake.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -22,17 +22,50 @@ pub struct Limiter {
     bucket: Mutex<Bucket>,
     /// Wakes waiters when the rate changes or one of them gives up.
     changed: Notify,
+    /// What passes here has to pass there as well, afterwards: whom this limit holds back keeps nobody waiting there.
+    whole: Option<Arc<Self>>,
 }
 
 impl Limiter {
     /// A limit of `bytes_per_second`; 0 is none.
     #[must_use]
     pub fn new(bytes_per_second: u64) -> Self {
-        Self { bucket: Mutex::new(Bucket::new(bytes_per_second, now())), changed: Notify::new() }
+        Self::made(bytes_per_second, None)
+    }
+
+    /// A limit of `bytes_per_second` to a part of what `whole` limits; 0 is none but that one.
+    #[must_use]
+    pub fn within(bytes_per_second: u64, whole: Arc<Self>) -> Self {
+        Self::made(bytes_per_second, Some(whole))
+    }
+
+    fn made(rate: u64, whole: Option<Arc<Self>>) -> Self {
+        Self { bucket: Mutex::new(Bucket::new(rate, now())), changed: Notify::new(), whole }
     }
 
     /// Waits until `bytes` may pass. A dropped call gives back what it did not use.
     pub async fn take(&self, bytes: usize) {
+        let mut limiter = self;
+        loop {
+            limiter.pass(bytes).await;
+            match &limiter.whole {
+                Some(whole) => limiter = whole,
+                None => return,
+            }
+        }
+    }
+
+    /// Lets others have `bytes` that were taken, and then not moved.
+    pub fn give_back(&self, bytes: usize) {
+        let mut limiter = Some(self);
+        while let Some(this) = limiter {
+            this.with(|bucket, _| bucket.allow(bytes as u64));
+            this.changed.notify_waiters();
+            limiter = this.whole.as_deref();
+        }
+    }
+
+    async fn pass(&self, bytes: usize) {
         let Some(number) = self.with(|bucket, now| bucket.queue(bytes as u64, now)) else { return };
         let mut ticket = Ticket { limiter: self, bytes: bytes as u64, used: false };
         loop {
@@ -48,10 +81,12 @@ impl Limiter {
         ticket.used = true;
     }
 
-    /// Bytes a second; 0 is no limit.
+    /// The lowest of the rates that what passes here has to pass, in bytes a second; 0 when there is none.
     #[must_use]
-    pub fn rate(&self) -> u64 {
-        self.with(|bucket, _| bucket.rate)
+    pub fn lowest(&self) -> u64 {
+        let own = self.with(|bucket, _| bucket.rate);
+        let whole = self.whole.as_deref().map_or(0, Self::lowest);
+        if own == 0 || whole == 0 { own.max(whole) } else { own.min(whole) }
     }
 
     /// Changes the rate, also for those who wait; 0 lets all of them go.
@@ -191,6 +226,30 @@ mod tests {
 
     proptest! {
         #[test]
+        fn who_always_wants_more_gets_the_whole_rate_and_never_much_at_once(
+            rate in 64_000u64..100_000_000, seconds in 4u64..20, delays in prop::collection::vec(0u64..20, 1..20)
+        ) {
+            // Slices as they go out, one asked for when the last has gone, each up to half of its time late.
+            let (slice, start) = (128 * 1024, Instant::now());
+            let most = Duration::from_nanos(slice * 500_000_000 / rate);
+            let (mut bucket, mut now, mut passed) = (Bucket::new(rate, start), start, 0);
+            let end = start + Duration::from_secs(seconds);
+            for late in delays.iter().cycle() {
+                let number = bucket.queue(slice, now).unwrap();
+                now += bucket.wait(number, now).unwrap_or_default();
+                if now >= end {
+                    break;
+                }
+                passed += slice;
+                now += Duration::from_millis(*late).min(most);
+            }
+            // Where a slice takes longer than the time, it is the last one that is missing.
+            let due = rate * seconds;
+            prop_assert!(passed + slice >= due - due / 20, "{passed} of {due}");
+            prop_assert!(passed <= due + due / 20, "{passed} of {due}");
+        }
+
+        #[test]
         fn never_more_than_the_rate_and_its_savings(
             rate in 1u64..1_000_000, steps in prop::collection::vec((0u64..5_000_000, 0u64..100_000), 1..60)
         ) {
@@ -205,6 +264,25 @@ mod tests {
                 prop_assert!(u128::from(passed) <= most);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_part_holds_nobody_back_but_itself_and_the_whole_holds_all() {
+        let whole = Arc::new(Limiter::new(0));
+        let (slow, free) = (Limiter::within(1, Arc::clone(&whole)), Limiter::within(0, Arc::clone(&whole)));
+        let mut held = Box::pin(slow.take(1 << 30));
+        assert!(held.as_mut().now_or_never().is_none());
+        free.take(1 << 30).await;
+        whole.set(1);
+        let mut all = Box::pin(free.take(1 << 30));
+        assert!(all.as_mut().now_or_never().is_none());
+        // What was taken and not moved lets those pass who wait for it.
+        free.give_back(1 << 30);
+        all.await;
+        whole.set(0);
+        assert!(held.as_mut().now_or_never().is_none());
+        slow.set(0);
+        held.await;
     }
 
     #[tokio::test]

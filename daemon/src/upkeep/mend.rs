@@ -71,6 +71,7 @@ impl Mender {
             alone: ALONE,
             order: Order::Any,
             range: Some((range.start, range.end - range.start)),
+            into: None,
         });
         loop {
             match fetching.events.recv().await {

@@ -125,7 +125,7 @@ impl Incoming {
         drop(room);
         let conn = shaken.and_then(|(stream, peer)| {
             let permit = shared.caps.admit(shaking).ok_or_else(|| io::Error::other("a limit is reached"))?;
-            conn(stream, peer, from, permit, &shared.conduct).map_err(io::Error::other)
+            conn(stream, peer, from, permit, shared).map_err(io::Error::other)
         });
         match conn {
             Ok(conn) => {

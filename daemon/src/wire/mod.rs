@@ -1,25 +1,28 @@
 //! The chunk plane's connections: TCP and TLS 1.3, both ends named by their libp2p identity.
 //!
-//! Owns: certificates, cipher order, listening, dialling, the limits on connections, and that those with banned peers
-//! end. Refuses: peers that are banned, to know what is said on a connection, to choose whom to dial, to look up
-//! names. Survives a crash: nothing.
+//! Owns: certificates, cipher order, listening, dialling, the limits on connections, that those with banned peers
+//! end, and that they yield where that is asked for. Refuses: peers that are banned, to know what is said on a
+//! connection, to choose whom to dial, to look up names. Survives a crash: nothing.
 //!
 //! A certificate is self-signed and carries the peer's Ed25519 key with its signature over the certificate's own key
 //! (the libp2p TLS specification), so whoever completes a handshake has proved its [`PeerId`]. Its key lives as long
 //! as the process.
 
+mod ahead;
 mod caps;
+mod delay;
 mod error;
 mod listener;
 mod stream;
 mod tls;
+mod yielding;
 
 pub use error::Error;
 pub use listener::Listener;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
@@ -85,6 +88,8 @@ struct Shared {
     tls: Tls,
     caps: Caps,
     conduct: Conduct,
+    /// Whether what is sent makes way for what else is on the line.
+    yielding: Arc<AtomicBool>,
     accepted: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
@@ -105,8 +110,9 @@ impl Wire {
     /// [`Error::Certificate`] when the key cannot sign one.
     pub fn minding(identity: &Keypair, options: Options, conduct: Conduct) -> Result<Self, Error> {
         let (tls, caps) = (Tls::new(identity)?, Caps::new(&options));
-        let (accepted, failed, refused) = Default::default();
-        Ok(Self { shared: Arc::new(Shared { options, tls, caps, conduct, accepted, failed, refused }) })
+        let (yielding, accepted, failed, refused) = Default::default();
+        let shared = Shared { options, tls, caps, conduct, yielding, accepted, failed, refused };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Listens on `at`; port 0 takes a free one. `[::]` takes IPv6 only. Incoming connections shake hands in
@@ -116,6 +122,13 @@ impl Wire {
     /// [`Error::Listen`], whose source is of kind `AddrInUse` when the port is taken.
     pub fn listen(&self, at: SocketAddr, tasks: &Tasks) -> Result<Listener, Error> {
         Listener::open(at, Arc::clone(&self.shared), tasks)
+    }
+
+    /// The switch by which what is sent on any connection makes way for what else is on the line, as far as the kernel
+    /// tells how long packets take. Off at first.
+    #[must_use]
+    pub fn yielding(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shared.yielding)
     }
 
     /// What became of incoming connections.
@@ -154,8 +167,7 @@ impl Dial for Wire {
             let attempt = async {
                 let socket = connect(at).await.map_err(|source| DialError::Connect { at, source })?;
                 let stream = shared.tls.connect(peer, at, socket).await?;
-                conn(stream, peer, at, permit, &shared.conduct)
-                    .map_err(|error| tls::handshake_error(at, &error))
+                conn(stream, peer, at, permit, &shared).map_err(|error| tls::handshake_error(at, &error))
             };
             tokio::time::timeout(shared.options.dial, attempt)
                 .await

@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::Error;
+use super::ahead::Ahead;
 use crate::peer::{DialError, Keypair, PeerId};
 
 /// The protocol that both ends must name.
@@ -71,8 +72,8 @@ impl Tls {
     }
 
     /// Shakes hands with whoever has connected; gives who it is.
-    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<(TlsStream<TcpStream>, PeerId)> {
-        let stream = TlsStream::Server(self.server.accept(socket).await?);
+    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<(TlsStream<Ahead>, PeerId)> {
+        let stream = TlsStream::Server(self.server.accept(Ahead::new(socket)).await?);
         let peer = identify(&stream).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok((stream, peer))
     }
@@ -83,12 +84,12 @@ impl Tls {
         peer: PeerId,
         at: SocketAddr,
         socket: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    ) -> Result<TlsStream<Ahead>, DialError> {
         let mut config = self.client.clone();
         config.dangerous().set_certificate_verifier(Arc::new(Verifier { wanted: Some(peer) }));
         // Names nobody: an address is never sent as a server name.
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
-        let connected = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, Ahead::new(socket)).await;
         let stream = TlsStream::Client(connected.map_err(|error| dial_error(at, peer, &error))?);
         match identify(&stream) {
             Ok(found) if found == peer => Ok(stream),
@@ -99,7 +100,7 @@ impl Tls {
 }
 
 /// Who is at the other end. Its certificate has been verified; both ends must have named the protocol.
-fn identify(stream: &TlsStream<TcpStream>) -> Result<PeerId, rustls::Error> {
+fn identify(stream: &TlsStream<Ahead>) -> Result<PeerId, rustls::Error> {
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(ALPN) {
         return Err(rustls::Error::NoApplicationProtocol);
@@ -111,7 +112,7 @@ fn identify(stream: &TlsStream<TcpStream>) -> Result<PeerId, rustls::Error> {
 }
 
 /// A value that only the two ends of this connection have.
-pub(super) fn binding(stream: &TlsStream<TcpStream>) -> Result<[u8; 32], rustls::Error> {
+pub(super) fn binding(stream: &TlsStream<Ahead>) -> Result<[u8; 32], rustls::Error> {
     match stream {
         TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], EXPORTER, None),
         TlsStream::Server(stream) => stream.get_ref().1.export_keying_material([0; 32], EXPORTER, None),

@@ -1,4 +1,5 @@
-//! Fetching a file by its id, to a file or to standard output.
+//! Fetching a file by its id, to a file or to standard output. A file is passed to the daemon, which then writes into
+//! it what it would otherwise send; where that cannot be, it is written here.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,6 +17,7 @@ use crate::download::{Coming, Sink, Target, Writer, check_free};
 use crate::error::{Exit, Failure};
 use crate::object::directory;
 use crate::output::progress::Progress;
+use crate::passing::{self, Passed};
 
 /// Fetches.
 pub(super) async fn run(session: &Session, args: &Fetch) -> Result<Exit, Failure> {
@@ -34,7 +36,7 @@ pub(super) async fn run(session: &Session, args: &Fetch) -> Result<Exit, Failure
 
 async fn to_stdout(session: &Session, args: &Fetch) -> Result<Exit, Failure> {
     let writer = Writer::start(Sink::Stdout, "standard output".to_owned())?;
-    let mut transfer = Transfer::start(session, args, writer, true).await?;
+    let mut transfer = Transfer::start(session, args, writer, true, None).await?;
     while transfer.step().await?.is_some() {}
     let (_, finished) = transfer.finish().await?;
     session.output.aside(&line(args.source.address.id.as_str(), Path::new("-"), &finished));
@@ -55,8 +57,9 @@ async fn to_file(session: &Session, args: &Fetch, path: Option<&Path>) -> Result
     let (target, file) = Target::create(folder, name)?;
     let size = file.try_clone().map_err(|error| Failure::io("IO", "the temporary file", &error))?;
     let shown = path.map_or_else(|| id.to_owned(), |path| path.display().to_string());
+    let passed = passing::pass(&session.socket, &file).await;
     let writer = Writer::start(Sink::File(file), shown)?;
-    let mut transfer = Transfer::start(session, args, writer, false).await?;
+    let mut transfer = Transfer::start(session, args, writer, false, passed).await?;
     let mut path = path.map(Path::to_owned);
     while let Some(event) = transfer.step().await? {
         let Some(started) = event else { continue };
@@ -90,6 +93,8 @@ struct Transfer {
     writer: Writer,
     /// Whether they must come in order.
     in_order: bool,
+    /// Whether the daemon writes them itself.
+    is_passed: bool,
     /// The object's length in bytes, once started.
     size: Option<u64>,
     /// Bytes that have come, zeros among them.
@@ -103,7 +108,14 @@ struct Transfer {
 }
 
 impl Transfer {
-    async fn start(session: &Session, args: &Fetch, writer: Writer, in_order: bool) -> Result<Self, Failure> {
+    /// Begins, with the file that the daemon has been passed, where it has.
+    async fn start(
+        session: &Session,
+        args: &Fetch,
+        writer: Writer,
+        in_order: bool,
+        passed: Option<Passed>,
+    ) -> Result<Self, Failure> {
         let request = FetchRequest {
             id: args.source.address.id.as_str().to_owned(),
             peers: peers(args),
@@ -112,10 +124,21 @@ impl Transfer {
             in_order,
             to_store_only: false,
             accept_zeros: !in_order,
+            into_file: passed.as_ref().map(Passed::token).unwrap_or_default(),
+            wait: args.wait,
         };
         let events = session.objects().fetch(request).await?.into_inner();
-        let output = session.output;
-        Ok(Self { events, writer, in_order, size: None, received: 0, finished: None, progress: None, output })
+        Ok(Self {
+            events,
+            writer,
+            in_order,
+            is_passed: passed.is_some(),
+            size: None,
+            received: 0,
+            finished: None,
+            progress: None,
+            output: session.output,
+        })
     }
 
     /// Takes one message. Gives the object's description when that was it; nothing after the last message.
@@ -131,6 +154,9 @@ impl Transfer {
             Some(Event::Progress(progress)) => {
                 if let Some(bar) = &self.progress {
                     show(bar, &progress);
+                    if self.is_passed {
+                        bar.reach(progress.bytes);
+                    }
                 }
             }
             Some(Event::Finished(finished)) => self.finished = Some(finished),
@@ -159,8 +185,10 @@ impl Transfer {
     async fn finish(self) -> Result<(Option<File>, FetchFinished), Failure> {
         let file = self.writer.finish().await?;
         let finished = self.finished.ok_or_else(|| broken("ended the fetch early"))?;
-        if self.size != Some(finished.size) || self.received != finished.size {
-            return Err(broken("sent another number of bytes than it says"));
+        let written = if self.is_passed { finished.written_bytes } else { 0 };
+        let given = self.received.checked_add(written);
+        if self.size != Some(finished.size) || given != Some(finished.size) {
+            return Err(broken("gave another number of bytes than it says"));
         }
         Ok((file, finished))
     }

@@ -1,5 +1,6 @@
 //! `casctl fetch`: brings an object here, and writes a file, to standard output, or a directory.
 
+mod detached;
 mod file;
 mod tree;
 
@@ -24,7 +25,9 @@ pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure>
             .output
             .note(&format!("the link's part {key:?} is not known to this version, and is passed over"));
     }
-    if args.source.address.is_directory {
+    if args.detach {
+        detached::run(session, &args).await
+    } else if args.source.address.is_directory {
         tree::run(session, &args).await
     } else {
         file::run(session, &args).await
@@ -33,10 +36,10 @@ pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure>
 
 /// Refuses what makes no sense together, and what this version does not have.
 pub(super) fn check(args: &Fetch) -> Result<(), Failure> {
-    if args.detach || args.wait {
-        return Err(Failure::not_built("--detach and --wait"));
-    }
     let address = &args.source.address;
+    if args.detach && address.is_directory {
+        return Err(Failure::not_built("directories with --detach"));
+    }
     if address.is_directory && address.path.is_empty() && is_stdout(args) {
         return Err(no_stdout());
     }
@@ -137,7 +140,7 @@ mod tests {
     #[test]
     fn json_has_its_documented_keys() {
         let peers = [("12D3".to_owned(), 5)].into();
-        let finished = FetchFinished { size: 2 << 20, seconds: 0.5, local_bytes: 3, peers };
+        let finished = FetchFinished { size: 2 << 20, seconds: 0.5, local_bytes: 3, peers, written_bytes: 0 };
         let line = line("ab", Path::new("out"), &finished);
         let expected = json!({
             "id": "ab", "path": "out", "size": 2 << 20, "seconds": 0.5, "local_bytes": 3, "peers": { "12D3": 5 },

@@ -186,6 +186,7 @@ impl Transfer {
             pin: args.pin,
             stall_timeout_ms: stall_ms(args),
             accept_zeros: takes_zeros,
+            wait: args.wait,
         };
         let mut events = session.trees().fetch(request).await?.into_inner();
         let mut first = events.message().await?.ok_or_else(|| broken("ended the fetch early"))?;
@@ -275,7 +276,7 @@ mod tests {
 
     #[test]
     fn json_has_its_documented_keys() {
-        let finished = FetchFinished { size: 9, seconds: 0.5, local_bytes: 3, peers: Default::default() };
+        let finished = FetchFinished { size: 9, seconds: 0.5, local_bytes: 3, ..FetchFinished::default() };
         let restored =
             Restored { files: 1, directories: 2, links: 3, left_out: 4, leading_out: vec!["a -> /".into()] };
         let line = tree_line("dir:ab", Path::new("out"), &finished, &restored);

@@ -1,6 +1,8 @@
 //! The API over a real socket and a real store, of a node that knows nobody.
 
 mod adding;
+mod jobs;
+mod passing;
 mod reading;
 mod roles;
 mod serving;
@@ -24,14 +26,14 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::{Access, Error, serve};
+use super::{Access, Error, serve, socket_beside};
 use crate::content::{CHUNK, Description};
 use crate::fetch::{self, Fetcher, Links};
 use crate::ingest::Ingest;
-use crate::node::{About, Neighbours, Node, Parts};
+use crate::node::{About, Limits, Neighbours, Node, Parts, Rates};
 use crate::peer::{
     Announce, Announced, Announcing, Catalogue, CataloguePage, Company, Conduct, Conn, Dial, DialError,
-    Discovery, Key, Keypair, Kind, Multiaddr, PeerId, Provider, Reachability, Told, Unconnected,
+    Discovery, Holder, Key, Keypair, Kind, Multiaddr, PeerId, Reachability, Told, Unconnected,
 };
 use crate::session::{self, Board, Network};
 use crate::store::{self, Real, Store};
@@ -44,7 +46,7 @@ use crate::upkeep::{self, Announcer};
 struct Nobody;
 
 impl Discovery for Nobody {
-    fn providers(&self, _: Key) -> mpsc::Receiver<Provider> {
+    fn providers(&self, _: Key) -> mpsc::Receiver<Holder> {
         mpsc::channel(1).1
     }
 
@@ -150,7 +152,7 @@ impl Neighbours for Nobody {
 
 /// A node that serves its API. Ends when it is dropped.
 struct Daemon {
-    _folder: TempDir,
+    folder: TempDir,
     tasks: Tasks,
     api: JoinHandle<Option<Result<(), Error>>>,
     channel: Channel,
@@ -168,15 +170,17 @@ impl Daemon {
         let tasks = Tasks::new();
         let socket = folder.path().join("casd.sock");
         let listener = UnixListener::bind(&socket).unwrap();
+        let files = UnixListener::bind(socket_beside(&socket)).unwrap();
         let served = serve(
             listener,
+            Some(files),
             node(&folder, &tasks),
             Access::new(rustix::process::geteuid().as_raw()),
             tasks.token(),
         );
         let api = tasks.spawn("api", served);
         let channel = client::connect(&socket).await.unwrap();
-        Self { _folder: folder, tasks, api, channel }
+        Self { folder, tasks, api, channel }
     }
 
     fn objects(&self) -> ObjectsClient<Channel> {
@@ -253,6 +257,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
         neighbours: Arc::new(Nobody),
         visitors: crate::serve::Visitors::default(),
         conduct: Conduct::default(),
+        limits: Limits::new(Rates::default(), Arc::default()),
         about: About {
             peer,
             name: "alice".to_owned(),
@@ -266,6 +271,7 @@ fn node(folder: &TempDir, tasks: &Tasks) -> Node {
             started: Instant::now(),
         },
         tasks: tasks.clone(),
+        jobs: 4,
     })
 }
 

@@ -27,9 +27,16 @@ const ROLES: &[(&str, Role)] = &[
     ("Network.Connect", Role::Admin),
     ("Network.Search", Role::Read),
     ("Network.AnnounceStatus", Role::Read),
+    ("Jobs.Begin", Role::Write),
+    ("Jobs.List", Role::Read),
+    ("Jobs.Cancel", Role::Write),
+    ("Jobs.SetPriority", Role::Write),
+    ("Jobs.Explain", Role::Read),
     ("Node.Status", Role::Read),
     ("Node.Verify", Role::Admin),
     ("Node.SetScrub", Role::Admin),
+    ("Node.Limits", Role::Read),
+    ("Node.SetLimits", Role::Admin),
     ("Node.Doctor", Role::Read),
 ];
 
@@ -38,6 +45,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("Objects", include_str!("../objects.rs")),
     ("Trees", include_str!("../trees.rs")),
     ("Network", include_str!("../network.rs")),
+    ("Jobs", include_str!("../jobs.rs")),
     ("Node", include_str!("../node.rs")),
 ];
 

@@ -24,7 +24,7 @@ async fn a_node_tells_of_itself_and_that_it_is_alone() {
         assert_eq!((status.known_peers, status.alone, status.next_try_ms), (0, true, None));
 
         let mut network = client::network(daemon.channel.clone());
-        let peers = network.peers(v1::PeersRequest {}).await.unwrap().into_inner();
+        let peers = network.peers(v1::PeersRequest::default()).await.unwrap().into_inner();
         assert_eq!((peers.peers, peers.known), (vec![], 0));
         let providers = |id: &str| v1::ProvidersRequest { id: id.to_owned(), timeout_ms: 1000 };
         assert_eq!(reason(network.providers(providers(&id_of(b"x"))).await), "NO_PEERS");
@@ -47,7 +47,7 @@ async fn health_and_reflection_are_served() {
     bounded(async {
         let daemon = Daemon::start().await;
         let mut health = HealthClient::new(daemon.channel.clone());
-        for service in ["", "casd.v1.Objects", "casd.v1.Network", "casd.v1.Node"] {
+        for service in ["", "casd.v1.Objects", "casd.v1.Network", "casd.v1.Jobs", "casd.v1.Node"] {
             let request = HealthCheckRequest { service: service.to_owned() };
             let answer = health.check(request).await.unwrap().into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving, "{service}");

@@ -32,6 +32,7 @@ pub(super) use self::kept::From;
 use self::source::{Contact, Source};
 pub(super) use self::source::{Group, chosen};
 use super::Key;
+use super::awaited::Awaited;
 use super::holdings::Holdings;
 use super::journal::Journal;
 use super::position::Position;
@@ -126,6 +127,8 @@ pub(super) struct Records {
     known: Vec<Position>,
     /// What each address group may announce.
     of_group: Allowances<Group>,
+    /// Keys that somebody here waits for.
+    awaited: Awaited,
     /// The second of the last clean-up.
     cleaned: u32,
 }
@@ -160,8 +163,14 @@ impl Records {
             contacts: HashMap::new(),
             known: Vec::new(),
             of_group: Allowances::new(OF_GROUP, MAX_GROUPS),
+            awaited: Awaited::default(),
             cleaned: 0,
         }
+    }
+
+    /// Tells from now on whoever waits for a key there that it is announced.
+    pub(super) fn tell_of(&mut self, awaited: Awaited) {
+        self.awaited = awaited;
     }
 
     /// Offers a record of another node, to live for `lifetime` (at most [`MAX_LIFETIME`]) from `now`.
@@ -172,6 +181,10 @@ impl Records {
         let of_group = &mut self.of_group;
         let may_announce = source.is_some_and(|source| source.may_announce(second, RATE, BURST))
             && group.is_none_or(|group| of_group.take(group, now));
+        if may_announce {
+            // Also where it is not kept here: others may have taken it.
+            self.awaited.announced(&key);
+        }
         let (end, part) = (self.end(lifetime, now), lifetime.min(MAX_LIFETIME) / PART);
         match self.by_key.get(&(key, number)).copied() {
             _ if !may_announce => Verdict::Full,

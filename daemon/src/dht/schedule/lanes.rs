@@ -222,7 +222,7 @@ impl Inner {
     }
 
     fn is_in_company(&self) -> bool {
-        *self.seen.routed.borrow() > 0
+        *self.seen.routed.borrow() > 0 || *self.seen.entered.borrow()
     }
 
     /// Whether what was not told to all that should know it is to be announced again: it is now.
@@ -269,9 +269,19 @@ impl Inner {
         }
     }
 
-    /// Waits until another node is known.
+    /// Waits until another node is known, or this one is where others look.
     pub(super) async fn has_company(&self) {
-        self.has_grown(0).await;
+        let mut entered = self.seen.entered.clone();
+        let entered = async {
+            // It ends only with the room.
+            if entered.wait_for(|entered| *entered).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.has_grown(0) => {}
+            () = entered => {}
+        }
     }
 
     /// Waits until more nodes are known than so many.

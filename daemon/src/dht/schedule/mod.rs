@@ -126,8 +126,9 @@ impl Inner {
         let (placed, minute): (Vec<Key>, _) =
             (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
         // Noted first: whoever sees that they are announced may stop this node at once. Not those of which somebody has
-        // not heard: after a restart they are announced anew.
-        let heard = placed.iter().filter(|key| !self.heard.is_owed(key)).copied().collect();
+        // not heard, or nobody else: after a restart they are announced anew.
+        let is_known = !thin.contains(&Thin::Few(0));
+        let heard = placed.iter().filter(|key| is_known && !self.heard.is_owed(key)).copied().collect();
         self.journal.note(&Entry::Announced { kind, minute, keys: heard });
         // Held until all is reckoned: whoever sees that nothing is queued sees all the figures.
         let mut desk = self.schedule.desk();

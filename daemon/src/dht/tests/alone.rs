@@ -29,15 +29,17 @@ async fn whoever_was_met_behind_a_router_is_found_again_when_the_settings_name_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_alone_says_why_and_when_it_tries_again_and_idle_is_not_alone() {
     let net = Net::default();
-    let gone = address("10.77.0.9".parse().unwrap()).with(Protocol::P2p(PeerId::random()));
-    let bootstrap = vec![gone.clone()];
+    let peer = PeerId::random();
+    let gone = ["10.77.0.8", "10.77.0.9"].map(|ip| address(ip.parse().unwrap()).with(Protocol::P2p(peer)));
+    let bootstrap = gone.to_vec();
     let here = net.start(Place::at("10.9.0.5"), |options| Options { bootstrap, ..options }).await;
     until("it has failed", || async { !here.node.dht.standing().await.failed.is_empty() }).await;
     let standing = here.node.dht.standing().await;
     assert!(standing.is_alone && standing.known == 0 && standing.configured == 1, "{standing:?}");
     assert!(standing.next_try.is_some_and(|wait| wait <= LONGEST_ALONE), "{standing:?}");
-    let (at, why) = &standing.failed[0];
-    assert!(*at == gone && why.contains("refused"), "{standing:?}");
+    let failed: Vec<_> = standing.failed.iter().map(|(at, _)| at.clone()).collect();
+    assert_eq!(failed, gone, "each of its addresses");
+    assert!(standing.failed.iter().all(|(_, why)| why.contains("refused")), "{standing:?}");
 
     let there = net.start(Place::at("10.77.0.3"), |options| options).await;
     here.connect(&there).await;
@@ -53,6 +55,22 @@ async fn who_is_alone_says_why_and_when_it_tries_again_and_idle_is_not_alone() {
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     let standing = here.node.dht.standing().await;
     assert!(standing.is_alone && standing.known == 1 && standing.next_try.is_some(), "{standing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_of_one_that_is_connected_is_tried_all_the_same() {
+    let net = Net::default();
+    let there = net.start(Place::at("10.77.0.2"), |options| options).await;
+    let here = net.start(Place::at("10.9.0.5"), |options| options).await;
+    here.connect(&there).await;
+    let other = address("10.77.0.9".parse().unwrap()).with(Protocol::P2p(there.id()));
+    let error = within("it is dialled", here.node.dht.connect(other.clone())).await.unwrap_err();
+    let Error::Unreachable { address, reason } = &error else { panic!("{error}") };
+    assert!(*address == other && reason.contains("refused"), "{error}");
+    assert!(reason.contains("it is connected at /ip4/10.77.0.2/"), "{error}");
+    let before = net.dials(&here, "10.77.0.2");
+    here.connect(&there).await;
+    assert!(net.dials(&here, "10.77.0.2") > before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

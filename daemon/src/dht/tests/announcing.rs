@@ -11,7 +11,7 @@ use crate::dht::command::{self, Command};
 use crate::dht::journal::Entry;
 use crate::dht::position::Position;
 use crate::dht::{Limits, Mode, Options};
-use crate::peer::{Announce, Announcing, Key, Keypair, Kind, PeerId};
+use crate::peer::{Announce, Announcing, Holder, Key, Keypair, Kind, PeerId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_holders_of_six_are_found_and_withdrawn() {
@@ -79,6 +79,16 @@ async fn few_copies_go_to_the_nearest_and_are_found_by_all() {
     for sample in keys.iter().step_by(41) {
         assert_eq!(nodes[5].find(*sample).await.len(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_object_takes_one_look_up_though_not_all_near_it_is_known() {
+    let nodes = network(TCP, 26).await;
+    let announced = within("the key is placed", nodes[0].announce(vec![key(1)], 20)).await;
+    assert_eq!((announced.keys, announced.look_ups), (1, 1), "{announced:?}");
+    // This node may be one of the twenty nearest itself.
+    assert!((19..=20).contains(&announced.receivers), "{announced:?}");
+    assert_eq!(nodes[25].find(key(1)).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,7 +318,10 @@ async fn a_holder_that_tells_no_chunk_port_is_found_wide_as_well() {
     assert_eq!(holder.announce(vec![key(1)], 20).await.keys, 1);
     let (found, mut told) = tokio::sync::mpsc::channel(8);
     within("a wide look-up ends", seeker.dht.look_wider(key(1), found)).await;
-    assert_eq!(told.recv().await.map(|provider| provider.peer), Some(holder.dht.0.local));
+    let asked = told.recv().await;
+    assert_eq!(asked, Some(Holder::Missed(holder.dht.0.local, None)), "it is told at once who is asked");
+    let Some(Holder::Found(provider)) = told.recv().await else { panic!("it answers") };
+    assert_eq!(provider.peer, holder.dht.0.local);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,9 @@
 //! A node that knows nobody and finds a neighbour that keeps no records: what it learns from it, and what it says until
 //! then. Real rooms, over loopback and on hosts in memory.
 
-use super::memory::{Hosted, Net, Place};
+use libp2p::multiaddr::Protocol;
+
+use super::memory::{Hosted, Net, Place, address};
 use super::outsider::{Outsider, Says};
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::codec::Exchange;
@@ -128,6 +130,23 @@ async fn who_knows_only_clients_says_so_and_joins_when_one_of_them_has() {
     // Whoever others join by is no less so while they keep no records.
     let standing = server.node.dht.standing().await;
     assert!(standing.connected >= 1 && !standing.is_unserved, "{standing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_only_clients_does_not_wait_for_one_that_is_configured_and_gone() {
+    let net = Net::default();
+    let client = |options| Options { mode: Mode::Client, asks_to_be_dialled: false, ..options };
+    let there = net.start(Place::at(THERE), client).await;
+    there.node.dht.0.reach.be_in(&format!("{THERE}/24"));
+    let gone = address("10.9.0.9".parse().unwrap()).with(Protocol::P2p(PeerId::random()));
+    let here = home(&net, HERE, 24, vec![gone]).await;
+    here.connect(&there).await;
+    assert!(!within("nobody is to be expected", here.node.dht.joined()).await);
+    assert!(here.node.dht.standing().await.is_unserved);
+    // Whoever comes nevertheless is somebody to ask.
+    let server = net.start(Place::at(BEYOND), |options| options).await;
+    here.connect(&server).await;
+    assert!(within("it has joined", here.node.dht.joined()).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use libp2p::PeerId;
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::{Dht, Error, Mode, Options};
-use crate::peer::{Discovery, Keypair};
+use crate::peer::{Announce, Discovery, Holder, Keypair};
 use crate::support::task::Tasks;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,6 +145,32 @@ async fn clients_announce_and_find_without_being_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_beside_clients_alone_is_one_of_the_nodes_that_keep_a_key_and_asks_itself() {
+    let server = Node::server(TCP, &[]).await;
+    let of_it = || Options { mode: Mode::Client, ..options(TCP, &[&server]) };
+    let (one, other) = (Node::with(of_it()).await, Node::with(of_it()).await);
+    for client in [&one, &other] {
+        client.knows(1).await;
+    }
+    until("both are there", || async { server.dht.standing().await.connected == 2 }).await;
+    assert!(within("it is where others look", server.dht.joined()).await);
+    let placed = within("it keeps its own key", server.dht.place(key(1))).await;
+    assert_eq!((placed.keys, placed.receivers, placed.messages), (1, 1, 0));
+    assert_eq!((server.dht.announcing().queued, server.dht.standing().await.is_unserved), (0, false));
+    let placed = within("a client's key is placed", one.announce(vec![key(2)], 20)).await;
+    assert_eq!((placed.keys, placed.receivers), (1, 1));
+    let holders = [(&one, key(1), &server), (&other, key(1), &server), (&server, key(2), &one)];
+    for (asker, key, holder) in holders.into_iter().chain([(&other, key(2), &one)]) {
+        let found: Vec<_> = asker.find(key).await.into_iter().map(|provider| provider.peer).collect();
+        assert_eq!(found, [holder.dht.0.local]);
+    }
+    assert!(server.find(key(1)).await.is_empty() && server.find(key(3)).await.is_empty());
+    // Another that keeps records is told what nobody else knew.
+    let late = Node::server(TCP, &[&server]).await;
+    until("it is told", || async { late.dht.status().await.other_records > 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wildcard_listeners_tell_where_they_are() {
     let everywhere = |others: Vec<crate::peer::Multiaddr>, chunk: u16| Options {
         listen: vec!["/ip4/0.0.0.0/tcp/0".parse().unwrap(), "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap()],
@@ -165,4 +191,21 @@ async fn wildcard_listeners_tell_where_they_are() {
     let found = first.find(key(1)).await;
     assert_eq!(found.len(), 1);
     assert!(!found[0].chunk.is_empty() && found[0].chunk.iter().all(|at| at.port() == 9003));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_gone_is_told_of_with_why_it_is_not_reached() {
+    let mut nodes = network(TCP, 3).await;
+    let holder = nodes.remove(1);
+    let gone = holder.dht.0.local;
+    within("the key is placed", holder.announce(vec![key(1)], 20)).await;
+    holder.stop().await;
+    let told = nodes[1].look(key(1)).await;
+    assert_eq!(told.first(), Some(&Holder::Missed(gone, None)), "it is told at once who is asked");
+    let why = |holder: &Holder| match holder {
+        Holder::Missed(peer, why) if *peer == gone => why.clone(),
+        _ => panic!("nobody else has it: {told:?}"),
+    };
+    let last = told.iter().rev().find_map(why);
+    assert!(last.is_some_and(|why| why.contains("refused")), "{told:?}");
 }

@@ -30,7 +30,7 @@ use std::time::Duration;
 use super::announcer::{Announcer, Purpose};
 use super::holdings::Minute;
 use super::{Dht, Mode, Options};
-use crate::peer::{Announced, Conduct, Discovery, Key, Keypair, Kind, Multiaddr, Provider};
+use crate::peer::{Announced, Conduct, Discovery, Holder, Key, Keypair, Kind, Multiaddr, Provider};
 use crate::support::task::Tasks;
 use crate::support::unix_now;
 
@@ -101,12 +101,21 @@ impl Node {
         Announcer::new(Arc::clone(dht), Purpose::Put, &keys).run(copies).await.announced
     }
 
-    /// All providers of `key`.
+    /// All providers of `key` that answer.
     pub(super) async fn find(&self, key: Key) -> Vec<Provider> {
+        let found = |holder| match holder {
+            Holder::Found(provider) => Some(provider),
+            Holder::Missed(..) => None,
+        };
+        self.look(key).await.into_iter().filter_map(found).collect()
+    }
+
+    /// All that a look-up tells.
+    pub(super) async fn look(&self, key: Key) -> Vec<Holder> {
         let look = async {
-            let (mut found, mut all) = (self.dht.providers(key), Vec::new());
-            while let Some(provider) = found.recv().await {
-                all.push(provider);
+            let (mut told, mut all) = (self.dht.providers(key), Vec::new());
+            while let Some(holder) = told.recv().await {
+                all.push(holder);
             }
             all
         };

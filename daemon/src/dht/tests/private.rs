@@ -19,7 +19,7 @@ use super::memory::{Net, Place};
 use super::{Node, QUIC, TCP, key, options, until, within};
 use crate::dht::proof::{Between, PROTOCOL, Prover, Role, WITHIN};
 use crate::dht::{Error, Options, transport};
-use crate::peer::{Discovery, Keypair, Multiaddr, NetworkKey, PeerId};
+use crate::peer::{Discovery, Holder, Keypair, Multiaddr, NetworkKey, PeerId};
 use crate::support::task::Tasks;
 
 fn private(listen: &str, others: &[&Node], key: u8) -> Options {
@@ -45,6 +45,35 @@ async fn those_who_have_the_key_find_each_other() {
         let found = third.find(key(1)).await;
         assert_eq!(found.len(), 1, "{listen}");
         assert_eq!(found[0].chunk, second.chunk);
+    }
+}
+
+/// A holder that is on a private network of its own, told of by one in the middle that is no relay for it; behind a
+/// router, or where there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_on_another_private_network_is_told_of_with_why_it_is_not_dialled() {
+    let homes = |holder, asker| [Place::behind("20.8.0.1", holder), Place::behind("20.9.0.1", asker)];
+    for (middle, [holder, asker], ip) in [
+        ("10.77.1.1", [Place::at("10.77.2.3"), Place::at("10.77.1.2")], "10.77.2.3"),
+        ("20.1.0.1", homes("192.168.1.3", "10.9.0.5").map(Place::shut), "192.168.1.3"),
+    ] {
+        let net = Net::default();
+        let middle = net.start(Place::at(middle), |options| options).await;
+        // It asks no relay for a place.
+        let holder = net.start(holder, |options| Options { serves: false, ..options }).await;
+        holder.connect(&middle).await;
+        holder.node.knows(1).await;
+        let announced = within("the key is placed", holder.node.announce(vec![key(1)], 20)).await;
+        assert_eq!((announced.keys, announced.receivers), (1, 1));
+        let asker = net.start(asker, |options| options).await;
+        asker.connect(&middle).await;
+        asker.node.knows(1).await;
+        let told = asker.node.look(key(1)).await;
+        let Some(Holder::Missed(peer, Some(why))) = told.last() else { panic!("{told:?}") };
+        assert_eq!(*peer, holder.id());
+        let elsewhere = format!("it is on another private network ({ip}), ");
+        assert!(why.starts_with(&elsewhere) && why.contains("no relay of it is known"), "{why}");
+        assert_eq!(net.dials(&asker, ip), 0);
     }
 }
 
@@ -84,7 +113,7 @@ async fn those_who_have_it_not_are_refused_in_both_directions() {
             let stranger = Node::with(stranger).await;
             let refused = within("it is refused", stranger.dht.connect(inside.address())).await.unwrap_err();
             assert_eq!(matches!(refused, Error::OtherKey { .. }), has_key, "{refused}");
-            assert!(has_key || refused.to_string().contains("private network"), "{refused}");
+            assert!(has_key || refused.to_string().contains("it belongs to a private network"), "{refused}");
             let refused = within("it is refused", inside.dht.connect(stranger.address())).await.unwrap_err();
             assert!(matches!(refused, Error::OtherKey { .. }), "{refused}");
             until("all is closed", || async { stranger.dht.status().await.connected == 0 }).await;

@@ -112,6 +112,20 @@ async fn a_node_leaves_a_relay_for_one_of_another_group() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sees_only_its_own_subnet_is_a_relay_for_those_behind_its_routers() {
+    let net = Net::default();
+    let auto = |options| Options { mode: Mode::Auto, asks_to_be_dialled: false, ..options };
+    let public = net.start(Place::at("20.1.0.1"), auto).await;
+    public.node.dht.0.reach.be_in("20.1.0.1/24");
+    // The router is on the public node's subnet, and what is behind it on none of these.
+    let node = unreached(&net, "20.1.0.9", INSIDE).await;
+    node.connect(&public).await;
+    until("it uses the relay", || async { relays(&node) == [public.id()] }).await;
+    let reach = public.node.dht.reachability();
+    assert!(reach.verdict == Verdict::Unknown && reach.is_server && !reach.is_outside, "{reach:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_nodes_of_one_host_do_not_take_all_places_of_a_relay() {
     let net = Net::default();
     let relay = helper(&net, Place::at("20.1.0.1")).await;

@@ -22,28 +22,40 @@ pub(in super::super) async fn run(
 ) -> Result<(), Error> {
     let started = Instant::now();
     if request.id == ObjectId::EMPTY {
+        Wanted::of(0, request.range)?;
         let _ = out.send(Ok(Event::Started { size: 0, name: None })).await;
         let _ =
             out.send(Ok(Event::Finished(Summary { took: started.elapsed(), ..Summary::default() }))).await;
         return Ok(());
     }
     let mut crowd = Crowd::new(Arc::clone(&parts), &request.peers, &terms.seeds);
-    let whole = parts.store.object(&request.id).filter(|info| info.state == State::Whole);
-    let length = whole.map(|info| info.length);
+    crowd.inquire(terms.inquiry.clone());
+    let known = parts.store.object(&request.id);
+    // Of what is not known here only the range is: the rest of its list need not come.
+    let range = request.range.filter(|_| known.is_none() && terms.part.is_none());
+    let length = known.filter(|info| info.state == State::Whole).map(|info| info.length);
     let was_whole = length.is_some();
     let patience =
         learn::Patience { stall: request.stall, alone: request.alone, was_whole: length, once: terms.once };
     let (shape, is_known) = match learn::from_store(&parts.store, &request.id).await? {
         Some(shape) => (shape, true),
-        None => (learn::from_peers(&mut crowd, request.id, patience).await?, false),
+        None => {
+            let sought = learn::Sought { id: request.id, range };
+            (learn::from_peers(&mut crowd, sought, patience).await?, false)
+        }
     };
     terms.check(&request.id, shape.length())?;
     let entry = terms.entry(learn::entry(&parts, &request, &shape));
     let wanted = Wanted::of(shape.length(), request.range)?;
+    if let Some(into) = &request.into {
+        into.begin(shape.length()).await?;
+    }
     let _ = out.send(Ok(Event::Started { size: shape.length(), name: entry.name.clone() })).await;
     let lease =
         terms.part.as_ref().map_or_else(|| Arc::new(parts.store.lease()), |part| Arc::clone(&part.lease));
-    let is_entered = request.range.is_none() && terms.part.is_none();
+    // Who reads all of what was not here has fetched it; reading changes nothing of what is.
+    let is_fetched = request.range.is_none() || (!was_whole && wanted.bytes == (0..shape.length()));
+    let is_entered = is_fetched && terms.part.is_none();
     let local = match terms.part {
         Some(_) => shape.hold(&lease).await?,
         None => shape.local(&parts.store).await,
@@ -64,7 +76,13 @@ pub(in super::super) async fn run(
         if let Shape::Many(manifest) = &shape {
             lease.put_manifest(manifest).await?;
         }
-        if terms.part.is_none() || matches!(shape, Shape::Many(_)) {
+        let is_kept = match &shape {
+            Shape::Single(_) => terms.part.is_none(),
+            Shape::Many(_) => true,
+            // Without all of its list it is no object: what comes is left for a day, and for this node alone.
+            Shape::Part(_) => false,
+        };
+        if is_kept {
             lease.partial(entry.clone()).await?;
         }
     }

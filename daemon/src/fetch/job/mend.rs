@@ -51,8 +51,11 @@ impl Job {
 
     pub(super) fn rebuild(&mut self, stripe: u32) {
         let missing = |chunk| self.planner.wants(Shard::Data(chunk));
+        // What was here comes back; of what was not, nothing stays that nobody wants.
+        let kept = if self.was_whole { 0..self.shape.chunks() } else { self.wanted.chunks.clone() };
         let with = (&self.parts, &self.lease);
-        let rebuild = self.parity.as_ref().and_then(|p| p.rebuild(stripe, missing, &self.shape, with));
+        let parity = self.parity.as_ref();
+        let rebuild = parity.and_then(|parity| parity.rebuild(stripe, (missing, kept), &self.shape, with));
         match rebuild {
             Some(rebuild) => self.rebuilding.push(Box::pin(async move { (stripe, rebuild.run().await) })),
             None => self.tell(planner::Event::RebuildFailed { stripe }),

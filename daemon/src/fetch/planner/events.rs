@@ -18,6 +18,7 @@ impl Planner {
                     self.search.wake();
                 }
             }
+            Event::Given { peer, chunks } => self.note_given(peer, &chunks, actions),
             Event::PeerLeft { peer } | Event::Bad { peer, .. } => self.part(peer),
             Event::Came { peer, shard, bytes } => self.came(peer, shard, bytes),
             Event::Held { peer, shard } => self.held(peer, shard),
@@ -129,6 +130,7 @@ impl Planner {
         self.flight.again.remove(&chunk);
         self.flight.forget(Shard::Data(chunk));
         self.search.found(chunk);
+        self.peers.values_mut().for_each(|peer| peer.given.came(chunk));
         self.cancel_all(Shard::Data(chunk), actions);
         if let Some(stripe) = self.stripes.of(chunk) {
             self.tend(stripe, actions);

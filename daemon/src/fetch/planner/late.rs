@@ -189,9 +189,13 @@ impl Planner {
         peer.answers_in(self.chunks.bytes(0), self.now)
     }
 
-    /// What a peer can do about a shard that comes too late from those who are `asked`.
+    /// What a peer can do about a shard that comes too late from those who are `asked`; nothing while the shard is left
+    /// to others to whom the peer gives it.
     fn remedy(&self, no: PeerNo, shard: Shard, asked: &[PeerNo]) -> Option<Remedy> {
         let peer = self.peers.get(&no).filter(|_| !asked.contains(&no) && asked.len() < COPIES)?;
+        if matches!(shard, Shard::Data(chunk) if peer.given.has(chunk)) && self.spares(no) {
+            return None;
+        }
         if self.may_give(peer, shard) {
             return Some(Remedy::Ask);
         }

@@ -16,7 +16,8 @@
 //!    would.
 //! 3. A needed chunk that it holds and nobody has been asked for: rarest first with ties broken by the seed
 //!    ([`runs`]), or in order within the reader's window ([`pick`]). Peers that are much slower than the rest
-//!    leave to them what they would only delay.
+//!    leave to them what they would only delay; a holder that a crowd asks is not asked for what it gives to
+//!    others of it just now ([`given`]).
 //! 4. Parity of a stripe whose missing data nobody can give, or not soon ([`rescue`]); never more shards of a
 //!    stripe than rebuild it, plus one for each that is late.
 //! 5. End game: what another peer is expected to bring much later than this one would.
@@ -27,9 +28,10 @@
 //!
 //! # What it costs
 //!
-//! Three bits and, while a peer holds only a part, two bytes a data chunk; one bit a chunk for each such peer; 16
-//! bytes a stripe. Everything else is bounded by the bytes in flight and the number of peers. For the longest
-//! object (4 Mi chunks) that is 14 MiB, and 0.5 MiB a partial holder.
+//! Three bits and, while a peer holds only a part, two bytes a data chunk; one bit a chunk for each such peer, and
+//! for each that tells what it gives to others; 16 bytes a stripe. Everything else is bounded by the bytes in
+//! flight and the number of peers. For the longest object (4 Mi chunks) that is 14 MiB, and 0.5 MiB for each of those
+//! peers.
 //!
 //! # How to drive it
 //!
@@ -41,6 +43,7 @@ mod bits;
 mod chunks;
 mod events;
 mod flight;
+mod given;
 mod holders;
 mod late;
 mod peer;
@@ -51,6 +54,7 @@ mod runs;
 mod search;
 mod speed;
 mod stripes;
+mod view;
 
 #[cfg(test)]
 mod sim;
@@ -179,6 +183,7 @@ impl Planner {
         if std::mem::take(&mut self.done) {
             self.progress_at = self.now;
         }
+        self.lapse();
         self.apply(event, actions);
         self.compare();
         if self.chunks.missing() == 0 {
@@ -199,7 +204,8 @@ impl Planner {
         }
         let late = self.peers.values().filter_map(Peer::late_at);
         let waits = self.peers.values().map(|peer| peer.wait_until).filter(|&until| until > self.now);
-        late.chain(waits).chain(self.recheck).chain(self.search.next_wakeup()).min()
+        let left = self.peers.values().filter_map(|peer| peer.given.next());
+        late.chain(waits).chain(left).chain(self.recheck).chain(self.search.next_wakeup()).min()
     }
 
     /// Whether a shard that arrives now would be of use. What is not wanted is to be dropped, not stored.

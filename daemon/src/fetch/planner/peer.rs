@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::given::Given;
 use super::holders::Holding;
 use super::speed::{Speed, micros, part};
 use super::{CHUNK_LEN, Credits, Shard};
@@ -74,6 +75,8 @@ pub(super) struct Peer {
     pub(super) credits: Credits,
     /// Which data chunks it holds.
     pub(super) holding: Holding,
+    /// What it gives to others.
+    pub(super) given: Given,
     /// What it has been found to lack of the parity.
     pub(super) parity: ParityRecord,
     /// What is outstanding, in the order in which it was asked.
@@ -101,6 +104,8 @@ pub(super) struct Peer {
     /// It has no open chunk but those in [`Flight::again`](super::flight::Flight): sorting is no use until it
     /// tells of more.
     pub(super) dry: bool,
+    /// What it gives to others was left out when its queue was sorted.
+    pub(super) spared: bool,
 }
 
 impl Peer {
@@ -109,6 +114,7 @@ impl Peer {
         Self {
             credits,
             holding: Holding::default(),
+            given: Given::default(),
             parity: ParityRecord::default(),
             requests: Vec::new(),
             owed: 0,
@@ -122,6 +128,7 @@ impl Peer {
             avoid: None,
             queue: Vec::new(),
             dry: false,
+            spared: false,
         }
     }
 

@@ -59,14 +59,16 @@ impl Planner {
 
     /// The rarest open chunk that a peer holds.
     fn pick_rarest(&mut self, no: PeerNo) -> Option<u64> {
-        let overtaken = self.overtaken(no) >= self.chunks.missing();
-        if let Some(chunk) = self.pick_again(no, overtaken) {
+        let (overtaken, spared) = (self.overtaken(no) >= self.chunks.missing(), self.spares(no));
+        if let Some(chunk) = self.pick_again(no, overtaken, spared) {
             return Some(chunk);
         }
-        while let Some((chunk, count)) = self.next_in_queue(no) {
-            // What has become less rare since comes back when the queue is sorted again.
-            let stale = self.rarity()(chunk) > count || !self.peers.get(&no)?.holding.has(chunk);
-            if stale || !self.chunks.open(chunk) {
+        while let Some((chunk, count)) = self.next_in_queue(no, spared) {
+            // What has become less rare since, or is given to others, comes back when the queue is sorted again.
+            let peer = self.peers.get(&no)?;
+            let is_left = spared && peer.given.has(chunk);
+            let stale = self.rarity()(chunk) > count || !peer.holding.has(chunk);
+            if stale || is_left || !self.chunks.open(chunk) {
                 continue;
             }
             if self.is_covered(chunk) {
@@ -83,21 +85,21 @@ impl Planner {
     }
 
     /// Takes the next chunk of a peer's queue; sorts it anew when it is empty.
-    fn next_in_queue(&mut self, no: PeerNo) -> Option<(u64, u16)> {
-        let peer = self.peers.get_mut(&no)?;
-        if peer.queue.is_empty() && !peer.dry {
-            let peer = self.peers.get(&no)?;
+    fn next_in_queue(&mut self, no: PeerNo, spared: bool) -> Option<(u64, u16)> {
+        let peer = self.peers.get(&no)?;
+        if peer.queue.is_empty() && (!peer.dry || peer.spared && !spared) {
             let again = |&(chunk, _): &(u64, u16)| self.flight.again.contains(&chunk);
-            let queue = self.runs.sort(&self.chunks, peer, self.holders.is_even(), self.rarity());
+            let is_even = self.holders.is_even();
+            let queue = self.runs.sort(&self.chunks, peer, is_even, spared, self.rarity());
             let dry = queue.iter().all(again);
             let peer = self.peers.get_mut(&no)?;
-            (peer.dry, peer.queue) = (dry, queue);
+            (peer.dry, peer.spared, peer.queue) = (dry, spared, queue);
         }
         self.peers.get_mut(&no)?.queue.pop()
     }
 
     /// A chunk that was asked for in vain before; last of all the one that failed at this very peer.
-    fn pick_again(&mut self, no: PeerNo, overtaken: bool) -> Option<u64> {
+    fn pick_again(&mut self, no: PeerNo, overtaken: bool, spared: bool) -> Option<u64> {
         // What nobody here holds is found by the survey instead.
         self.flight.again.retain(|&chunk| self.holders.count(chunk) > 0);
         let peer = self.peers.get(&no)?;
@@ -105,6 +107,7 @@ impl Planner {
             self.chunks.open(*chunk)
                 && peer.holding.has(*chunk)
                 && !self.is_covered(*chunk)
+                && !(spared && peer.given.has(*chunk))
                 && !(overtaken && self.sooner_elsewhere(no, *chunk))
         };
         let mut fitting = self.flight.again.iter().copied().filter(fits);

@@ -113,6 +113,14 @@ pub enum Event {
         /// What it holds.
         has: Has,
     },
+    /// A peer is giving these data chunks to others who fetch the object, and who will have them soon. Numbers beyond
+    /// the object are ignored.
+    Given {
+        /// Its number.
+        peer: PeerNo,
+        /// What it gives.
+        chunks: Vec<u64>,
+    },
     /// A peer is gone, with all that was asked of it.
     PeerLeft {
         /// Its number.

@@ -39,13 +39,19 @@ impl Runs {
         Self { count, step, seed: mix(seed ^ 1) }
     }
 
-    /// The chunks to ask of `peer` next, rarest first and the best last; empty when it has no open chunk. `is_even`:
-    /// all chunks are equally rare.
+    /// A number of its own for each chunk and fetch.
+    pub(super) fn draw(&self, chunk: u64) -> u64 {
+        mix(self.seed ^ chunk)
+    }
+
+    /// The chunks to ask of `peer` next, rarest first and the best last, but for those that it gives to others where it
+    /// is `spared`; empty when it has no such chunk that is open. `is_even`: all chunks are equally rare.
     pub(super) fn sort(
         &self,
         chunks: &Chunks,
         peer: &Peer,
         is_even: bool,
+        spared: bool,
         rarity: impl Fn(u64) -> u16,
     ) -> Vec<(u64, u16)> {
         let keep = (chunks.count() / SORTED_SHARE).clamp(SORTED.0, SORTED.1);
@@ -59,7 +65,7 @@ impl Runs {
             let chunk = |i: u64| (entry + i) % RUN;
             for chunk in (0..RUN).map(chunk).filter(|i| lane >> i & 1 == 1).map(|i| run * RUN + i) {
                 let count = rarity(chunk);
-                if count < ceiling {
+                if count < ceiling && !(spared && peer.given.has(chunk)) {
                     best.push((chunk, count));
                 }
             }

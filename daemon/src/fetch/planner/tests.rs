@@ -1,5 +1,7 @@
 //! The planner by example: one rule each, small enough to be read. The simulator ([`super::sim`]) tries them together.
 
+mod given;
+
 use super::*;
 
 const MIB: u64 = CHUNK_LEN;

@@ -67,11 +67,18 @@ async fn fifty_who_ask_for_all_they_may_and_do_not_read_keep_nobody_from_being_s
         conn.stream.write_all(&says).await.unwrap();
         greedy.push(conn);
     }
-    // Each has been given something, and takes no more; what all share in memory has been taken by then.
+    // Each has been given something, or heard that it is others' turn, and takes no more; what all share in memory, and
+    // every place, has been taken by then.
     for conn in &mut greedy {
-        conn.stream.read_exact(&mut [0; 9000]).await.unwrap();
+        conn.stream.read_exact(&mut [0; 800]).await.unwrap();
     }
-    let (got, summary) = taker.fetch(id, &[&giver], Order::Any).await.unwrap();
+    let request = Request {
+        peers: vec![giver.address.clone()],
+        stall: Duration::from_secs(30),
+        order: Order::Any,
+        ..request(id)
+    };
+    let (got, summary) = collect(taker.fetcher.fetch(request).events, Order::Any).await.unwrap();
     assert!(got == data && summary.peers.len() == 1, "{summary:?}");
 }
 

@@ -121,6 +121,7 @@ impl Errand {
             alone: super::ALONE,
             order: Order::InOrder,
             range: None,
+            into: None,
         }
     }
 
@@ -129,7 +130,7 @@ impl Errand {
         let part =
             PartOf { lease: Arc::clone(&self.lease), private: self.private, pulse: self.pulse.clone() };
         let declared = Some(Declared { root: self.root, length });
-        Terms { seeds, once: false, declared, part: Some(part) }
+        Terms { seeds, declared, part: Some(part), ..Terms::default() }
     }
 
     /// Refuses what is here already and is private where the directory is not, or the other way round.

@@ -358,8 +358,14 @@ fn add_peers(summary: &mut Summary, peers: impl IntoIterator<Item = (crate::peer
 }
 
 async fn ask(parts: Arc<Parts>, asker: Asker, heard: Arc<Heard>, chunk: ChunkRef, came: Came) -> Outcome {
-    let _open = heard.ask(&parts.download, chunk.length as usize).await;
-    match asker.want_counted(chunk, &came).await {
+    let length = chunk.length as usize;
+    let _open = heard.ask(&parts.download, length).await;
+    let answer = asker.want_counted(chunk, &came).await;
+    if !matches!(answer, Ok(Answer::Found(_))) {
+        // Others may have what the limit let pass and did not come.
+        parts.download.give_back(length.saturating_sub(came.bytes() as usize));
+    }
+    match answer {
         Ok(Answer::Found(unproven)) => Outcome::Arrived(unproven),
         Ok(Answer::NotFound) => Outcome::NotFound,
         Ok(Answer::Busy(after)) => Outcome::Busy(after),

@@ -45,7 +45,8 @@ pub(super) async fn length(errand: &Errand, crowd: &mut Crowd) -> Result<(u64, b
                 was_whole: None,
                 once: false,
             };
-            (learn::from_peers(crowd, root, patience).await?.length(), true)
+            let sought = learn::Sought { id: root, range: None };
+            (learn::from_peers(crowd, sought, patience).await?.length(), true)
         }
     };
     if length > MAX_TREE_BYTES as u64 {

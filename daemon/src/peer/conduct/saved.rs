@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::peer::{HostAddr, PeerId, Score, Scores};
 
-const MAGIC: &[u8; 8] = b"casdcon2";
+const MAGIC: &[u8; 8] = b"casdcon3";
 /// A peer's id is a multihash of at most 32 bytes with its two numbers; public keys within an id are as short.
 const MAX_ID: usize = 48;
 /// Peers that are written down, strikes of one.
@@ -14,8 +14,8 @@ const MAX_STRIKES: usize = 8;
 /// Bytes of BLAKE3 at the end.
 const SUM: usize = 16;
 /// One peer with all that it may have.
-const MAX_PEER: usize = 1 + MAX_ID + 1 + 8 * MAX_STRIKES + 8 + 9 + 4 + 8 + 8 + 8;
-/// The longest: 632 KiB.
+const MAX_PEER: usize = 1 + MAX_ID + 1 + 8 * MAX_STRIKES + 8 + 9 + 4 + 8 + 8 + 8 + 8;
+/// The longest: 668 KiB.
 pub(super) const MAX_FILE: usize = MAGIC.len() + 2 + MAX_PEERS * MAX_PEER + SUM;
 
 /// What is written of `scores`.
@@ -44,6 +44,7 @@ pub(super) fn encode(scores: &Scores) -> Vec<u8> {
         out.extend(score.failures.to_le_bytes());
         out.extend(seconds(score.retry_at).to_le_bytes());
         out.extend(score.rate.unwrap_or(0).to_le_bytes());
+        out.extend(score.delivered.to_le_bytes());
         out.extend(seconds(Some(score.seen)).to_le_bytes());
     }
     let sum = blake3::hash(&out);
@@ -91,8 +92,9 @@ fn score(rest: &mut &[u8]) -> io::Result<(PeerId, Score)> {
     let failures = u32::from_le_bytes(take(rest)?);
     let retry_at = time(rest)?;
     let rate = Some(u64::from_le_bytes(take(rest)?)).filter(|rate| *rate > 0);
+    let delivered = u64::from_le_bytes(take(rest)?);
     let seen = time(rest)?.unwrap_or(SystemTime::UNIX_EPOCH);
-    Ok((peer, Score { strikes, banned_until, host, failures, retry_at, rate, seen }))
+    Ok((peer, Score { strikes, banned_until, host, failures, retry_at, rate, delivered, seen }))
 }
 
 /// Seconds since 1970, at least 1; 0: never.
@@ -152,8 +154,13 @@ mod tests {
     fn what_is_written_is_read_and_what_is_torn_is_not() {
         let scores = sample(9);
         let bytes = encode(&scores);
-        let whole = crate::golden::is("conduct.2", &bytes);
-        assert!(decode(include_bytes!("../../../../tests/golden/conduct")).is_err(), "of another form");
+        let whole = crate::golden::is("conduct.3", &bytes);
+        for other in [
+            &include_bytes!("../../../../tests/golden/conduct")[..],
+            include_bytes!("../../../../tests/golden/conduct.2"),
+        ] {
+            assert!(decode(other).is_err(), "of another form");
+        }
         let read = decode(&whole).unwrap();
         assert_eq!(read.len(), 9);
         for (peer, score) in &read {

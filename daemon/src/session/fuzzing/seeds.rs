@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use super::{BINDING, Truth, encode, heard, me, networks};
+use bytes::Bytes;
+
+use super::{BINDING, MAKER, SEEN, SIGNED, Truth, encode, heard, me, networks};
 use crate::content::{CHUNK_LEN, ChunkId, ChunkRef, ObjectId, Place};
 use crate::fuzzing::tests::Seed;
+use crate::peer::CardSigner;
 use crate::session::codec::slice_head;
 use crate::session::frames::{Ask, Frame, Kind, Record, Role};
-use crate::session::{Have, Reason, hello};
+use crate::session::{Fellow, Have, Reason, hello};
 
 const OBJECT: ObjectId = ObjectId::from_bytes([7; 32]);
 
@@ -19,7 +22,11 @@ pub(crate) fn seeds() -> Vec<Seed> {
         seeds.push(("frame", name, encode(&frame)[4..].to_vec()));
     }
     seeds.push(("frame", "a_head_of_4_gib", [&[0xff; 4][..], &[Kind::Slice as u8]].concat()));
-    for (name, says) in [("everything", everything(&truth)), ("beyond_the_credits", beyond(&truth))] {
+    for (name, says) in [
+        ("everything", everything(&truth)),
+        ("beyond_the_credits", beyond(&truth)),
+        ("a_card_and_none", introduced()),
+    ] {
         seeds.push(("asks", name, says));
     }
     for (name, says) in given(&truth) {
@@ -73,7 +80,32 @@ fn frames(truth: &Truth) -> Vec<(&'static str, Frame)> {
         ("have_all", Frame::Have(5, Have::Whole)),
         ("have_some", Frame::Have(5, Have::Bitmap { first: (1 << 22) - 16, bits: vec![0x81, 0xff].into() })),
         ("have_more", Frame::Have(5, Have::Chunks(vec![0, (1 << 22) - 1, 5]))),
+        ("card", Frame::Card(card())),
+        ("peers", Frame::Peers(5, fellows())),
+        ("given", Frame::Given(5, vec![0, (1 << 22) - 1])),
     ]
+}
+
+/// The card of the one peer that there is.
+fn card() -> Bytes {
+    let ports = ["0.0.0.0:9000", "[fd00::7]:9001"].map(|at| at.parse().unwrap());
+    CardSigner::new(MAKER.clone(), "fuzz", &ports).unwrap().sign(SIGNED).unwrap()
+}
+
+fn fellows() -> Vec<Fellow> {
+    vec![Fellow { seen: Some(SEEN), card: card() }, Fellow { seen: None, card: Bytes::from_static(b"?") }]
+}
+
+/// Who shows a card, and then what is none.
+fn introduced() -> Vec<u8> {
+    let shown = [
+        Frame::Card(card()),
+        Frame::Ask(0, Ask::Haves(OBJECT)),
+        Frame::Card(Bytes::from_static(b"?")),
+        Frame::Ask(1, Ask::Haves(OBJECT)),
+        Frame::Goodbye(Reason::Done, String::new()),
+    ];
+    shown.iter().flat_map(encode).collect()
 }
 
 /// What an asker may say.
@@ -129,6 +161,7 @@ fn given(truth: &Truth) -> Vec<(&'static str, Vec<u8>)> {
         ("a_chunk_twice", [slice(4, 0, 1000), slice(4, 0, 1000)].concat()),
         ("a_gap", [slice(4, 0, 10), slice(4, 11, 20)].concat()),
         ("a_goodbye", encode(&Frame::Goodbye(Reason::Busy, "later".to_owned()))),
+        ("others", [Frame::Peers(6, fellows()), Frame::Given(6, vec![2])].iter().flat_map(encode).collect()),
     ]
 }
 
@@ -137,5 +170,5 @@ fn what_a_giver_says_is_heard() {
     let truth = Truth::new().unwrap();
     let found = given(&truth).into_iter().map(|(name, says)| (name, heard(&says)));
     let expected = [("the_truth", 6), ("nothing", 0), ("a_chunk_twice", 1), ("a_gap", 0), ("a_goodbye", 0)];
-    assert!(found.eq(expected));
+    assert!(found.eq(expected.into_iter().chain([("others", 0)])));
 }

@@ -135,6 +135,29 @@ async fn a_dropped_want_is_taken_back_and_its_credit_comes_home() {
 }
 
 #[tokio::test]
+async fn a_chunk_is_begun_in_its_peers_turn_only_and_holds_it_to_its_end() {
+    let shelf = Shelf::new(&[true, true], CHUNK);
+    let (asker, _given, _tasks) = Ends::new(&open()).join(&shelf).await;
+    within(async {
+        let chunk = shelf.manifest.chunk(0).unwrap();
+        shelf.is_others_turn.store(true, Ordering::SeqCst);
+        assert_eq!(asker.want(chunk).await, Ok(Answer::Busy(Duration::from_millis(700))));
+        assert_eq!(Arc::strong_count(&shelf.turn), 1);
+        shelf.is_others_turn.store(false, Ordering::SeqCst);
+        shelf.paces.forget_permits(usize::MAX);
+        let mut want = Box::pin(found(asker.want(chunk)));
+        assert!(want.as_mut().now_or_never().is_none());
+        until(|| Arc::strong_count(&shelf.turn) == 2).await;
+        // What has been begun goes on.
+        shelf.is_others_turn.store(true, Ordering::SeqCst);
+        shelf.paces.add_permits(8);
+        assert_eq!(want.await, shelf.chunks[&chunk.id]);
+        until(|| Arc::strong_count(&shelf.turn) == 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn credits_hold_askers_back_and_all_get_served() {
     let shelf = Shelf::new(&[true, true, true, true], CHUNK);
     let mut ends = Ends::new(&open());

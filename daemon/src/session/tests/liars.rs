@@ -251,7 +251,7 @@ async fn an_asker_that_breaks_the_protocol_is_refused() {
 }
 
 fn ill_hello() -> Hello {
-    Hello { role: Role::Asker, least: 2, most: 9, network: [0; 32], requests: 0, bytes: 0, proof: None }
+    Hello { role: Role::Asker, least: 3, most: 9, network: [0; 32], requests: 0, bytes: 0, proof: None }
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn hellos_that_are_none_are_refused() {
         assert!(matches!(ended, Err(Error::Protocol(_))), "{ended:?}");
     }
     let strange = within(against_asker(false, &encode(&[Frame::Hello(ill_hello())]), |_| {})).await;
-    assert_eq!(strange, Err(Error::Version { least: 2, most: 9 }));
+    assert_eq!(strange, Err(Error::Version { least: 3, most: 9 }));
     let giver = Hello { role: Role::Giver, least: VERSION, most: 9, ..ill_hello() };
     let giver = Hello { network: open().id, ..giver };
     let ended = within(against_asker(false, &encode(&[Frame::Hello(giver)]), |_| {})).await;

@@ -1,10 +1,11 @@
 //! Sessions over pipes in memory: a real asker and a real giver, then each of them against a peer that lies.
 
+mod crowds;
 mod honest;
 mod liars;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,11 +32,18 @@ struct Shelf {
     parity: Vec<ParityPage>,
     /// Told to the next subscriber.
     news: Mutex<Option<Subscription>>,
+    /// Told to the next subscriber of others.
+    rumours: Mutex<Option<mpsc::Receiver<Rumour>>>,
+    /// Who was to be told of others.
+    callers: Mutex<Vec<Caller>>,
     /// Chunks being got at this moment, and the most that ever were.
     working: AtomicUsize,
     most: AtomicUsize,
     /// A slice goes out for each permit.
     paces: Semaphore,
+    /// Whether it is another's turn, and what is held while it is not.
+    is_others_turn: AtomicBool,
+    turn: Arc<()>,
 }
 
 impl Shelf {
@@ -58,7 +66,21 @@ impl Shelf {
         let (part, parity) = ParityPart::sign(claim, &ids, &Keypair::generate_ed25519()).unwrap();
         let (working, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let paces = Semaphore::new(Semaphore::MAX_PERMITS);
-        Arc::new(Self { manifest, chunks, part, parity, news: Mutex::default(), working, most, paces })
+        let (news, rumours, callers, is_others_turn, turn) = Default::default();
+        Arc::new(Self {
+            manifest,
+            chunks,
+            part,
+            parity,
+            news,
+            rumours,
+            callers,
+            working,
+            most,
+            paces,
+            is_others_turn,
+            turn,
+        })
     }
 
     fn object(&self) -> ObjectId {
@@ -120,6 +142,18 @@ impl Giver for Shelf {
     fn haves(&self, _: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>> {
         let news = self.news.lock().unwrap().take().filter(|_| object == self.object());
         async move { news }.boxed()
+    }
+
+    fn begin(&self, _: PeerId) -> Result<Turn, Duration> {
+        match self.is_others_turn.load(Ordering::SeqCst) {
+            true => Err(Duration::from_millis(700)),
+            false => Ok(Box::new(Arc::clone(&self.turn))),
+        }
+    }
+
+    fn crowd(&self, caller: Caller, _: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        self.callers.lock().unwrap().push(caller);
+        self.rumours.lock().unwrap().take()
     }
 
     fn pace(&self, _: PeerId, most: usize) -> BoxFuture<'_, usize> {

@@ -112,7 +112,7 @@ impl Books {
                 assert!(self.asked.contains(&(*peer, *shard)), "comes without being asked for");
                 assert!(*bytes < self.bytes(*shard), "what is whole has arrived");
             }
-            Event::Held { .. } | Event::ReadTo { .. } | Event::Tick => {}
+            Event::Given { .. } | Event::Held { .. } | Event::ReadTo { .. } | Event::Tick => {}
         }
     }
 

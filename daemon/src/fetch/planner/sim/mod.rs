@@ -26,6 +26,10 @@
 //! directly or by parity, whatever the others do; and a fetch that goes silent may lack nothing but what
 //! reliable hosts cannot give. [`check`] holds every step and every end against that.
 //!
+//! # A crowd
+//!
+//! That is one fetcher; in [`crowd`] there are many, each with a planner, who feed each other beside one holder.
+//!
 //! # Replaying
 //!
 //! A failure prints its seed. `CASD_SIM_SEED=N cargo test -p casd sim:: -- --nocapture` runs only that network
@@ -34,6 +38,7 @@
 //! [`scenarios`] has the networks that a bound is promised for, by name.
 
 mod check;
+mod crowd;
 mod network;
 mod optimum;
 mod scenarios;

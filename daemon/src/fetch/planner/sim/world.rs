@@ -424,7 +424,7 @@ impl World {
 }
 
 /// The time that `bytes` take at `rate` bytes a second.
-fn takes(bytes: u64, rate: u64) -> Duration {
+pub(super) fn takes(bytes: u64, rate: u64) -> Duration {
     Duration::from_micros(bytes * 1_000_000 / rate)
 }
 

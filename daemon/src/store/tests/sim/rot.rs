@@ -220,7 +220,7 @@ impl World {
             let id = match fact {
                 Fact::Object(info) => info.id,
                 Fact::Removed(id) => id,
-                Fact::Key(_) => return None,
+                Fact::Key(_) | Fact::Job(_) | Fact::Ended(_) => return None,
             };
             THINGS.iter().position(|thing| thing.object.id == id)
         };

@@ -1,0 +1,49 @@
+//! Those who fetch the same object from one holder learn of each other from it, and feed each other.
+
+use super::*;
+
+/// A node gives no more than so many bytes a second from now on.
+fn slow_down(web: &Web, node: &Node, rate: u64) {
+    let serve =
+        Serve::new(serve::Options::default(), node.store.clone(), Board::new(), Arc::new(Limiter::new(rate)));
+    let mut givers = web.givers.lock().unwrap();
+    let (_, giver, ..) = givers.get_mut(&node.at).unwrap();
+    *giver = Arc::new(serve);
+}
+
+/// Three fetch an object of so many bytes from one holder; nobody else is found. How much the holder gives, and with
+/// how many each of them has a session afterwards.
+async fn three_of_one(web: &Web, length: usize) -> (u64, Vec<usize>) {
+    let giver = Node::new(web, 1);
+    let data = sample(length);
+    let id = giver.add(&data, None).await;
+    slow_down(web, &giver, 8 << 20);
+    let takers: Vec<Node> = (2..5).map(|number| Node::new(web, number)).collect();
+    let from = [&giver];
+    let fetches = takers.iter().map(|taker| taker.fetch(id, &from, Order::Any));
+    let mut given = 0;
+    for fetched in futures::future::join_all(fetches).await {
+        let (got, summary) = fetched.unwrap();
+        assert!(got == data);
+        let of_giver = summary.peers.iter().filter(|(peer, _)| *peer == giver.address.peer);
+        given += of_giver.map(|(_, bytes)| bytes).sum::<u64>();
+    }
+    (given, takers.iter().map(|taker| taker.fetcher.links().len()).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_who_fetch_from_one_holder_feed_each_other() {
+    let length = 24 * CHUNK;
+    let (given, sessions) = three_of_one(&Web::default(), length).await;
+    assert!((length as u64..2 * length as u64).contains(&given), "{given} of {length}");
+    assert_eq!(sessions, [3; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_the_rule_forbids_is_not_dialled_whoever_tells_of_it() {
+    let web = Web::default();
+    web.shy.store(true, Ordering::Relaxed);
+    let length = 6 * CHUNK;
+    let (given, sessions) = three_of_one(&web, length).await;
+    assert_eq!((given, sessions), (3 * length as u64, vec![1; 3]));
+}

@@ -1,0 +1,394 @@
+//! The jobs that are there: which of them run, and how each stands.
+//!
+//! Owns: how many run at once, and in which order those that wait begin: by priority, then those that were tried less
+//! often, then the older ones. Refuses: two that bring the same object at once, and one whose owner fetches the object
+//! in the foreground meanwhile. No awaits. Survives a crash: nothing; the store has the jobs.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::content::ObjectId;
+use crate::fetch::{Findings, Inquiry, Progress};
+use crate::node::{Caller, Error};
+use crate::store::Job;
+
+/// Jobs that have ended and are still told of: so many…
+const ENDED: usize = 64;
+/// …for so long.
+const TOLD: Duration = Duration::from_hours(1);
+
+/// How a job stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// It waits for its turn: others run, or somebody brings the same object already.
+    Queued,
+    /// It looks for holders.
+    Finding,
+    /// It brings the object.
+    Fetching(Progress),
+    /// It could not go on, and tries again.
+    Waiting {
+        /// Why, in few words.
+        why: String,
+        /// What the last try ended with.
+        error: String,
+        /// When it tries again, if nothing happens before that gives hope.
+        until: Instant,
+    },
+    /// All of it is here. It is told of for a while.
+    Done,
+    /// Somebody cancelled it. It is told of for a while.
+    Cancelled,
+}
+
+/// A job and how it stands.
+#[derive(Clone, Debug)]
+pub struct JobView {
+    /// What is to be done, and for whom.
+    pub job: Job,
+    /// How it stands.
+    pub standing: Standing,
+    /// Bytes of the object; 0 while that is not known.
+    pub size: u64,
+    /// Bytes of it that are here, as far as is known.
+    pub bytes: u64,
+    /// Tries that ended without all of it.
+    pub tries: u32,
+    /// Missing chunks that nobody who was asked says to have. Looked at while nothing arrives.
+    pub unheld: u64,
+}
+
+/// What a job's task is told by.
+#[derive(Clone, Default)]
+pub(super) struct Hands {
+    /// It is its turn.
+    pub(super) go: Arc<Notify>,
+    /// Its try gives way to somebody who brings the same.
+    pub(super) yields: Arc<Notify>,
+    /// There is hope: it may try again at once.
+    pub(super) wake: Arc<Notify>,
+    /// It has ended.
+    pub(super) stop: CancellationToken,
+    /// Who was asked, and what they said.
+    pub(super) inquiry: Inquiry,
+}
+
+struct Entry {
+    job: Job,
+    standing: Standing,
+    size: u64,
+    bytes: u64,
+    tries: u32,
+    hands: Hands,
+}
+
+/// A fetch with a caller.
+struct Attended {
+    token: u64,
+    uid: u32,
+    object: ObjectId,
+    inquiry: Inquiry,
+}
+
+/// See the module.
+pub(super) struct Table {
+    /// Jobs that run at once.
+    bound: usize,
+    /// By their numbers.
+    entries: BTreeMap<u64, Entry>,
+    attended: Vec<Attended>,
+    /// Those that ended last, and when.
+    ended: VecDeque<(Instant, JobView)>,
+    /// The last number and the last token that were given.
+    last: (u64, u64),
+}
+
+impl Entry {
+    fn runs(&self) -> bool {
+        matches!(self.standing, Standing::Finding | Standing::Fetching(_))
+    }
+
+    fn view(&self) -> JobView {
+        let Self { job, standing, size, bytes, tries, hands } = self;
+        let unheld = hands.inquiry.findings().unheld;
+        let (job, standing) = (job.clone(), standing.clone());
+        JobView { job, standing, size: *size, bytes: *bytes, tries: *tries, unheld }
+    }
+}
+
+impl Table {
+    /// No jobs yet; `bound` of them run at once.
+    pub(super) fn new(bound: usize) -> Self {
+        Self { bound, entries: BTreeMap::new(), attended: Vec::new(), ended: VecDeque::new(), last: (0, 0) }
+    }
+
+    /// A number that no job has had in this run.
+    pub(super) fn free_number(&self) -> u64 {
+        self.last.0 + 1
+    }
+
+    /// How many jobs there are in all, and of this user.
+    pub(super) fn counts(&self, uid: u32) -> (usize, usize) {
+        (self.entries.len(), self.entries.values().filter(|entry| entry.job.uid == uid).count())
+    }
+
+    /// Takes a job in, which waits for its turn.
+    pub(super) fn insert(&mut self, job: Job) -> Hands {
+        let (given, number) = (Hands::default(), job.number);
+        let (standing, hands) = (Standing::Queued, given.clone());
+        self.last.0 = self.last.0.max(number);
+        self.entries.insert(number, Entry { job, standing, size: 0, bytes: 0, tries: 0, hands });
+        self.assign();
+        given
+    }
+
+    /// A job as it is now.
+    pub(super) fn job(&self, number: u64) -> Option<Job> {
+        self.entries.get(&number).map(|entry| entry.job.clone())
+    }
+
+    /// A user's job for an object.
+    pub(super) fn own(&self, uid: u32, object: &ObjectId) -> Option<Job> {
+        let mut own = self.entries.values().filter(|entry| entry.job.uid == uid);
+        own.find(|entry| entry.job.object == *object).map(|entry| entry.job.clone())
+    }
+
+    /// The job of this number, when the caller may change it.
+    pub(super) fn numbered(&self, caller: Caller, number: u64) -> Result<Job, Error> {
+        let job = self.job(number).ok_or_else(|| Error::NoJob(number.to_string()))?;
+        if caller.is_admin || job.uid == caller.uid { Ok(job) } else { Err(Error::NotYourJob(number)) }
+    }
+
+    /// The caller's job for an object; where an administrator has none, everybody's.
+    pub(super) fn of_object(&self, caller: Caller, object: &ObjectId) -> Result<Vec<Job>, Error> {
+        if let Some(own) = self.own(caller.uid, object) {
+            return Ok(vec![own]);
+        }
+        let all = self.entries.values().map(|entry| &entry.job);
+        let all: Vec<Job> = all.filter(|job| caller.is_admin && job.object == *object).cloned().collect();
+        if all.is_empty() { Err(Error::NoJob(object.to_string())) } else { Ok(all) }
+    }
+
+    /// A job's record has changed: it may begin at once.
+    pub(super) fn change(&mut self, job: Job) -> Option<JobView> {
+        let entry = self.entries.get_mut(&job.number)?;
+        let number = job.number;
+        entry.job = job;
+        entry.hands.wake.notify_one();
+        self.assign();
+        self.view(number)
+    }
+
+    /// A job waits for its turn again.
+    pub(super) fn queue(&mut self, number: u64) {
+        self.stand(number, Standing::Queued);
+    }
+
+    /// A try has come to nothing.
+    pub(super) fn rest(&mut self, number: u64, why: String, error: String, until: Instant) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.tries = entry.tries.saturating_add(1);
+        }
+        self.stand(number, Standing::Waiting { why, error, until });
+    }
+
+    /// It is known how long the object is.
+    pub(super) fn started(&mut self, number: u64, size: u64) {
+        if let Some(entry) = self.entries.get_mut(&number).filter(|entry| entry.runs()) {
+            entry.size = size;
+            entry.standing = Standing::Fetching(Progress { bytes: entry.bytes, ..Progress::default() });
+        }
+    }
+
+    /// A try goes on.
+    pub(super) fn progressed(&mut self, number: u64, progress: Progress) {
+        if let Some(entry) = self.entries.get_mut(&number).filter(|entry| entry.runs()) {
+            entry.bytes = progress.bytes;
+            entry.standing = Standing::Fetching(progress);
+        }
+    }
+
+    /// A job is over, as `standing` says.
+    pub(super) fn end(&mut self, number: u64, standing: Standing) -> Option<JobView> {
+        let mut entry = self.entries.remove(&number)?;
+        entry.hands.stop.cancel();
+        if standing == Standing::Done {
+            entry.bytes = entry.size;
+        }
+        entry.standing = standing;
+        let view = entry.view();
+        self.ended.push_back((Instant::now(), view.clone()));
+        if self.ended.len() > ENDED {
+            self.ended.pop_front();
+        }
+        self.hope(&entry.job.object);
+        self.assign();
+        Some(view)
+    }
+
+    /// A user's own fetch of an object begins: a job of that user's that brings it gives way. Gives its token.
+    pub(super) fn attend(&mut self, uid: u32, object: ObjectId, inquiry: Inquiry) -> u64 {
+        self.last.1 += 1;
+        let token = self.last.1;
+        self.attended.push(Attended { token, uid, object, inquiry });
+        for entry in self.entries.values().filter(|entry| entry.runs()) {
+            if entry.job.uid == uid && entry.job.object == object {
+                entry.hands.yields.notify_one();
+            }
+        }
+        token
+    }
+
+    /// That fetch has ended.
+    pub(super) fn leave(&mut self, token: u64) {
+        let Some(at) = self.attended.iter().position(|fetch| fetch.token == token) else { return };
+        let object = self.attended.swap_remove(at).object;
+        self.hope(&object);
+        self.assign();
+    }
+
+    /// The jobs that are there, and those that ended lately.
+    pub(super) fn views(&self) -> Vec<JobView> {
+        let lately = self.ended.iter().filter(|(at, _)| at.elapsed() < TOLD).map(|(_, view)| view.clone());
+        lately.chain(self.entries.values().map(Entry::view)).collect()
+    }
+
+    /// Who brings an object, as a job or not, with what those said who were asked.
+    pub(super) fn bringing(&self, object: &ObjectId) -> Vec<(u32, Option<JobView>, Findings)> {
+        let jobs = self.entries.values().filter(|entry| entry.job.object == *object);
+        let jobs = jobs.map(|entry| (entry.job.uid, Some(entry.view()), entry.hands.inquiry.findings()));
+        let attended = self.attended.iter().filter(|fetch| fetch.object == *object);
+        jobs.chain(attended.map(|fetch| (fetch.uid, None, fetch.inquiry.findings()))).collect()
+    }
+
+    pub(super) fn view(&self, number: u64) -> Option<JobView> {
+        self.entries.get(&number).map(Entry::view)
+    }
+
+    fn stand(&mut self, number: u64, standing: Standing) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.standing = standing;
+        }
+        self.assign();
+    }
+
+    /// Somebody else has brought (some of) an object.
+    fn hope(&self, object: &ObjectId) {
+        let jobs = self.entries.values().filter(|entry| entry.job.object == *object);
+        jobs.for_each(|entry| entry.hands.wake.notify_one());
+    }
+
+    /// Lets as many begin as there are places.
+    fn assign(&mut self) {
+        loop {
+            let running = self.entries.values().filter(|entry| entry.runs()).map(|entry| entry.job.object);
+            let running: Vec<ObjectId> = running.collect();
+            if running.len() >= self.bound {
+                return;
+            }
+            let is_attended = |job: &Job| {
+                self.attended.iter().any(|fetch| fetch.uid == job.uid && fetch.object == job.object)
+            };
+            let queued = self.entries.values().filter(|entry| entry.standing == Standing::Queued);
+            let free = queued.filter(|Entry { job, .. }| !running.contains(&job.object) && !is_attended(job));
+            let next = free.min_by_key(|entry| (Reverse(entry.job.priority), entry.tries, entry.job.number));
+            let Some(number) = next.map(|entry| entry.job.number) else { return };
+            if let Some(entry) = self.entries.get_mut(&number) {
+                entry.standing = Standing::Finding;
+                entry.hands.go.notify_one();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::store::Priority;
+
+    fn job(number: u64, priority: Priority) -> Job {
+        let object = ObjectId::from_bytes([u8::try_from(number).unwrap(); 32]);
+        Job { number, object, uid: 1000, pin: false, priority, since: 0, peers: Vec::new() }
+    }
+
+    fn running(table: &Table) -> Vec<u64> {
+        table.entries.values().filter(|entry| entry.runs()).map(|entry| entry.job.number).collect()
+    }
+
+    fn rest(table: &mut Table, number: u64) {
+        table.rest(number, "why".to_owned(), "error".to_owned(), Instant::now());
+    }
+
+    #[test]
+    fn they_begin_by_priority_then_by_tries_then_by_age_and_no_more_than_may() {
+        let mut table = Table::new(1);
+        table.insert(job(1, Priority::Normal));
+        for (number, priority) in
+            [(2, Priority::Low), (3, Priority::Normal), (4, Priority::High), (5, Priority::Normal)]
+        {
+            table.insert(job(number, priority));
+        }
+        assert_eq!(running(&table), [1], "who runs is not interrupted");
+        rest(&mut table, 1);
+        assert_eq!(running(&table), [4]);
+        // The first is hopeless, it seems: others go before it.
+        table.queue(1);
+        table.end(4, Standing::Done);
+        assert_eq!(running(&table), [3]);
+        // What was low is high from now on.
+        table.change(job(2, Priority::High));
+        for (ends, begins) in [(3, 2), (2, 5), (5, 1)] {
+            table.end(ends, Standing::Done);
+            assert_eq!(running(&table), [begins]);
+        }
+        assert_eq!((table.free_number(), table.counts(1000), table.views().len()), (6, (1, 1), 5));
+    }
+
+    #[tokio::test]
+    async fn nobody_brings_what_another_brings_and_all_hope_when_that_one_ends() {
+        let mut table = Table::new(9);
+        let of = |number, uid| Job { number, uid, ..job(7, Priority::Normal) };
+        let object = of(1, 1).object;
+        table.insert(of(1, 1));
+        let second = table.insert(of(2, 2));
+        assert_eq!(running(&table), [1]);
+        rest(&mut table, 1);
+        assert_eq!(running(&table), [2]);
+        // A fetch of another user's changes nothing, one of its own does.
+        let (other, own) =
+            (table.attend(3, object, Inquiry::default()), table.attend(2, object, Inquiry::default()));
+        second.yields.notified().await;
+        table.queue(2);
+        assert!(running(&table).is_empty());
+        assert_eq!(table.bringing(&object).len(), 4);
+        table.leave(other);
+        assert!(running(&table).is_empty());
+        table.leave(own);
+        assert_eq!(running(&table), [2]);
+        let ended = table.end(2, Standing::Cancelled).unwrap();
+        assert!(second.stop.is_cancelled() && ended.standing == Standing::Cancelled);
+        assert!(table.entries[&1].hands.wake.notified().now_or_never().is_some());
+    }
+
+    #[test]
+    fn jobs_are_their_owners_and_the_administrators() {
+        let mut table = Table::new(1);
+        let job = job(1, Priority::Normal);
+        table.insert(job.clone());
+        let user = |uid| Caller { uid, is_admin: uid == 0 };
+        for (uid, numbered, of_object) in [(1000, true, true), (0, true, true), (7, false, false)] {
+            assert_eq!(table.numbered(user(uid), 1).is_ok(), numbered, "{uid}");
+            assert_eq!(table.of_object(user(uid), &job.object).is_ok(), of_object, "{uid}");
+        }
+        assert!(matches!(table.numbered(user(7), 1), Err(Error::NotYourJob(1))));
+        assert!(matches!(table.numbered(user(7), 2), Err(Error::NoJob(_))));
+    }
+}

@@ -1,0 +1,40 @@
+//! Holders that others name and that are not reached: every verb says who they are and why, and none that nobody has it.
+
+use casd_tests::wait::{self, LONG};
+use casd_tests::{Node, corpus, nodes};
+
+#[test]
+fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() {
+    let nodes = nodes::network(3, |_, settings| settings);
+    let [_first, holder, asker] = <[Node; 3]>::try_from(nodes).unwrap();
+    let file = holder.home.path("film.bin");
+    let id = corpus::file(&file, 3, 100_000);
+    holder.ctl().run(&["-q", "add", "--publish", "--wait-announced"]).arg(&file).done().ok();
+    let who = holder.id();
+    assert!(asker.ctl().text(&["providers", &id]).contains(&who), "it answers");
+    assert_eq!(holder.daemon.stop(LONG).code(), Some(0));
+    wait::until("it to be gone", LONG, || {
+        asker.ctl().json(&["peers"]).iter().all(|peer| peer["peer_id"] != who.as_str()).then_some(())
+    });
+
+    // Others keep its word, and what it holds.
+    assert!(asker.ctl().text(&["stat", &id]).contains(&who));
+    assert!(asker.ctl().text(&["search", "film"]).contains(&who));
+    let done = asker.ctl().run(&["providers", &id]).done();
+    done.refused(&[4], &who);
+    let said = &done.stderr;
+    let known = "1 holder is known and was not reached";
+    assert!(said.contains(known) && said.contains("by its own word"), "{said}");
+    assert!(said.contains("refused") || said.contains("no answer"), "{said}");
+    for stall in ["1s", "20s"] {
+        let fetch = asker.ctl().run(&["fetch", &id, "--stall", stall, "-o"]);
+        let fetch = fetch.arg(asker.home.path("out")).done();
+        fetch.refused(&[4], &who);
+        let said = &fetch.stderr;
+        assert!(said.contains("1 holder of") && said.contains("none could be reached"), "{said}");
+    }
+    // A program is told the same.
+    let done = asker.ctl().run(&["--json", "providers", &id]).done();
+    done.refused(&[4], "\"reason\":\"NO_PROVIDERS\"");
+    assert!(done.stderr.contains(&who), "{}", done.stderr);
+}

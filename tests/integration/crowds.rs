@@ -56,10 +56,10 @@ fn four_who_fetch_by_one_address_feed_each_other() {
 fn a_client_is_told_of_others_and_others_are_not_told_of_it() {
     let (holder, mut takers) = holder_and(1);
     let network = holder.ctl().status()["network"].as_str().unwrap().to_owned();
-    let home =
-        Home::with(|settings| settings.text("network.name", &network).text("network.mode", "client"));
+    let home = Home::with(|settings| settings.text("network.name", &network).text("network.mode", "client"));
     let client = Node { daemon: home.start(), home };
-    let quiet = Home::with(|settings| settings.text("network.name", &network).text("network.announce", "none"));
+    let quiet =
+        Home::with(|settings| settings.text("network.name", &network).text("network.announce", "none"));
     takers.push(Node { daemon: quiet.start(), home: quiet });
     takers.push(client);
     let file = holder.home.path("file");
@@ -117,8 +117,7 @@ fn who_is_told_of_with_a_false_card_is_not_dialled() {
         b"no card".to_vec(),
         card(&network, &honest, now),
     ];
-    let told: Vec<_> =
-        cards.into_iter().map(|card| Fellow { seen: Some(near), card: card.into() }).collect();
+    let told: Vec<_> = cards.into_iter().map(|card| Fellow { seen: Some(near), card: card.into() }).collect();
     let (honest, met) = (Arc::new(honest), OnceLock::new());
     let knocked = Arc::clone(&honest);
     let hello = Hello { most: 2, ..stranger::hello(&network, Role::Giver) };

@@ -111,7 +111,7 @@ mod tests {
         let one = said(all(), Here { is_reached: true, ..HERE });
         assert!(one.ends_with("and it is not known to let strangers in"), "{one}");
         let dial = DialError::Transport(all());
-        assert_eq!(super::elsewhere(&dial).as_deref(), Some(elsewhere));
+        assert_eq!(elsewhere(&dial).as_deref(), Some(elsewhere));
         assert!(neither.len() <= 200, "it is a line of an error");
     }
 
@@ -125,7 +125,7 @@ mod tests {
         assert!(rest.ends_with("it is gone, or neither end is known to let strangers in"), "{home}");
         // Where all are on one network, there is no router to blame.
         assert_eq!(said(tried(), Here { is_outside: false, ..HERE }), near);
-        assert!(super::elsewhere(&DialError::Transport(tried())).is_none());
+        assert!(elsewhere(&DialError::Transport(tried())).is_none());
     }
 
     #[test]

@@ -162,7 +162,7 @@ mod tests {
         assert!(refused(open(&empty, write().read(true))).await.contains("reading as well"));
         assert!(refused(open(&empty, OpenOptions::new().read(true))).await.contains("not for writing"));
         assert!(refused(open(folder.path(), OpenOptions::new().read(true))).await.contains("directory"));
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         assert!(refused(writer).await.contains("pipe"));
         assert!(refused(reader).await.contains("pipe"));
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();

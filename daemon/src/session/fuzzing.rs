@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::frames::{Ask, Frame, Hello, Kind, MAX_FELLOWS, MAX_GIVEN, MAX_NEWS, MAX_TEXT, Role, VERSION};
 use super::{
-    Answer, Asker, Caller, Ended, Error, Fellow, Giver, Have, Haves, Network, News, Options, Rumour, Snapshot,
-    Subscription, Unproven,
+    Answer, Asker, Caller, Ended, Error, Fellow, Giver, Have, Haves, Network, News, Options, Rumour,
+    Snapshot, Subscription, Unproven,
 };
 use super::{codec, give, hello};
 use crate::content::fuzzing::{MAKER, sample};

@@ -4,8 +4,8 @@ use super::*;
 
 /// A node gives no more than so many bytes a second from now on.
 fn slow_down(web: &Web, node: &Node, rate: u64) {
-    let serve =
-        Serve::new(serve::Options::default(), node.store.clone(), Board::new(), Arc::new(Limiter::new(rate)));
+    let bounds = serve::Bounds::new(Arc::new(Limiter::new(rate)));
+    let serve = Serve::new(serve::Options::default(), node.store.clone(), Board::new(), bounds);
     let mut givers = web.givers.lock().unwrap();
     let (_, giver, ..) = givers.get_mut(&node.at).unwrap();
     *giver = Arc::new(serve);

@@ -243,7 +243,10 @@ mod tests {
         assert_eq!(short(stalled(), 3), "no holder of 3 chunks");
         assert_eq!(short(stalled(), 1), "no holder of 1 chunk");
         assert_eq!(short(stalled(), 0), "nothing comes from those who hold it");
-        assert_eq!(short(FetchError::NoPeers { id }, 0), "no peers are known, or can be reached");
+        assert_eq!(
+            short(FetchError::NoPeers { id, connected: 0 }, 0),
+            "no peers are known, or can be reached"
+        );
         assert!(short(FetchError::BadTree { id, why: "x".repeat(10_000) }, 0).len() <= WHY);
     }
 }

@@ -65,8 +65,17 @@ enum Todo {
     /// Two fetchers have a session: the first can ask the second.
     Meet(usize, usize),
     /// A request reaches a giver, or its end does.
-    Request { giver: usize, asker: usize, ticket: u64, chunk: u64 },
-    Cancelled { giver: usize, asker: usize, ticket: u64 },
+    Request {
+        giver: usize,
+        asker: usize,
+        ticket: u64,
+        chunk: u64,
+    },
+    Cancelled {
+        giver: usize,
+        asker: usize,
+        ticket: u64,
+    },
     /// A slice has left a giver.
     Sent(usize),
     /// A slice reaches the line down of its asker, and has passed it.
@@ -74,7 +83,12 @@ enum Todo {
     Passed(usize),
     /// What has been gathered for another is told, and heard.
     Tell(usize, usize),
-    Hear { by: usize, of: usize, has: Vec<u64>, given: Vec<u64> },
+    Hear {
+        by: usize,
+        of: usize,
+        has: Vec<u64>,
+        given: Vec<u64>,
+    },
     Wake(usize, u64),
 }
 

@@ -38,7 +38,7 @@ pub(super) fn why(error: &DialError, here: Here) -> String {
     let end = if here.is_reached { "it is not" } else { "neither end is" };
     let shut = format!("{end} known to let strangers in");
     if let Some(elsewhere) = elsewhere(error) {
-        return format!("{elsewhere}; no relay of it is known, and {shut}");
+        return format!("{there}; no relay of it is known, and {shut}");
     }
     // Of several that one tells more which was really dialled.
     let Some((at, last)) = tried.iter().rev().find(is_dialled).or(tried.last()) else {
@@ -105,13 +105,13 @@ mod tests {
     fn who_is_on_another_private_network_or_behind_a_router_without_a_relay_is_not_said_to_be_silent() {
         let place = ["/ip4/10.77.2.3/udp/8468/quic-v1", "/ip4/10.77.2.3/tcp/8468", "/ip6/fe80::1/tcp/8468"];
         let all = || Vec::from(place.map(undialled));
-        let elsewhere = "it is on another private network (10.77.2.3), where only what is given is dialled";
+        let there = "it is on another private network (10.77.2.3), where only what is given is dialled";
         let (neither, shut) = (said(all(), HERE), "neither end is known to let strangers in");
-        assert_eq!(neither, format!("{elsewhere}; no relay of it is known, and {shut}"));
+        assert_eq!(neither, format!("{there}; no relay of it is known, and {shut}"));
         let one = said(all(), Here { is_reached: true, ..HERE });
         assert!(one.ends_with("and it is not known to let strangers in"), "{one}");
         let dial = DialError::Transport(all());
-        assert_eq!(elsewhere(&dial).as_deref(), Some(elsewhere));
+        assert_eq!(elsewhere(&dial).as_deref(), Some(there));
         assert!(neither.len() <= 200, "it is a line of an error");
     }
 

@@ -16,12 +16,12 @@ use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, SelectAll};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::Parts;
 use super::inquiry::{Findings, Inquiry};
 use super::member::{Member, who_goes};
 use super::missed::{self, Missed};
 use super::planner::PeerNo;
 use super::ways;
-use super::Parts;
 use crate::content::ObjectId;
 use crate::peer::{Holder, Key, PeerAddr, PeerId, Provider, Reach, Unconnected};
 use crate::session::Asker;

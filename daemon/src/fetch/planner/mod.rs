@@ -78,8 +78,8 @@ use search::Search;
 use speed::part;
 use stripes::Stripes;
 
-/// The least [`Limits::in_flight`] that is used: below four chunks, half of which may be out at peers that
-/// have yet to deliver, nothing would overlap.
+/// The least [`Limits::in_flight`] that is used: below four chunks, most of which may be out at peers that have yet to
+/// deliver, nothing would overlap.
 const LEAST_IN_FLIGHT: u64 = 4 * CHUNK_LEN;
 
 /// How often the end game is looked at while a peer is idle and others still owe something.
@@ -345,13 +345,13 @@ impl Planner {
         }
     }
 
-    /// Whether the limits allow `bytes` more to be asked of a peer. Half of what may be in flight is kept for
-    /// peers that have shown that they deliver; most of the other half for the first request to each that has not, so
-    /// that many who never will leave something for who will.
+    /// Whether the limits allow `bytes` more to be asked of a peer. Those that have not shown that they deliver have a
+    /// request each, as far as seven eighths of what may be in flight last, and more of them only as far as one eighth
+    /// does: many who never will leave something for who will.
     fn allows(&self, peer: &Peer, bytes: u64) -> bool {
         let (out, limit) = (self.flight.bytes, self.limits.in_flight);
         let doubtful = self.doubtful();
-        let share = if peer.requests.is_empty() { limit / 2 } else { (limit / 8).max(2 * CHUNK_LEN) };
+        let share = if peer.requests.is_empty() { limit - limit / 8 } else { (limit / 8).max(2 * CHUNK_LEN) };
         (out == 0 || out + self.flight.held + bytes <= limit)
             && (!peer.is_doubtful() || doubtful == 0 || doubtful + bytes <= share)
     }

@@ -25,7 +25,7 @@ fn plan(chunks: u64) -> Plan {
         local: Bits::new(chunks),
         stripes: Vec::new(),
         order: Order::Rarest,
-        limits: Limits { in_flight: 48 * MIB },
+        limits: Limits { in_flight: crate::fetch::Options::default().in_flight },
         seed: 1,
     }
 }

@@ -171,7 +171,7 @@ impl Host {
             local: Bits::new(crowd.chunks),
             stripes: Vec::new(),
             order: Order::Rarest,
-            limits: Limits { in_flight: 48 * CHUNK_LEN },
+            limits: Limits { in_flight: crate::fetch::Options::default().in_flight },
             seed: mix(crowd.seed << 8 | number as u64),
         };
         Self {

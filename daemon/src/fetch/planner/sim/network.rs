@@ -142,7 +142,7 @@ impl Network {
             local: Bits::new(chunks),
             stripes: Vec::new(),
             order: Order::Rarest,
-            limits: Limits { in_flight: 64 * CHUNK_LEN },
+            limits: Limits { in_flight: crate::fetch::Options::default().in_flight },
             seed: 1,
         };
         let stripes = layout(chunks, 16, 4);

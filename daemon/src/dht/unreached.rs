@@ -38,7 +38,7 @@ pub(super) fn why(error: &DialError, here: Here) -> String {
     let end = if here.is_reached { "it is not" } else { "neither end is" };
     let shut = format!("{end} known to let strangers in");
     if let Some(elsewhere) = elsewhere(error) {
-        return format!("{there}; no relay of it is known, and {shut}");
+        return format!("{elsewhere}; no relay of it is known, and {shut}");
     }
     // Of several that one tells more which was really dialled.
     let Some((at, last)) = tried.iter().rev().find(is_dialled).or(tried.last()) else {

@@ -94,6 +94,13 @@ impl Planner {
         let is_news = self.peers.get_mut(&no).is_some_and(|peer| peer.came(shard, bytes, now));
         if is_news && self.flight.came(shard, bytes) {
             self.progress_at = now;
+            let stripe = match shard {
+                Shard::Data(chunk) => self.stripes.of(chunk),
+                Shard::Parity { stripe, .. } => Some(stripe),
+            };
+            if let Some(state) = stripe.and_then(|stripe| self.stripes.state_mut(stripe)) {
+                state.moved_at = now;
+            }
         }
     }
 

@@ -123,14 +123,14 @@ impl Planner {
     /// End game: for a peer that has nothing else to do, what another one is expected to bring much later. When
     /// that cannot be had from any other peer, parity of its stripe.
     pub(super) fn pick_duplicate(&mut self, no: PeerNo, actions: &mut Vec<Action>) -> Option<Shard> {
-        let soon = self.duplicates_in(no)?;
+        let (soon, may_copy) = self.copies(no)?;
         let (mut slowest, mut stuck) = (None, None);
         for (shard, asked) in self.flight.asked() {
             let left = self.expected(shard);
             if !much_later(left, soon) {
                 continue;
             }
-            match self.remedy(no, shard, asked) {
+            match self.remedy(no, shard, asked, may_copy) {
                 Some(Remedy::Ask) => slowest = slowest.max(Some((left, shard))),
                 Some(Remedy::Parity) => stuck = stuck.max(Some((left, shard))),
                 None => {}
@@ -146,7 +146,7 @@ impl Planner {
     /// In order: the first chunk that is expected from another peer long after the reader gets to it, and much later
     /// than this one would bring it. When neither this one nor any other can bring it, parity of its stripe.
     pub(super) fn pick_overdue(&mut self, no: PeerNo, actions: &mut Vec<Action>) -> Option<Shard> {
-        let soon = self.duplicates_in(no)?;
+        let (soon, may_copy) = self.copies(no)?;
         let mut stuck = None;
         for (ahead, chunk) in (0..).zip(self.chunks.needed(self.window())) {
             let shard = Shard::Data(chunk);
@@ -166,7 +166,7 @@ impl Planner {
             if !much_later(left, soon) || !much_later(left, self.brings(ahead)) {
                 continue;
             }
-            match self.remedy(no, shard, asked) {
+            match self.remedy(no, shard, asked, may_copy) {
                 Some(Remedy::Ask) => return Some(shard),
                 Some(Remedy::Parity) => stuck = stuck.or(Some(chunk)),
                 None => {}
@@ -181,22 +181,21 @@ impl Planner {
         self.pick_for_stripe(no)
     }
 
-    /// In what time a peer would bring a duplicate; `None` when there are enough of them, or nobody can tell.
-    fn duplicates_in(&self, no: PeerNo) -> Option<Duration> {
+    /// In what time a peer would bring one more shard, if that can be told, and whether there may be more duplicates.
+    fn copies(&self, no: PeerNo) -> Option<(Duration, bool)> {
         let most = self.limits.in_flight / CHUNK_LEN / DUPLICATE_SHARE;
-        let is_enough = u64::try_from(self.flight.duplicates()).unwrap_or(u64::MAX) >= most;
-        let peer = self.peers.get(&no).filter(|_| !is_enough)?;
-        peer.answers_in(self.chunks.bytes(0), self.now)
+        let may_copy = u64::try_from(self.flight.duplicates()).unwrap_or(u64::MAX) < most;
+        Some((self.peers.get(&no)?.answers_in(self.chunks.bytes(0), self.now)?, may_copy))
     }
 
     /// What a peer can do about a shard that comes too late from those who are `asked`; nothing while the shard is left
-    /// to others to whom the peer gives it.
-    fn remedy(&self, no: PeerNo, shard: Shard, asked: &[PeerNo]) -> Option<Remedy> {
-        let peer = self.peers.get(&no).filter(|_| !asked.contains(&no) && asked.len() < COPIES)?;
+    /// to others to whom the peer gives it. Parity is no copy, however many are asked in vain.
+    fn remedy(&self, no: PeerNo, shard: Shard, asked: &[PeerNo], may_copy: bool) -> Option<Remedy> {
+        let peer = self.peers.get(&no)?;
         if matches!(shard, Shard::Data(chunk) if peer.given.has(chunk)) && self.spares(no) {
             return None;
         }
-        if self.may_give(peer, shard) {
+        if may_copy && asked.len() < COPIES && !asked.contains(&no) && self.may_give(peer, shard) {
             return Some(Remedy::Ask);
         }
         let is_stuck =

@@ -144,7 +144,7 @@ impl Planner {
         let peer = self.peers.get(&no)?;
         let open = self.chunks.needed(self.window()).take(GUESSES).filter(|&chunk| self.chunks.open(chunk));
         let mut orphans = open.filter(|&chunk| self.holders.count(chunk) == 0);
-        orphans.find(|&chunk| peer.holding.may_have(chunk))
+        orphans.find(|&chunk| peer.holding.may_have(chunk) && !self.is_covered(chunk))
     }
 
     /// How many chunks the other peers will bring before this one could answer; 0 unless it is much slower than

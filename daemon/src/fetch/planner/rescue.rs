@@ -146,7 +146,6 @@ impl Planner {
             if !self.stripes.is_abandoned(stripe) {
                 self.progress_at = self.now;
             }
-            self.flight.forget(shard);
             self.cancel_all(shard, actions);
         }
         self.tend(stripe, actions);

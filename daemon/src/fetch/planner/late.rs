@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use super::peer::Peer;
 use super::search::PARITY_GRACE;
 use super::{Action, CHUNK_LEN, PeerNo, Planner, Shard};
 
@@ -11,6 +12,9 @@ const COPIES: usize = 3;
 
 /// The share of the bytes in flight that duplicates of the end game may take.
 const DUPLICATE_SHARE: u64 = 4;
+
+/// A chunk that takes so much longer of one that has brought nothing whole is not worth that another is asked for nothing.
+const CRAWL: Duration = Duration::from_secs(10);
 
 /// Added to every comparison of expected answers: measurements of fast peers are no finer than this.
 const NOISE: Duration = Duration::from_millis(20);
@@ -42,21 +46,54 @@ impl Planner {
     }
 
     /// Cancels what late peers owe, first that of which least has come, then the oldest, while it keeps others from being
-    /// asked at all.
+    /// asked at all. When nobody is late, what crawls goes elsewhere.
     fn relieve(&mut self, actions: &mut Vec<Action>) {
         let bytes = self.chunks.bytes(0);
         loop {
-            let kept_waiting = self
-                .peers
-                .values()
-                .any(|peer| !peer.snubbed && peer.has_room(bytes, self.now) && !self.allows(peer, bytes));
+            let waits = |(_, peer): &(PeerNo, &Peer)| {
+                !peer.snubbed && peer.has_room(bytes, self.now) && !self.allows(peer, bytes)
+            };
+            let peers = self.peers.iter().map(|(&no, peer)| (no, peer));
+            let waiting: Vec<(PeerNo, &Peer)> = peers.filter(waits).collect();
+            if waiting.is_empty() {
+                break;
+            }
             let late = self.peers.iter().filter(|(_, peer)| peer.snubbed);
             let owed = late.flat_map(|(&no, peer)| {
                 peer.requests.iter().map(move |owed| (owed.came, owed.asked_at, no, owed.shard))
             });
-            let Some((.., no, shard)) = owed.min().filter(|_| kept_waiting) else { break };
-            self.cancel(no, shard, actions);
+            if let Some((.., no, shard)) = owed.min() {
+                self.cancel(no, shard, actions);
+            } else if let Some((from, shard, to)) = self.crawling(&waiting) {
+                self.cancel(from, shard, actions);
+                if self.peers.get(&to).is_some_and(|to| self.allows(to, bytes)) {
+                    self.ask(to, shard, actions);
+                }
+            } else {
+                break;
+            }
         }
+    }
+
+    /// Of those who have brought nothing whole: whose last request waits behind another, or comes slowest; what was asked;
+    /// and who of those that are kept waiting, and are asked for nothing, may bring it sooner.
+    fn crawling(&self, waiting: &[(PeerNo, &Peer)]) -> Option<(PeerNo, Shard, PeerNo)> {
+        let may_be_faster = |peer: &Peer| peer.speed.is_proven() || peer.speed.transfer(CHUNK_LEN).is_none();
+        let is_idle = |(_, peer): &(PeerNo, &Peer)| peer.requests.is_empty() && may_be_faster(peer);
+        let idle: Vec<(PeerNo, &Peer)> = waiting.iter().copied().filter(is_idle).collect();
+        let doubtful = self.peers.iter().filter(|(_, peer)| !idle.is_empty() && !peer.speed.is_proven());
+        let owed = doubtful.filter_map(|(&from, peer)| {
+            let left = match peer.requests.as_slice() {
+                [only] if only.came > 0 => peer.finishes_in(0, self.now),
+                [_, _, ..] => Duration::MAX,
+                _ => return None,
+            };
+            let shard = peer.requests.last()?.shard;
+            let asked = self.flight.peers(shard);
+            let gives = |(no, peer): &&(PeerNo, &Peer)| !asked.contains(no) && self.may_give(peer, shard);
+            idle.iter().find(gives).map(|(to, _)| (left, from, shard, *to))
+        });
+        owed.filter(|(left, ..)| *left > CRAWL).max().map(|(_, from, shard, to)| (from, shard, to))
     }
 
     /// A peer is late. Its oldest request stays out, as a probe; those behind it go elsewhere, if they can.

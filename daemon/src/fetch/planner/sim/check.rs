@@ -145,6 +145,10 @@ impl Books {
 
     /// A request.
     fn ask(&mut self, peer: PeerNo, shard: Shard) {
+        if self.asked.iter().any(|&(_, asked)| asked == shard) {
+            // What a second one is asked for is not counted on, though that one may be trusted.
+            self.doubted.insert(shard);
+        }
         assert!(self.asked.insert((peer, shard)), "asked twice of the same peer");
         let (credits, told, guess) = self.peers.get(&peer).expect("asked a peer that is not here");
         let mine: Vec<u64> = self

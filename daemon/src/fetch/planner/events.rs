@@ -1,5 +1,6 @@
 //! What each event changes.
 
+use super::flight::STEP;
 use super::peer::Peer;
 use super::stripes::Stripes;
 use super::{Action, Event, PeerNo, Planner, Shard};
@@ -57,7 +58,7 @@ impl Planner {
             Event::Busy { retry_after, .. } => peer.busy(retry_after, self.now),
             Event::Failed { .. } => peer.failed(shard, self.now),
             _ => {
-                peer.answered(self.now);
+                peer.lacks(self.now);
                 match shard {
                     Shard::Data(chunk) => self.holders.deny(&mut peer.holding, chunk),
                     Shard::Parity { stripe, index } => peer.parity.miss(stripe, index),
@@ -90,17 +91,22 @@ impl Planner {
 
     /// Some of a shard has come. Of each shard what comes counts once as progress, however often it is begun.
     fn came(&mut self, no: PeerNo, shard: Shard, bytes: u64) {
-        let now = self.now;
-        let is_news = self.peers.get_mut(&no).is_some_and(|peer| peer.came(shard, bytes, now));
-        if is_news && self.flight.came(shard, bytes) {
+        let (now, before) = (self.now, self.has_come(no, shard).unwrap_or(0));
+        if !self.peers.get_mut(&no).is_some_and(|peer| peer.came(shard, bytes, now)) {
+            return;
+        }
+        if self.flight.came(shard, bytes) {
             self.progress_at = now;
-            let stripe = match shard {
-                Shard::Data(chunk) => self.stripes.of(chunk),
-                Shard::Parity { stripe, .. } => Some(stripe),
-            };
-            if let Some(state) = stripe.and_then(|stripe| self.stripes.state_mut(stripe)) {
-                state.moved_at = now;
-            }
+        }
+        // Its stripe keeps its room, also when it was begun before.
+        let stripe = match shard {
+            Shard::Data(chunk) => self.stripes.of(chunk),
+            Shard::Parity { stripe, .. } => Some(stripe),
+        };
+        if bytes / STEP > before / STEP
+            && let Some(state) = stripe.and_then(|stripe| self.stripes.state_mut(stripe))
+        {
+            state.moved_at = now;
         }
     }
 

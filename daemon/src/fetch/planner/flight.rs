@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{PeerNo, Shard};
 
 /// So many bytes of a shard, that had not come before, are progress: whoever says a byte now and then makes none.
-const STEP: u64 = 16 << 10;
+pub(super) const STEP: u64 = 16 << 10;
 
 /// The requests that are out. Bounded by the limit of bytes in flight.
 #[derive(Debug, Default)]

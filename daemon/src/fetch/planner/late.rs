@@ -247,7 +247,7 @@ impl Planner {
     }
 
     /// How much has come of a shard that a peer was asked for.
-    fn has_come(&self, no: PeerNo, shard: Shard) -> Option<u64> {
+    pub(super) fn has_come(&self, no: PeerNo, shard: Shard) -> Option<u64> {
         let peer = self.peers.get(&no)?;
         Some(peer.requests.get(peer.place_of(shard)?)?.came)
     }

@@ -237,6 +237,12 @@ impl Peer {
         self.snubbed = false;
     }
 
+    /// Notes that it lacks something: it may have failed before, but answers.
+    pub(super) fn lacks(&mut self, now: Duration) {
+        self.answered(now);
+        self.failures = self.failures.saturating_sub(1);
+    }
+
     /// Notes that it wants to be left alone.
     pub(super) fn busy(&mut self, retry_after: Duration, now: Duration) {
         self.answered(now);

@@ -249,5 +249,5 @@ fn a_node_of_another_network_is_no_peer() {
     let at = theirs.daemon.chunk_address();
     ours.ctl().run(&["connect", &at]).done().refused(&[1], "network");
     let run = ours.ctl().run(&["fetch", &id, "--stall", "2s", "--peer", &at]).in_folder(&ours.home.path("."));
-    run.within(Duration::from_secs(30)).done().refused(&[4], "");
+    run.within(Duration::from_secs(30)).done().refused(&[1], "of another network");
 }

@@ -11,7 +11,6 @@ fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() 
     let id = corpus::file(&file, 3, 100_000);
     holder.ctl().run(&["-q", "add", "--publish", "--wait-announced"]).arg(&file).done().ok();
     let who = holder.id();
-    assert!(asker.ctl().text(&["providers", &id]).contains(&who), "it answers");
     assert_eq!(holder.daemon.stop(LONG).code(), Some(0));
     wait::until("it to be gone", LONG, || {
         asker.ctl().json(&["peers"]).iter().all(|peer| peer["peer_id"] != who.as_str()).then_some(())

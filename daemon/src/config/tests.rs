@@ -45,7 +45,7 @@ fn the_packaged_file_is_the_defaults() {
     assert!(all.listen.chunk.configured && all.listen.dht.configured);
     (all.listen.chunk.configured, all.listen.dht.configured) = (false, false);
     assert_eq!(all, defaults);
-    assert_eq!(uncommented.iter().filter(|line| key(line)).count(), 30, "every key is shown");
+    assert_eq!(uncommented.iter().filter(|line| key(line)).count(), 31, "every key is shown");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, TransportError};
 
 use super::command::Command;
 use super::error::Error;
@@ -200,10 +200,23 @@ impl EventLoop {
     /// Two that agreed over a relay to dial each other were not connected, and will not be, unless somebody asks again.
     pub(super) fn detour_failed(&mut self, peer: &PeerId) {
         let refused = self.detours.relayed.get_mut(peer).and_then(|relayed| relayed.refused.take());
-        let why = refused.map_or_else(|| SHUT.to_owned(), |(_, why)| why);
+        let why = refused.map(|(_, why)| why).or_else(|| self.elsewhere(peer));
+        let why = why.unwrap_or_else(|| SHUT.to_owned());
         for opening in self.detours.give_up(peer) {
             opening.end(Err(why.clone()));
         }
+    }
+
+    /// Why nothing was dialled, where all places that are told of a peer are on another private network.
+    fn elsewhere(&mut self, peer: &PeerId) -> Option<String> {
+        let mut told = self.detours.sought.get(peer).map(|sought| sought.known.clone()).unwrap_or_default();
+        told.extend(self.swarm.behaviour_mut().kad.store_mut().whereabouts(peer));
+        told.retain(|at| !is_relayed(at));
+        if told.iter().any(|at| self.reach.allows(at)) {
+            return None;
+        }
+        let undialled = told.into_iter().map(|at| (at.clone(), TransportError::MultiaddrNotSupported(at)));
+        unreached::elsewhere(&DialError::Transport(undialled.collect()))
     }
 
     /// Forgets those who wait no longer, and dials those that had no turn.

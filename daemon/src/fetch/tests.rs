@@ -341,6 +341,8 @@ async fn parity_fills_what_nobody_has_and_five_of_a_stripe_are_named() {
     let (got, summary) = taker.fetch(id, &[&giver], Order::InOrder).await.unwrap();
     assert!(got == data);
     assert_eq!(summary.rebuilt, 12);
+    // Who asks later is told of who asked before, and would get it from there.
+    web.givers.lock().unwrap().remove(&taker.at);
     giver.store.lose(&manifest.chunk(7).unwrap().id);
     let error = late.fetch(id, &[&giver], Order::Any).await.unwrap_err();
     let Error::Stalled { missing, holders, .. } = &error else { panic!("{error}") };

@@ -88,7 +88,9 @@ impl Planner {
                 [_, _, ..] => Duration::MAX,
                 _ => return None,
             };
+            // Whether a stripe still needs its parity is decided when that is asked for.
             let shard = peer.requests.last()?.shard;
+            matches!(shard, Shard::Data(_)).then_some(())?;
             let asked = self.flight.peers(shard);
             let gives = |(no, peer): &&(PeerNo, &Peer)| !asked.contains(no) && self.may_give(peer, shard);
             idle.iter().find(gives).map(|(to, _)| (left, from, shard, *to))

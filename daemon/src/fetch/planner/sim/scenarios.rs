@@ -156,7 +156,7 @@ fn parity_is_chosen_over_waiting() {
     let mut most = Bits::full(128);
     (0..8).for_each(|stripe| _ = most.clear(stripe * 16 + 5));
     let all = Host { parity: true, ..Host::part(&Bits::full(128), 100, NEAR) };
-    let fast = Host { holds: most.clone(), claims: most, ..all.clone() };
+    let fast = Host { holds: most.clone(), claims: most, ..all };
     // All that the fast one brings is as good as if it had everything.
     let alone = best(std::slice::from_ref(&all));
     let slow = Host { rate: MBIT, parity: false, ..all.clone() };

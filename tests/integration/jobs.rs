@@ -21,7 +21,7 @@ fn slow_giver(size: u64) -> (Node, Node, String) {
 /// Begins a job, and gives it.
 fn detach(ctl: &Ctl, args: &[&str]) -> Value {
     let done = ctl.run(&["--json", "fetch", "--detach"]);
-    args.iter().fold(done, |run, arg| run.arg(arg)).done().ok().json().pop().unwrap()
+    args.iter().fold(done, casd_tests::ctl::Run::arg).done().ok().json().pop().unwrap()
 }
 
 /// The only job.

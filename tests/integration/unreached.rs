@@ -1,4 +1,5 @@
-//! Holders that others name and that are not reached: every verb says who they are and why, and none that nobody has it.
+//! Holders that others name and that are not reached: every verb says who they are and why, and none that nobody has
+//! it.
 
 use casd_tests::wait::{self, LONG};
 use casd_tests::{Node, corpus, nodes};

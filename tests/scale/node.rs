@@ -16,7 +16,8 @@ use crate::hosts::{Line, Net, multiaddr};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The network's name.
 pub(crate) const NETWORK: &str = "scale";
-/// How long a connection lasts that nobody uses: shorter than a daemon's, since two processors carry those of all nodes.
+/// How long a connection lasts that nobody uses: shorter than a daemon's, since two processors carry those of all
+/// nodes.
 const IDLE: Duration = Duration::from_secs(20);
 /// Where each node says that its chunk port is.
 const CHUNK_PORT: u16 = 9000;

@@ -281,8 +281,8 @@ impl World {
         Ok(key)
     }
 
-    /// Waits until the neighbours of the key know twenty of the liars between them. One alone need not ever do that: all
-    /// liars may belong in one bucket of it, beside honest nodes.
+    /// Waits until the neighbours of the key know twenty of the liars between them. One alone need not ever do that:
+    /// all liars may belong in one bucket of it, beside honest nodes.
     async fn known(&self, near: &[PeerId], liars: &[(Keypair, SocketAddr)]) -> Result<(), String> {
         let liars: HashSet<PeerId> = liars.iter().map(|(keypair, _)| keypair.public().to_peer_id()).collect();
         let mut poll = tokio::time::interval(Duration::from_millis(100));

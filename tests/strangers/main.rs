@@ -1,8 +1,8 @@
 //! Givers that are no good, for `tests/carry`: `strangers NETWORK IP COUNT bad|silent FILE`.
 //!
-//! Each of COUNT givers has an identity and a port of its own at IP. It proves what object FILE is, says that it has all
-//! of it, and then gives every chunk with a bit changed (`bad`), or is never heard of again (`silent`). Prints where
-//! each is, as `--peer` takes it, and then `ready`; goes on until its input ends. FILE has more than 1 MiB.
+//! Each of COUNT givers has an identity and a port of its own at IP. It proves what object FILE is, says that it has
+//! all of it, and then gives every chunk with a bit changed (`bad`), or is never heard of again (`silent`). Prints
+//! where each is, as `--peer` takes it, and then `ready`; goes on until its input ends. FILE has more than 1 MiB.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};

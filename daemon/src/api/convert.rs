@@ -1,8 +1,12 @@
 //! The node's own types as messages.
 
+mod health;
+
 use std::time::SystemTime;
 
 use casd_proto::v1;
+
+pub(super) use health::{check, scrub, verified};
 
 use super::advice;
 use crate::content::{self as tree, Entry, ObjectId};
@@ -10,8 +14,7 @@ use crate::node::Announced;
 use crate::node::{About, Caller, ChunkLine, Event, ObjectInfo, PeerAddr, PeerLine};
 use crate::node::{Added, AddedTree, Gone};
 use crate::node::{Asked, Cut, Found, Listed, Source, Told};
-use crate::node::{Broken, ScrubStatus, Tally, VerifyEvent};
-use crate::node::{Check, HolderLine, Level, PeerStanding, State};
+use crate::node::{HolderLine, PeerStanding, State};
 use crate::node::{Progress, Provider, Published, ReachVerdict, Stat, Status, Summary, TreeStarted, Usage};
 
 /// "K+M", or "none".
@@ -368,71 +371,6 @@ pub(super) fn status(about: &About, status: &Status) -> v1::StatusResponse {
         next_try_ms: status.company.next_try.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         configured_peers: status.company.configured as u64,
         unserved: status.company.is_unserved,
-    }
-}
-
-/// Damaged objects that a status names; `casctl verify` names more.
-const STATUS_DAMAGED: usize = 64;
-
-/// What proving came to.
-fn tally(tally: Tally) -> v1::VerifyTally {
-    let Tally { bytes, records, bad, repaired, unrepairable } = tally;
-    v1::VerifyTally { bytes, records, bad, repaired, unrepairable }
-}
-
-/// An object that lacks something.
-fn broken(broken: Broken) -> v1::DamagedObject {
-    v1::DamagedObject {
-        id: broken.id.to_string(),
-        name: broken.name.unwrap_or_default(),
-        records: broken.records,
-    }
-}
-
-/// What whoever verifies is told.
-pub(super) fn verified(event: VerifyEvent) -> v1::VerifyResponse {
-    use v1::verify_response::Event as Message;
-    let message = match event {
-        VerifyEvent::Progress(done, total_bytes) => {
-            Message::Progress(v1::VerifyProgress { tally: Some(tally(done)), total_bytes })
-        }
-        VerifyEvent::Broken(object) => Message::Damaged(broken(object)),
-        VerifyEvent::Finished(done, unnamed) => {
-            Message::Finished(v1::VerifyFinished { tally: Some(tally(done)), unnamed })
-        }
-    };
-    v1::VerifyResponse { event: Some(message) }
-}
-
-/// Where proving in the background stands.
-pub(super) fn scrub(status: &ScrubStatus) -> v1::ScrubStatus {
-    let named = status.broken.len().min(STATUS_DAMAGED);
-    v1::ScrubStatus {
-        every_s: status.every.as_secs(),
-        paused: status.paused,
-        last_end: status.last.map_or(0, |(at, _)| at),
-        last: status.last.map(|(_, done)| tally(done)),
-        begun: status.now.map_or(0, |(at, _)| at),
-        now: status.now.map(|(_, done)| tally(done)),
-        total_bytes: status.total,
-        damaged: status.broken.iter().take(named).cloned().map(broken).collect(),
-        unnamed: status.unnamed + (status.broken.len() - named) as u64,
-    }
-}
-
-/// Something that was looked at.
-pub(super) fn check(check: Check) -> v1::Check {
-    let level = match check.level {
-        Level::Ok => v1::CheckLevel::Ok,
-        Level::Warn => v1::CheckLevel::Warn,
-        Level::Fail => v1::CheckLevel::Fail,
-    };
-    v1::Check {
-        name: check.name.to_owned(),
-        level: level.into(),
-        what: check.what,
-        advice: check.advice,
-        numbers: check.numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
     }
 }
 

@@ -188,10 +188,7 @@ impl House {
         let discovery: Arc<dyn peer::Discovery> = Arc::new(dht.clone());
         let (notices, held) = mpsc::channel(NOTICES);
         let fetcher = Fetcher::new(fetch::Parts {
-            options: fetch::Options {
-                per_fetch: usize::try_from(config.transfer.per_fetch).unwrap_or(usize::MAX),
-                ..fetch::Options::default()
-            },
+            options: settings::fetching(config),
             store: store.clone(),
             pool: pool.clone(),
             tasks: above.clone(),

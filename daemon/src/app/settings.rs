@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::config::{self, Config};
 use crate::node::{About, Rates};
 use crate::peer::{CardSigner, Keypair, PeerId};
-use crate::{dht, upkeep};
+use crate::{dht, fetch, upkeep};
 
 pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
     let mode = match (config.network.mode, config.network.dht) {
@@ -30,6 +30,11 @@ pub(super) fn dht(config: &Config, chunk: Vec<SocketAddr>) -> dht::Options {
         journal: Some(config.node.state_dir.join("cache/keys")),
         ..dht::Options::default()
     }
+}
+
+pub(super) fn fetching(config: &Config) -> fetch::Options {
+    let per_fetch = usize::try_from(config.transfer.per_fetch).unwrap_or(usize::MAX);
+    fetch::Options { per_fetch, ..fetch::Options::default() }
 }
 
 /// Who announces nothing, or only fetches, is told of to nobody either.

@@ -146,8 +146,8 @@ impl Announcer {
         Outcome { announced: result, missed, is_sound }
     }
 
-    /// The nearest nodes of every key, and the keys that only this one keeps: nobody else could, and others ask it. What
-    /// it holds itself it names to them.
+    /// The nearest nodes of every key, and the keys that only this one keeps: nobody else could, and others ask it.
+    /// What it holds itself it names to them.
     async fn nearest(&mut self, copies: usize) -> (Plan, Vec<usize>) {
         let (mut plan, mut here) = (Plan::new(), Vec::new());
         let is_entered = *self.dht.seen.entered.borrow();

@@ -94,8 +94,8 @@ impl Lasting {
         Self { keep, made: Side::new(outbound), taken: Side::new(inbound), woken: VecDeque::new() }
     }
 
-    /// Has the connections look whether anybody uses them, where they have become many. To be called now and then. Those
-    /// that are used see it themselves, and so do those that come.
+    /// Has the connections look whether anybody uses them, where they have become many. To be called now and then.
+    /// Those that are used see it themselves, and so do those that come.
     pub(super) fn wake(&mut self) {
         for side in [&mut self.made, &mut self.taken] {
             if std::mem::take(&mut side.is_news) {

@@ -400,7 +400,7 @@ impl Discovery for Dht {
         let news = self.0.awaited.wait(key);
         Box::pin(async move {
             if news.await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
     }

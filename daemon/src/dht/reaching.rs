@@ -238,8 +238,8 @@ impl EventLoop {
             other => other,
         };
         let helps = self.options.mode != Mode::Client && (is_reached || self.options.mode == Mode::Server);
-        // Who is at home among neighbours learns from nobody that it is reached. That it could dial somebody back proves
-        // little; those behind a neighbour's router, who have no other, may ask for each other here.
+        // Who is at home among neighbours learns from nobody that it is reached. That it could dial somebody back
+        // proves little; those behind a neighbour's router, who have no other, may ask for each other here.
         let relays = helps || part == Mode::Server && !self.reach.is_blind();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dial_backs.set_open(helps);

@@ -70,8 +70,8 @@ impl Survey {
         nearest
     }
 
-    /// As many nodes as `nearest` are, the nearest of which not more than `of_group` are in one address group, as far as
-    /// there are such among the [`FAR`] nearest.
+    /// As many nodes as `nearest` are, the nearest of which not more than `of_group` are in one address group, as far
+    /// as there are such among the [`FAR`] nearest.
     async fn nearest_apart(&mut self, at: Position, key: Key, mut nearest: Vec<PeerId>) -> Vec<PeerId> {
         let copies = nearest.len();
         let mut wanted = copies;

@@ -5,6 +5,7 @@
 //! hold something, and whom the look-up itself has not reached, it is remembered why.
 
 mod asked;
+mod words;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -199,7 +200,6 @@ impl Crowd {
                         // It answered too late; the next look-up may find a place for it.
                         Ok(_) => _ = self.gone.insert(peer),
                         Err((why, is_refusal)) => {
-                            self.gone.insert(peer);
                             if is_named && is_refusal {
                                 self.strangers.insert(peer);
                             } else {

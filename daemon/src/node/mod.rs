@@ -293,8 +293,8 @@ impl Node {
         Err(if company.is_unserved { company.connected } else { 0 })
     }
 
-    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`, and as long
-    /// as it takes with [`FOREVER`]. By those whom it names the network is joined meanwhile.
+    /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`, and as
+    /// long as it takes with [`FOREVER`]. By those whom it names the network is joined meanwhile.
     async fn may_ask(&self, id: &ObjectId, named: &[PeerAddr], stall: Duration) -> Result<(), Error> {
         self.join_by(named);
         if !named.is_empty() {
@@ -308,7 +308,7 @@ impl Node {
             // Whom an administrator connects to, or who comes by itself, is not expected.
             let changed = async {
                 if routed.changed().await.is_err() {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             };
             let _ = tokio::time::timeout(JOIN, changed).await;

@@ -224,8 +224,8 @@ impl Node {
         Ok((0..manifest.chunks()).filter_map(line).collect())
     }
 
-    /// Gives a range of an object's bytes, in order. What of it is damaged here is asked of peers, and of an object that
-    /// is named by its whole id what is not here. Who reads all of that has fetched it; a part stays for a day.
+    /// Gives a range of an object's bytes, in order. What of it is damaged here is asked of peers, and of an object
+    /// that is named by its whole id what is not here. Who reads all of that has fetched it; a part stays for a day.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::IsDirectory`]; [`Error::Fetch`] when nobody can be asked.

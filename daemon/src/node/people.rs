@@ -89,9 +89,9 @@ impl Node {
         lines
     }
 
-    /// Connects to a node by its address on either plane, and lifts its ban. The address is tried also where the node is
-    /// connected at another. Where it is a chunk port and this node is not part of the network, the DHT's usual port is
-    /// tried beside it.
+    /// Connects to a node by its address on either plane, and lifts its ban. The address is tried also where the node
+    /// is connected at another. Where it is a chunk port and this node is not part of the network, the DHT's usual port
+    /// is tried beside it.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Myself`], [`Error::Unreachable`], [`Error::OtherNetwork`], [`Error::OtherKey`].

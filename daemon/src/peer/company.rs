@@ -20,8 +20,8 @@ pub struct Company {
     pub next_try: Option<Duration>,
     /// Nodes that are configured to join by.
     pub configured: usize,
-    /// Addresses of configured nodes that could not be reached when they were dialled last, at most 8, and why. Parts of
-    /// the reasons may come from a stranger; they have no control characters.
+    /// Addresses of configured nodes that could not be reached when they were dialled last, at most 8, and why. Parts
+    /// of the reasons may come from a stranger; they have no control characters.
     pub failed: Vec<(Multiaddr, String)>,
 }
 

@@ -125,14 +125,8 @@ fn the_journal_with_jobs() {
         peers: Vec::new(),
     };
     let peers = vec!["12D3@größe.example:9000".to_owned(), "/ip4/192.0.2.1/tcp/8468/p2p/12D3".to_owned()];
-    let full = Job {
-        number: 0x0102_0304_0506,
-        uid: 1000,
-        pin: true,
-        priority: Priority::High,
-        peers,
-        ..plain.clone()
-    };
+    let full =
+        Job { number: 0x0102_0304_0506, uid: 1000, pin: true, priority: Priority::High, peers, ..plain };
     let changed = Job { priority: Priority::Normal, ..plain.clone() };
     let facts = [Fact::Key(KEY), Fact::Job(plain), Fact::Job(full), Fact::Job(changed), Fact::Ended(1)];
     let mut frames = Frames::at(0, KEY);

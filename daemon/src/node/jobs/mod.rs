@@ -166,7 +166,7 @@ impl Node {
         }
         let own = self.jobs.table().own(caller.uid, &id);
         if let Some(job) = own {
-            let job = joined(job, peers, pin, priority);
+            let job = joined(&job, peers, pin, priority);
             self.parts.store.set_job(job.clone()).await?;
             let number = job.number;
             let view = self.jobs.table().change(job);
@@ -283,14 +283,23 @@ fn addresses(peers: &[PeerAddr]) -> Result<Vec<String>, Error> {
 }
 
 /// A job that has got what a second one would have. Of more peers than it may have the new ones count.
-fn joined(old: Job, peers: Vec<String>, pin: bool, priority: Option<Priority>) -> Job {
+fn joined(old: &Job, peers: Vec<String>, pin: bool, priority: Option<Priority>) -> Job {
     let mut all = peers;
     for peer in &old.peers {
         if all.len() < MAX_JOB_PEERS && !all.contains(peer) {
             all.push(peer.clone());
         }
     }
-    Job { peers: all, pin: old.pin || pin, priority: priority.unwrap_or(old.priority), ..old }
+    let &Job { number, object, uid, since, .. } = old;
+    Job {
+        number,
+        object,
+        uid,
+        pin: old.pin || pin,
+        priority: priority.unwrap_or(old.priority),
+        since,
+        peers: all,
+    }
 }
 
 #[cfg(test)]
@@ -309,9 +318,9 @@ mod tests {
             since: 5,
             peers: peers(0, 40),
         };
-        let same = joined(old.clone(), peers(0, 2), false, None);
+        let same = joined(&old, peers(0, 2), false, None);
         assert_eq!((same.pin, same.priority, same.peers.len()), (true, Priority::Low, 40));
-        let more = joined(old, peers(40, 80), false, Some(Priority::High));
+        let more = joined(&old, peers(40, 80), false, Some(Priority::High));
         assert_eq!((more.number, more.priority), (3, Priority::High));
         assert_eq!(more.peers, peers(40, 80).into_iter().chain(peers(0, 24)).collect::<Vec<_>>());
     }

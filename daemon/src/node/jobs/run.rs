@@ -185,7 +185,7 @@ async fn another(mut routed: watch::Receiver<usize>, mut before: usize) {
         }
         before = now;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Why a job waits, in few words.

@@ -62,7 +62,7 @@ impl Side {
                 tokio::time::sleep(RUMOURS_EVERY).await;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// What is told of the others. Older askers would not know the frames.

@@ -1,15 +1,13 @@
 //! What a fetch tells of its peers.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::super::Error;
 use super::super::inquiry::{AskedPeer, MAX_ASKED};
 use super::super::member::Member;
 use super::super::missed;
 use super::super::planner::PeerNo;
 use super::Crowd;
-use crate::content::ObjectId;
 use crate::peer::PeerId;
 
 /// What is said of those that are found, and are not connected yet.
@@ -48,81 +46,6 @@ impl Crowd {
         asked.sort_by_key(|line| (Reverse(line.bytes), Reverse(line.is_connected), line.peer));
         asked.truncate(MAX_ASKED);
         asked
-    }
-
-    /// What became of those that were found, behind a semicolon, in words.
-    pub(in super::super) fn told(&self) -> String {
-        // Whom a look-up has not reached was not dialled here.
-        let missed = self.missed.peers().filter(|peer| !self.seen.contains(peer)).count();
-        let (here, absent) =
-            (self.members.len(), missed + self.gone.len() + self.dialling.len() + self.waiting.len());
-        match (here, absent) {
-            (0, 0) => "; nobody who holds it is found any more".to_owned(),
-            (0, absent) => format!("; of {absent} found to hold it none is reached{}", self.in_vain()),
-            (here, 0) => format!("; {here} connected, of which none gave it in time"),
-            (here, absent) => {
-                let why = self.in_vain();
-                format!(
-                    "; {here} connected, of which none gave it in time, and {absent} not reached or gone{why}"
-                )
-            }
-        }
-    }
-
-    /// Whether all that the caller named have been tried in vain: none is reached that may have something, and
-    /// nobody else is either. False where the caller named nobody.
-    pub(in super::super) fn is_let_down(&self) -> bool {
-        let all = self.hints.iter().all(|(peer, _)| self.has_failed(peer));
-        all && !self.hints.is_empty() && self.members.values().all(|member| member.has_nothing)
-    }
-
-    /// Whether all that the caller named are there, and of another network or have another key, and nobody else has been
-    /// found. False where the caller named nobody.
-    pub(in super::super) fn is_refused(&self) -> bool {
-        let all = self.hints.iter().all(|(peer, _)| self.strangers.contains(peer));
-        let is_found = !self.members.is_empty() || self.missed.peers().any(|peer| !self.is_named(&peer));
-        all && !self.hints.is_empty() && !is_found
-    }
-
-    fn has_failed(&self, peer: &PeerId) -> bool {
-        self.missed.why(peer).is_some()
-            || self.members.values().any(|member| member.peer == *peer && member.has_nothing)
-    }
-
-    /// That nobody has given anything of an object for so many seconds, and why. Whoever is said to hold it and was not
-    /// reached is told of, whatever others are here that have nothing.
-    pub(in super::super) fn nobody(&self, id: ObjectId, seconds: u64) -> Error {
-        let is_here = |peer: &PeerId| self.members.values().any(|member| member.peer == *peer);
-        let waiting = self.waiting.iter().map(|provider| provider.peer);
-        let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
-        let found: HashSet<PeerId> = tried.filter(|peer| !self.is_named(peer) && !is_here(peer)).collect();
-        let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
-        if self.is_refused() && found.is_empty() {
-            return Error::OtherNetwork { id, named: missed::list(named.collect()) };
-        }
-        if found.is_empty() {
-            return Error::NoHolders { id, seconds, named: missed::list(named.collect()) };
-        }
-        let named = self.hints.iter().map(|(peer, _)| *peer).filter(|peer| !is_here(peer));
-        let absent: Vec<PeerId> = named.chain(found).collect();
-        Error::Unreached { id, known: absent.len(), seconds, why: self.missed.of(absent.into_iter()) }
-    }
-
-    /// Why those that were dialled in vain were not reached, behind a colon.
-    fn in_vain(&self) -> String {
-        let why = self.missed.of(self.missed.peers());
-        if why.is_empty() { why } else { format!(": {why}") }
-    }
-
-    /// What became of a peer that the caller named, which has given nothing.
-    fn what_became_of(&self, peer: &PeerId) -> String {
-        let is_here = self.members.values().any(|member| member.peer == *peer);
-        match self.missed.why(peer) {
-            Some(why) => why.to_owned(),
-            None if is_here => "it answers, and does not have it or gives it to nobody".to_owned(),
-            None if self.gone.contains(peer) => "it went away".to_owned(),
-            None => missed::SILENT.to_owned(),
-        }
     }
 }
 

@@ -248,7 +248,7 @@ impl Planner {
         self.give_up(stripe, actions);
         let parity = self.stripes.get(stripe).map_or(0, |shape| shape.parity);
         (0..parity).for_each(|index| self.flight.forget(Shard::Parity { stripe, index }));
-        self.stripes.remove(stripe);
+        self.stripes.rest(stripe);
         for peer in self.peers.values_mut() {
             peer.parity.finished(stripe);
         }

@@ -162,6 +162,32 @@ fn parity_stands_in_for_four_chunks_a_stripe_and_not_for_five() {
 }
 
 #[test]
+fn a_holder_that_takes_longer_for_a_chunk_than_one_would_wait_is_not_given_up() {
+    let nodes = nodes::network(2, |number, settings| match number {
+        1 => settings.text("transfer.upload", "32KiB"),
+        _ => settings,
+    });
+    let [taker, holder] = <[Node; 2]>::try_from(nodes).unwrap();
+    let (size, from) = (192 << 10, holder.daemon.chunk_address());
+    let fetch = |id: &str, out: &str| {
+        let run = taker.ctl().run(&["--json", "fetch", id, "--stall", "3s", "--peer", &from, "-o"]);
+        run.arg(taker.home.path(out)).within(2 * LONG).done().ok()
+    };
+    let file = holder.home.path("file");
+    let id = corpus::file(&file, 6, size);
+    assert_eq!(holder.ctl().add(&file), id);
+    fetch(&id, "out");
+    assert_eq!(corpus::id_of_file(&taker.home.path("out")), id);
+    // The same of a file in a directory.
+    let folder = holder.home.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let id = corpus::file(&folder.join("file"), 7, size);
+    let root = holder.ctl().run(&["-q", "add", "-r"]).arg(&folder).done().ok().text();
+    fetch(&root, "folder");
+    assert_eq!(corpus::id_of_file(&taker.home.path("folder").join("file")), id);
+}
+
+#[test]
 fn a_fetch_that_is_interrupted_goes_on_where_it_was() {
     let nodes = nodes::network(2, |number, settings| match number {
         0 => settings.text("transfer.upload", "16MiB").text("store.parity", "none"),

@@ -92,8 +92,8 @@ impl Giver for Shelf {
         future::ready(None).boxed()
     }
 
-    fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {
-        future::ready(()).boxed()
+    fn pace(&self, _: PeerId, most: usize) -> BoxFuture<'_, usize> {
+        future::ready(most).boxed()
     }
 }
 

@@ -368,7 +368,7 @@ impl EventLoop {
         self.swarm.behaviour_mut().kad.store_mut().clean(now);
         self.seek(now);
         self.send_held(now);
-        self.swarm.behaviour_mut().lasting.wake();
+        self.swarm.behaviour_mut().lasting.wake(now);
         self.save_peers(now, tasks);
         self.later.clean();
         self.enforce();

@@ -32,6 +32,9 @@ const BRIEF: Duration = Duration::from_secs(5);
 pub(super) struct Lasting {
     /// How long a connection is kept from when it is made.
     keep: Duration,
+    /// How often those look that nobody has used since, where there are many, and when next.
+    every: Duration,
+    next: Instant,
     /// Those that this node made…
     made: Side,
     /// …and those of others.
@@ -91,14 +94,20 @@ impl Lasting {
     /// Where so many connections may be taken from others, and made.
     pub(super) fn new(idle: Duration, inbound: u32, outbound: u32) -> Self {
         let keep = idle.saturating_sub(brief(idle));
-        Self { keep, made: Side::new(outbound), taken: Side::new(inbound), woken: VecDeque::new() }
+        let (made, taken) = (Side::new(outbound), Side::new(inbound));
+        Self { keep, every: brief(idle), next: Instant::now(), made, taken, woken: VecDeque::new() }
     }
 
-    /// Has the connections look whether anybody uses them, where they have become many. To be called now and then.
-    /// Those that are used see it themselves, and so do those that come.
-    pub(super) fn wake(&mut self) {
+    /// Has the connections look whether anybody uses them, where they have become many, and now and then as long as
+    /// they are: one that falls idle need not notice. To be called often.
+    pub(super) fn wake(&mut self, now: Instant) {
+        let is_turn = now >= self.next;
+        if is_turn {
+            self.next = now + self.every;
+        }
         for side in [&mut self.made, &mut self.taken] {
-            if std::mem::take(&mut side.is_news) {
+            let is_news = std::mem::take(&mut side.is_news);
+            if side.is_crowded.load(Ordering::Relaxed) && (is_news || is_turn) {
                 self.woken.extend(side.open.iter().map(|(connection, peer)| (*peer, *connection)));
             }
         }
@@ -212,17 +221,20 @@ mod tests {
         }
         (11..=15).for_each(|number| lasting.taken.opened(id(number), peer));
         assert_eq!(kept(), (false, false));
-        let woken = |lasting: &mut Lasting| {
-            lasting.wake();
+        let begun = lasting.next;
+        let woken = |lasting: &mut Lasting, after| {
+            lasting.wake(begun + after);
             lasting.woken.drain(..).count()
         };
-        assert_eq!(woken(&mut lasting), 9);
+        assert_eq!(woken(&mut lasting, Duration::ZERO), 9);
         (1..=2).for_each(|number| lasting.made.closed(id(number)));
         assert_eq!(kept(), (true, false));
         lasting.taken.opened(id(16), peer);
-        assert_eq!(woken(&mut lasting), 0, "once is enough");
+        assert_eq!(woken(&mut lasting, BRIEF / 2), 0, "once is enough");
         lasting.made.opened(id(5), peer);
-        assert_eq!((kept(), woken(&mut lasting)), ((false, false), 3));
+        assert_eq!((kept(), woken(&mut lasting, BRIEF / 2)), ((false, false), 3));
+        assert_eq!(woken(&mut lasting, BRIEF), 9, "some may have fallen idle since");
+        assert_eq!(woken(&mut lasting, BRIEF * 3 / 2), 0);
         // Its time has come, or there was none.
         let past = Lasting::new(BRIEF, 8, 4).handler(true);
         assert!(!past.connection_keep_alive() && brief(Duration::from_secs(1)) == Duration::from_secs(1));

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Parts;
 use super::inquiry::{Findings, Inquiry};
-use super::member::Member;
+use super::member::{Member, who_goes};
 use super::missed::{self, Missed};
 use super::planner::PeerNo;
 use super::ways;
@@ -265,15 +265,15 @@ impl Crowd {
         self.dialled.values().filter(|since| now.saturating_duration_since(**since) < SLOW).count()
     }
 
-    /// Lets a member go that has nothing, when somebody waits and there is no place.
+    /// Lets a member go that has nothing or brings least, when somebody waits and there is no place.
     fn make_room(&mut self) -> Option<PeerNo> {
         let now = Instant::now();
         let is_full = self.members.len() + self.fresh_dials(now) >= self.parts.options.per_fetch;
         if self.waiting.is_empty() || !is_full {
             return None;
         }
-        let idle = self.members.iter().find(|(_, member)| member.makes_room(now));
-        let number = idle.map(|(number, _)| *number)?;
+        let over = self.members.iter().filter(|(_, member)| member.makes_room(now));
+        let number = who_goes(over.map(|(number, member)| (member.heard.flow(now), *number)).collect())?;
         self.leave(number);
         Some(number)
     }
@@ -317,6 +317,13 @@ impl Crowd {
     pub(super) fn gave(&mut self, peer: PeerNo, bytes: u64) {
         if let Some(member) = self.members.get_mut(&peer) {
             member.gave(bytes);
+        }
+    }
+
+    /// Notes bytes that come from a member, of a chunk that is not whole.
+    pub(super) fn flows(&self, peer: PeerNo, bytes: u64) {
+        if let Some(member) = self.members.get(&peer) {
+            member.heard.flows(bytes);
         }
     }
 

@@ -13,7 +13,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
 use tokio::sync::mpsc;
 
-use super::asks::{Ask, Asks, Ended, Outcome};
+use super::asks::{Ask, Asks, Ended, Outcome, Sight};
 use super::crowd::{Arrival, Crowd};
 use super::deliver::Delivery;
 use super::error::name_missing;
@@ -35,8 +35,9 @@ use news::Word;
 /// How often a caller is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Chunks that a reader in order may be ahead of: 32 MiB.
-const WINDOW: u64 = 32;
+/// Chunks that a reader in order may be ahead of: two for each of sixteen peers, and as many that have come before one
+/// that is late. 64 MiB, of which what the reader has not taken is in the store, not in memory.
+const WINDOW: u64 = 64;
 
 /// An object is announced once this many of its chunks are here.
 const ANNOUNCE_FROM: u64 = 16;
@@ -162,7 +163,10 @@ impl Job {
                 Some((stripe, rebuilt)) = self.rebuilding.next() => self.rebuilt(stripe, rebuilt)?,
                 Some(chunk) = losses.recv() => self.lost(chunk),
                 Some(()) = wakeup => self.tell(planner::Event::Tick),
-                _ = ticks.tick() => self.tick(out)?,
+                _ = ticks.tick() => {
+                    self.look();
+                    self.tick(out)?;
+                }
             }
             if self.request.order == Order::InOrder {
                 let chunk = self.wanted.chunks.start + self.shelf.low() as u64;
@@ -343,6 +347,23 @@ impl Job {
         let _ = self.parts.notices.try_send(Notice::Holds(self.request.id));
     }
 
+    /// Twice a second: tells what is on its way, long before it is whole.
+    fn look(&mut self) {
+        let before = self.planner.moved_at();
+        for (peer, shard, sight) in self.asks.look() {
+            match sight {
+                Sight::Held => self.tell(planner::Event::Held { peer, shard }),
+                Sight::Came(bytes, more) => {
+                    self.crowd.flows(peer, more);
+                    self.tell(planner::Event::Came { peer, shard, bytes });
+                }
+            }
+        }
+        if self.planner.moved_at() > before {
+            self.terms.beat();
+        }
+    }
+
     /// Tells who was asked and what they said; `is_still`: nothing has come since the last time.
     fn report(&self, is_still: bool) {
         let (planner, chunks) = (&self.planner, self.shape.chunks());
@@ -363,7 +384,8 @@ impl Job {
         let is_idle = self.quiet && self.learning.is_empty() && self.rebuilding.is_empty();
         let is_alone = self.was_whole && is_idle && self.crowd.len() == 0;
         let limit = if is_alone { self.request.stall.min(self.request.alone) } else { self.request.stall };
-        let received: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
+        let whole: u64 = self.crowd.bytes_by_peer().iter().map(|(_, bytes)| bytes).sum();
+        let received = whole + self.asks.came();
         self.report(received == self.told.1);
         if self.planner.is_stalled(self.now(), limit) {
             let missing: Vec<u64> = self.planner.missing().collect();

@@ -2,14 +2,19 @@
 //!
 //! Anybody can say that he holds an object, and many can: whoever then has nothing of it, or says nothing, must not
 //! keep the place of one who has it. So a member that has given nothing goes when others wait: at once when it says
-//! that it has nothing, else some time after it was last heard of; the time for which our own limit keeps it from being
-//! asked does not count. What can be said for ever and costs nothing, that it has something, or is busy, is heard once.
-//! One that has given a chunk goes when it has been asked for others and has not given one for some time; one that is
-//! asked for nothing, because whoever reads is slow, does not. Nobody goes while there are places.
+//! that it has nothing, soon when it is asked for a chunk and nothing comes of it, else some time after it was last
+//! heard of; the time for which our own limit keeps it from being asked does not count. What can be said for ever and
+//! costs nothing, that it has something, or is busy, is heard once. One that has given a chunk goes when it has been
+//! asked for others and has not given one for some time; one that is asked for nothing, because whoever reads is slow,
+//! does not. Nobody goes while there are places.
+//!
+//! Bytes of a chunk that is not whole may be false, and may be all that a slow holder can give, who may be the only
+//! one. So a few of those that would have to go stay while bytes come: those of whom most has come.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::planner::PeerNo;
 use crate::peer::{Conduct, PeerId};
 use crate::session::Asker;
 use crate::support::rate::Limiter;
@@ -18,6 +23,12 @@ use crate::support::rate::Limiter;
 const UNPROVED: Duration = Duration::from_secs(3);
 /// …and one that has proved or told something of it: a chunk of 1 MiB at 100 KiB/s takes as long.
 const SLOW: Duration = Duration::from_secs(10);
+/// How long nothing may come of a chunk that one is asked for who has given none.
+const SILENT: Duration = Duration::from_secs(3);
+/// What comes is something when it is so much in that time: 5 KiB a second.
+const SOMETHING: u64 = 16 << 10;
+/// Those who would have to go and bring something that stay, of 16 places.
+const SPARED: usize = 4;
 /// How long one that has given a chunk may owe the next: several may be on their way at once.
 const OWED: Duration = Duration::from_secs(20);
 
@@ -69,6 +80,11 @@ struct Last {
     /// Chunks that it is being asked for, and since when it has owed one.
     open: usize,
     owes: Option<Instant>,
+    /// Since when nothing comes of them; set while there are any.
+    silent: Option<Instant>,
+    /// Bytes that have come of chunks that are not whole, since it last gave one; and since `silent`.
+    came: u64,
+    fresh: u64,
 }
 
 /// A request that our own limit holds back, until this is dropped.
@@ -142,8 +158,20 @@ impl Tells {
 impl Heard {
     fn new(now: Instant) -> Self {
         let (has_proved, has_told, is_asked) = (false, false, false);
-        let (held, open, owes) = ((0, now), 0, None);
-        Self(Mutex::new(Last { at: now, has_proved, has_told, is_asked, held, open, owes }))
+        let (held, open, owes, silent) = ((0, now), 0, None, None);
+        let (came, fresh) = (0, 0);
+        Self(Mutex::new(Last {
+            at: now,
+            has_proved,
+            has_told,
+            is_asked,
+            held,
+            open,
+            owes,
+            silent,
+            came,
+            fresh,
+        }))
     }
 
     /// It proved something of the object now.
@@ -164,7 +192,25 @@ impl Heard {
         let (mut last, now) = (self.last(), Instant::now());
         let since = last.owes;
         last.owes = (last.open > 0).then_some(now);
+        (last.silent, last.came, last.fresh) = (last.owes, 0, 0);
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// So many bytes of a chunk have come that is not whole.
+    pub(super) fn flows(&self, bytes: u64) {
+        let mut last = self.last();
+        last.came += bytes;
+        last.fresh += bytes;
+        if last.fresh >= SOMETHING {
+            last.fresh = 0;
+            last.silent = (last.open > 0).then(Instant::now);
+        }
+    }
+
+    /// How much has come of what is not whole, if something comes now.
+    pub(super) fn flow(&self, now: Instant) -> u64 {
+        let last = self.last();
+        if last.is_silent(now) { 0 } else { last.came }
     }
 
     /// It is asked for a chunk of so many bytes as soon as our own limit allows, and is so until what this leads to is
@@ -180,6 +226,7 @@ impl Heard {
         let mut last = self.last();
         last.open += 1;
         last.owes.get_or_insert_with(Instant::now);
+        last.silent.get_or_insert_with(Instant::now);
         drop(last);
         Open(self)
     }
@@ -198,7 +245,7 @@ impl Heard {
     fn is_over(&self, now: Instant) -> bool {
         let last = self.last();
         let patience = if last.has_proved { SLOW } else { UNPROVED };
-        last.held.0 == 0 && now.saturating_duration_since(last.at) > patience
+        last.held.0 == 0 && (last.is_silent(now) || now.saturating_duration_since(last.at) > patience)
     }
 
     fn owes(&self, now: Instant) -> bool {
@@ -210,9 +257,26 @@ impl Heard {
     }
 }
 
+impl Last {
+    fn is_silent(&self, now: Instant) -> bool {
+        self.silent.is_some_and(|since| now.saturating_duration_since(since) > SILENT)
+    }
+}
+
+/// Who of those that have to go, each with what comes from it, goes first; nobody while all of them are spared.
+pub(super) fn who_goes(mut over: Vec<(u64, PeerNo)>) -> Option<PeerNo> {
+    over.sort_unstable();
+    let spared = over.iter().rev().take(SPARED).filter(|(flow, _)| *flow > 0).count();
+    over.first().filter(|_| over.len() > spared).map(|(_, number)| *number)
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.last().open -= 1;
+        let mut last = self.0.last();
+        last.open -= 1;
+        if last.open == 0 {
+            last.silent = None;
+        }
     }
 }
 
@@ -296,5 +360,34 @@ mod tests {
         assert!(far(&heard) && heard.last().owes == since);
         heard.gave();
         assert!(!far(&heard));
+    }
+
+    #[test]
+    fn who_is_asked_and_says_nothing_has_to_go_soon_and_who_brings_something_has_not() {
+        let heard = Arc::new(Heard::new(Instant::now()));
+        heard.now();
+        let soon = |heard: &Heard| heard.is_over(Instant::now() + SILENT + Duration::from_secs(1));
+        assert!(!soon(&heard), "nothing is asked of it");
+        let open = Arc::clone(&heard).open();
+        assert!(soon(&heard) && heard.flow(Instant::now()) == 0);
+        let long_ago = Instant::now().checked_sub(2 * SILENT).unwrap();
+        heard.last().silent = Some(long_ago);
+        heard.flows(SOMETHING / 2);
+        assert!(heard.is_over(Instant::now()) && heard.flow(Instant::now()) == 0, "next to nothing");
+        heard.flows(SOMETHING / 2);
+        assert!(!heard.is_over(Instant::now()) && heard.flow(Instant::now()) == SOMETHING);
+        drop(open);
+        assert!(!soon(&heard));
+    }
+
+    #[test]
+    fn those_that_bring_most_stay_and_not_all_of_them() {
+        let over = |flows: &[u64]| (0..).zip(flows).map(|(no, flow)| (*flow, PeerNo(no))).collect();
+        assert_eq!(who_goes(over(&[])), None);
+        assert_eq!(who_goes(over(&[0])), Some(PeerNo(0)));
+        assert_eq!(who_goes(over(&[7])), None);
+        assert_eq!(who_goes(over(&[9, 0, 7])), Some(PeerNo(1)));
+        assert_eq!(who_goes(over(&[9, 8, 7, 6])), None);
+        assert_eq!(who_goes(over(&[9, 8, 1, 7, 6])), Some(PeerNo(2)));
     }
 }

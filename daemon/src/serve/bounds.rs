@@ -16,6 +16,9 @@ use crate::support::rate::Limiter;
 /// Peers whose rate is limited one by one; the least recent give way.
 const PEERS: usize = 1024;
 
+/// Bytes that go out at once at least, where there are so many: their head is 0.3 % of them.
+const LEAST: usize = 4 << 10;
+
 /// Where the rate of all is limited, there are only so many turns at once that each peer has as much in a second: a
 /// chunk, of which nothing counts before it is whole, then comes in 8 s.
 const WORTH: u64 = 128 * 1024;
@@ -116,11 +119,14 @@ impl Bounds {
         }
     }
 
-    /// Waits until a slice of so many bytes of a chunk may go to a peer.
-    pub(super) async fn pace(&self, peer: PeerId, bytes: usize) {
+    /// Waits until a slice of a chunk may go to a peer, of at most `most` bytes. How many: fewer where a rate is low.
+    pub(super) async fn pace(&self, peer: PeerId, most: usize) -> usize {
         lock(&self.0.slots).moves(&peer, now() + HELD);
-        self.take(peer, bytes).await;
+        let limiter = self.limiter(peer).unwrap_or_else(|| Arc::clone(&self.0.all));
+        let bytes = portion(most, limiter.lowest());
+        limiter.take(bytes).await;
         lock(&self.0.slots).moves(&peer, now());
+        bytes
     }
 
     /// `None` when it is a peer's turn to be given chunks, else when it is to ask again.
@@ -158,6 +164,13 @@ impl Drop for Sending {
     }
 }
 
+/// How many of `most` bytes go out at once at a rate of so many a second, 0 for no limit: a 64th of a second's worth,
+/// so that none of those who share the rate hears nothing for long and takes this node for silent.
+fn portion(most: usize, rate: u64) -> usize {
+    let share = usize::try_from(rate / 64).unwrap_or(usize::MAX).max(LEAST);
+    if rate == 0 { most } else { most.min(share) }
+}
+
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -182,6 +195,18 @@ mod tests {
         assert_eq!(turns(1, 10_000, 0), 1);
         // Who may have little each use up the rate of all only if they are many.
         assert_eq!(turns(32, 1 << 20, 64 << 10), 16);
+    }
+
+    #[tokio::test]
+    async fn a_slice_is_no_longer_than_a_small_part_of_a_second_at_the_lowest_rate() {
+        let (all, peer) = (Arc::new(Limiter::new(0)), PeerId::random());
+        let bounds = Bounds::new(Arc::clone(&all));
+        assert_eq!(bounds.pace(peer, 128 << 10).await, 128 << 10);
+        all.set(1 << 20);
+        assert_eq!(bounds.pace(peer, 128 << 10).await, 16 << 10);
+        bounds.set(Giving { per_peer: 512 << 10, ..Giving::default() });
+        assert_eq!(bounds.pace(peer, 128 << 10).await, 8 << 10);
+        assert_eq!((portion(128 << 10, 1), portion(100, 1)), (LEAST, 100));
     }
 
     #[tokio::test]

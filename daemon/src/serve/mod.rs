@@ -269,10 +269,11 @@ impl Giver for Serve {
         Some(self.crowds.enter(object, info.state == State::Whole, caller, Instant::now()))
     }
 
-    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {
+    fn pace(&self, peer: PeerId, most: usize) -> BoxFuture<'_, usize> {
         Box::pin(async move {
-            self.bounds.pace(peer, bytes).await;
+            let bytes = self.bounds.pace(peer, most).await;
             self.visitors.gave(peer, bytes);
+            bytes
         })
     }
 }

@@ -14,7 +14,7 @@ use super::hello::{self, Ends};
 use super::io::{Meter, split};
 use super::ledger::SUBSCRIPTIONS;
 use super::pending::{Asked, Credit, Pending, Waiter};
-use super::want::{Haves, Ticket, Want};
+use super::want::{Came, Haves, Ticket, Want};
 use super::{Answer, Error, Options, Unproven};
 use crate::content::{
     self, CHUNK, CHUNK_LEN, ChunkRef, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart, Place,
@@ -222,11 +222,19 @@ impl Asker {
     /// # Errors
     /// Why the session ended.
     pub async fn want(&self, chunk: ChunkRef) -> Result<Answer<Unproven>, Error> {
+        self.want_counted(chunk, &Came::default()).await
+    }
+
+    /// As [`Asker::want`]; what has come of the chunk is counted meanwhile.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub async fn want_counted(&self, chunk: ChunkRef, came: &Came) -> Result<Answer<Unproven>, Error> {
         if !chunk.is_valid() {
             // Nobody has such a chunk, and to ask for it would break the protocol.
             return Ok(Answer::NotFound);
         }
-        let waiting = self.ask_chunks(vec![chunk], chunk.length, |_| Ask::Chunk(chunk)).await?;
+        let waiting = self.ask_chunks(vec![chunk], chunk.length, came, |_| Ask::Chunk(chunk)).await?;
         match waiting.into_iter().next() {
             Some(want) => want.await,
             None => Err(Error::Closed),
@@ -256,7 +264,7 @@ impl Asker {
             return Ok(Vec::new());
         }
         let ask = |count| Ask::Run { object, first, count };
-        self.ask_chunks(chunks, MAX_COST, ask).await
+        self.ask_chunks(chunks, MAX_COST, &Came::default(), ask).await
     }
 
     /// Which chunks of an object the giver holds, now and from now on, and who else asks for them.
@@ -292,11 +300,12 @@ impl Asker {
         }
     }
 
-    /// Asks for chunks that count for `cost` bytes each.
+    /// Asks for chunks that count for `cost` bytes each, and counts what comes of them together.
     async fn ask_chunks(
         &self,
         chunks: Vec<ChunkRef>,
         cost: u32,
+        came: &Came,
         ask: impl FnOnce(u16) -> Ask,
     ) -> Result<Vec<Want>, Error> {
         let shared = self.shared();
@@ -308,7 +317,8 @@ impl Asker {
         for chunk in &chunks {
             let (reply, answer) = oneshot::channel();
             let one: Option<Credit> = requests.split(1).map(|one| (one, bytes.split(cost as usize)));
-            asked.push((Asked::Chunk(chunk.length), Waiter::One(reply), one.ok_or(Error::Closed)?));
+            let chunk = Asked::Chunk(chunk.length, came.clone());
+            asked.push((chunk, Waiter::One(reply), one.ok_or(Error::Closed)?));
             answers.push(answer);
         }
         let tickets = self.ask(asked, ask)?;

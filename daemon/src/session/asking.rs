@@ -87,12 +87,12 @@ async fn read_frame(shared: &Shared, reader: &mut FrameReader) -> Result<(), Err
 async fn read_slice(shared: &Shared, reader: &mut FrameReader, length: usize) -> Result<(), Error> {
     let data = length.checked_sub(8).ok_or(Error::Protocol("a frame that ends too early"))?;
     let (request, offset) = reader.slice_fields().await?;
-    let mut buffer = shared.pending.slice(request, offset, data)?;
-    match &mut buffer {
-        Some(buffer) => reader.slice_data(buffer, data).await?,
+    let mut to = shared.pending.slice(request, offset, data)?;
+    match &mut to {
+        Some((buffer, came)) => reader.slice_data(buffer, data, came).await?,
         None => reader.skip(data).await?,
     }
-    shared.pending.sliced(request, data, buffer);
+    shared.pending.sliced(request, data, to.map(|(buffer, _)| buffer));
     Ok(())
 }
 

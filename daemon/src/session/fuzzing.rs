@@ -225,8 +225,8 @@ impl Giver for Nothing {
         to.try_send(Rumour::Fellow(fellow)).ok().map(|()| rumours)
     }
 
-    fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    fn pace(&self, _: PeerId, most: usize) -> BoxFuture<'_, usize> {
+        std::future::ready(most).boxed()
     }
 }
 

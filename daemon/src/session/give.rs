@@ -343,11 +343,11 @@ impl Side {
                 }
             }
             let mut pace = self.giver.pace(self.peer, sending.bytes.len().min(SLICE));
-            loop {
+            let length = loop {
                 // A slow rate must not hold up small frames. The limit's place in line is kept.
                 tokio::select! {
                     biased;
-                    () = &mut pace => break,
+                    length = &mut pace => break length,
                     Some(frame) = control.recv() => {
                         self.gather(writer, &frame);
                         writer.send().await?;
@@ -355,8 +355,8 @@ impl Side {
                     }
                     () = tasks.stopping() => return Ok(Ended::Shutdown),
                 }
-            }
-            if self.write_slice(writer, sending).await? {
+            };
+            if self.write_slice(writer, sending, length).await? {
                 hand = None;
             }
         }
@@ -378,9 +378,14 @@ impl Side {
         Ok(writer.gathered() > 0)
     }
 
-    /// Writes the next slice; whether it was the last.
-    async fn write_slice(&self, writer: &mut FrameWriter, sending: &mut Sending) -> Result<bool, Error> {
-        let data = sending.bytes.split_to(sending.bytes.len().min(SLICE));
+    /// Writes the next slice, of this length where there is so much; whether it was the last.
+    async fn write_slice(
+        &self,
+        writer: &mut FrameWriter,
+        sending: &mut Sending,
+        length: usize,
+    ) -> Result<bool, Error> {
+        let data = sending.bytes.split_to(sending.bytes.len().min(length.clamp(1, SLICE)));
         let (offset, last) = (sending.sent, sending.bytes.is_empty());
         sending.sent += u32::try_from(data.len()).unwrap_or(u32::MAX);
         if last {

@@ -59,8 +59,8 @@ pub trait Giver: Send + Sync + 'static {
         None
     }
 
-    /// Awaited before each slice of `bytes` goes out: upload limits.
-    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()>;
+    /// Awaited before each slice of at most `most` bytes goes out: upload limits. How many may go, 1 at least.
+    fn pace(&self, peer: PeerId, most: usize) -> BoxFuture<'_, usize>;
 }
 
 /// Who asks, and what is known of where it gives chunks itself.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::codec::{self, slice_head};
 use super::frames::{Frame, HEAD, Kind};
-use super::{Error, Options, Reason};
+use super::{Came, Error, Options, Reason};
 use crate::peer::ByteStream;
 
 /// How long a goodbye may take to be written.
@@ -80,7 +80,7 @@ impl FrameReader {
     /// The frame whose head was read. Its length is within its kind's limit, so it may be allocated.
     pub(super) async fn decode(&mut self, kind: Kind, length: usize) -> Result<Frame, Error> {
         let mut fields = BytesMut::with_capacity(length);
-        self.fill(&mut fields, length).await?;
+        self.fill(&mut fields, length, None).await?;
         self.done();
         Frame::decode(kind, fields.freeze())
     }
@@ -94,9 +94,14 @@ impl FrameReader {
         Ok((fields.get_u32_le(), fields.get_u32_le()))
     }
 
-    /// Reads a slice's data to where it belongs. There is room for it.
-    pub(super) async fn slice_data(&mut self, to: &mut BytesMut, length: usize) -> Result<(), Error> {
-        self.fill(to, length).await?;
+    /// Reads a slice's data to where it belongs, and counts what has come. There is room for it.
+    pub(super) async fn slice_data(
+        &mut self,
+        to: &mut BytesMut,
+        length: usize,
+        came: &Came,
+    ) -> Result<(), Error> {
+        self.fill(to, length, Some(came)).await?;
         self.done();
         Ok(())
     }
@@ -116,13 +121,16 @@ impl FrameReader {
         Ok(())
     }
 
-    async fn fill(&mut self, to: &mut BytesMut, mut length: usize) -> Result<(), Error> {
+    async fn fill(&mut self, to: &mut BytesMut, mut length: usize, came: Option<&Came>) -> Result<(), Error> {
         while length > 0 {
             let read = self.io.read_buf(&mut to.limit(length)).await?;
             if read == 0 {
                 return Err(cut_off());
             }
             self.meter.received.fetch_add(read as u64, Relaxed);
+            if let Some(came) = came {
+                came.add(read);
+            }
             length -= read;
         }
         Ok(())

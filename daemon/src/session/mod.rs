@@ -35,7 +35,7 @@ pub use error::{Error, Reason};
 pub use give::{Ended, Summary, give};
 pub use giver::{Caller, Giver, Rumour, Snapshot, Subscription, Turn};
 pub use options::{Network, Options};
-pub use want::{Haves, Want};
+pub use want::{Came, Haves, Want};
 
 use std::net::IpAddr;
 use std::time::Duration;

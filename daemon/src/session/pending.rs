@@ -8,15 +8,15 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::frames::{Record, SLICE};
-use super::{Answer, Error, Have, News};
+use super::{Answer, Came, Error, Have, News};
 
 /// What was asked for.
 #[derive(Debug)]
 pub(super) enum Asked {
     /// A record of this kind.
     Record(Record),
-    /// A chunk of this length.
-    Chunk(u32),
+    /// A chunk of this length, and where its bytes are counted as they come.
+    Chunk(u32, Came),
     /// The chunks of an object.
     Haves,
 }
@@ -101,11 +101,16 @@ impl Pending {
         open.waiter.take().is_some()
     }
 
-    /// A slice begins: where its data go, or `None` when they are to be passed over.
-    pub(super) fn slice(&self, request: u32, offset: u32, length: usize) -> Result<Option<BytesMut>, Error> {
+    /// A slice begins: where its data go and are counted, or `None` when they are to be passed over.
+    pub(super) fn slice(
+        &self,
+        request: u32,
+        offset: u32,
+        length: usize,
+    ) -> Result<Option<(BytesMut, Came)>, Error> {
         let mut book = self.book();
         let open = book.open.get_mut(&request).ok_or(UNASKED)?;
-        let Asked::Chunk(whole) = open.asked else { return Err(UNASKED) };
+        let Asked::Chunk(whole, ref came) = open.asked else { return Err(UNASKED) };
         if length == 0 || length > SLICE {
             return Err(Error::Protocol("a slice without data"));
         }
@@ -118,10 +123,11 @@ impl Pending {
         if open.waiter.is_none() {
             return Ok(None);
         }
+        let came = came.clone();
         if open.received == 0 {
             open.buffer = BytesMut::with_capacity(whole as usize);
         }
-        Ok(Some(std::mem::take(&mut open.buffer)))
+        Ok(Some((std::mem::take(&mut open.buffer), came)))
     }
 
     /// A slice has been read, or passed over.
@@ -132,7 +138,7 @@ impl Pending {
         if let (Some(buffer), Some(_)) = (buffer, &open.waiter) {
             open.buffer = buffer;
         }
-        let whole = matches!(open.asked, Asked::Chunk(whole) if whole == open.received);
+        let whole = matches!(open.asked, Asked::Chunk(whole, _) if whole == open.received);
         if whole
             && let Some(Open { waiter: Some(Waiter::One(reply)), buffer, .. }) = book.open.remove(&request)
         {
@@ -152,7 +158,7 @@ impl Pending {
     /// The chunk is all zeros.
     pub(super) fn zero(&self, request: u32) -> Result<(), Error> {
         self.end(request, |open| match open.asked {
-            Asked::Chunk(whole) if open.received == 0 => {
+            Asked::Chunk(whole, _) if open.received == 0 => {
                 Ok(Answer::Found(Bytes::from_static(&ZEROS).slice(..whole as usize)))
             }
             _ => Err(Error::Protocol("zeros for what is no chunk, or has come in part")),

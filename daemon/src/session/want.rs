@@ -1,6 +1,8 @@
 //! What waits for an answer, and takes its request back when it is dropped.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -35,6 +37,22 @@ impl Future for Want {
             Ok(answer) => Ok(answer.map(|bytes| Unproven { reference, bytes })),
             Err(_) => Err(self.ticket.asker.shared().reason()),
         })
+    }
+}
+
+/// How many bytes of a chunk have come while it comes; none of them is proved. Clones are the same count.
+#[derive(Clone, Debug, Default)]
+pub struct Came(Arc<AtomicU32>);
+
+impl Came {
+    /// Bytes so far, also those of a slice that is not whole.
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Relaxed);
     }
 }
 

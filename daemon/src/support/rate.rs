@@ -81,6 +81,14 @@ impl Limiter {
         ticket.used = true;
     }
 
+    /// The lowest of the rates that what passes here has to pass, in bytes a second; 0 when there is none.
+    #[must_use]
+    pub fn lowest(&self) -> u64 {
+        let own = self.with(|bucket, _| bucket.rate);
+        let whole = self.whole.as_deref().map_or(0, Self::lowest);
+        if own == 0 || whole == 0 { own.max(whole) } else { own.min(whole) }
+    }
+
     /// Changes the rate, also for those who wait; 0 lets all of them go.
     pub fn set(&self, bytes_per_second: u64) {
         self.with(|bucket, now| bucket.set(bytes_per_second, now));

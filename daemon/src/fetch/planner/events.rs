@@ -1,5 +1,6 @@
 //! What each event changes.
 
+use super::flight::STEP;
 use super::peer::Peer;
 use super::stripes::Stripes;
 use super::{Action, Event, PeerNo, Planner, Shard};
@@ -20,6 +21,8 @@ impl Planner {
             }
             Event::Given { peer, chunks } => self.note_given(peer, &chunks, actions),
             Event::PeerLeft { peer } | Event::Bad { peer, .. } => self.part(peer),
+            Event::Came { peer, shard, bytes } => self.came(peer, shard, bytes),
+            Event::Held { peer, shard } => self.held(peer, shard),
             Event::Arrived { peer, shard, .. } => self.arrived(peer, shard, actions),
             Event::Local { shard: Shard::Data(chunk) } => self.accept(chunk, actions),
             Event::Local { shard: Shard::Parity { stripe, index } } => {
@@ -55,7 +58,7 @@ impl Planner {
             Event::Busy { retry_after, .. } => peer.busy(retry_after, self.now),
             Event::Failed { .. } => peer.failed(shard, self.now),
             _ => {
-                peer.answered(self.now);
+                peer.lacks(self.now);
                 match shard {
                     Shard::Data(chunk) => self.holders.deny(&mut peer.holding, chunk),
                     Shard::Parity { stripe, index } => peer.parity.miss(stripe, index),
@@ -75,11 +78,44 @@ impl Planner {
         if let Some(mut peer) = self.peers.remove(&no) {
             self.holders.forget(&mut peer.holding);
         }
+        self.resort();
+        self.search.wake();
+    }
+
+    /// Some chunks are rarer now than when the queues were sorted.
+    pub(super) fn resort(&mut self) {
         if !self.holders.is_even() {
-            // Some chunks are rarer now than when the queues were sorted.
             self.peers.values_mut().for_each(|peer| peer.queue.clear());
         }
-        self.search.wake();
+    }
+
+    /// Some of a shard has come. Of each shard what comes counts once as progress, however often it is begun.
+    fn came(&mut self, no: PeerNo, shard: Shard, bytes: u64) {
+        let (now, before) = (self.now, self.has_come(no, shard).unwrap_or(0));
+        if !self.peers.get_mut(&no).is_some_and(|peer| peer.came(shard, bytes, now)) {
+            return;
+        }
+        if self.flight.came(shard, bytes) {
+            self.progress_at = now;
+        }
+        // Its stripe keeps its room, also when it was begun before.
+        let stripe = match shard {
+            Shard::Data(chunk) => self.stripes.of(chunk),
+            Shard::Parity { stripe, .. } => Some(stripe),
+        };
+        if bytes / STEP > before / STEP
+            && let Some(state) = stripe.and_then(|stripe| self.stripes.state_mut(stripe))
+        {
+            state.moved_at = now;
+        }
+    }
+
+    /// A request waits here: nobody is late, and nothing stalls.
+    fn held(&mut self, no: PeerNo, shard: Shard) {
+        if let Some(peer) = self.peers.get_mut(&no) {
+            peer.held(shard, self.now);
+            self.progress_at = self.now;
+        }
     }
 
     /// A shard is here.
@@ -105,6 +141,7 @@ impl Planner {
         }
         self.progress_at = self.now;
         self.flight.again.remove(&chunk);
+        self.flight.forget(Shard::Data(chunk));
         self.search.found(chunk);
         self.peers.values_mut().for_each(|peer| peer.given.came(chunk));
         self.cancel_all(Shard::Data(chunk), actions);

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PeerNo, Shard};
 
+/// So many bytes of a shard, that had not come before, are progress: whoever says a byte now and then makes none.
+pub(super) const STEP: u64 = 16 << 10;
+
 /// The requests that are out. Bounded by the limit of bytes in flight.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
@@ -17,6 +20,8 @@ pub(super) struct Flight {
     pub(super) held: u64,
     /// Needed chunks that were asked for in vain and wait to be asked for again.
     pub(super) again: BTreeSet<u64>,
+    /// How much has come of shards that are not here, of whoever brought most of each. Each has cost somebody [`STEP`].
+    begun: BTreeMap<Shard, u64>,
     /// Shards that are asked for but not counted on: their peers are late or much too slow.
     pub(super) doubted: BTreeSet<Shard>,
 }
@@ -46,6 +51,21 @@ impl Flight {
             self.doubted.remove(&shard);
         }
         last
+    }
+
+    /// Notes that `bytes` of a shard have come; tells whether that is progress.
+    pub(super) fn came(&mut self, shard: Shard, bytes: u64) -> bool {
+        let before = self.begun.get(&shard).copied().unwrap_or(0);
+        let is_progress = bytes >= before + STEP;
+        if is_progress {
+            self.begun.insert(shard, bytes);
+        }
+        is_progress
+    }
+
+    /// A shard is here, or not wanted any more.
+    pub(super) fn forget(&mut self, shard: Shard) {
+        self.begun.remove(&shard);
     }
 
     /// Of whom a shard is asked.

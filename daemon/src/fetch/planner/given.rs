@@ -12,10 +12,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Action, Bits, Order, PeerNo, Planner, Shard};
+use super::{Action, Bits, CHUNK_LEN, Order, PeerNo, Planner, Shard};
 
-/// How long a chunk is left to the crowd, at least and at most: as long as an answer of the holder takes before it is
-/// late, and by chance up to twice as long.
+/// How long a chunk is left to the crowd: four times as long as the holder would take to answer for it, within these,
+/// and by chance up to twice as long.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
 /// Nothing is left to a crowd while nothing has come for so long.
@@ -78,7 +78,8 @@ impl Planner {
     /// A peer gives these to others.
     pub(super) fn note_given(&mut self, no: PeerNo, chunks: &[u64], actions: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&no) else { return };
-        let patience = peer.speed.patience(0).clamp(PATIENCE.0, PATIENCE.1);
+        let answers = peer.answers_in(CHUNK_LEN, self.now).unwrap_or_default();
+        let patience = answers.saturating_mul(4).clamp(PATIENCE.0, PATIENCE.1);
         let mut asked = Vec::new();
         for &chunk in chunks.iter().filter(|&&chunk| self.chunks.need(chunk)) {
             let chance = u32::try_from(self.runs.draw(chunk) % 256).unwrap_or(0);

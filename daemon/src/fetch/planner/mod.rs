@@ -10,16 +10,21 @@
 //! After every event each peer with room (its credits, and what its path holds: [`speed`]) is given something,
 //! the peer that would answer soonest first:
 //!
-//! 1. What a late peer owes is asked elsewhere as well; the slower answer is cancelled ([`late`]).
-//! 2. A needed chunk that it holds and nobody has been asked for: rarest first with ties broken by the seed
+//! 1. What a late peer owes is asked elsewhere as well; the slower answer is cancelled ([`late`]). A peer is late when
+//!    nothing comes of what it is its turn to give; one that is slow is not, and what it was asked for stays asked.
+//! 2. In order: what another peer is expected to bring long after the reader gets there, and much later than this one
+//!    would.
+//! 3. A needed chunk that it holds and nobody has been asked for: rarest first with ties broken by the seed
 //!    ([`runs`]), or in order within the reader's window ([`pick`]). Peers that are much slower than the rest
 //!    leave to them what they would only delay; a holder that a crowd asks is not asked for what it gives to
 //!    others of it just now ([`given`]).
-//! 3. Parity of a stripe whose missing data nobody can give, or not soon ([`rescue`]); never more shards of a
+//! 4. Parity of a stripe whose missing data nobody can give, or not soon ([`rescue`]); never more shards of a
 //!    stripe than rebuild it, plus one for each that is late.
-//! 4. End game: what another peer is expected to bring much later than this one would.
+//! 5. End game: what another peer is expected to bring much later than this one would.
 //!
-//! Chunks that nobody holds and parity does not cover are looked up by their keys ([`search`]).
+//! Nothing waits for a peer that is many times as slow as the fastest, if it can be had otherwise. Chunks that nobody
+//! holds and parity does not cover are looked up by their keys, and more peers are asked for while there is much left
+//! for those that are here ([`search`]).
 //!
 //! # What it costs
 //!
@@ -70,10 +75,11 @@ use holders::Holders;
 use peer::{Peer, Request};
 use runs::Runs;
 use search::Search;
+use speed::part;
 use stripes::Stripes;
 
-/// The least [`Limits::in_flight`] that is used: below four chunks, half of which may be out at peers that
-/// have yet to deliver, nothing would overlap.
+/// The least [`Limits::in_flight`] that is used: below four chunks, most of which may be out at peers that have yet to
+/// deliver, nothing would overlap.
 const LEAST_IN_FLIGHT: u64 = 4 * CHUNK_LEN;
 
 /// How often the end game is looked at while a peer is idle and others still owe something.
@@ -104,7 +110,7 @@ pub struct Planner {
     reader: u64,
     /// The time of the last event.
     now: Duration,
-    /// When a shard last arrived, or the reader began to wait.
+    /// When something last came, or the reader began to wait.
     progress_at: Duration,
     /// When to look at the end game again.
     recheck: Option<Duration>,
@@ -179,6 +185,7 @@ impl Planner {
         }
         self.lapse();
         self.apply(event, actions);
+        self.compare();
         if self.chunks.missing() == 0 {
             self.finish(actions);
         } else {
@@ -226,11 +233,17 @@ impl Planner {
         self.chunks.needed(self.chunks.wanted())
     }
 
-    /// Whether nothing has arrived for `limit` although something is being waited for; a reader that has not
+    /// Whether nothing has come for `limit` although something is being waited for; a reader that has not
     /// taken what is here is not waited for.
     #[must_use]
     pub fn is_stalled(&self, now: Duration, limit: Duration) -> bool {
         !self.done && self.awaits() && now.saturating_sub(self.progress_at) >= limit
+    }
+
+    /// When something last came, or what was waited for was not asked for because of this node's own limit.
+    #[must_use]
+    pub fn moved_at(&self) -> Duration {
+        self.progress_at
     }
 
     /// Whether everything is here.
@@ -290,7 +303,7 @@ impl Planner {
         if trusted {
             self.flight.doubted.remove(&shard);
         }
-        asked.start(Request { shard, bytes, asked_at: self.now });
+        asked.start(shard, bytes, self.now);
         self.flight.start(peer, shard, bytes);
         if let Shard::Data(chunk) = shard {
             self.chunks.asked.set(chunk);
@@ -303,7 +316,7 @@ impl Planner {
 
     /// Forgets a request. When it was the last for its chunk, the chunk may be asked for again.
     fn withdraw(&mut self, peer: PeerNo, shard: Shard) -> Option<Request> {
-        let request = self.peers.get_mut(&peer)?.end(shard)?;
+        let request = self.peers.get_mut(&peer)?.end(shard, self.now)?;
         if self.flight.end(peer, shard, request.bytes)
             && let Shard::Data(chunk) = shard
         {
@@ -332,13 +345,15 @@ impl Planner {
         }
     }
 
-    /// Whether the limits allow `bytes` more to be asked of a peer. Half of what may be in flight is kept for
-    /// peers that have shown that they deliver.
+    /// Whether the limits allow `bytes` more to be asked of a peer. Those that have not shown that they deliver have a
+    /// request each, as far as seven eighths of what may be in flight last, and more of them only as far as one eighth
+    /// does: many who never will leave something for who will.
     fn allows(&self, peer: &Peer, bytes: u64) -> bool {
         let (out, limit) = (self.flight.bytes, self.limits.in_flight);
         let doubtful = self.doubtful();
+        let share = if peer.requests.is_empty() { limit - limit / 8 } else { (limit / 8).max(2 * CHUNK_LEN) };
         (out == 0 || out + self.flight.held + bytes <= limit)
-            && (!peer.is_doubtful() || doubtful == 0 || doubtful + bytes <= limit / 2)
+            && (!peer.is_doubtful() || doubtful == 0 || doubtful + bytes <= share)
     }
 
     /// Bytes that are out at peers that are late or never delivered.
@@ -361,6 +376,33 @@ impl Planner {
         let other = |no: PeerNo| but != Some(no);
         let mut peers = self.peers.iter().filter(|&(&no, peer)| other(no) && peer.is_available(self.now));
         peers.any(|(_, peer)| self.may_give(peer, shard))
+    }
+
+    /// Finds those that are so much slower than the fastest that nothing should wait for them.
+    fn compare(&mut self) {
+        let fastest = self.peers.values().filter_map(Peer::pace).min();
+        self.peers.values_mut().for_each(|peer| peer.compare(fastest));
+    }
+
+    /// Tells how rare chunks are: how many peers hold each, those that are late not counted.
+    fn rarity(&self) -> impl Fn(u64) -> u16 {
+        let late: Vec<&Peer> = self.peers.values().filter(|peer| peer.snubbed).collect();
+        move |chunk| {
+            let late = late.iter().filter(|peer| peer.holding.has(chunk)).count();
+            self.holders.count(chunk).saturating_sub(u16::try_from(late).unwrap_or(u16::MAX))
+        }
+    }
+
+    /// Bytes a second of all peers that can be waited for, as far as they are known.
+    fn rate(&self) -> u64 {
+        let rates = self.peers.values().filter(|peer| peer.is_available(self.now));
+        rates.filter_map(|peer| peer.speed.rate()).fold(0, u64::saturating_add)
+    }
+
+    /// In what time those that can be waited for bring so many chunks.
+    fn brings(&self, chunks: u64) -> Duration {
+        let bytes = chunks.saturating_mul(CHUNK_LEN);
+        Duration::from_micros(part(bytes, 1_000_000, self.rate().max(1)))
     }
 
     /// Ends the fetch: everything wanted is here.

@@ -24,6 +24,7 @@ impl Planner {
             }
             idle.clear();
         }
+        self.want_more(actions);
         let waiting = !idle.is_empty() && self.flight.bytes > 0;
         self.recheck = waiting.then(|| self.now + self.often(RECHECK));
     }
@@ -46,11 +47,12 @@ impl Planner {
     /// The best thing to ask of a peer now.
     fn pick(&mut self, no: PeerNo, actions: &mut Vec<Action>) -> Option<Shard> {
         let data = match self.order {
-            Order::Rarest => self.pick_rarest(no),
-            Order::InOrder { .. } => self.pick_in_order(no),
+            Order::Rarest => self.pick_rarest(no).map(Shard::Data),
+            Order::InOrder { .. } => {
+                self.pick_overdue(no, actions).or_else(|| self.pick_in_order(no).map(Shard::Data))
+            }
         };
-        data.map(Shard::Data)
-            .or_else(|| self.pick_for_stripe(no))
+        data.or_else(|| self.pick_for_stripe(no))
             .or_else(|| self.pick_guess(no).map(Shard::Data))
             .or_else(|| self.pick_duplicate(no, actions))
     }
@@ -65,7 +67,7 @@ impl Planner {
             // What has become less rare since, or is given to others, comes back when the queue is sorted again.
             let peer = self.peers.get(&no)?;
             let is_left = spared && peer.given.has(chunk);
-            let stale = self.holders.count(chunk) > count || !peer.holding.has(chunk);
+            let stale = self.rarity()(chunk) > count || !peer.holding.has(chunk);
             if stale || is_left || !self.chunks.open(chunk) {
                 continue;
             }
@@ -87,7 +89,8 @@ impl Planner {
         let peer = self.peers.get(&no)?;
         if peer.queue.is_empty() && (!peer.dry || peer.spared && !spared) {
             let again = |&(chunk, _): &(u64, u16)| self.flight.again.contains(&chunk);
-            let queue = self.runs.sort(&self.chunks, &self.holders, peer, spared);
+            let is_even = self.holders.is_even();
+            let queue = self.runs.sort(&self.chunks, peer, is_even, spared, self.rarity());
             let dry = queue.iter().all(again);
             let peer = self.peers.get_mut(&no)?;
             (peer.dry, peer.spared, peer.queue) = (dry, spared, queue);
@@ -141,14 +144,14 @@ impl Planner {
         let peer = self.peers.get(&no)?;
         let open = self.chunks.needed(self.window()).take(GUESSES).filter(|&chunk| self.chunks.open(chunk));
         let mut orphans = open.filter(|&chunk| self.holders.count(chunk) == 0);
-        orphans.find(|&chunk| peer.holding.may_have(chunk))
+        orphans.find(|&chunk| peer.holding.may_have(chunk) && !self.is_covered(chunk))
     }
 
     /// How many chunks the other peers will bring before this one could answer; 0 unless it is much slower than
     /// the fastest of them.
     fn overtaken(&self, no: PeerNo) -> u64 {
         let bytes = self.chunks.bytes(0);
-        let Some(mine) = self.proven_answer(no) else { return 0 };
+        let Some(mine) = self.known_answer(no) else { return 0 };
         let (mut rate, mut best) = (0u64, Duration::MAX);
         for (_, peer) in self.peers.iter().filter(|&(&other, _)| other != no) {
             if let (true, Some(theirs)) = (peer.is_available(self.now), peer.speed.rate()) {
@@ -166,7 +169,7 @@ impl Planner {
     /// Whether another peer that holds a chunk would bring it much sooner than this one.
     fn sooner_elsewhere(&self, no: PeerNo, chunk: u64) -> bool {
         let bytes = self.chunks.bytes(chunk);
-        let Some(mine) = self.proven_answer(no) else { return false };
+        let Some(mine) = self.known_answer(no) else { return false };
         self.peers.iter().any(|(&other, peer)| {
             other != no
                 && peer.is_available(self.now)
@@ -176,9 +179,10 @@ impl Planner {
         })
     }
 
-    /// In what time a peer that has delivered before would answer one more request.
-    fn proven_answer(&self, no: PeerNo) -> Option<Duration> {
-        let peer = self.peers.get(&no).filter(|peer| peer.speed.is_proven())?;
-        peer.answers_in(self.chunks.bytes(0), self.now)
+    /// In what time a peer of which something has come would answer one more request.
+    fn known_answer(&self, no: PeerNo) -> Option<Duration> {
+        let bytes = self.chunks.bytes(0);
+        let peer = self.peers.get(&no).filter(|peer| peer.speed.transfer(bytes).is_some())?;
+        peer.answers_in(bytes, self.now)
     }
 }

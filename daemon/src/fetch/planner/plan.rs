@@ -126,6 +126,23 @@ pub enum Event {
         /// Its number.
         peer: PeerNo,
     },
+    /// So many bytes of a shard have come by now, of which nothing is proved. Told now and then while a shard is on
+    /// its way: a peer of which bytes come is not late, however long a chunk takes it.
+    Came {
+        /// Of whom it was asked.
+        peer: PeerNo,
+        /// What comes.
+        shard: Shard,
+        /// How many bytes have come of this answer in all.
+        bytes: u64,
+    },
+    /// A request has not been sent yet: this node's own limit holds it back. Told now and then while that is so.
+    Held {
+        /// Of whom it is to be asked.
+        peer: PeerNo,
+        /// What.
+        shard: Shard,
+    },
     /// A shard arrived, was verified and accepted: a data chunk is stored, a parity shard kept in memory until
     /// [`Action::Release`].
     Arrived {
@@ -235,7 +252,8 @@ pub enum Action {
         /// Number of the data chunk.
         chunk: u64,
     },
-    /// More peers would help. Repeated every ten seconds while that holds.
+    /// More peers would help: something cannot be had, or what is left takes long. Repeated every ten seconds, or every
+    /// forty, while that holds.
     NeedPeers,
     /// Every wanted chunk is here. The last action of a planner, unless a chunk is lost afterwards.
     Done,

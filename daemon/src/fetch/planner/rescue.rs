@@ -246,7 +246,9 @@ impl Planner {
     /// Ends a stripe that needs nothing any more.
     pub(super) fn close(&mut self, stripe: u32, actions: &mut Vec<Action>) {
         self.give_up(stripe, actions);
-        self.stripes.remove(stripe);
+        let parity = self.stripes.get(stripe).map_or(0, |shape| shape.parity);
+        (0..parity).for_each(|index| self.flight.forget(Shard::Parity { stripe, index }));
+        self.stripes.rest(stripe);
         for peer in self.peers.values_mut() {
             peer.parity.finished(stripe);
         }

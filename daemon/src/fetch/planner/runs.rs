@@ -5,7 +5,6 @@
 //! its own, both drawn from the seed: fetchers that start together at one holder ask for different chunks.
 
 use super::chunks::Chunks;
-use super::holders::Holders;
 use super::peer::Peer;
 
 /// Chunks in a run; divides 64, so that a run lies within one word of a bitmap.
@@ -46,13 +45,14 @@ impl Runs {
     }
 
     /// The chunks to ask of `peer` next, rarest first and the best last, but for those that it gives to others where it
-    /// is `spared`; empty when it has no such chunk that is open.
+    /// is `spared`; empty when it has no such chunk that is open. `is_even`: all chunks are equally rare.
     pub(super) fn sort(
         &self,
         chunks: &Chunks,
-        holders: &Holders,
         peer: &Peer,
+        is_even: bool,
         spared: bool,
+        rarity: impl Fn(u64) -> u16,
     ) -> Vec<(u64, u16)> {
         let keep = (chunks.count() / SORTED_SHARE).clamp(SORTED.0, SORTED.1);
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
@@ -64,7 +64,7 @@ impl Runs {
             let entry = mix(self.seed ^ run) % RUN;
             let chunk = |i: u64| (entry + i) % RUN;
             for chunk in (0..RUN).map(chunk).filter(|i| lane >> i & 1 == 1).map(|i| run * RUN + i) {
-                let count = holders.count(chunk);
+                let count = rarity(chunk);
                 if count < ceiling && !(spared && peer.given.has(chunk)) {
                     best.push((chunk, count));
                 }
@@ -75,7 +75,7 @@ impl Runs {
                 best.truncate(keep);
                 ceiling = best.last().map_or(0, |&(_, count)| count);
             }
-            if holders.is_even() && best.len() >= keep {
+            if is_even && best.len() >= keep {
                 break;
             }
             run = (run + self.step) % self.count;

@@ -12,11 +12,14 @@ const LOOKUP_LIFE: Duration = Duration::from_secs(30);
 
 /// No stripe is given up to parity, and no chunk looked up, before this: the first peers are still telling what
 /// they hold.
-const PARITY_GRACE: Duration = Duration::from_millis(250);
+pub(super) const PARITY_GRACE: Duration = Duration::from_millis(250);
 const LOOKUP_GRACE: Duration = Duration::from_secs(1);
 
-/// How often more peers are asked for.
+/// How often more peers are asked for while something cannot be had…
 const NEED_EVERY: Duration = Duration::from_secs(10);
+
+/// …and while what is left takes longer than this with those that are here: others may have come to hold it.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Needed chunks that one survey looks at, and how soon the next one goes on: a few hundred microseconds of work
 /// every so often, whatever the object's length.
@@ -80,6 +83,14 @@ impl Planner {
             actions.push(Action::NeedPeers);
         }
         opened
+    }
+
+    /// Asks for more peers now and then while there is much left for those that are here.
+    pub(super) fn want_more(&mut self, actions: &mut Vec<Action>) {
+        if self.now >= self.search.need_at + LONG && self.brings(self.chunks.missing()) > LONG {
+            self.search.need_at = self.now + NEED_EVERY;
+            actions.push(Action::NeedPeers);
+        }
     }
 
     /// One step of the survey. Tells whether a stripe was opened, and whether a chunk cannot be had at all.

@@ -1,15 +1,23 @@
-//! What is known of a peer's speed, from nothing but when requests were sent and answers came.
+//! What is known of a peer's speed, from nothing but when requests were sent and bytes came.
 //!
-//! The rate is bytes over busy time, both with exponential forgetting. The pipeline follows BBR (Cardwell et
-//! al., 2016): rate times the shortest time an answer took is what the path holds; twice that keeps it full
-//! while the rate is still being found out, because a pipeline that is too short shows as a rate that grows
-//! with the pipeline.
+//! The rate is bytes over busy time, both with exponential forgetting; bytes count as they come, so that the rate of
+//! a slow peer is known long before its first answer is whole.
+//!
+//! The pipeline follows BBR (Cardwell et al., 2016): the highest rate of the last answers times the shortest time
+//! that one took is what the path holds. Twice that keeps it full while the rate is still being found out, because a
+//! pipeline that is too short shows as a rate that grows with the pipeline. But it also hides the path's delay behind
+//! a queue of our own making, which would be taken for the path and doubled, again and again. So each half of
+//! [`SHORTEST_LIFE`] begins with two rounds of what the path holds and no more.
 
 use std::time::Duration;
 
+use super::peer::Request;
 use crate::content::CHUNK_LEN;
 
-/// Answers that the median is taken of.
+/// Bytes of which the rate is taken, roughly: older ones are forgotten.
+const MEMORY: u64 = 8 * CHUNK_LEN;
+
+/// Answers of which the highest rate is taken.
 const RECENT: usize = 16;
 
 /// How long the shortest answer time is believed: routes change. Two halves, so that one is always full.
@@ -23,31 +31,25 @@ const SLACK: Duration = Duration::from_millis(20);
 /// is hard to move elsewhere.
 const QUEUE: Duration = Duration::from_millis(500);
 
-/// No request is late before this.
-const LATE_FLOOR: Duration = Duration::from_secs(2);
-
-/// A request is late after this many times the peer's median answer time.
-const LATE_MEDIANS: u32 = 4;
-
-/// Patience doubles each time that a peer is late in a row, up to this many times (to 32 s): one that is slow
-/// but alive gets to deliver, and its median then speaks for it.
-const LATE_DOUBLINGS: u32 = 4;
+/// A peer that takes longer than this for a chunk is asked for the next one when it has brought it: the round trip
+/// between the two is little beside that, and a chunk that waits here for so long would be missed elsewhere.
+const LONG: Duration = Duration::from_secs(4);
 
 /// Measurements of one peer.
 #[derive(Debug, Default)]
 pub(super) struct Speed {
-    /// Bytes delivered, with forgetting.
+    /// Bytes that came, with forgetting.
     bytes: u64,
-    /// Microseconds that delivering them took, with forgetting.
+    /// Microseconds that they took, with forgetting.
     busy: u64,
-    /// Bytes delivered in all.
+    /// Bytes of whole answers in all.
     pub(super) delivered: u64,
     /// The shortest answer time of this and of the last half of [`SHORTEST_LIFE`].
     shortest: [Option<Duration>; 2],
     /// When the current half began.
     half_began: Duration,
-    /// The last answer times, in a ring.
-    recent: [Duration; RECENT],
+    /// Bytes a second that came between each of the last requests and its answer, in a ring.
+    rates: [u64; RECENT],
     /// How many answers were measured.
     answers: usize,
     /// Since when the peer owes the bytes that come next.
@@ -55,38 +57,43 @@ pub(super) struct Speed {
 }
 
 impl Speed {
-    /// Takes the measure of an answer of `bytes` to a request sent at `asked_at`.
-    pub(super) fn delivered(&mut self, bytes: u64, asked_at: Duration, now: Duration) {
-        self.bytes = self.bytes / 8 * 7 + bytes;
-        let took = now.saturating_sub(self.owing_since.max(asked_at));
-        self.busy = self.busy / 8 * 7 + u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
-        self.delivered += bytes;
+    /// Takes the measure of `bytes` that have come of what was asked for at `asked_at`.
+    pub(super) fn came(&mut self, bytes: u64, asked_at: Duration, now: Duration) {
+        let took = micros(now.saturating_sub(self.owing_since.max(asked_at)));
+        let kept = MEMORY.saturating_sub(bytes);
+        self.bytes = part(self.bytes, kept, MEMORY).saturating_add(bytes);
+        self.busy = part(self.busy, kept, MEMORY).saturating_add(took);
         self.owing_since = now;
-        let answer = now.saturating_sub(asked_at);
+    }
+
+    /// Takes the measure of a whole answer, of which some may have been measured as it came.
+    pub(super) fn delivered(&mut self, request: &Request, now: Duration) {
+        self.came(request.bytes.saturating_sub(request.came), request.asked_at, now);
+        self.delivered += request.bytes;
+        let answer = now.saturating_sub(request.asked_at);
         if now.saturating_sub(self.half_began) > SHORTEST_LIFE / 2 {
             self.shortest = [None, self.shortest[0]];
             self.half_began = now;
         }
         self.shortest[0] = Some(self.shortest[0].map_or(answer, |old| old.min(answer)));
-        self.recent[self.answers % RECENT] = answer;
+        let meanwhile = self.delivered.saturating_sub(request.before);
+        self.rates[self.answers % RECENT] = part(meanwhile, 1_000_000, micros(answer).max(1));
         self.answers += 1;
     }
 
-    /// Whether anything ever arrived.
+    /// Whether anything whole ever arrived.
     pub(super) fn is_proven(&self) -> bool {
         self.answers > 0
     }
 
     /// Bytes a second; `None` before the first answer.
     pub(super) fn rate(&self) -> Option<u64> {
-        let rate = u128::from(self.bytes) * 1_000_000 / u128::from(self.busy.max(1));
-        self.is_proven().then(|| u64::try_from(rate).unwrap_or(u64::MAX).max(1))
+        self.is_proven().then(|| part(self.bytes, 1_000_000, self.busy.max(1)).max(1))
     }
 
-    /// How long the peer needs for `bytes`, without the path's delay; `None` before the first answer.
+    /// How long the peer needs for `bytes`, without the path's delay; `None` before anything came.
     pub(super) fn transfer(&self, bytes: u64) -> Option<Duration> {
-        let micros = u128::from(bytes) * u128::from(self.busy) / u128::from(self.bytes.max(1));
-        self.is_proven().then(|| Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
+        (self.bytes > 0).then(|| Duration::from_micros(part(bytes, self.busy, self.bytes)))
     }
 
     /// The shortest time that an answer took lately; `None` before the first.
@@ -94,61 +101,88 @@ impl Speed {
         self.shortest.iter().flatten().min().copied()
     }
 
-    /// After how long a request is late, for a peer that was late `snubs` times in a row.
-    pub(super) fn patience(&self, snubs: u32) -> Duration {
-        let floor = LATE_FLOOR * 2u32.pow(snubs.min(LATE_DOUBLINGS));
-        let mut recent = self.recent;
-        let recent = &mut recent[..self.answers.min(RECENT)];
-        recent.sort_unstable();
-        recent.get(recent.len() / 2).map_or(floor, |median| floor.max(*median * LATE_MEDIANS))
+    /// Bytes that should be outstanding to keep the path full: at least two chunks, or one that takes long.
+    pub(super) fn pipeline(&self, now: Duration) -> u64 {
+        let least = if self.transfer(CHUNK_LEN) > Some(LONG) { CHUNK_LEN } else { 2 * CHUNK_LEN };
+        let Some(shortest) = self.shortest() else { return least };
+        // A half begins with the delay of the path alone, until what was in the queue has come and requests were sent
+        // behind less.
+        let sounds = self.shortest[1].is_some() && now < self.half_began + 2 * shortest;
+        let time = if sounds { shortest } else { shortest + shortest.min(QUEUE) + SLACK };
+        let fastest = self.rates.iter().max().copied().unwrap_or(0);
+        part(fastest, micros(time), 1_000_000).max(least)
     }
+}
 
-    /// Bytes that should be outstanding to keep the path full: at least two chunks.
-    pub(super) fn pipeline(&self) -> u64 {
-        let (Some(rate), Some(shortest)) = (self.rate(), self.shortest()) else { return 2 * CHUNK_LEN };
-        let time = shortest + shortest.min(QUEUE) + SLACK;
-        let bytes = u128::from(rate) * time.as_micros() / 1_000_000;
-        u64::try_from(bytes).unwrap_or(u64::MAX).max(2 * CHUNK_LEN)
-    }
+/// A time in microseconds.
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// `of` times `share` over `whole`, which is not 0.
+pub(super) fn part(of: u64, share: u64, whole: u64) -> u64 {
+    u64::try_from(u128::from(of) * u128::from(share) / u128::from(whole)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::time::Duration;
 
-    use super::{CHUNK_LEN, Speed};
+    use super::super::Shard;
+    use super::{CHUNK_LEN, Request, SHORTEST_LIFE, Speed};
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A path that carries a chunk in 10 ms with 100 ms of delay, asked for `depth` chunks at a time.
-    fn measure(speed: &mut Speed, depth: u32, from: Duration) -> Duration {
-        speed.owing_since = from;
-        for i in 1..=depth {
-            speed.delivered(CHUNK_LEN, from, from + 100 * MS + 10 * i * MS);
+    /// A path that carries a chunk in `each` with 100 ms of delay, kept as full as the pipeline says until `end`. Gives
+    /// the longest pipeline of the second half, in chunks, and how many chunks came in that half.
+    fn keep_full(each: Duration, end: Duration) -> (usize, u32) {
+        let (mut speed, mut now, mut free) = (Speed::default(), Duration::ZERO, Duration::ZERO);
+        let mut asked: VecDeque<(Request, Duration)> = VecDeque::new();
+        let (mut longest, mut came) = (0usize, 0u32);
+        while now < end {
+            let owed = |asked: &VecDeque<(Request, Duration)>| asked.len() as u64 * CHUNK_LEN;
+            while owed(&asked) + CHUNK_LEN <= speed.pipeline(now) {
+                if asked.is_empty() {
+                    speed.owing_since = now;
+                }
+                let request = Request::new(Shard::Data(0), CHUNK_LEN, speed.delivered, now);
+                // One after the other, each as soon as it has been asked for.
+                free = free.max(now + 50 * MS) + each;
+                asked.push_back((request, free + 50 * MS));
+            }
+            let Some((request, at)) = asked.pop_front() else { panic!("nothing is asked") };
+            now = at;
+            speed.delivered(&request, now);
+            if now > end / 2 {
+                (longest, came) = (longest.max(asked.len() + 1), came + 1);
+            }
         }
-        from + 100 * MS + 10 * depth * MS
+        (longest, came)
     }
 
     #[test]
-    fn the_pipeline_grows_until_the_path_is_full() {
-        let (mut speed, mut now, mut depth) = (Speed::default(), Duration::ZERO, 2);
-        for _ in 0..12 {
-            now = measure(&mut speed, depth, now);
-            depth = u32::try_from(speed.pipeline() / CHUNK_LEN).unwrap().min(64);
+    fn the_pipeline_grows_until_the_path_is_full_and_no_further() {
+        // What the path holds is 11 chunks, or 3.4; or a part of one.
+        for (each, most) in [(10 * MS, 26), (42 * MS, 8), (1000 * MS, 2)] {
+            let end = SHORTEST_LIFE * 10;
+            let (longest, came) = keep_full(each, end);
+            assert!(longest <= most, "{longest} chunks on a path of {each:?} each");
+            let could = (end / 2).as_secs_f64() / each.as_secs_f64();
+            assert!(f64::from(came) >= 0.98 * could, "{came} of {could} chunks of {each:?}");
         }
-        // What the path holds is 11 chunks. Asking in bursts hides the rate a little.
-        assert!((11..=26).contains(&depth), "{depth}");
     }
 
     #[test]
-    fn patience_is_four_medians_and_doubles() {
+    fn the_rate_is_known_before_an_answer_is_whole() {
         let mut speed = Speed::default();
-        assert_eq!(speed.patience(0), Duration::from_secs(2));
-        assert_eq!(speed.patience(2), Duration::from_secs(8));
-        assert_eq!(speed.patience(60), Duration::from_secs(32));
-        for _ in 0..20 {
-            speed.delivered(CHUNK_LEN, Duration::ZERO, Duration::from_secs(9));
+        assert_eq!(speed.transfer(CHUNK_LEN), None);
+        for second in 1..=4u32 {
+            speed.came(8192, Duration::ZERO, second * 1000 * MS);
         }
-        assert_eq!(speed.patience(0), Duration::from_secs(36));
+        let expected = speed.transfer(CHUNK_LEN).unwrap();
+        assert!(expected > Duration::from_secs(120) && expected < Duration::from_secs(136), "{expected:?}");
+        assert_eq!(speed.pipeline(4000 * MS), CHUNK_LEN, "one at a time");
+        assert!(!speed.is_proven() && speed.rate().is_none());
     }
 }

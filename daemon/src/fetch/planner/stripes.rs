@@ -133,6 +133,18 @@ impl Stripes {
         self.abandoned.remove(&stripe);
     }
 
+    /// Forgets the state of a stripe that needs nothing, but for the parity that lies in the store.
+    pub(super) fn rest(&mut self, stripe: u32) {
+        match self.states.get_mut(&stripe).filter(|state| state.local.count() > 0) {
+            Some(state) => {
+                state.rebuilding = false;
+                self.open.remove(&stripe);
+                self.abandoned.remove(&stripe);
+            }
+            None => self.remove(stripe),
+        }
+    }
+
     /// All stripes with a state.
     pub(super) fn touched(&self) -> Vec<u32> {
         self.states.keys().copied().collect()

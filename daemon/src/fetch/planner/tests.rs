@@ -25,7 +25,7 @@ fn plan(chunks: u64) -> Plan {
         local: Bits::new(chunks),
         stripes: Vec::new(),
         order: Order::Rarest,
-        limits: Limits { in_flight: 48 * MIB },
+        limits: Limits { in_flight: crate::fetch::Options::default().in_flight },
         seed: 1,
     }
 }
@@ -70,6 +70,11 @@ impl Case {
     fn arrive(&mut self, peer: u32, shard: Shard) {
         self.take(peer, shard);
         self.tell(Event::Arrived { peer: PeerNo(peer), shard, bytes: MIB });
+    }
+
+    /// So many bytes of a shard have come.
+    fn come(&mut self, peer: u32, shard: Shard, bytes: u64) {
+        self.tell(Event::Came { peer: PeerNo(peer), shard, bytes });
     }
 
     /// Lets time pass in small steps, as a caller with a clock would.
@@ -350,4 +355,69 @@ fn fetchers_with_different_seeds_ask_a_common_holder_for_different_chunks() {
     };
     let starts: std::collections::BTreeSet<u64> = (0..20).map(first).collect();
     assert!(starts.len() > 10, "{starts:?}");
+}
+
+#[test]
+fn bytes_that_come_are_progress_and_a_few_are_not() {
+    let (mut case, shard) = (Case::new(plan(1)), Shard::Data(0));
+    case.join(0, 8, Has::Whole);
+    // 8 KiB a second, for two minutes.
+    for second in 1..=120 {
+        case.wait(Duration::from_secs(1));
+        case.come(0, shard, second * 8192);
+        assert!(!case.planner.is_stalled(case.now, Duration::from_secs(5)), "{second} s");
+    }
+    assert_eq!(case.log, [(0, shard)], "it is asked once, and not taken back");
+    assert!(!case.planner.peer(PeerNo(0)).unwrap().late);
+    // A byte a second.
+    for second in 1..=60 {
+        case.wait(Duration::from_secs(1));
+        case.come(0, shard, 120 * 8192 + second);
+    }
+    assert!(case.planner.is_stalled(case.now, Duration::from_secs(60)));
+}
+
+#[test]
+fn what_is_begun_again_is_no_progress() {
+    let (mut case, shard) = (Case::new(plan(1)), Shard::Data(0));
+    case.join(0, 8, Has::Whole);
+    case.wait(Duration::from_secs(1));
+    case.come(0, shard, MIB / 2);
+    case.take(0, shard);
+    case.tell(Event::PeerLeft { peer: PeerNo(0) });
+    case.wait(Duration::from_secs(9));
+    case.join(1, 8, Has::Whole);
+    case.come(1, shard, MIB / 4);
+    assert!(case.planner.is_stalled(case.now, Duration::from_secs(9)));
+    case.come(1, shard, MIB / 4 * 3);
+    assert!(!case.planner.is_stalled(case.now, Duration::from_secs(9)));
+}
+
+#[test]
+fn whom_our_own_limit_keeps_from_being_asked_is_not_late_and_nothing_stalls() {
+    let (mut case, shard) = (Case::new(plan(1)), Shard::Data(0));
+    case.join(0, 8, Has::Whole);
+    for _ in 0..100 {
+        case.wait(Duration::from_secs(1));
+        case.tell(Event::Held { peer: PeerNo(0), shard });
+    }
+    let late = |case: &Case| case.planner.peer(PeerNo(0)).unwrap().late;
+    assert!(!late(&case) && !case.planner.is_stalled(case.now, Duration::from_secs(60)));
+    // It is sent.
+    case.wait(Duration::from_secs(3));
+    assert!(late(&case));
+}
+
+#[test]
+fn a_reader_does_not_wait_for_one_peer_when_another_brings_it_sooner() {
+    let mut case = Case::new(Plan { order: Order::InOrder { window: 16 }, ..plan(20) });
+    case.join(0, 1, Has::Whole);
+    assert_eq!(case.of(0), [0]);
+    case.join(1, 4, Has::Whole);
+    while let Some(&(peer, shard)) = case.asked.iter().find(|(peer, _)| *peer == 1) {
+        case.now += Duration::from_millis(10);
+        case.arrive(peer, shard);
+    }
+    let place = case.log.iter().position(|asked| *asked == (1, Shard::Data(0)));
+    assert!(place.is_some_and(|place| place < 14), "before all of the window is asked for: {:?}", case.log);
 }

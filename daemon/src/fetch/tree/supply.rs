@@ -30,7 +30,7 @@ use super::super::{Error, Parts, Summary, Terms};
 use super::holders::{Choice, Holders};
 use super::{Errand, large};
 use crate::content::{Chunk, ChunkRef, ObjectId, Place};
-use crate::session::{Answer, Asker, Unproven};
+use crate::session::{Answer, Asker, Came, Unproven};
 use crate::store;
 
 /// How often it is looked at what is late or has stalled.
@@ -70,6 +70,9 @@ struct Open {
     length: u32,
     /// Who is asked, since when, and how to take it back.
     asked: Option<(PeerNo, Instant, AbortHandle)>,
+    /// What has come of it since it was last asked for, and how much of that has been told.
+    came: Came,
+    told: u32,
     /// Peers that do not have it, or lied about it.
     lacking: Vec<PeerNo>,
     /// Peers from which it did not come in time.
@@ -113,6 +116,8 @@ pub(super) struct Supply {
     proofs: FuturesUnordered<BoxFuture<'static, Result<Vec<Proved>, store::Error>>>,
     rescues: FuturesUnordered<BoxFuture<'static, Rescued>>,
     ticks: Interval,
+    /// Bytes that have come of objects that are not whole, since that last counted as something.
+    flowed: u64,
     /// What fetches of single objects did.
     others: Summary,
 }
@@ -135,6 +140,7 @@ impl Supply {
             proofs: FuturesUnordered::new(),
             rescues: FuturesUnordered::new(),
             ticks,
+            flowed: 0,
             others: Summary::default(),
         }
     }
@@ -151,6 +157,8 @@ impl Supply {
         let open = Open {
             length,
             asked: None,
+            came: Came::default(),
+            told: 0,
             lacking: Vec::new(),
             late: Vec::new(),
             rescue_at: Instant::now(),
@@ -277,13 +285,14 @@ impl Supply {
     fn ask(&mut self, id: ObjectId, peer: PeerNo) {
         let (Some(chunk), Some(member)) = (self.chunk(&id), self.holders.get(peer)) else { return };
         let (handle, registration) = AbortHandle::new_pair();
-        let (asker, heard) = (member.asker.clone(), Arc::clone(&member.heard));
-        let asking = ask(Arc::clone(self.parts()), asker, heard, chunk);
+        let (asker, heard, came) = (member.asker.clone(), Arc::clone(&member.heard), Came::default());
+        let asking = ask(Arc::clone(self.parts()), asker, heard, chunk, came.clone());
         let asking = Abortable::new(asking, registration);
         self.asks.push(Box::pin(async move { (id, peer, asking.await.ok()) }));
         self.holders.asked(peer, chunk.length);
         if let Some(open) = self.open.get_mut(&id) {
             open.asked = Some((peer, Instant::now(), handle));
+            (open.came, open.told) = (came, 0);
         }
     }
 
@@ -348,13 +357,13 @@ fn add_peers(summary: &mut Summary, peers: impl IntoIterator<Item = (crate::peer
     }
 }
 
-async fn ask(parts: Arc<Parts>, asker: Asker, heard: Arc<Heard>, chunk: ChunkRef) -> Outcome {
+async fn ask(parts: Arc<Parts>, asker: Asker, heard: Arc<Heard>, chunk: ChunkRef, came: Came) -> Outcome {
     let length = chunk.length as usize;
     let _open = heard.ask(&parts.download, length).await;
-    let answer = asker.want(chunk).await;
+    let answer = asker.want_counted(chunk, &came).await;
     if !matches!(answer, Ok(Answer::Found(_))) {
-        // Others may have what the limit let pass.
-        parts.download.give_back(length);
+        // Others may have what the limit let pass and did not come.
+        parts.download.give_back(length.saturating_sub(came.bytes() as usize));
     }
     match answer {
         Ok(Answer::Found(unproven)) => Outcome::Arrived(unproven),

@@ -156,8 +156,12 @@ impl Giver for Shelf {
         self.rumours.lock().unwrap().take()
     }
 
-    fn pace(&self, _: PeerId, _: usize) -> BoxFuture<'_, ()> {
-        async { self.paces.acquire().await.unwrap().forget() }.boxed()
+    fn pace(&self, _: PeerId, most: usize) -> BoxFuture<'_, usize> {
+        async move {
+            self.paces.acquire().await.unwrap().forget();
+            most
+        }
+        .boxed()
     }
 }
 

@@ -108,7 +108,11 @@ impl Books {
             Event::Local { shard: Shard::Parity { stripe, index } } => {
                 self.local.insert((*stripe, *index));
             }
-            Event::Given { .. } | Event::ReadTo { .. } | Event::Tick => {}
+            Event::Came { peer, shard, bytes } => {
+                assert!(self.asked.contains(&(*peer, *shard)), "comes without being asked for");
+                assert!(*bytes < self.bytes(*shard), "what is whole has arrived");
+            }
+            Event::Given { .. } | Event::Held { .. } | Event::ReadTo { .. } | Event::Tick => {}
         }
     }
 
@@ -141,6 +145,10 @@ impl Books {
 
     /// A request.
     fn ask(&mut self, peer: PeerNo, shard: Shard) {
+        if self.asked.iter().any(|&(_, asked)| asked == shard) {
+            // What a second one is asked for is not counted on, though that one may be trusted.
+            self.doubted.insert(shard);
+        }
         assert!(self.asked.insert((peer, shard)), "asked twice of the same peer");
         let (credits, told, guess) = self.peers.get(&peer).expect("asked a peer that is not here");
         let mine: Vec<u64> = self

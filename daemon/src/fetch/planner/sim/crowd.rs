@@ -27,6 +27,9 @@ const SLICES: u64 = CHUNK_LEN / SLICE;
 const NEWS_EVERY: Duration = Duration::from_millis(100);
 const GIVEN_EVERY: Duration = Duration::from_millis(20);
 
+/// How often a planner is told of what is on its way.
+const WATCH: Duration = Duration::from_millis(500);
+
 /// How long until those who are told of each other have a session.
 const MEETING: Duration = Duration::from_millis(50);
 
@@ -89,6 +92,7 @@ enum Todo {
         has: Vec<u64>,
         given: Vec<u64>,
     },
+    Watch(usize),
     Wake(usize, u64),
 }
 
@@ -130,8 +134,8 @@ struct Host {
     /// Of a fetcher.
     planner: Option<Planner>,
     have: Bits,
-    /// What it has asked for: of whom, which chunk.
-    tickets: BTreeMap<(usize, u64), u64>,
+    /// What it has asked for: of whom, which chunk; and how many slices of that have come.
+    tickets: BTreeMap<(usize, u64), (u64, u64)>,
     /// What each other has asked of it, the first first.
     asked: Vec<VecDeque<Sending>>,
     /// Whose turn on the line up was last.
@@ -167,7 +171,7 @@ impl Host {
             local: Bits::new(crowd.chunks),
             stripes: Vec::new(),
             order: Order::Rarest,
-            limits: Limits { in_flight: 48 * CHUNK_LEN },
+            limits: Limits { in_flight: crate::fetch::Options::default().in_flight },
             seed: mix(crowd.seed << 8 | number as u64),
         };
         Self {
@@ -198,6 +202,7 @@ impl World {
         };
         for fetcher in 1..=crowd.fetchers {
             world.tell(fetcher, Event::Tick);
+            world.schedule(WATCH, Todo::Watch(fetcher));
             world.meet(fetcher, 0);
             for other in (1..=crowd.fetchers).filter(|other| crowd.meets && *other != fetcher) {
                 world.schedule(MEETING, Todo::Meet(fetcher, other));
@@ -249,9 +254,21 @@ impl World {
                     self.tell(by, Event::Given { peer: number(of), chunks: given });
                 }
             }
+            Todo::Watch(host) => self.watch(host),
             Todo::Wake(host, wake) if wake == self.hosts[host].wakes => self.tell(host, Event::Tick),
             Todo::Wake(..) => {}
         }
+    }
+
+    /// Tells a planner what is on its way, as its caller does now and then.
+    fn watch(&mut self, host: usize) {
+        for ((giver, chunk), (_, slices)) in self.hosts[host].tickets.clone() {
+            if slices > 0 && self.hosts[host].tickets.contains_key(&(giver, chunk)) {
+                let (peer, shard) = (number(giver), Shard::Data(chunk));
+                self.tell(host, Event::Came { peer, shard, bytes: slices * SLICE });
+            }
+        }
+        self.schedule(WATCH, Todo::Watch(host));
     }
 
     /// One can ask another, and is told what it has from now on.
@@ -276,12 +293,13 @@ impl World {
             match action {
                 Action::Ask { peer, shard: Shard::Data(chunk) } => {
                     let (giver, ticket) = (peer.0 as usize, self.sequence);
-                    self.hosts[host].tickets.insert((giver, chunk), ticket);
+                    self.hosts[host].tickets.insert((giver, chunk), (ticket, 0));
                     self.schedule(delay, Todo::Request { giver, asker: host, ticket, chunk });
                 }
                 Action::Cancel { peer, shard: Shard::Data(chunk) } => {
                     let giver = peer.0 as usize;
-                    let ticket = self.hosts[host].tickets.remove(&(giver, chunk)).expect("it was asked for");
+                    let asked = self.hosts[host].tickets.remove(&(giver, chunk));
+                    let (ticket, _) = asked.expect("it was asked for");
                     self.schedule(delay, Todo::Cancelled { giver, asker: host, ticket });
                 }
                 Action::Done => self.done += 1,
@@ -355,7 +373,10 @@ impl World {
             self.schedule(takes(SLICE, self.crowd.rate), Todo::Passed(asker));
         }
         // It may have been taken back.
-        if !is_last || self.hosts[asker].tickets.get(&(giver, chunk)) != Some(&ticket) {
+        let asked = self.hosts[asker].tickets.get_mut(&(giver, chunk));
+        let Some((_, slices)) = asked.filter(|(asked, _)| *asked == ticket) else { return };
+        *slices += 1;
+        if !is_last {
             return;
         }
         self.hosts[asker].tickets.remove(&(giver, chunk));

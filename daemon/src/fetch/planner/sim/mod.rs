@@ -5,8 +5,10 @@
 //! One fetcher and up to a dozen hosts. A host answers requests one after the other at its own rate (1 Mbit/s to
 //! 1 Gbit/s) over a path with its own delay (0.1 to 150 ms each way); the fetcher's downlink may be narrower
 //! than all hosts together. Frames between the two are never lost or reordered (TCP); cancellations cross
-//! answers. Besides, a host may
+//! answers. Twice a second the planner is told what is on its way. Besides, a host may
 //!
+//! - be held up by lost packets, begin as slowly as a new connection does, become slow (down to 8 KiB a second) or
+//!   fast;
 //! - hold a part of the data, tell of it bit by bit, or tell nothing (found by a chunk key);
 //! - claim chunks that it lacks, and answer "not found" (with parity, everyone may lack it);
 //! - join late, when peers are asked for, or when a chunk that it holds is looked up; leave without a word,
@@ -32,11 +34,14 @@
 //!
 //! A failure prints its seed. `CASD_SIM_SEED=N cargo test -p casd sim:: -- --nocapture` runs only that network
 //! and prints every event and action.
+//!
+//! [`scenarios`] has the networks that a bound is promised for, by name.
 
 mod check;
 mod crowd;
 mod network;
 mod optimum;
+mod scenarios;
 mod seeds;
 mod world;
 

@@ -80,6 +80,13 @@ pub(in super::super) struct Host {
     pub(in super::super) grows: Option<Duration>,
     /// From when on it answers nothing.
     pub(in super::super) stalls: Option<Duration>,
+    /// From when on it gives so many bytes a second instead.
+    pub(in super::super) turns: Option<(Duration, u64)>,
+    /// Its connection is a new one, which gives ten packets in the first round trip and twice as much in each that
+    /// follows, until it is as fast as the host.
+    pub(in super::super) starts_slowly: bool,
+    /// Chance in a hundred that a chunk is held up until it is noticed that the last packets of a burst were lost.
+    pub(in super::super) loss: u64,
     /// Chances in a hundred that a chunk is bad, that it is busy, that a request fails.
     pub(in super::super) bad: u64,
     pub(in super::super) busy: u64,
@@ -101,10 +108,23 @@ impl Host {
             leaves: None,
             grows: None,
             stalls: None,
+            turns: None,
+            starts_slowly: false,
+            loss: 0,
             bad: 0,
             busy: 0,
             fails: 0,
         }
+    }
+
+    /// An honest host with a part of the data.
+    pub(in super::super) fn part(holds: &Bits, mbits: u64, delay: Duration) -> Self {
+        Self { holds: holds.clone(), claims: holds.clone(), ..Self::whole(holds.len(), mbits, delay) }
+    }
+
+    /// Bytes a second that it gives at a time.
+    pub(in super::super) fn rate_at(&self, now: Duration) -> u64 {
+        self.turns.filter(|(from, _)| now >= *from).map_or(self.rate, |(_, rate)| rate)
     }
 
     /// Whether it always answers in the end.
@@ -122,7 +142,7 @@ impl Network {
             local: Bits::new(chunks),
             stripes: Vec::new(),
             order: Order::Rarest,
-            limits: Limits { in_flight: 64 * CHUNK_LEN },
+            limits: Limits { in_flight: crate::fetch::Options::default().in_flight },
             seed: 1,
         };
         let stripes = layout(chunks, 16, 4);
@@ -209,6 +229,20 @@ impl Network {
         let percent = if dice.one_in(2) { 10 } else { 0 };
         let lost = dice.bits(chunks, percent);
         network.hosts.iter_mut().for_each(|host| host.holds.subtract(&lost));
+        network
+    }
+
+    /// As [`Network::wild`], over paths that lose packets and hosts that become slow or fast, down to 8 KiB a second.
+    pub(in super::super) fn rough(seed: u64) -> Self {
+        let mut network = Self::wild(seed);
+        let mut dice = Dice(seed ^ 0x52_4f_55_47);
+        for host in &mut network.hosts {
+            host.loss = if dice.one_in(2) { dice.below(20) } else { 0 };
+            host.starts_slowly = dice.one_in(2);
+            if dice.one_in(3) {
+                host.turns = Some((dice.time(10_000), dice.spread(8 << 10, 125_000_000)));
+            }
+        }
         network
     }
 }

@@ -35,6 +35,10 @@ pub(in super::super) struct Outcome {
     pub(in super::super) cancels: usize,
     pub(in super::super) rebuilds: usize,
     pub(in super::super) finds: Vec<u64>,
+    /// The longest time in which the planner saw no progress.
+    pub(in super::super) silence: Duration,
+    /// When the first wanted chunk came to be here.
+    pub(in super::super) first: Option<Duration>,
     /// Everything that was asked, in order.
     pub(in super::super) asked: Vec<(Duration, PeerNo, Shard)>,
     /// The wanted chunks in the order in which they came to be here.
@@ -51,6 +55,7 @@ enum Todo {
     Cancelled(usize, u64),
     Sent(usize, u64),
     Slice,
+    Watch,
     Answer(usize, u64, Shard, Answer),
     Rebuilt(u32),
     Part,
@@ -81,6 +86,11 @@ struct Server {
     blocked: bool,
     /// An earlier answer is still going through the downlink.
     passing: bool,
+    /// Since when and until when the first of the queue is sent.
+    began: Duration,
+    ends: Duration,
+    /// Bytes sent on its connection, with the first of the queue.
+    sent: u64,
 }
 
 /// An answer on its way through the downlink.
@@ -111,6 +121,8 @@ pub(in super::super) struct World {
     reader: u64,
     /// The true part has taken the place of the false one.
     part: PartTruth,
+    /// It is looked at again what is on its way.
+    watching: bool,
     wakes: u64,
     now: Duration,
     progress_at: Duration,
@@ -152,6 +164,8 @@ impl World {
             cancels: 0,
             rebuilds: 0,
             finds: Vec::new(),
+            silence: Duration::ZERO,
+            first: None,
             asked: Vec::new(),
             order: Vec::new(),
         };
@@ -165,6 +179,7 @@ impl World {
             downlink: VecDeque::new(),
             reader: network.plan.wanted.start,
             part: network.part,
+            watching: false,
             wakes: 0,
             now: Duration::ZERO,
             progress_at: Duration::ZERO,
@@ -212,6 +227,8 @@ impl World {
         }
         self.books.event(&event);
         self.note_progress(&event);
+        let silence = self.now.saturating_sub(self.planner.moved_at());
+        self.outcome.silence = self.outcome.silence.max(silence);
         let mut actions = Vec::new();
         self.planner.on(event, self.now, &mut actions);
         for &action in &actions {
@@ -240,10 +257,15 @@ impl World {
         let came = match event {
             Event::Arrived { shard: Shard::Data(chunk), .. } => vec![*chunk],
             Event::Rebuilt { chunks, .. } => chunks.clone(),
-            Event::Arrived { .. } | Event::Local { .. } | Event::ReadTo { .. } => Vec::new(),
+            Event::Arrived { .. } | Event::Came { .. } | Event::Local { .. } | Event::ReadTo { .. } => {
+                Vec::new()
+            }
             _ => return,
         };
         self.progress_at = self.now;
+        if came.contains(&self.network.plan.wanted.start) {
+            self.outcome.first.get_or_insert(self.now);
+        }
         self.outcome.order.extend(came);
     }
 
@@ -310,6 +332,7 @@ impl World {
             Todo::Cancelled(at, ticket) => self.cancelled(at, ticket),
             Todo::Sent(at, ticket) => self.sent(at, ticket),
             Todo::Slice => self.slice(),
+            Todo::Watch => self.watch(),
             Todo::Answer(at, ticket, shard, answer) => self.answer(at, ticket, shard, answer),
             Todo::Rebuilt(stripe) => self.rebuilt(stripe),
             Todo::Part => {

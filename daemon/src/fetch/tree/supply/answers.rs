@@ -15,6 +15,9 @@ use crate::content::{Chunk, ObjectId};
 /// What has not come after this time is asked of another.
 const LATE: Duration = Duration::from_secs(2);
 
+/// So many bytes of what is not whole count as something that has arrived.
+const SOMETHING: u64 = 16 << 10;
+
 impl Supply {
     /// A request has ended.
     pub(super) fn answered(&mut self, (id, peer, outcome): Asked) {
@@ -132,8 +135,26 @@ impl Supply {
         if stalled { Err(Halt::Stalled) } else { Ok(()) }
     }
 
-    /// Now and then: what is late, and whether nothing comes any more.
+    /// Tells of bytes that have come of objects that are not whole: who is slow is not silent.
+    fn look(&mut self) {
+        for open in self.open.values_mut() {
+            let Some((peer, ..)) = &open.asked else { continue };
+            let came = open.came.bytes();
+            let more = u64::from(came.saturating_sub(std::mem::replace(&mut open.told, came)));
+            if more > 0 {
+                self.holders.crowd.flows(*peer, more);
+                self.flowed += more;
+            }
+        }
+        if self.flowed >= SOMETHING {
+            self.flowed = 0;
+            self.errand.pulse.beat();
+        }
+    }
+
+    /// Now and then: what comes, what is late, and whether nothing comes any more.
     pub(super) fn tick(&mut self) -> Result<(), Halt> {
+        self.look();
         self.holders.look_again();
         let now = Instant::now();
         let mut again = Vec::new();

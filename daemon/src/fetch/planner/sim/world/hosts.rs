@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use super::{Answer, Event, Has, Passing, SLICE, Server, Shard, Todo, World, number, takes};
 
+/// How often the planner is told of what is on its way.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// How long nothing comes when the last packets of a burst are lost.
+const RETRANSMISSION: Duration = Duration::from_millis(250);
+
+/// Bytes that a new connection sends before the first acknowledgement (RFC 6928).
+const FIRST_BURST: f64 = 14_600.0;
+
 impl World {
     pub(super) fn join(&mut self, at: usize) {
         if self.servers[at].here || self.servers[at].spent {
@@ -74,6 +83,9 @@ impl World {
                 if self.servers[at].queue.len() == 1 {
                     self.send(at);
                 }
+                if !std::mem::replace(&mut self.watching, true) {
+                    self.schedule(self.now + WATCH, Todo::Watch);
+                }
                 return;
             }
         };
@@ -84,8 +96,49 @@ impl World {
     /// Begins to send the first of a host's queue.
     pub(super) fn send(&mut self, at: usize) {
         if let Some(&(ticket, shard)) = self.servers[at].queue.front() {
-            let time = takes(self.books.bytes(shard), self.network.hosts[at].rate);
+            let host = &self.network.hosts[at];
+            let (bytes, rate, before) =
+                (self.books.bytes(shard), host.rate_at(self.now), self.servers[at].sent);
+            let mut time =
+                if host.starts_slowly { ramp(before, bytes, rate, host.delay) } else { takes(bytes, rate) };
+            let loss = host.loss;
+            if loss > 0 && self.dice.below(100) < loss {
+                time += RETRANSMISSION;
+            }
+            self.servers[at].sent += bytes;
+            (self.servers[at].began, self.servers[at].ends) = (self.now, self.now + time);
             self.schedule(self.now + time, Todo::Sent(at, ticket));
+        }
+    }
+
+    /// Tells what has come by now of the answers that are on their way, as the caller of the planner does now and then.
+    pub(super) fn watch(&mut self) {
+        let mut flows = Vec::new();
+        for (at, server) in self.servers.iter().enumerate().filter(|(_, server)| server.here) {
+            let delay = self.network.hosts[at].delay;
+            // What came before it stalled has been told.
+            if let Some(&(ticket, shard)) = server.queue.front().filter(|_| !self.stalls(at)) {
+                let (all, bytes) = (server.ends - server.began, self.books.bytes(shard));
+                let done = self.now.saturating_sub(server.began + delay).min(all);
+                let sent = (bytes as f64 * done.as_secs_f64() / all.as_secs_f64().max(1e-6)) as u64;
+                // The other half of the way is the downlink.
+                flows.push((at, ticket, shard, if self.network.downlink == 0 { sent } else { sent / 2 }));
+            }
+        }
+        for passing in &self.downlink {
+            let bytes = self.books.bytes(passing.shard);
+            flows.push((passing.host, passing.ticket, passing.shard, bytes - passing.left / 2));
+        }
+        for (at, ticket, shard, came) in flows {
+            let peer = number(at);
+            let came = came.min(self.books.bytes(shard).saturating_sub(1));
+            if came > 0 && self.tickets.get(&(peer, shard)) == Some(&ticket) {
+                self.tell(Event::Came { peer, shard, bytes: came });
+            }
+        }
+        self.watching = self.servers.iter().any(|server| !server.queue.is_empty() || server.passing);
+        if self.watching {
+            self.schedule(self.now + WATCH, Todo::Watch);
         }
     }
 
@@ -179,4 +232,16 @@ impl World {
             Answer::Failed => self.tell(Event::Failed { peer, shard }),
         }
     }
+}
+
+/// The time that `bytes` take behind the first `before` ones of a connection that doubles its rate in each round trip
+/// until it has come to `rate` bytes a second.
+fn ramp(before: u64, bytes: u64, rate: u64, delay: Duration) -> Duration {
+    let trip = 2.0 * delay.as_secs_f64();
+    // So many bytes it grows: then doubling is as fast as the rate.
+    let knee = (rate as f64 * trip / 2f64.ln() - FIRST_BURST).max(0.0);
+    let (from, to) = (before as f64, (before + bytes) as f64);
+    let grown = to.min(knee).max(from);
+    let growing = trip * ((FIRST_BURST + grown) / (FIRST_BURST + from)).log2();
+    Duration::from_secs_f64(growing + (to - grown) / rate as f64)
 }

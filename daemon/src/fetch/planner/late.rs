@@ -13,7 +13,8 @@ const COPIES: usize = 3;
 /// The share of the bytes in flight that duplicates of the end game may take.
 const DUPLICATE_SHARE: u64 = 4;
 
-/// A chunk that takes so much longer of one that has brought nothing whole is not worth that another is asked for nothing.
+/// A chunk that takes so much longer of one that has brought nothing whole is not worth that another is asked for
+/// nothing.
 const CRAWL: Duration = Duration::from_secs(10);
 
 /// Added to every comparison of expected answers: measurements of fast peers are no finer than this.
@@ -45,8 +46,8 @@ impl Planner {
         self.hedge(actions);
     }
 
-    /// Cancels what late peers owe, first that of which least has come, then the oldest, while it keeps others from being
-    /// asked at all. When nobody is late, what crawls goes elsewhere.
+    /// Cancels what late peers owe, first that of which least has come, then the oldest, while it keeps others from
+    /// being asked at all. When nobody is late, what crawls goes elsewhere.
     fn relieve(&mut self, actions: &mut Vec<Action>) {
         let bytes = self.chunks.bytes(0);
         loop {
@@ -75,8 +76,8 @@ impl Planner {
         }
     }
 
-    /// Of those who have brought nothing whole: whose last request waits behind another, or comes slowest; what was asked;
-    /// and who of those that are kept waiting, and are asked for nothing, may bring it sooner.
+    /// Of those who have brought nothing whole: whose last request waits behind another, or comes slowest; what was
+    /// asked; and who of those that are kept waiting, and are asked for nothing, may bring it sooner.
     fn crawling(&self, waiting: &[(PeerNo, &Peer)]) -> Option<(PeerNo, Shard, PeerNo)> {
         let may_be_faster = |peer: &Peer| peer.speed.is_proven() || peer.speed.transfer(CHUNK_LEN).is_none();
         let is_idle = |(_, peer): &(PeerNo, &Peer)| peer.requests.is_empty() && may_be_faster(peer);

@@ -223,7 +223,8 @@ fn a_link_to_a_node_of_another_network_ends_at_once_and_says_so() {
     let dht = format!("casd:{id},peer={}", giver.daemon.dht_addresses()[0]);
     // One that knows nobody, and one with a network of its own, where it asks as well.
     for count in [1, 2] {
-        let taker = nodes::network(count, |_, settings| settings).pop().unwrap();
+        let nodes = nodes::network(count, |_, settings| settings);
+        let taker = nodes.last().unwrap();
         for link in [&link, &dht] {
             let fetch = taker.ctl().run(&["--json", "fetch", link, "--stall", "600s", "-o"]);
             let failed = fetch.arg(taker.home.path("none")).done().code(1).stderr;

@@ -31,7 +31,7 @@ fn a_python_client_adds_lists_fetches_and_reflects() {
         .done()
         .ok();
     let services = done.text();
-    assert!(services.contains("services: casd.v1.Network"), "{services}");
+    assert!(services.contains("services: casd.v1.Jobs, casd.v1.Network"), "{services}");
     // What Python has added, casctl gives.
     let listed = daemon.ctl().json(&["ls"]).pop().expect("one object");
     assert_eq!(listed["name"], "from-python");

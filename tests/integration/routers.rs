@@ -145,7 +145,7 @@ fn is_reached_beyond(is_private: bool) {
     let fetcher = near.start();
     wait::until("it to join", LONG, || (fetcher.ctl().status()["peers"].as_u64()? > 0).then_some(()));
     let out = near.path("out");
-    let fetch = fetcher.ctl().run(&["fetch", &id, "--stall", "10s", "-o"]).arg(&out).done();
+    let fetch = fetcher.ctl().run(&["fetch", &id, "--stall", "30s", "-o"]).arg(&out).done();
     if is_private {
         fetch.ok();
         assert_eq!(corpus::id_of_file(&out), id);

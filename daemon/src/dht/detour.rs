@@ -32,6 +32,8 @@ const MAX_SOUGHT: usize = 256;
 const MAX_ADDRESSES: usize = 16;
 /// How long two may take to dial each other before the relay is asked anew.
 const PUNCHING: Duration = Duration::from_secs(15);
+/// How long the other end may take to dial this one, where this one dials none of the places that it is told.
+const COMES: Duration = Duration::from_secs(8);
 /// How long the other of the two may take where this one does not dial it: what it was told of is not dialled.
 const ALONE: Duration = Duration::from_secs(3);
 /// What is said where both have dialled in vain.
@@ -64,6 +66,8 @@ struct Sought {
     known: Vec<Multiaddr>,
     /// Its dial, which is under way or has led to a relay. None: it has had no turn yet.
     dial: Option<ConnectionId>,
+    /// When the first of them asked.
+    since: Option<Instant>,
 }
 
 // === impl Detours ===
@@ -89,6 +93,12 @@ impl Detours {
             refused.is_some_and(|(since, _)| since.elapsed() >= ALONE)
         };
         self.sought.keys().filter(is_over).copied().collect()
+    }
+
+    /// Those peers that have had time to come by their own dial.
+    fn waited(&self) -> Vec<PeerId> {
+        let is_over = |sought: &Sought| sought.since.is_some_and(|since| since.elapsed() >= COMES);
+        self.sought.iter().filter(|(_, sought)| is_over(sought)).map(|(peer, _)| *peer).collect()
     }
 
     /// There will be no connection, unless somebody asks again.
@@ -141,7 +151,7 @@ impl EventLoop {
         let sought = detours.sought.entry(peer).or_default();
         sought.callers.push(opening);
         if sought.callers.len() == 1 {
-            sought.known = known;
+            (sought.known, sought.since) = (known, Some(Instant::now()));
             self.dial_sought(peer);
         }
     }
@@ -228,6 +238,13 @@ impl EventLoop {
         for peer in self.detours.refused() {
             self.detour_failed(&peer);
         }
+        for peer in self.detours.waited() {
+            if let Some(why) = self.elsewhere(&peer) {
+                for opening in self.detours.give_up(&peer) {
+                    opening.end(Err(why.clone()));
+                }
+            }
+        }
         self.detours.relayed.retain(|_, relayed| relayed.since.elapsed() < PUNCHING);
         let undialled = self.detours.sought.iter().filter(|(_, sought)| sought.dial.is_none());
         for peer in undialled.map(|(peer, _)| *peer).collect::<Vec<_>>() {
@@ -246,7 +263,7 @@ mod tests {
         let (mut detours, peer) = (Detours::default(), PeerId::random());
         let [own, other, again] = [1, 2, 3].map(ConnectionId::new_unchecked);
         let (done, _called) = oneshot::channel();
-        let sought = Sought { callers: vec![Opening(done)], known: Vec::new(), dial: Some(own) };
+        let sought = Sought { callers: vec![Opening(done)], known: Vec::new(), dial: Some(own), since: None };
         detours.sought.insert(peer, sought);
         assert!(detours.dial_failed(&peer, other, false).is_empty());
         assert!(detours.dial_failed(&peer, own, true).is_empty());

@@ -102,8 +102,8 @@ impl Crowds {
         rumours
     }
 
-    /// A peer has asked for a chunk that stands at `index` of the objects that `is_of` is true for: whoever else asks
-    /// for one of them is told.
+    /// A peer has asked for a chunk, and is to be given it, that stands at `index` of the objects that `is_of` is true
+    /// for: whoever else asks for one of them is told.
     pub(super) fn asked(&self, peer: &PeerId, index: u64, now: Instant, is_of: impl Fn(&ObjectId) -> bool) {
         for (object, crowd) in self.all().iter_mut() {
             if crowd.is_whole && crowd.is_company(peer) && is_of(object) {

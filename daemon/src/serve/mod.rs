@@ -153,6 +153,8 @@ impl Serve {
         if let Some(after) = self.bounds.ask(peer, self.visitors.host(&peer)) {
             return Answer::Busy(after);
         }
+        // Others leave to it what they hear of: not what it is refused.
+        self.spread(peer, &chunk);
         let _reading = self.reads.begin().await;
         match told(self.store.chunk(&chunk).await).flatten() {
             Some(chunk) => {
@@ -166,7 +168,7 @@ impl Serve {
         }
     }
 
-    /// Whoever asks for the same object as this peer hears which chunk of it the peer asks for. That is known of
+    /// Whoever asks for the same object as this peer hears which chunk of it the peer is to be given. That is known of
     /// objects whose manifests are in memory, which are those that are asked for.
     fn spread(&self, peer: PeerId, chunk: &ChunkRef) {
         if let Place::At(offset) = chunk.place {
@@ -248,7 +250,6 @@ impl Giver for Serve {
     }
 
     fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
-        self.spread(peer, &chunk);
         Box::pin(self.give_chunk(peer, chunk))
     }
 

@@ -1,6 +1,7 @@
 //! Those who fetch the same object from one holder learn of each other from it, and feed each other.
 
 use super::*;
+use crate::session::{Answer, Caller, Rumour};
 
 /// A node gives no more than so many bytes a second from now on.
 fn slow_down(web: &Web, node: &Node, rate: u64) {
@@ -46,4 +47,26 @@ async fn whom_the_rule_forbids_is_not_dialled_whoever_tells_of_it() {
     let length = 6 * CHUNK;
     let (given, sessions) = three_of_one(&web, length).await;
     assert_eq!((given, sessions), (3 * length as u64, vec![1; 3]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_is_refused_others_do_not_hear_to_be_given() {
+    let web = Web::default();
+    let giver = Node::new(&web, 1);
+    let id = giver.add(&sample(3 * CHUNK), None).await;
+    let manifest = giver.store.manifest(&id).await.unwrap().unwrap();
+    let bounds = serve::Bounds::new(Arc::new(Limiter::new(0)));
+    bounds.set(serve::Giving { slots: 1, ..serve::Giving::default() });
+    let serve = Serve::new(serve::Options::default(), giver.store.clone(), Board::new(), bounds);
+    let [one, two] = [(); 2].map(|()| PeerId::random());
+    let enter = |peer| serve.crowd(Caller { peer, remote: None, card: None }, id).unwrap();
+    let (mut first, mut second) = (enter(one), enter(two));
+    // It is asked what the object is before it is asked for chunks.
+    assert!(matches!(serve.top(one, id).await, Answer::Found(_)));
+    let chunk = |index| manifest.chunk(index).unwrap();
+    assert!(matches!(serve.chunk(one, chunk(0)).await, Answer::Found(_)));
+    assert!(matches!(serve.chunk(two, chunk(1)).await, Answer::Busy(_)), "there is one place");
+    assert_eq!((first.try_recv().ok(), second.try_recv().ok()), (None, Some(Rumour::Given(0))));
+    assert!(matches!(serve.chunk(one, chunk(1)).await, Answer::Found(_)));
+    assert_eq!(second.try_recv().ok(), Some(Rumour::Given(1)), "nobody has been told of it");
 }

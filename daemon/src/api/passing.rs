@@ -97,7 +97,7 @@ pub(super) async fn run(listener: Option<UnixListener>, access: Access, passed: 
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     if let Some((caller, share)) = known(&stream, access, &shares) {
-                        attended.push(attend(stream, caller, share, access, passed.clone()));
+                        attended.push(attend(stream, caller, Arc::new(share), access, passed.clone()));
                     }
                 }
                 Err(error) => {
@@ -118,9 +118,10 @@ fn known(stream: &UnixStream, access: Access, shares: &Shares) -> Option<(Caller
 
 /// Takes a file and keeps it until it is claimed, its time is over, or whoever passed it has gone.
 ///
-/// A program that its user wrote may stand behind what was brought, and need not answer when it is looked at or closed:
-/// its place is taken meanwhile, so that no user has many threads wait.
-async fn attend(mut stream: UnixStream, caller: Caller, _place: Share, access: Access, passed: Passed) {
+/// A program that its user wrote may stand behind what was brought, and need not answer when it is looked at, written
+/// into or closed: its place is taken meanwhile, also when the fetch that it was for has ended long ago, so that no user
+/// has many threads wait.
+async fn attend(mut stream: UnixStream, caller: Caller, place: Arc<Share>, access: Access, passed: Passed) {
     let mut brought = Vec::new();
     let greeted = tokio::time::timeout(HELLO, receive(&stream, &mut brought)).await;
     let unwelcome = if !matches!(greeted, Ok(Ok(true))) {
@@ -131,7 +132,9 @@ async fn attend(mut stream: UnixStream, caller: Caller, _place: Share, access: A
         None
     };
     let file = match (<[OwnedFd; 1]>::try_from(brought), unwelcome) {
-        (Ok([descriptor]), None) => Target::take(descriptor).await.map_err(|error| error.to_string()),
+        (Ok([descriptor]), None) => {
+            Target::take(descriptor, Arc::clone(&place)).await.map_err(|error| error.to_string())
+        }
         (Ok(descriptor), Some(why)) => {
             close(descriptor).await;
             Err(why.to_owned())
@@ -214,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let make = |name: &str| {
             let file = std::fs::File::create(folder.path().join(name)).unwrap();
-            Target::take(file.into())
+            Target::take(file.into(), ())
         };
         let (passed, caller) = (Passed::default(), |uid| Caller { uid, is_admin: uid == 0 });
         let waiting = passed.keep(7, make("one").await.unwrap());

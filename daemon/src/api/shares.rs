@@ -31,8 +31,8 @@ pub(super) const CALLS: Limits = Limits { admins: 128, users: 112, one_user: 64 
 /// Connections at once; administrators have as many as they want. Each holds a descriptor.
 pub(super) const CONNECTIONS: Limits = Limits { admins: usize::MAX, users: 256, one_user: 64 };
 
-/// Files that wait to be written into, or are being looked at or refused. Each holds a descriptor or two, and a thread
-/// where what stands behind it does not answer.
+/// Files that wait to be written into, are written into until they are closed, or are being looked at or refused. Each
+/// holds a descriptor or two, and a thread where what stands behind it does not answer.
 pub(super) const FILES: Limits = Limits { admins: 64, users: 48, one_user: 16 };
 
 /// What goes on, by user. Cheap to clone.

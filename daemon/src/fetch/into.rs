@@ -29,20 +29,25 @@ pub struct Target {
     pool: Pool,
 }
 
-/// The file; only dropping takes it out.
-struct Open(Option<File>);
+/// The file, and what it is counted by until it is closed; only dropping takes them out.
+struct Open {
+    file: Option<File>,
+    place: Option<Box<dyn Send + Sync>>,
+}
 
 impl Target {
-    /// Takes a descriptor that a caller passed.
+    /// Takes a descriptor that a caller passed. Its `place` is dropped when it has been closed: not before a write has
+    /// ended that hangs, which nobody may wait for any more.
     ///
     /// # Errors
     /// [`Error::Unfit`] unless it is a regular, empty file, open for writing alone, in which a write stays where it is
     /// put; [`Error::Output`] when the system does not tell.
-    pub async fn take(descriptor: OwnedFd) -> Result<Self, Error> {
+    pub async fn take(descriptor: OwnedFd, place: impl Send + Sync + 'static) -> Result<Self, Error> {
         let pool = Pool::new(1);
         // Off the runtime: what a program stands behind may not answer.
         let file = pool.run(move || check(descriptor)).await?;
-        Ok(Self { open: Arc::new(Open(Some(file))), pool })
+        let open = Open { file: Some(file), place: Some(Box::new(place)) };
+        Ok(Self { open: Arc::new(open), pool })
     }
 
     /// Gives it its length. It reads as zeros then.
@@ -61,7 +66,7 @@ impl Target {
 
     async fn run(&self, work: impl FnOnce(&File) -> io::Result<()> + Send + 'static) -> Result<(), Error> {
         let open = Arc::clone(&self.open);
-        let done = self.pool.run(move || open.0.as_ref().map_or(Ok(()), work)).await;
+        let done = self.pool.run(move || open.file.as_ref().map_or(Ok(()), work)).await;
         done.map_err(|error| output(&error))
     }
 }
@@ -75,8 +80,9 @@ impl std::fmt::Debug for Target {
 impl Drop for Open {
     fn drop(&mut self) {
         // Closing may wait for what was written, or for the blocks of a file that has no name any more.
-        if let Some(file) = self.0.take() {
-            pool::let_go(file);
+        if let Some(file) = self.file.take() {
+            // In this order.
+            pool::let_go((file, self.place.take()));
         }
     }
 }
@@ -145,7 +151,7 @@ mod tests {
     }
 
     async fn refused(descriptor: impl Into<OwnedFd>) -> &'static str {
-        match Target::take(descriptor.into()).await.unwrap_err() {
+        match Target::take(descriptor.into(), ()).await.unwrap_err() {
             Error::Unfit(why) => why,
             other => panic!("{other}"),
         }
@@ -156,7 +162,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (empty, full) = (folder.path().join("empty"), folder.path().join("full"));
         std::fs::write(&full, b"something").unwrap();
-        assert!(Target::take(open(&empty, &mut write())).await.is_ok());
+        assert!(Target::take(open(&empty, &mut write()), ()).await.is_ok());
         assert!(refused(open(&full, &mut write())).await.contains("not empty"));
         assert!(refused(open(&empty, write().append(true))).await.contains("appending"));
         assert!(refused(open(&empty, write().read(true))).await.contains("reading as well"));
@@ -174,11 +180,35 @@ mod tests {
     async fn bytes_land_at_their_place_and_what_is_not_written_is_zeros() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let target = Target::take(open(&path, &mut write())).await.unwrap();
+        let target = Target::take(open(&path, &mut write()), ()).await.unwrap();
         target.begin(10).await.unwrap();
         target.write(6, Bytes::from_static(b"def")).await.unwrap();
         target.write(1, Bytes::from_static(b"abc")).await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"\0abc\0\0def\0");
+    }
+
+    #[tokio::test]
+    async fn its_place_is_taken_while_a_write_hangs_for_which_nobody_waits_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, place) = (folder.path().join("out"), Arc::new(()));
+        let target = Target::take(open(&path, &mut write()), Arc::clone(&place)).await.unwrap();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (ends, end) = std::sync::mpsc::channel::<()>();
+        let mut hangs = Box::pin(target.run(move |_| {
+            let _ = begun.send(());
+            end.recv().map_err(io::Error::other)
+        }));
+        tokio::select! {
+            _ = &mut hangs => panic!("it does not hang"),
+            _ = begins => {}
+        }
+        drop(hangs);
+        drop(target);
+        assert_eq!(Arc::strong_count(&place), 2);
+        ends.send(()).unwrap();
+        while Arc::strong_count(&place) > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::fetch::Target;
 
 async fn target(path: &Path) -> Target {
     let file = OpenOptions::new().write(true).create_new(true).open(path).unwrap();
-    Target::take(file.into()).await.unwrap()
+    Target::take(file.into(), ()).await.unwrap()
 }
 
 /// Fetches; no byte may be told.
@@ -62,7 +62,7 @@ async fn a_file_that_cannot_be_written_ends_the_fetch_and_nothing_else() {
     fcntl_add_seals(&memory, SealFlags::GROW).unwrap();
     let again = format!("/proc/self/fd/{}", memory.as_raw_fd());
     let file = OpenOptions::new().write(true).open(again).unwrap();
-    let into = Target::take(file.into()).await.unwrap();
+    let into = Target::take(file.into(), ()).await.unwrap();
     let error = fetch_into(&node, id, &[], into).await.unwrap_err();
     assert!(matches!(error, Error::Output(_)), "{error}");
     let (got, _) = node.fetch(id, &[], Order::InOrder).await.unwrap();

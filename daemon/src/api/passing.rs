@@ -180,17 +180,18 @@ async fn gone(stream: &UnixStream) {
     }
 }
 
-/// Receives the greeting, and with it descriptors. Whether it was the right one.
+/// Receives the greeting, and with it descriptors: no more once there is one too many, or each of its bytes could bring
+/// some. Whether it was the right one.
 async fn receive(stream: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> io::Result<bool> {
     let (mut greeting, mut length) = ([0; GREETING.len()], 0);
-    while length < greeting.len() {
+    while length < greeting.len() && descriptors.len() < 2 {
         let rest = &mut greeting[length..];
         match stream.async_io(Interest::READABLE, || receive_some(stream, rest, descriptors)).await? {
             0 => return Ok(false),
             read => length += read,
         }
     }
-    Ok(greeting == GREETING)
+    Ok(length == greeting.len() && greeting == GREETING)
 }
 
 /// Receives once. Gives how many bytes.

@@ -250,9 +250,10 @@ impl Crowd {
 
     /// A member tells of others who fetch the object: each is tried once, like those that are found.
     pub(super) fn meet(&mut self, by: PeerNo, others: Vec<Provider>) {
-        let Some(member) = self.members.get_mut(&by) else { return };
-        let may_tell = member.tells.take(others.len(), Instant::now());
-        for other in others.into_iter().take(may_tell) {
+        if !self.members.contains_key(&by) {
+            return;
+        }
+        for other in others {
             let is_room = self.waiting.len() < TOLD && self.hearsay.len() < REMEMBERED;
             if is_room && !self.seen.contains(&other.peer) && self.hearsay.insert(other.peer) {
                 self.found(other);

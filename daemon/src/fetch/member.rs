@@ -49,8 +49,6 @@ pub(super) struct Member {
     pub(super) broke_word: bool,
     /// It has said that it has nothing of the object.
     pub(super) has_nothing: bool,
-    /// What it has told of others.
-    pub(super) tells: Tells,
     /// When it was last heard of.
     pub(super) heard: Arc<Heard>,
     /// Where its score is kept.
@@ -103,7 +101,6 @@ impl Member {
             bytes: 0,
             broke_word: false,
             has_nothing: false,
-            tells: Tells(now, 0),
             heard,
             conduct,
             unreckoned: (0, Duration::ZERO),
@@ -144,6 +141,11 @@ impl Drop for Member {
 }
 
 impl Tells {
+    /// Of nobody yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self(now, 0)
+    }
+
     /// Of so many others that it tells of now, how many may be heard.
     pub(super) fn take(&mut self, others: usize, now: Instant) -> usize {
         if now.saturating_duration_since(self.0) >= TELLS.1 {
@@ -336,7 +338,7 @@ mod tests {
     #[test]
     fn fifty_others_are_heard_of_from_one_in_a_minute() {
         let start = Instant::now();
-        let mut tells = Tells(start, 0);
+        let mut tells = Tells::new(start);
         let heard: usize = (0..59).map(|second| tells.take(8, start + Duration::from_secs(second))).sum();
         assert_eq!((heard, tells.take(8, start + TELLS.1)), (50, 8));
     }

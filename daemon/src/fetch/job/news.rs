@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream, StreamExt};
 
 use super::super::Parts;
+use super::super::member::Tells;
 use super::super::planner::PeerNo;
 use crate::content::ObjectId;
 use crate::peer::{Card, Provider, Scope};
@@ -40,6 +41,8 @@ struct Listening {
     has_said: bool,
     /// It has been silent for too long.
     was_silent: bool,
+    /// What it has told of others.
+    tells: Tells,
 }
 
 /// What a peer tells of an object, from now on.
@@ -51,7 +54,8 @@ pub(super) fn news_of(
 ) -> impl Stream<Item = (PeerNo, Word)> + Send {
     let opened = async move {
         let haves = asker.haves(id).await.ok()?;
-        Some(Listening { parts, asker, haves, has_said: false, was_silent: false })
+        let tells = Tells::new(Instant::now());
+        Some(Listening { parts, asker, haves, has_said: false, was_silent: false, tells })
     };
     let listened = stream::once(opened).filter_map(std::future::ready);
     listened.flat_map(move |listening| {
@@ -78,7 +82,11 @@ impl Listening {
                 Word::Have(have)
             }
             Some(News::Given(chunks)) => Word::Given(chunks),
-            Some(News::Peers(fellows)) => Word::Peers(meet(&self.parts, &self.asker, fellows).await),
+            Some(News::Peers(mut fellows)) => {
+                // What is beyond is not even looked at: to check a card costs more than to make one up.
+                fellows.truncate(self.tells.take(fellows.len(), Instant::now()));
+                Word::Peers(meet(&self.parts, &self.asker, fellows).await)
+            }
             None if self.has_said || self.asker.is_closed() => return None,
             None => {
                 self.has_said = true;
@@ -91,6 +99,9 @@ impl Listening {
 /// Those of whom `teller` tells that are of this network, not this node itself, and where they may be dialled. Whoever
 /// is said to be there has to prove it when it is.
 async fn meet(parts: &Arc<Parts>, teller: &Asker, fellows: Vec<Fellow>) -> Vec<Provider> {
+    if fellows.is_empty() {
+        return Vec::new();
+    }
     let (me, network) = parts.links.whose();
     let check = move || {
         let card = |Fellow { seen, card }: &Fellow| Some((*seen, Card::check(card, &network, unix_now())?));
@@ -106,4 +117,44 @@ async fn meet(parts: &Arc<Parts>, teller: &Asker, fellows: Vec<Fellow>) -> Vec<P
         Provider { peer: card.peer(), chunk, dht: Vec::new() }
     });
     reached.filter(|provider| !provider.chunk.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::tests::{Node, Web};
+    use crate::peer::{CardSigner, Keypair};
+
+    /// Somebody who shows a card of these ports, and is seen at 127.0.0.1.
+    fn fellow(ports: &[&str]) -> Fellow {
+        let ports: Vec<SocketAddr> = ports.iter().map(|at| at.parse().unwrap()).collect();
+        let signer = CardSigner::new(Keypair::generate_ed25519(), "test", &ports).unwrap();
+        Fellow { seen: "127.0.0.1".parse().ok(), card: signer.sign(unix_now()).unwrap() }
+    }
+
+    /// Those whom a fetch may dial when a peer tells of these.
+    async fn met(fellows: Vec<Fellow>) -> Vec<Provider> {
+        let web = Web::default();
+        let (teller, taker) = (Node::new(&web, 1), Node::new(&web, 2));
+        let id = teller.add(b"it is here", None).await;
+        web.gossip(&teller, fellows);
+        let asker = web.ask(&teller).await;
+        let mut news = std::pin::pin!(news_of(Arc::clone(&taker.fetcher.parts), PeerNo(0), asker, id));
+        let mut met = Vec::new();
+        loop {
+            let word = tokio::time::timeout(Duration::from_mins(1), news.next()).await;
+            match word.expect("it says more").expect("it goes on") {
+                (_, Word::Peers(others)) => met.extend(others),
+                // That is the last.
+                (_, Word::Given(_)) => return met,
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn cards_beyond_fifty_in_a_minute_are_not_even_looked_at() {
+        let many = (0..120).map(|_| fellow(&["127.0.0.1:7000"])).collect();
+        assert_eq!(met(many).await.len(), 50);
+    }
 }

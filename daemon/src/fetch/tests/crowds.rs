@@ -1,7 +1,74 @@
 //! Those who fetch the same object from one holder learn of each other from it, and feed each other.
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::*;
-use crate::session::{Answer, Caller, Rumour};
+use crate::content::{Chunk, ChunkRef};
+use crate::session::{Answer, Caller, Fellow, Rumour, Subscription, Turn};
+
+/// Gives what another one gives, and tells whoever asks of these, and then that a chunk is being given.
+struct Gossip {
+    giver: Arc<dyn Giver>,
+    fellows: Vec<Fellow>,
+}
+
+impl Giver for Gossip {
+    fn top(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        self.giver.top(peer, object)
+    }
+
+    fn page(&self, peer: PeerId, object: ObjectId, index: u32) -> BoxFuture<'_, Answer<Bytes>> {
+        self.giver.page(peer, object, index)
+    }
+
+    fn parity(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Answer<Bytes>> {
+        self.giver.parity(peer, object)
+    }
+
+    fn parity_page(&self, peer: PeerId, object: ObjectId, digest: [u8; 32]) -> BoxFuture<'_, Answer<Bytes>> {
+        self.giver.parity_page(peer, object, digest)
+    }
+
+    fn room(&self) -> Option<OwnedSemaphorePermit> {
+        self.giver.room()
+    }
+
+    fn chunk(&self, peer: PeerId, chunk: ChunkRef) -> BoxFuture<'_, Answer<Chunk>> {
+        self.giver.chunk(peer, chunk)
+    }
+
+    fn resolve(&self, peer: PeerId, object: ObjectId, index: u64) -> BoxFuture<'_, Option<ChunkRef>> {
+        self.giver.resolve(peer, object, index)
+    }
+
+    fn haves(&self, peer: PeerId, object: ObjectId) -> BoxFuture<'_, Option<Subscription>> {
+        self.giver.haves(peer, object)
+    }
+
+    fn begin(&self, peer: PeerId) -> Result<Turn, Duration> {
+        self.giver.begin(peer)
+    }
+
+    fn crowd(&self, _: Caller, _: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+        let (to, rumours) = mpsc::channel(self.fellows.len() + 1);
+        let fellows = self.fellows.iter().cloned().map(Rumour::Fellow);
+        fellows.chain([Rumour::Given(0)]).for_each(|rumour| to.try_send(rumour).unwrap());
+        Some(rumours)
+    }
+
+    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {
+        self.giver.pace(peer, bytes)
+    }
+}
+
+impl Web {
+    /// A node tells whoever asks of these from now on.
+    pub(in crate::fetch) fn gossip(&self, node: &Node, fellows: Vec<Fellow>) {
+        let mut givers = self.givers.lock().unwrap();
+        let (_, giver, ..) = givers.get_mut(&node.at).unwrap();
+        *giver = Arc::new(Gossip { giver: Arc::clone(giver), fellows });
+    }
+}
 
 /// A node gives no more than so many bytes a second from now on.
 fn slow_down(web: &Web, node: &Node, rate: u64) {

@@ -1,8 +1,10 @@
 //! Jobs over the API, of a node that knows nobody: they wait, and nothing of them is done twice.
 
 use casd_proto::v1::jobs_client::JobsClient;
+use futures::FutureExt;
 
 use super::*;
+use crate::node::{Caller, JobName, NewJob, Standing};
 
 impl Daemon {
     fn jobs(&self) -> JobsClient<Channel> {
@@ -105,6 +107,27 @@ async fn what_needs_no_job_gets_none_and_what_can_have_none_is_refused() {
         let request = v1::ExplainRequest { object: "here".to_owned() };
         let explained = daemon.jobs().explain(request).await.unwrap().into_inner();
         assert_eq!((explained.id, explained.complete, explained.local_chunks), (id, true, 1));
+    })
+    .await;
+}
+
+/// The store's list and what runs are one, also when a caller goes away in the middle.
+#[tokio::test]
+async fn a_caller_who_goes_away_leaves_no_job_half_begun_nor_half_cancelled() {
+    bounded(async {
+        let (folder, tasks) = (tempfile::tempdir().unwrap(), Tasks::new());
+        let (node, caller) = (node(&folder, &tasks), Caller { uid: 1000, is_admin: false });
+        let wanted = NewJob { object: id_of(b"nowhere"), peers: Vec::new(), pin: false, priority: None };
+        // By then the store has been told, and has not answered.
+        assert!(Box::pin(node.begin_job(caller, wanted)).now_or_never().is_none());
+        while node.jobs(caller).is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(Box::pin(node.cancel_jobs(caller, JobName::Number(1))).now_or_never().is_none());
+        while node.jobs(caller)[0].standing != Standing::Cancelled {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tasks.stop();
     })
     .await;
 }

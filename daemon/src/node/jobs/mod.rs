@@ -13,7 +13,7 @@ pub use table::{JobView, Standing};
 
 use super::{Caller, Error, Node};
 use crate::content::{ObjectId, chunk_count};
-use crate::fetch::{Findings, Inquiry};
+use crate::fetch::{Error as FetchError, Findings, Inquiry};
 use crate::peer::PeerAddr;
 use crate::store::{Job, MAX_JOB_PEER, MAX_JOB_PEERS, Priority, State};
 use crate::support::unix_now;
@@ -88,7 +88,7 @@ pub(super) struct Jobs(Arc<Shared>);
 
 struct Shared {
     table: Mutex<Table>,
-    /// Held while the store's list of jobs and the table are changed together.
+    /// Held while the store's list of jobs and the table are changed together, by nobody who may go away meanwhile.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -148,6 +148,22 @@ impl Node {
     /// [`Error::Id`], [`Error::EmptyFile`], [`Error::Address`], [`Error::TooManyJobs`], [`Error::Store`];
     /// [`Error::NotBuilt`] for a directory.
     pub async fn begin_job(&self, caller: Caller, wanted: NewJob) -> Result<Begun, Error> {
+        let node = self.clone();
+        self.in_full(async move { node.begin_or_join(caller, wanted).await }).await
+    }
+
+    /// Makes a change, whatever becomes of its caller: half of it would be a job in the store that nobody runs and nobody
+    /// can cancel, or one that goes on although the store has none.
+    async fn in_full<T, F>(&self, change: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let changed = self.parts.tasks.spawn("jobs", change).await;
+        changed.ok().flatten().unwrap_or_else(|| Err(FetchError::Stopping.into()))
+    }
+
+    async fn begin_or_join(&self, caller: Caller, wanted: NewJob) -> Result<Begun, Error> {
         let NewJob { object, peers, pin, priority } = wanted;
         if object.starts_with("dir:") {
             return Err(Error::NotBuilt("fetching a directory in the background"));
@@ -209,6 +225,11 @@ impl Node {
     /// # Errors
     /// [`Error::NoJob`], [`Error::NotYourJob`], [`Error::Store`].
     pub async fn cancel_jobs(&self, caller: Caller, name: JobName) -> Result<Vec<JobView>, Error> {
+        let node = self.clone();
+        self.in_full(async move { node.cancel_all(caller, name).await }).await
+    }
+
+    async fn cancel_all(&self, caller: Caller, name: JobName) -> Result<Vec<JobView>, Error> {
         let _changing = self.jobs.changing().await;
         let mut cancelled = Vec::new();
         for Job { number, object, uid, .. } in self.named(caller, name)? {
@@ -224,6 +245,16 @@ impl Node {
     /// # Errors
     /// [`Error::NoJob`], [`Error::NotYourJob`], [`Error::Store`].
     pub async fn prioritise_jobs(
+        &self,
+        caller: Caller,
+        name: JobName,
+        priority: Priority,
+    ) -> Result<Vec<JobView>, Error> {
+        let node = self.clone();
+        self.in_full(async move { node.prioritise_all(caller, name, priority).await }).await
+    }
+
+    async fn prioritise_all(
         &self,
         caller: Caller,
         name: JobName,

@@ -10,7 +10,7 @@ use super::super::Parts;
 use super::super::member::Tells;
 use super::super::planner::PeerNo;
 use crate::content::ObjectId;
-use crate::peer::{Card, Provider, Scope};
+use crate::peer::{Card, Provider};
 use crate::session::{Asker, Fellow, Have, Haves, News};
 use crate::support::unix_now;
 
@@ -96,8 +96,8 @@ impl Listening {
     }
 }
 
-/// Those of whom `teller` tells that are of this network, not this node itself, and where they may be dialled. Whoever
-/// is said to be there has to prove it when it is.
+/// Those of whom `teller` tells that are of this network, not this node itself, and where they may be dialled: at the
+/// host where the teller sees them and at no other. Whoever is said to be there has to prove it when it is.
 async fn meet(parts: &Arc<Parts>, teller: &Asker, fellows: Vec<Fellow>) -> Vec<Provider> {
     if fellows.is_empty() {
         return Vec::new();
@@ -110,10 +110,11 @@ async fn meet(parts: &Arc<Parts>, teller: &Asker, fellows: Vec<Fellow>) -> Vec<P
     let cards = parts.pool.run(check).await;
     let others = cards.into_iter().filter(|(_, card)| card.peer() != me);
     let reached = others.map(|(seen, card)| {
-        let is_near = |at: &SocketAddr| Scope::of(at.ip()) == Scope::Loopback;
-        let is_here = seen.is_some_and(|ip| Scope::of(ip) == Scope::Loopback);
+        let seen = seen.map(|ip| ip.to_canonical());
         let mut chunk = card.sockets(seen);
-        chunk.retain(|at| (is_here || !is_near(at)) && parts.discovery.may_dial(*at, teller.remote()));
+        // A card may name anybody's host, and a crowd that dials it is an attack on that one.
+        let is_there = |at: &SocketAddr| Some(at.ip().to_canonical()) == seen;
+        chunk.retain(|at| is_there(at) && parts.discovery.may_dial(*at, teller.remote()));
         Provider { peer: card.peer(), chunk, dht: Vec::new() }
     });
     reached.filter(|provider| !provider.chunk.is_empty()).collect()
@@ -156,5 +157,14 @@ mod tests {
     async fn cards_beyond_fifty_in_a_minute_are_not_even_looked_at() {
         let many = (0..120).map(|_| fellow(&["127.0.0.1:7000"])).collect();
         assert_eq!(met(many).await.len(), 50);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_is_dialled_elsewhere_than_where_it_is_seen() {
+        let (here, elsewhere) = ("127.0.0.1:7000", "127.0.0.9:7000");
+        let told = met(vec![fellow(&[elsewhere]), fellow(&[elsewhere, here])]).await;
+        let chunk: Vec<String> =
+            told.iter().flat_map(|provider| &provider.chunk).map(SocketAddr::to_string).collect();
+        assert_eq!(chunk, [here]);
     }
 }

@@ -23,7 +23,7 @@ pub const MAX_JOB_PEER: usize = 512;
 
 const FLAG_PIN: u8 = 1;
 
-/// Which of several jobs begins first.
+/// Which of a user's jobs begins first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// When no other waits.

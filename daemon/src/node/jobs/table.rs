@@ -1,8 +1,9 @@
 //! The jobs that are there: which of them run, and how each stands.
 //!
-//! Owns: how many run at once, and in which order those that wait begin: by priority, then those that were tried less
-//! often, then the older ones. Refuses: two that bring the same object at once, and one whose owner fetches the object
-//! in the foreground meanwhile. No awaits. Survives a crash: nothing; the store has the jobs.
+//! Owns: how many run at once, and in which order those that wait begin: those of users of whom fewest run, then of
+//! whom one began longest ago; of one user's by priority, then those that were tried less often, then the older ones.
+//! Refuses: two that bring the same object at once, and one whose owner fetches the object in the foreground meanwhile.
+//! No awaits. Survives a crash: nothing; the store has the jobs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -107,6 +108,8 @@ pub(super) struct Table {
     ended: VecDeque<(Instant, JobView)>,
     /// The last number and the last token that were given.
     last: (u64, u64),
+    /// How many tries have begun, and of each user who has jobs which one began last.
+    begun: (u64, BTreeMap<u32, u64>),
 }
 
 impl Entry {
@@ -125,7 +128,8 @@ impl Entry {
 impl Table {
     /// No jobs yet; `bound` of them run at once.
     pub(super) fn new(bound: usize) -> Self {
-        Self { bound, entries: BTreeMap::new(), attended: Vec::new(), ended: VecDeque::new(), last: (0, 0) }
+        let (entries, attended, ended, last, begun) = Default::default();
+        Self { bound, entries, attended, ended, last, begun }
     }
 
     /// A number that no job has had in this run.
@@ -227,6 +231,10 @@ impl Table {
         if self.ended.len() > ENDED {
             self.ended.pop_front();
         }
+        let uid = entry.job.uid;
+        if !self.entries.values().any(|other| other.job.uid == uid) {
+            self.begun.1.remove(&uid);
+        }
         self.hope(&entry.job.object);
         self.assign();
         Some(view)
@@ -284,11 +292,15 @@ impl Table {
         jobs.for_each(|entry| entry.hands.wake.notify_one());
     }
 
-    /// Lets as many begin as there are places.
+    /// Lets as many begin as there are places. Users have equal parts: priorities are among the jobs of one.
     fn assign(&mut self) {
         loop {
-            let running = self.entries.values().filter(|entry| entry.runs()).map(|entry| entry.job.object);
-            let running: Vec<ObjectId> = running.collect();
+            let running = self.entries.values().filter(|entry| entry.runs());
+            let running: Vec<(u32, ObjectId)> =
+                running.map(|entry| (entry.job.uid, entry.job.object)).collect();
+            let is_brought = |object: &ObjectId| running.iter().any(|(_, other)| other == object);
+            let of_user = |uid: u32| running.iter().filter(|(other, _)| *other == uid).count();
+            let begun = |uid: u32| self.begun.1.get(&uid).copied().unwrap_or(0);
             if running.len() >= self.bound {
                 return;
             }
@@ -296,9 +308,13 @@ impl Table {
                 self.attended.iter().any(|fetch| fetch.uid == job.uid && fetch.object == job.object)
             };
             let queued = self.entries.values().filter(|entry| entry.standing == Standing::Queued);
-            let free = queued.filter(|Entry { job, .. }| !running.contains(&job.object) && !is_attended(job));
-            let next = free.min_by_key(|entry| (Reverse(entry.job.priority), entry.tries, entry.job.number));
-            let Some(number) = next.map(|entry| entry.job.number) else { return };
+            let free = queued.filter(|Entry { job, .. }| !is_brought(&job.object) && !is_attended(job));
+            let next = free.min_by_key(|Entry { job, tries, .. }| {
+                (of_user(job.uid), begun(job.uid), Reverse(job.priority), *tries, job.number)
+            });
+            let Some((number, uid)) = next.map(|entry| (entry.job.number, entry.job.uid)) else { return };
+            self.begun.0 += 1;
+            self.begun.1.insert(uid, self.begun.0);
             if let Some(entry) = self.entries.get_mut(&number) {
                 entry.standing = Standing::Finding;
                 entry.hands.go.notify_one();
@@ -350,6 +366,27 @@ mod tests {
             assert_eq!(running(&table), [begins]);
         }
         assert_eq!((table.free_number(), table.counts(1000), table.views().len()), (6, (1, 1), 5));
+    }
+
+    #[test]
+    fn no_user_keeps_the_jobs_of_another_waiting_whatever_their_priority() {
+        for bound in [1, 2] {
+            let mut table = Table::new(bound);
+            for number in 1..=4 {
+                table.insert(job(number, Priority::High));
+            }
+            table.insert(Job { uid: 7, ..job(5, Priority::Low) });
+            rest(&mut table, 1);
+            assert!(running(&table).contains(&5), "{bound}");
+            table.queue(1);
+            rest(&mut table, 5);
+            table.queue(5);
+            assert!(!running(&table).contains(&5), "by turns");
+            for number in running(&table) {
+                rest(&mut table, number);
+            }
+            assert!(running(&table).contains(&5), "{bound}");
+        }
     }
 
     #[tokio::test]

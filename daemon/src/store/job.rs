@@ -139,7 +139,8 @@ impl Store {
     }
 
     /// Ends a job: nothing is left of it but what it brought, which is kept for a day from now on where it is not
-    /// whole. Durable when it returns. That there is none of this number is no error.
+    /// whole; on a full disk, where the job may be what fills it, that day is not begun anew. Durable when it returns.
+    /// That there is none of this number is no error.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::DiskFull`], [`Error::Io`].
@@ -153,7 +154,17 @@ impl Store {
             }
             Ok(())
         };
-        self.inner.change(change).await
+        match self.inner.change(change).await {
+            // What only removes has the ballast.
+            Err(Error::DiskFull(_)) => {
+                let end = move |draft: &mut super::draft::Draft<'_>| {
+                    draft.changes.jobs.insert(number, None);
+                    Ok(())
+                };
+                self.inner.change(end).await
+            }
+            done => done,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Jobs in the journal, and what they keep.
 
 use super::*;
+use crate::store::disk::forgetful::{Fault, Plan};
 
 const DAY: u64 = 24 * HOUR;
 
@@ -55,4 +56,22 @@ async fn what_a_job_has_brought_is_kept_until_a_day_after_its_end() {
     assert!(collected(HOUR).await.is_empty());
     assert_eq!(collected(2 * DAY).await, [id]);
     assert!(!store.has(&chunks[0].id()));
+}
+
+#[tokio::test]
+async fn a_job_can_be_ended_on_a_disk_that_its_object_fills() {
+    let disk = Forgetful::default();
+    let store = open_forgetful(&disk);
+    let (_, manifest, object) = several(&[1, 2]);
+    let id = object.id;
+    let lease = store.lease();
+    lease.put_manifest(&manifest).await.unwrap();
+    lease.partial(object).await.unwrap();
+    drop(lease);
+    store.set_job(job(1, id)).await.unwrap();
+    let full = Fault::Errno(rustix::io::Errno::NOSPC.raw_os_error());
+    disk.plan(Plan { fault: Some((0, 1, full)), ..Plan::default() });
+    store.end_job(1).await.unwrap();
+    assert!(store.jobs().is_empty());
+    assert!(open_forgetful(&disk.crash()).jobs().is_empty());
 }

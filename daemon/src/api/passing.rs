@@ -119,8 +119,8 @@ fn known(stream: &UnixStream, access: Access, shares: &Shares) -> Option<(Caller
 /// Takes a file and keeps it until it is claimed, its time is over, or whoever passed it has gone.
 ///
 /// A program that its user wrote may stand behind what was brought, and need not answer when it is looked at, written
-/// into or closed: its place is taken meanwhile, also when the fetch that it was for has ended long ago, so that no user
-/// has many threads wait.
+/// into or closed: its place is taken meanwhile, also when the fetch that it was for has ended long ago, so that no
+/// user has many threads wait.
 async fn attend(mut stream: UnixStream, caller: Caller, place: Arc<Share>, access: Access, passed: Passed) {
     let mut brought = Vec::new();
     let greeted = tokio::time::timeout(HELLO, receive(&stream, &mut brought)).await;

@@ -152,8 +152,8 @@ impl Node {
         self.in_full(async move { node.begin_or_join(caller, wanted).await }).await
     }
 
-    /// Makes a change, whatever becomes of its caller: half of it would be a job in the store that nobody runs and nobody
-    /// can cancel, or one that goes on although the store has none.
+    /// Makes a change, whatever becomes of its caller: half of it would be a job in the store that nobody runs and that
+    /// nobody can cancel, or one that goes on although the store has none.
     async fn in_full<T, F>(&self, change: F) -> Result<T, Error>
     where
         T: Send + 'static,

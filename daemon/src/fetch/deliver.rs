@@ -59,7 +59,8 @@ impl Delivery {
                         Loaded::Event(event) => if self.out.send(Ok(event)).await.is_err() {
                             return Ok(());
                         },
-                        Loaded::Written => {}
+                        // Where a hole need not be written nothing here waits, and there may be millions of them.
+                        Loaded::Written => tokio::task::coop::consume_budget().await,
                         Loaded::Lost => {
                             // What was loading behind it goes back too, so that the order holds.
                             loading = FuturesOrdered::new();
@@ -107,5 +108,37 @@ impl Delivery {
                 None => Ok(Loaded::Event(Event::Data { offset, bytes })),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use futures::FutureExt;
+
+    use super::super::tests::{Node, Web};
+    use super::super::{Order, learn};
+    use super::*;
+    use crate::content::CHUNK;
+
+    #[tokio::test]
+    async fn holes_that_need_not_be_written_let_others_run_as_well() {
+        const CHUNKS: usize = 140;
+        let node = Node::new(&Web::default(), 1);
+        let data = vec![0; CHUNKS * CHUNK];
+        let id = node.add(&data, None).await;
+        let shape = learn::from_store(&node.store, &id).await.unwrap().unwrap();
+        let wanted = Wanted::of(shape.length(), None).unwrap();
+        let shelf = Arc::new(Shelf::new(CHUNKS, Order::Any));
+        (0..CHUNKS).for_each(|at| shelf.put(at, None));
+        let folder = tempfile::tempdir().unwrap();
+        let file = OpenOptions::new().write(true).create_new(true).open(folder.path().join("out")).unwrap();
+        let into = Some(Target::take(file.into(), ()).await.unwrap());
+        let ((out, _told), (lost, _losses)) = (mpsc::channel(1), mpsc::channel(1));
+        let delivery = Delivery { store: node.store.clone(), shape, wanted, shelf, out, into, lost };
+        let mut run = Box::pin(delivery.run());
+        assert!(run.as_mut().now_or_never().is_none());
+        run.await.unwrap();
     }
 }

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use super::reads::Own;
-use super::slots::Slots;
+use super::slots::{Slots, Whose};
 use crate::peer::{HostAddr, PeerId};
 use crate::session::Turn;
 use crate::support::rate::Limiter;
@@ -68,6 +70,8 @@ struct Inner {
     all: Arc<Limiter>,
     each: Mutex<Each>,
     slots: Arc<Mutex<Slots>>,
+    /// Of hosts that are being given records: the line in which theirs wait for each other.
+    records: Mutex<HashMap<Whose, Arc<Semaphore>>>,
     own: Own,
 }
 
@@ -91,7 +95,8 @@ impl Bounds {
     #[must_use]
     pub fn new(all: Arc<Limiter>) -> Self {
         let slots = Arc::new(Mutex::new(Slots::new(Giving::default().turns())));
-        Self(Arc::new(Inner { all, each: Mutex::default(), slots, own: Own::default() }))
+        let (each, records, own) = Default::default();
+        Self(Arc::new(Inner { all, each, slots, records, own }))
     }
 
     /// Changes how much is given, for those who wait as well.
@@ -117,6 +122,21 @@ impl Bounds {
             Some(limiter) => limiter.take(bytes).await,
             None => self.0.all.take(bytes).await,
         }
+    }
+
+    /// As [`Bounds::take`], for a record. One that asks for many waits for no turn, so those of a host first wait for
+    /// each other: whoever waits for the rate of all has one of each host before it, and not all that one asks for.
+    pub(super) async fn take_record(&self, peer: PeerId, host: Option<HostAddr>, bytes: usize) {
+        let line = self.line(Whose::of(peer, host));
+        // It is never closed.
+        let _first = line.acquire().await;
+        self.take(peer, bytes).await;
+    }
+
+    fn line(&self, whose: Whose) -> Arc<Semaphore> {
+        let mut records = lock(&self.0.records);
+        records.retain(|_, line| Arc::strong_count(line) > 1);
+        Arc::clone(records.entry(whose).or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 
     /// Waits until a slice of a chunk may go to a peer, of at most `most` bytes. How many: fewer where a rate is low.
@@ -183,7 +203,8 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::FutureExt;
+    use futures::stream::FuturesUnordered;
+    use futures::{FutureExt, StreamExt};
 
     #[test]
     fn turns_are_as_many_as_are_worth_it() {
@@ -207,6 +228,27 @@ mod tests {
         bounds.set(Giving { per_peer: 512 << 10, ..Giving::default() });
         assert_eq!(bounds.pace(peer, 128 << 10).await, 8 << 10);
         assert_eq!((portion(128 << 10, 1), portion(100, 1)), (LEAST, 100));
+    }
+
+    #[tokio::test]
+    async fn of_the_records_that_a_host_asks_for_one_is_in_the_line_of_all() {
+        let (bounds, [greedy, other]) =
+            (Bounds::new(Arc::new(Limiter::new(100_000))), [PeerId::random(), PeerId::random()]);
+        let host = Some(HostAddr::V4(1));
+        let mut many: FuturesUnordered<_> =
+            (0..50).map(|_| bounds.take_record(greedy, host, 10_000)).collect();
+        let (mut slice, mut before) = (Box::pin(bounds.pace(other, 10_000)), 0);
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = many.next() => before += 1,
+                () = &mut slice => break,
+            }
+        }
+        assert!(before < 5, "{before}");
+        drop(many);
+        bounds.take_record(other, None, 1).await;
+        assert_eq!(lock(&bounds.0.records).len(), 1, "who waits for nothing is forgotten");
     }
 
     #[tokio::test]

@@ -214,7 +214,7 @@ impl Serve {
     /// then.
     async fn record(&self, peer: PeerId, found: Option<Bytes>) -> Answer<Bytes> {
         let Some(bytes) = found else { return Answer::NotFound };
-        self.bounds.take(peer, bytes.len()).await;
+        self.bounds.take_record(peer, self.visitors.host(&peer), bytes.len()).await;
         Answer::Found(bytes)
     }
 }

@@ -54,9 +54,15 @@ pub(super) struct Slots {
 
 /// Who counts as one: a host where it is known, else a peer. Of hosts on private networks there are not many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Whose {
+pub(super) enum Whose {
     Host(HostAddr),
     Peer(PeerId),
+}
+
+impl Whose {
+    pub(super) fn of(peer: PeerId, host: Option<HostAddr>) -> Self {
+        host.map_or(Self::Peer(peer), Self::Host)
+    }
 }
 
 /// A peer that has a place.
@@ -126,7 +132,7 @@ impl Slots {
                 return None;
             }
         }
-        let whose = host.map_or(Whose::Peer(peer), Whose::Host);
+        let whose = Whose::of(peer, host);
         let waiter = Waiter { whose, number: self.next, until: now + GRACE };
         self.next += 1;
         self.waiting.entry(peer).or_insert(waiter);

@@ -5,6 +5,9 @@
 //! hold something, and whom the look-up itself has not reached, it is remembered why.
 
 mod asked;
+mod hearsay;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -38,12 +41,6 @@ const MAX_DIALS: usize = 64;
 /// them again.
 const WAITING: usize = 128;
 
-/// Others that members tell of are taken in while no more wait, so that most places are for those that look-ups tell.
-const TOLD: usize = 32;
-
-/// Others that members told of, of whom one fetch remembers that they did.
-const REMEMBERED: usize = 1024;
-
 /// How often those that wait are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -62,6 +59,8 @@ pub(super) struct Crowd {
     gone: HashSet<PeerId>,
     /// Those that members have told of: that says nothing of who they are, and where they were said to be may be a lie.
     hearsay: HashSet<PeerId>,
+    /// Where look-ups have found those of `hearsay` that are being tried where they were said to be.
+    elsewhere: HashMap<PeerId, Provider>,
     lookups: SelectAll<ReceiverStream<Holder>>,
     waiting: VecDeque<Provider>,
     dialling: FuturesUnordered<BoxFuture<'static, Dialled>>,
@@ -98,6 +97,7 @@ impl Crowd {
             seen: HashSet::new(),
             gone: HashSet::new(),
             hearsay: HashSet::new(),
+            elsewhere: HashMap::new(),
             lookups: SelectAll::new(),
             waiting: VecDeque::new(),
             dialling: FuturesUnordered::new(),
@@ -172,7 +172,7 @@ impl Crowd {
         for peer in self.gone.drain() {
             self.seen.remove(&peer);
         }
-        self.hearsay.clear();
+        self.forget_hearsay();
         self.dial_hints();
     }
 
@@ -219,7 +219,7 @@ impl Crowd {
     /// A look-up tells of one that is said to hold something.
     fn told_of(&mut self, holder: Holder) {
         let (peer, why) = match holder {
-            Holder::Found(provider) => return self.found(provider),
+            Holder::Found(provider) => return self.located(provider),
             Holder::Missed(peer, why) => (peer, why),
         };
         // Of whom is here, or was dialled, more is known; and a later look-up that is still asking does not take back
@@ -235,29 +235,6 @@ impl Crowd {
         let worth = self.parts.conduct.is_worth_trying(&provider.peer, SystemTime::now());
         if worth && self.waiting.len() < WAITING && self.seen.insert(provider.peer) {
             self.waiting.push_back(provider);
-        }
-    }
-
-    /// A peer was dialled in vain. Where only other peers have told of it, a look-up may find it where it really is.
-    fn failed(&mut self, peer: PeerId) {
-        if self.hearsay.contains(&peer) {
-            self.seen.remove(&peer);
-        } else {
-            self.gone.insert(peer);
-            self.parts.conduct.failed(peer, SystemTime::now());
-        }
-    }
-
-    /// A member tells of others who fetch the object: each is tried once, like those that are found.
-    pub(super) fn meet(&mut self, by: PeerNo, others: Vec<Provider>) {
-        if !self.members.contains_key(&by) {
-            return;
-        }
-        for other in others {
-            let is_room = self.waiting.len() < TOLD && self.hearsay.len() < REMEMBERED;
-            if is_room && !self.seen.contains(&other.peer) && self.hearsay.insert(other.peer) {
-                self.found(other);
-            }
         }
     }
 
@@ -309,6 +286,7 @@ impl Crowd {
         self.next += 1;
         self.missed.forget(&asker.peer());
         self.strangers.remove(&asker.peer());
+        self.elsewhere.remove(&asker.peer());
         let member = Member::new(asker, self.parts.conduct.clone(), Instant::now());
         self.members.insert(number, member);
         number

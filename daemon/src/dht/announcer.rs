@@ -147,17 +147,18 @@ impl Announcer {
     }
 
     /// The nearest nodes of every key, and the keys that only this one keeps: nobody else could, and others ask it.
-    /// What it holds itself it names to them.
+    /// What it holds itself it names to them. Where others are known that could and none answers, this node may be cut
+    /// off from them: then nobody keeps its keys, and they are tried again soon.
     async fn nearest(&mut self, copies: usize) -> (Plan, Vec<usize>) {
         let (mut plan, mut here) = (Plan::new(), Vec::new());
-        let is_entered = *self.dht.seen.entered.borrow();
+        let is_only = *self.dht.seen.entered.borrow() && *self.dht.seen.routed.borrow() == 0;
         for index in 0..self.keys.len() {
             if index % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
             let (at, key) = self.keys[index];
             let nearest = self.survey.nearest(at, key, copies).await;
-            if is_entered && nearest == [self.dht.local] {
+            if is_only && nearest == [self.dht.local] {
                 here.push(index);
             }
             for peer in nearest {

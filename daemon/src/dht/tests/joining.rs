@@ -171,6 +171,20 @@ async fn a_server_beside_clients_alone_is_one_of_the_nodes_that_keep_a_key_and_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_cut_off_from_others_does_not_count_as_who_keeps_its_keys() {
+    let server = Node::server(TCP, &[]).await;
+    let other = Node::server(TCP, &[&server]).await;
+    let _client = Node::with(Options { mode: Mode::Client, ..options(TCP, &[&server]) }).await;
+    until("both are there", || async { server.dht.standing().await.connected == 2 }).await;
+    server.knows(1).await;
+    other.stop().await;
+    until("one is gone", || async { server.dht.standing().await.connected == 1 }).await;
+    assert!(within("it is where a client looks", server.dht.joined()).await);
+    let announced = within("it ends", server.announce(vec![key(1)], 20)).await;
+    assert_eq!((announced.keys, announced.receivers), (0, 0), "it is tried again: {announced:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wildcard_listeners_tell_where_they_are() {
     let everywhere = |others: Vec<crate::peer::Multiaddr>, chunk: u16| Options {
         listen: vec!["/ip4/0.0.0.0/tcp/0".parse().unwrap(), "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap()],

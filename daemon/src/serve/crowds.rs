@@ -94,6 +94,13 @@ impl Crowds {
             crowd.sweep(now);
             !crowd.members.is_empty()
         });
+        if all.len() >= OBJECTS && !all.contains_key(&object) {
+            // Those that nobody asks for any more: one who comes and goes must not keep others from each other.
+            let left = all.iter().find(|(_, crowd)| crowd.has_left()).map(|(object, _)| *object);
+            if let Some(left) = left {
+                all.remove(&left);
+            }
+        }
         if all.len() < OBJECTS || all.contains_key(&object) {
             let crowd = all.entry(object).or_default();
             crowd.is_whole = is_whole;
@@ -122,6 +129,11 @@ impl Crowd {
             member.seen = now;
         }
         self.members.retain(|member| now.saturating_duration_since(member.seen) < LATELY);
+    }
+
+    /// Whether nobody asks any more.
+    fn has_left(&self) -> bool {
+        self.members.iter().all(|member| member.to.is_closed())
     }
 
     /// Tells the new one of the others, those who ask now and who came last first, and the others of the new one.
@@ -339,6 +351,14 @@ mod tests {
             drop(crowds.enter(ObjectId::from_bytes(id), true, caller("10.0.0.1", true), now));
         }
         assert_eq!(crowds.all().len(), OBJECTS);
+        assert!(crowds.all().contains_key(&OBJECT), "somebody asks for it");
+        // Of many that nobody asks for any more one makes room for those who ask.
+        let new = ObjectId::from_bytes([9; 32]);
+        let mut first = crowds.enter(new, true, caller("10.0.0.1", true), now);
+        let other = caller("10.0.0.2", true);
+        let second = crowds.enter(new, true, other.clone(), now);
+        assert_eq!((heard(&mut first).0, crowds.all().len()), (vec![card(&other)], OBJECTS));
+        drop((first, second));
         drop(crowds.enter(OBJECT, true, caller("10.0.0.1", true), now + LATELY));
         assert_eq!(crowds.all().len(), 1);
     }

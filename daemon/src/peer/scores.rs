@@ -134,9 +134,15 @@ impl Scores {
         }
     }
 
-    /// An attempt came to nothing: no connection, a time-out. Gives when another is worth trying.
+    /// An attempt came to nothing: no connection, a time-out. Gives when another is worth trying. Those that fail
+    /// before that were made at once, and are one.
     pub fn failed(&mut self, peer: PeerId, now: SystemTime) -> SystemTime {
         let score = self.entry(peer, now);
+        // Not after a clock that has been set back.
+        let is_near = |at: &SystemTime| at.duration_since(now).is_ok_and(|wait| wait <= MAX_RETRY);
+        if let Some(at) = score.retry_at.filter(|at| *at > now && is_near(at)) {
+            return at;
+        }
         let wait = FIRST_RETRY.saturating_mul(1 << score.failures.min(16)).min(MAX_RETRY);
         score.failures = score.failures.saturating_add(1);
         let at = now + wait;
@@ -247,9 +253,16 @@ mod tests {
         assert_eq!(scores.failed(peer, at(0)), at(2));
         assert_eq!(scores.failed(peer, at(2)), at(6));
         assert!(!scores.is_worth_trying(&peer, at(5)) && scores.is_worth_trying(&peer, at(6)));
+        // Many fetches try at once.
+        assert!((0..100).all(|_| scores.failed(peer, at(6)) == at(14)));
+        assert_eq!(scores.get(&peer).unwrap().failures, 3);
+        let mut now = at(14);
         for _ in 0..100 {
-            assert!(scores.failed(peer, at(6)) <= at(906));
+            let next = scores.failed(peer, now);
+            assert!(next <= now + MAX_RETRY);
+            now = next;
         }
+        assert_eq!(scores.failed(peer, now), now + MAX_RETRY);
         scores.delivered(peer, 1 << 20, Duration::from_secs(1), at(7));
         assert!(scores.is_worth_trying(&peer, at(7)));
         assert_eq!(scores.failed(peer, at(7)), at(9));

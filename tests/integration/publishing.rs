@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casd_tests::corpus::{self, MIB};
 use casd_tests::ctl::Run;
-use casd_tests::programs::program;
+use casd_tests::programs;
 use casd_tests::wait::{self, LONG};
 use casd_tests::{Ctl, Home, Node, nodes, skip};
 use serde_json::Value;
@@ -349,9 +349,8 @@ fn only_who_keeps_an_object_lets_its_name_out() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
     let casctl = home.path("casctl");
-    std::fs::copy(program("casctl"), &casctl).unwrap();
+    programs::copy("casctl", &casctl);
     open(home.path(""), 0o711);
-    open(casctl.clone(), 0o755);
     open(daemon.ctl().socket().to_owned(), 0o666);
     let as_other =
         |args: &[&str]| Run::new(&casctl).user(OTHER).arg("--socket").arg(daemon.ctl().socket()).args(args);

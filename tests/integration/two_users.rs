@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use casd_tests::ctl::Run;
-use casd_tests::programs::program;
+use casd_tests::programs;
 use casd_tests::wait::{self, LONG};
 use casd_tests::{Daemon, Home, skip};
 
@@ -29,11 +29,10 @@ struct Other {
 impl Other {
     fn of(home: &Home, daemon: &Daemon) -> Self {
         let casctl = home.path("casctl");
-        std::fs::copy(program("casctl"), &casctl).unwrap();
+        programs::copy("casctl", &casctl);
         let open =
             |path: PathBuf, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         open(home.path(""), 0o711);
-        open(casctl.clone(), 0o755);
         open(daemon.ctl().socket().to_owned(), 0o666);
         Self { casctl, socket: daemon.ctl().socket().to_owned() }
     }

@@ -1,6 +1,7 @@
 //! The programs under test, as Cargo built them beside the test executable.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 /// The built program `name`.
@@ -18,6 +19,15 @@ pub fn program(name: &str) -> PathBuf {
         panic!("{} is older than {}; {advice}", program.display(), newer.display());
     }
     program
+}
+
+/// Copies the built program `name` to `to`, where every user may run it: the folder that it was built in may not be
+/// others' to enter.
+pub fn copy(name: &str, to: &Path) {
+    // By another process: what other threads start meanwhile would hold a file open that this one writes, and who is
+    // written is not to be run.
+    let copied = Command::new("install").args(["-m", "755"]).arg(program(name)).arg(to).status().unwrap();
+    assert!(copied.success(), "{name} could not be copied to {}", to.display());
 }
 
 /// The sources of a program, as Cargo lists them beside it: `PROGRAM: SOURCE SOURCE …`, spaces escaped.

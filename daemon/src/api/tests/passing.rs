@@ -102,7 +102,8 @@ async fn what_is_no_file_to_write_into_is_refused_by_its_name() {
             assert!(answer.unwrap_err().contains("one descriptor"));
         }
         // The rest of the greeting, which could bring more, is not waited for.
-        let twice = daemon.pass(&GREETING[..1], &[file.as_fd(), file.as_fd()]);
+        let both = [file.as_fd(), file.as_fd()];
+        let twice = daemon.pass(&GREETING[..1], &both);
         let (_, answer) = tokio::time::timeout(Duration::from_secs(3), twice).await.unwrap().unwrap();
         assert!(answer.unwrap_err().contains("one descriptor"));
     })

@@ -56,8 +56,8 @@ impl Giver for Gossip {
         Some(rumours)
     }
 
-    fn pace(&self, peer: PeerId, bytes: usize) -> BoxFuture<'_, ()> {
-        self.giver.pace(peer, bytes)
+    fn pace(&self, peer: PeerId, most: usize) -> BoxFuture<'_, usize> {
+        self.giver.pace(peer, most)
     }
 }
 

@@ -46,9 +46,9 @@ struct Args {
     /// Look-ups of each row.
     #[arg(long, default_value_t = 1_000)]
     look_ups: usize,
-    /// How long nodes come and go.
-    #[arg(long, default_value_t = 1.0)]
-    minutes: f64,
+    /// How long nodes come and go; a minute if not said, and not at all where it is calm.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Keys that one node announces besides, of which each is kept by four others.
     #[arg(long, default_value_t = 0)]
     keys: usize,
@@ -67,7 +67,7 @@ struct Args {
     /// Instead of all else: what announcing 1,000 to 1,000,000 keys costs one node of networks of each size.
     #[arg(long)]
     table: bool,
-    /// No node comes or goes, and none lies that is not asked for.
+    /// No node comes or goes, and none lies, unless that is asked for.
     #[arg(long)]
     calm: bool,
     /// Nodes do not mind how many others are of one address group.
@@ -137,8 +137,9 @@ async fn network(args: &Args, size: usize, table: &mut Table) -> Result<(), Stri
     if args.keys > 0 {
         many_keys(args, &mut world, table).await;
     }
-    if !args.calm {
-        churn(args, &mut world, table).await?;
+    let minutes = args.minutes.unwrap_or(if args.calm { 0.0 } else { 1.0 });
+    if minutes > 0.0 {
+        churn(minutes, &mut world, table).await?;
     }
     if args.cut {
         parted(args, &mut world, table).await;
@@ -212,9 +213,9 @@ async fn many_keys(args: &Args, world: &mut World, table: &mut Table) {
     table.row(world, "audited of these", &found, 95.0).await;
 }
 
-/// Nodes come and go while others look up.
-async fn churn(args: &Args, world: &mut World, table: &mut Table) -> Result<(), String> {
-    let (begun, length) = (Instant::now(), Duration::from_secs_f64(60.0 * args.minutes));
+/// Nodes come and go for some minutes, while others look up.
+async fn churn(minutes: f64, world: &mut World, table: &mut Table) -> Result<(), String> {
+    let (begun, length) = (Instant::now(), Duration::from_secs_f64(60.0 * minutes));
     let each = Duration::from_secs_f64(600.0 / (LEAVING * world.nodes.len() as f64));
     let (mut next, mut found) = (begun, Vec::new());
     while begun.elapsed() < length {

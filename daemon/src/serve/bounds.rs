@@ -242,7 +242,10 @@ mod tests {
             tokio::select! {
                 biased;
                 Some(()) = many.next() => before += 1,
-                () = &mut slice => break,
+                granted = &mut slice => {
+                    assert!(granted > 0);
+                    break;
+                }
             }
         }
         assert!(before < 5, "{before}");

@@ -193,7 +193,7 @@ mod tests {
         let (path, place) = (folder.path().join("out"), Arc::new(()));
         let target = Target::take(open(&path, &mut write()), Arc::clone(&place)).await.unwrap();
         let (begun, begins) = tokio::sync::oneshot::channel();
-        let (ends, end) = std::sync::mpsc::channel::<()>();
+        let (ends, end) = std::sync::mpsc::sync_channel::<()>(1);
         let mut hangs = Box::pin(target.run(move |_| {
             let _ = begun.send(());
             end.recv().map_err(io::Error::other)

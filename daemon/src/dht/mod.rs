@@ -272,8 +272,8 @@ impl Dht {
 
     /// Waits until look-ups can be made: some node is in the routing table, or this one is where others look. False as
     /// soon as none is to be expected: none is configured or remembered to join by, none on the local network has
-    /// answered, and none is being dialled; or only such are connected as keep no records, and know none that does.
-    /// Bounded in time by the caller.
+    /// answered, and none is being dialled; or only such are connected as keep no records, and know none that does, and
+    /// those that are configured or remembered have been dialled in vain for a while. Bounded in time by the caller.
     pub async fn joined(&self) -> bool {
         let (mut routed, mut entered) = (self.0.seen.routed.clone(), self.0.seen.entered.clone());
         let routed = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };

@@ -88,7 +88,8 @@ pub trait Neighbours: Send + Sync {
     fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>>;
 
     /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by,
-    /// and soon where only such are connected as keep no records for others.
+    /// and soon, or after those that are known have been tried for a while, where only such are connected as keep no
+    /// records for others.
     fn joined(&self) -> BoxFuture<'static, bool>;
 
     /// Dials a node and waits until it has proved to be of this network.

@@ -112,7 +112,17 @@ impl Net {
 
     /// Starts a node there.
     pub(super) async fn start(&self, place: Place, with: impl FnOnce(Options) -> Options) -> Hosted {
-        let (keypair, tasks) = (Keypair::generate_ed25519(), Tasks::new());
+        self.start_as(Keypair::generate_ed25519(), place, with).await
+    }
+
+    /// As [`Net::start`], of a node that others knew before.
+    pub(super) async fn start_as(
+        &self,
+        keypair: Keypair,
+        place: Place,
+        with: impl FnOnce(Options) -> Options,
+    ) -> Hosted {
+        let tasks = Tasks::new();
         let (peer, door) = (keypair.public().to_peer_id(), mpsc::channel(BACKLOG));
         let moves = door.0.clone();
         let carriers = Carriers { net: self.clone(), peer, place, listener: None, door };

@@ -215,6 +215,28 @@ fn a_holder_in_a_private_network_is_told_to_be_in_one() {
 }
 
 #[test]
+fn a_link_with_the_dht_address_only_of_a_node_with_another_key_ends_at_once_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| {
+        let key = folder.path().join(name);
+        std::fs::write(&key, Run::new(program("casd")).arg("--gen-key").done().ok().stdout).unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        key.display().to_string()
+    });
+    let giver = nodes::network(1, |_, settings| settings.text("network.key_file", &theirs)).pop().unwrap();
+    let network = giver.ctl().status()["network"].as_str().unwrap().to_owned();
+    let of_it = |settings: Settings| settings.text("network.name", &network);
+    let id = giver.ctl().add_bytes(b"for others");
+    let link = format!("casd:{id},peer={}", giver.daemon.dht_addresses()[0]);
+    let home = Home::with(|settings| of_it(settings).text("network.key_file", &ours));
+    let taker = Node { daemon: home.start(), home };
+    let fetch = taker.ctl().run(&["--json", "fetch", &link, "--stall", "600s", "-o"]);
+    let failed = fetch.arg(taker.home.path("none")).done().code(1).stderr;
+    let said: Value = serde_json::from_str(failed.trim_end()).unwrap();
+    assert!(said["reason"] == "OTHER_NETWORK" && said["retryable"] == false, "{said}");
+}
+
+#[test]
 fn a_link_to_a_node_of_another_network_ends_at_once_and_says_so() {
     let home = Home::new();
     let giver = Node { daemon: home.start(), home };

@@ -113,6 +113,11 @@ impl Bootstrap {
         self.0.iter().any(|entry| entry.peer == *peer)
     }
 
+    /// All of them.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.0.iter().map(|entry| &entry.peer)
+    }
+
     /// How many are configured.
     pub(super) fn len(&self) -> usize {
         self.0.len()

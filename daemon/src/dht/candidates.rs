@@ -1,9 +1,12 @@
 //! Whether this node is reached where others see it: the asking half of AutoNAT v2.
 //!
-//! Owns: which addresses are tried, and whom to ask. Refuses: addresses that are not global, more than its limit
+//! Owns: which addresses are tried, and whom to ask. Refuses: addresses that are not global, more than its limits
 //! (whoever says where it sees this node may lie), the word of nodes on our own subnets, who are behind the same
 //! router, and to have the swarm tell an address on one node's word: `reachable` says what it takes. Survives a crash:
 //! nothing.
+//!
+//! What few address groups say leaves room for what more say: of the places those that one says have half, those that
+//! two say three quarters, and so on. What the swarm tells of it is not heard, since it does not tell who says so.
 //!
 //! The behaviour of libp2p tries each address once and for all, so that it is made anew now and then; it does not know
 //! the connections from before then, and nothing of theirs is told to it.
@@ -32,7 +35,7 @@ use super::reach::{Reach, is_global};
 use super::streams::is_relayed;
 
 /// Addresses that are tried: two transports of two versions of IP, and as many that are wrong.
-pub(super) const MOST: usize = 8;
+const MOST: usize = 8;
 
 /// Asks others to dial this node.
 pub(super) struct Candidates {
@@ -44,6 +47,8 @@ pub(super) struct Candidates {
     listening: ListenAddresses,
     /// What is tried, at most [`MOST`].
     known: HashSet<Multiaddr>,
+    /// How many of these others say, and nobody else.
+    heard: usize,
     /// Addresses that others are to hear of.
     found: VecDeque<Multiaddr>,
     /// All connections…
@@ -61,32 +66,58 @@ impl Candidates {
             reach,
             listening: ListenAddresses::default(),
             known: HashSet::new(),
+            heard: 0,
             found: VecDeque::new(),
             open: HashSet::new(),
             old: HashSet::new(),
         }
     }
 
-    /// Tries `again`, and what is seen from now on, over connections that come from now on.
+    /// Tries `again`, and what comes after it, over connections that come from now on.
     pub(super) fn renew(&mut self, again: &[Multiaddr]) {
         self.inner = client::Behaviour::default();
         self.old.clone_from(&self.open);
         self.known.clear();
+        self.heard = 0;
         for address in again {
             self.consider(address);
         }
     }
 
-    /// Somebody says that this node is seen at `address`.
+    /// Whether more may be tried.
+    pub(super) fn has_room(&self) -> bool {
+        self.known.len() < MOST
+    }
+
+    /// This node may be at `address`, as far as it knows itself.
     pub(super) fn consider(&mut self, address: &Multiaddr) {
+        self.add(address, None);
+    }
+
+    /// So many address groups say that this node is seen at `address`.
+    pub(super) fn hear(&mut self, address: &Multiaddr, groups: usize) {
+        self.add(address, Some(MOST - (MOST >> groups.min(MOST))));
+    }
+
+    /// Has an address tried, and with it that on the other transport; `heard`: as long as fewer are tried that others
+    /// say, which it is as well.
+    fn add(&mut self, address: &Multiaddr, heard: Option<usize>) {
         let is_one = ip_of(address).is_some_and(is_global) && transport(address).is_some();
-        if !is_one || self.known.len() >= MOST || !self.known.insert(address.clone()) {
+        let is_full = !self.has_room() || heard.is_some_and(|most| self.heard >= most);
+        if !is_one || is_full || !self.known.insert(address.clone()) {
             return;
         }
+        self.heard += usize::from(heard.is_some());
         let seen = NewExternalAddrCandidate { addr: address };
         self.inner.on_swarm_event(FromSwarm::NewExternalAddrCandidate(seen));
-        let siblings = self.listening.iter().filter_map(|listening| sibling(address, listening));
-        self.found.extend(siblings.filter(|sibling| !self.known.contains(sibling)));
+        let siblings: Vec<_> =
+            self.listening.iter().filter_map(|listening| sibling(address, listening)).collect();
+        for sibling in siblings {
+            if !self.known.contains(&sibling) {
+                self.add(&sibling, heard);
+                self.found.push_back(sibling);
+            }
+        }
     }
 }
 
@@ -155,7 +186,7 @@ impl NetworkBehaviour for Candidates {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.listening.on_swarm_event(&event);
         match event {
-            FromSwarm::NewExternalAddrCandidate(seen) => return self.consider(seen.addr),
+            FromSwarm::NewExternalAddrCandidate(_) => return,
             FromSwarm::ConnectionEstablished(opened) => {
                 self.open.insert(opened.connection_id);
             }
@@ -233,6 +264,24 @@ mod tests {
         };
         assert!(is_hearsay::<client::Event, ()>(&ToSwarm::ExternalAddrConfirmed(at)));
         assert!(!is_hearsay::<client::Event, ()>(&ToSwarm::GenerateEvent(said)));
+    }
+
+    #[test]
+    fn what_few_say_leaves_room_for_what_more_say() {
+        let mut candidates = Candidates::new(Arc::default());
+        let seen = |groups: usize, port: usize| at(&format!("/ip4/203.0.113.{groups}/tcp/{port}"));
+        // The swarm does not tell who says so.
+        let addr = &seen(9, 1);
+        candidates.on_swarm_event(FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr }));
+        assert!(candidates.known.is_empty());
+        for (groups, all) in [(1, 4), (2, 6), (3, 7), (100, MOST)] {
+            (1..100).for_each(|port| candidates.hear(&seen(groups, port), groups));
+            assert_eq!((candidates.known.len(), candidates.has_room()), (all, all < MOST));
+        }
+        // What this node knows itself is no hearsay.
+        candidates.renew(&[seen(1, 1), seen(1, 2)]);
+        (1..100).for_each(|port| candidates.hear(&seen(1, port), 1));
+        assert_eq!(candidates.known.len(), 6);
     }
 
     #[test]

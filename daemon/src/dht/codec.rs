@@ -9,6 +9,7 @@ use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::Codec;
 
+use super::proving::Proofs;
 use super::reading::Reading;
 
 /// A protocol of one question and one answer, each a whole message.
@@ -21,6 +22,11 @@ pub(super) trait Exchange: Clone + Send + 'static {
     const MAX_REQUEST: usize;
     /// Bytes of the longest answer.
     const MAX_RESPONSE: usize;
+
+    /// How many signatures are proved when this question is read, where they may be many.
+    fn proofs(&self, _: &[u8]) -> usize {
+        0
+    }
 
     /// Reads a question; an error ends the stream without an answer.
     fn decode_request(&self, bytes: &[u8]) -> io::Result<Self::Request>;
@@ -37,12 +43,13 @@ pub(super) trait Exchange: Clone + Send + 'static {
 pub(super) struct Whole<E> {
     exchange: E,
     reading: Reading,
+    proofs: Proofs,
 }
 
 impl<E: Exchange> Whole<E> {
     /// What is read is part of `reading`.
     pub(super) fn new(exchange: E, reading: &Reading) -> Self {
-        Self { exchange, reading: reading.clone() }
+        Self { exchange, reading: reading.clone(), proofs: Proofs::default() }
     }
 
     async fn read<T: AsyncRead + Unpin>(&self, io: &mut T, limit: usize) -> io::Result<Vec<u8>> {
@@ -60,9 +67,12 @@ impl<E: Exchange + Sync> Codec for Whole<E> {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let read = self.read(io, E::MAX_REQUEST).await;
-        let read = read.and_then(|bytes| self.exchange.decode_request(&bytes));
-        match read {
+        let read = async {
+            let bytes = self.read(io, E::MAX_REQUEST).await?;
+            self.proofs.turn(self.exchange.proofs(&bytes)).await?;
+            self.exchange.decode_request(&bytes)
+        };
+        match read.await {
             Ok(request) => Ok(Ok(request)),
             Err(error) => malformation(&error).map(Err).ok_or(error),
         }

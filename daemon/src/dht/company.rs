@@ -15,7 +15,7 @@ use crate::peer::{Company, ReachVerdict};
 
 /// After so long alone the log hears of it: who comes back within that time was hardly gone.
 const SAID_AFTER: Duration = Duration::from_secs(30);
-/// After so long without a server nobody waits any more for those that are dialled again and again.
+/// After so long without a server nobody waits any more for those that are known and dialled again and again.
 const GIVEN_UP: Duration = Duration::from_secs(15);
 /// Addresses of configured nodes that could not be reached that are named.
 const NAMED: usize = 8;
@@ -23,8 +23,10 @@ const NAMED: usize = 8;
 /// See the module. Pure: the time is passed in.
 #[derive(Debug, Default)]
 pub(super) struct Solitude {
-    /// Since when this node is alone.
+    /// Since when this node is alone, as far as the log is concerned.
     since: Option<Instant>,
+    /// Since when it knows no server, or none that it knows answers, whoever else is there.
+    lost: Option<Instant>,
     /// Whether the log has heard that it joined its network, and not since that it is alone.
     has_joined: bool,
     /// Whether the log has heard that only such are there as keep no records, and not since that it has joined anew:
@@ -72,10 +74,14 @@ impl Solitude {
         routed == 0 || connected == 0 && self.is_cut_off
     }
 
-    /// Whether this node has been alone, or among such only as keep no records, for so long that whoever is dialled is
-    /// hardly there.
+    /// Whether this node is alone now, or among such only as keep no records.
+    fn stand(&mut self, alone: bool, now: Instant) {
+        self.lost = alone.then(|| self.lost.unwrap_or(now));
+    }
+
+    /// Whether it has been so for so long that whoever is dialled is hardly there.
     fn is_given_up(&self, now: Instant) -> bool {
-        self.since.is_some_and(|since| now >= since + GIVEN_UP)
+        self.lost.is_some_and(|since| now >= since + GIVEN_UP)
     }
 
     /// True when the log should hear that this node is alone.
@@ -100,20 +106,28 @@ impl EventLoop {
         self.solitude.is_alone(routed, self.members().count())
     }
 
-    /// Whether others join the network by this node, which keeps records for them: it may be the first of its kind.
-    fn is_entrance(&self) -> bool {
+    /// Whether others join the network by this node, which keeps records for them: it may be the first of its kind, but
+    /// not while it expects others that it knows.
+    fn is_entrance(&self, now: Instant) -> bool {
         let is_reached = self.reaching.reachable.verdict() == ReachVerdict::Yes;
-        self.reaching.part == Mode::Server && (self.options.mode == Mode::Server || is_reached)
+        let is_open = self.options.mode == Mode::Server || is_reached;
+        self.reaching.part == Mode::Server && is_open && !self.is_expecting(now)
+    }
+
+    /// Whether one that this node knows, and is not connected to, may be there soon: it is dialled again and again.
+    fn is_expecting(&self, now: Instant) -> bool {
+        let mut known = self.bootstrap.peers().chain(self.remembered.peers());
+        !self.solitude.is_given_up(now) && known.any(|peer| self.peers.get(peer).is_none())
     }
 
     /// Whether this node is one of those that others ask for what they look for, though it knows none that keeps
     /// records: such as keep none are there and join by it, or have announced something here. Where it may just be cut
-    /// off from others, what they once announced does not count.
-    pub(super) fn is_entered(&mut self) -> bool {
+    /// off from others, or has not reached them yet, what they once announced does not count.
+    fn is_entered(&mut self, now: Instant) -> bool {
         let has_records = self.swarm.behaviour_mut().kad.store_mut().len() > 0;
         let knows_others = self.bootstrap.len() > 0 || self.remembered.peers().next().is_some();
         let is_asked = match self.members().next() {
-            Some(_) => has_records || self.is_entrance(),
+            Some(_) => has_records && !self.is_expecting(now) || self.is_entrance(now),
             None => has_records && !knows_others,
         };
         is_asked && self.reaching.part == Mode::Server
@@ -121,13 +135,14 @@ impl EventLoop {
 
     /// Tells the handles whether it is so.
     pub(super) fn tell_entered(&mut self) {
-        let is_entered = self.is_entered();
+        let is_entered = self.is_entered(Instant::now());
         self.entered.send_if_modified(|told| std::mem::replace(told, is_entered) != is_entered);
     }
 
-    /// Tells the log when this node has been alone for long.
+    /// Whether this node is alone is known anew: tells the log when it has been so for long.
     pub(super) fn say_alone(&mut self, alone: bool, now: Instant) {
-        let is_entered = self.is_entered();
+        self.solitude.stand(alone, now);
+        let is_entered = self.is_entered(now);
         if !self.solitude.is_to_be_said(alone && !is_entered, now) {
             return;
         }
@@ -156,7 +171,7 @@ impl EventLoop {
     /// A node of this network is there; `is_server`: it keeps records for others.
     pub(super) fn note_company(&mut self, peer: PeerId, is_neighbour: bool, is_server: bool) {
         let is_back = self.bootstrap.reached(&peer);
-        let has_server = is_server || self.is_entrance() || !self.routed_peers().is_empty();
+        let has_server = is_server || self.is_entrance(Instant::now()) || !self.routed_peers().is_empty();
         if let Some(news) = self.solitude.met(has_server) {
             let mut callers = self.connecting.get(&peer).into_iter().flatten();
             let how = if callers.any(|caller| caller.is_open) {
@@ -197,7 +212,7 @@ impl EventLoop {
 
     /// Whether only such are connected as keep no records for others, and no others are to be expected.
     pub(super) fn is_unserved(&mut self, now: Instant) -> bool {
-        let is_expected = self.is_meeting() && !self.solitude.is_given_up(now);
+        let is_expected = self.is_meeting() && !self.solitude.is_given_up(now) || self.is_expecting(now);
         !is_expected && self.company(now).is_unserved
     }
 
@@ -206,7 +221,7 @@ impl EventLoop {
         let routed = self.routed_peers();
         let members: Vec<PeerId> = self.members().copied().collect();
         let is_alone = members.is_empty() && self.is_alone(routed.len());
-        let is_unserved = !members.is_empty() && routed.is_empty() && !self.is_entered();
+        let is_unserved = !members.is_empty() && routed.is_empty() && !self.is_entered(now);
         let next = [self.bootstrap.next(true), self.remembered.next()].into_iter().flatten().min();
         let known: HashSet<PeerId> = routed
             .into_iter()
@@ -252,10 +267,13 @@ mod tests {
     fn after_a_while_nobody_is_waited_for_that_does_not_answer() {
         let (mut solitude, start) = (Solitude::default(), Instant::now());
         assert!(!solitude.is_given_up(start));
-        solitude.is_to_be_said(true, start);
+        solitude.stand(true, start);
+        solitude.stand(true, start + GIVEN_UP / 2);
         assert!(!solitude.is_given_up(start + GIVEN_UP / 2) && solitude.is_given_up(start + GIVEN_UP));
-        assert!(solitude.met(false).is_some() && solitude.is_given_up(start + GIVEN_UP));
-        solitude.met(true);
+        // Who joins by this node is none that it waits for.
+        assert!(solitude.met(false).is_some() && solitude.met(true).is_some());
+        assert!(solitude.is_given_up(start + GIVEN_UP));
+        solitude.stand(false, start + GIVEN_UP);
         assert!(!solitude.is_given_up(start + GIVEN_UP));
     }
 

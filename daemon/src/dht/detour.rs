@@ -34,8 +34,6 @@ const MAX_ADDRESSES: usize = 16;
 const PUNCHING: Duration = Duration::from_secs(15);
 /// How long the other end may take to dial this one, where this one dials none of the places that it is told.
 const COMES: Duration = Duration::from_secs(8);
-/// How long the other of the two may take where this one does not dial it: what it was told of is not dialled.
-const ALONE: Duration = Duration::from_secs(3);
 /// What is said where both have dialled in vain.
 const SHUT: &str = "neither end's router or firewall lets the other in, and relays carry no data";
 
@@ -44,17 +42,8 @@ const SHUT: &str = "neither end's router or firewall lets the other in, and rela
 pub(super) struct Detours {
     /// By peer.
     sought: HashMap<PeerId, Sought>,
-    /// Connections through a relay, by peer, over which both agree on when to dial.
-    relayed: HashMap<PeerId, Relayed>,
-}
-
-/// A connection through a relay.
-#[derive(Debug)]
-struct Relayed {
-    /// Since when there is one.
-    since: Instant,
-    /// Since when it is known that this node dials none of the places that it was told of the other, and why.
-    refused: Option<(Instant, String)>,
+    /// Since when there is a connection through a relay, by peer, over which both agree on when to dial.
+    relayed: HashMap<PeerId, Instant>,
 }
 
 /// A peer to which a way is sought.
@@ -86,18 +75,9 @@ impl Detours {
         self.give_up(peer)
     }
 
-    /// Those peers that this node does not dial, and that have not come by their own dial either.
-    fn refused(&self) -> Vec<PeerId> {
-        let is_over = |peer: &&PeerId| {
-            let refused = self.relayed.get(*peer).and_then(|relayed| relayed.refused.as_ref());
-            refused.is_some_and(|(since, _)| since.elapsed() >= ALONE)
-        };
-        self.sought.keys().filter(is_over).copied().collect()
-    }
-
     /// Those peers that have had time to come by their own dial.
-    fn waited(&self) -> Vec<PeerId> {
-        let is_over = |sought: &Sought| sought.since.is_some_and(|since| since.elapsed() >= COMES);
+    fn waited(&self, now: Instant) -> Vec<PeerId> {
+        let is_over = |sought: &Sought| sought.since.is_some_and(|since| now >= since + COMES);
         self.sought.iter().filter(|(_, sought)| is_over(sought)).map(|(peer, _)| *peer).collect()
     }
 
@@ -158,8 +138,7 @@ impl EventLoop {
 
     /// Dials a peer to which a way is sought, unless the two agree on when to dial.
     fn dial_sought(&mut self, peer: PeerId) {
-        let relayed = self.detours.relayed.get(&peer);
-        let punching = relayed.is_some_and(|relayed| relayed.since.elapsed() < PUNCHING);
+        let punching = self.detours.relayed.get(&peer).is_some_and(|since| since.elapsed() < PUNCHING);
         let Some(sought) = self.detours.sought.get_mut(&peer).filter(|_| !punching) else { return };
         let mut addresses = sought.known.clone();
         addresses.extend(self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer));
@@ -180,21 +159,10 @@ impl EventLoop {
         }
     }
 
-    /// A dial failed of a peer that is connected: through a relay, where the two dial each other. This node may have
-    /// been told only of places that it does not dial: there is the other's dial yet.
-    pub(super) fn detour_refused(&mut self, peer: &PeerId, error: &DialError) {
-        let relayed = self.detours.relayed.get_mut(peer).filter(|relayed| relayed.refused.is_none());
-        if let Some(relayed) = relayed
-            && let Some(why) = unreached::elsewhere(error)
-        {
-            relayed.refused = Some((Instant::now(), why));
-        }
-    }
-
     /// A connection has come.
     pub(super) fn detour_opened(&mut self, peer: PeerId, at: &ConnectedPoint) {
         if at.is_relayed() {
-            self.detours.relayed.insert(peer, Relayed { since: Instant::now(), refused: None });
+            self.detours.relayed.insert(peer, Instant::now());
             return;
         }
         if self.detours.relayed.remove(&peer).is_some() {
@@ -209,9 +177,7 @@ impl EventLoop {
 
     /// Two that agreed over a relay to dial each other were not connected, and will not be, unless somebody asks again.
     pub(super) fn detour_failed(&mut self, peer: &PeerId) {
-        let refused = self.detours.relayed.get_mut(peer).and_then(|relayed| relayed.refused.take());
-        let why = refused.map(|(_, why)| why).or_else(|| self.elsewhere(peer));
-        let why = why.unwrap_or_else(|| SHUT.to_owned());
+        let why = self.elsewhere(peer).unwrap_or_else(|| SHUT.to_owned());
         for opening in self.detours.give_up(peer) {
             opening.end(Err(why.clone()));
         }
@@ -235,17 +201,14 @@ impl EventLoop {
             sought.callers.retain(|opening| !opening.0.is_closed());
             !sought.callers.is_empty()
         });
-        for peer in self.detours.refused() {
-            self.detour_failed(&peer);
-        }
-        for peer in self.detours.waited() {
+        for peer in self.detours.waited(Instant::now()) {
             if let Some(why) = self.elsewhere(&peer) {
                 for opening in self.detours.give_up(&peer) {
                     opening.end(Err(why.clone()));
                 }
             }
         }
-        self.detours.relayed.retain(|_, relayed| relayed.since.elapsed() < PUNCHING);
+        self.detours.relayed.retain(|_, since| since.elapsed() < PUNCHING);
         let undialled = self.detours.sought.iter().filter(|(_, sought)| sought.dial.is_none());
         for peer in undialled.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             self.dial_sought(peer);
@@ -275,17 +238,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_dialled_has_a_moment_to_come_by_itself() {
-        let (mut detours, peer, now) = (Detours::default(), PeerId::random(), Instant::now());
-        detours.sought.insert(peer, Sought::default());
-        detours.relayed.insert(peer, Relayed { since: now, refused: None });
-        assert!(detours.refused().is_empty(), "it is dialled");
-        for (since, is_over) in [(now, false), (now - ALONE, true)] {
-            let refused = Some((since, "it is elsewhere".to_owned()));
-            detours.relayed.insert(peer, Relayed { since: now, refused });
-            assert_eq!(!detours.refused().is_empty(), is_over);
-        }
+    fn who_is_not_dialled_has_eight_seconds_to_come_by_itself() {
+        let (mut detours, peer, start) = (Detours::default(), PeerId::random(), Instant::now());
+        detours.sought.insert(peer, Sought { since: Some(start), ..Sought::default() });
+        // A connection through a relay is there, and what it is told of there is not dialled.
+        detours.relayed.insert(peer, start);
+        let short = COMES.saturating_sub(Duration::from_millis(1));
+        assert!(detours.waited(start + short).is_empty(), "its own dial may be under way");
+        assert_eq!(detours.waited(start + COMES), [peer]);
         detours.give_up(&peer);
-        assert!(detours.refused().is_empty());
+        assert!(detours.waited(start + COMES).is_empty());
     }
 }

@@ -143,8 +143,6 @@ impl EventLoop {
                 _ if is_unhurried => self.hello_put_off(peer),
                 _ => self.hello_resolved(peer, &Err(self.unreached(error))),
             }
-        } else {
-            self.detour_refused(&peer, error);
         }
     }
 

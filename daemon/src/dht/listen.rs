@@ -69,6 +69,13 @@ pub(super) fn is_plain(address: &Multiaddr) -> bool {
     is_carried && parts.all(|part| matches!(part, P2p(_) | P2pCircuit))
 }
 
+/// Whether a multiaddr leads directly to a host that it names.
+pub(super) fn is_name(address: &Multiaddr) -> bool {
+    let is_named =
+        matches!(address.iter().next(), Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)));
+    is_named && !address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
 /// The IP address in a multiaddr, where it is one that is reached directly.
 pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {

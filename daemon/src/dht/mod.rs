@@ -26,7 +26,7 @@
 //! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
 //!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
-//! - `meter`, `metered`, `later`, `paced`: how fast a peer may ask; `answers`: what it may tell of others; `strikes`,
+//! - `meter`, `metered`, `later`, `paced`, `proving`: how fast a peer may ask; `answers`: what it may tell of others; `strikes`,
 //!   `guard`: who is not spoken to; `hosts`: how many connections one may have; `lasting`: how long they last;
 //!   `sending`: which batches wait for one.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
@@ -85,6 +85,7 @@ mod peers;
 mod position;
 mod presence;
 mod proof;
+mod proving;
 mod published;
 mod punch;
 mod reach;
@@ -272,8 +273,8 @@ impl Dht {
 
     /// Waits until look-ups can be made: some node is in the routing table, or this one is where others look. False as
     /// soon as none is to be expected: none is configured or remembered to join by, none on the local network has
-    /// answered, and none is being dialled; or only such are connected as keep no records, and know none that does.
-    /// Bounded in time by the caller.
+    /// answered, and none is being dialled; or only such are connected as keep no records, and know none that does, and
+    /// those that are configured or remembered have been dialled in vain for a while. Bounded in time by the caller.
     pub async fn joined(&self) -> bool {
         let (mut routed, mut entered) = (self.0.seen.routed.clone(), self.0.seen.entered.clone());
         let routed = async move { routed.wait_for(|routed| *routed > 0).await.is_ok() };

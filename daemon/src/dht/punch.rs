@@ -54,9 +54,9 @@ impl Punch {
         self.speaker = Some((peer, group));
     }
 
-    /// Where others see this node, at most so many addresses, those first that most address groups say.
-    pub(super) fn seen(&self, most: usize) -> Vec<Multiaddr> {
-        self.seen.best(most)
+    /// Where others see this node, those first that most address groups say, each with how many do.
+    pub(super) fn seen(&self) -> Vec<(Multiaddr, usize)> {
+        self.seen.ranked()
     }
 
     /// What is told, the best last: libp2p lets the first go.

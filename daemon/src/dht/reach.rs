@@ -13,7 +13,8 @@
 //!   earlier run was, and where the network has a key: whoever tells it has proved that.
 //! - A loopback one may, when this node itself is reached by loopback.
 //! - A way through a relay may, where the relay may.
-//! - Names, link-local, multicast and unspecified addresses may not.
+//! - Names may only where they were given, also in an earlier run; link-local, multicast and unspecified addresses
+//!   may not.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +30,7 @@ use tokio::sync::Notify;
 
 use super::dialled::Dialled;
 use super::given::{Given, port};
-use super::listen::{ip_of, is_plain};
+use super::listen::{ip_of, is_name, is_plain};
 use super::own::{End, Own, is_privileged};
 use crate::peer::Scope;
 use crate::support::task::Tasks;
@@ -102,15 +103,19 @@ impl Reach {
     }
 
     /// These are addresses of peers of earlier runs. At the first of a peer's it was seen, and so at others of its
-    /// host.
+    /// host; where that is a name, the owner gave it.
     pub(super) fn recall<'p>(&self, peers: impl Iterator<Item = &'p [Multiaddr]>) {
-        let seen = |addresses: &'p [Multiaddr]| {
-            let host = addresses.first().and_then(ip_of).map(|ip| ip.to_canonical());
+        let (mut known, mut recalled) = (self.known(), HashSet::new());
+        for addresses in peers {
+            let first = addresses.first();
+            if let Some(name) = first.filter(|at| is_plain(at) && is_name(at)) {
+                known.given.give(name);
+            }
+            let host = first.and_then(ip_of).map(|ip| ip.to_canonical());
             let ends = addresses.iter().filter(|at| is_plain(at)).filter_map(End::of);
-            ends.filter(move |end| Some(end.ip) == host && Scope::of(end.ip) == Scope::Private)
-        };
-        let recalled = peers.flat_map(seen).collect();
-        self.known().recalled = recalled;
+            recalled.extend(ends.filter(|end| Some(end.ip) == host && Scope::of(end.ip) == Scope::Private));
+        }
+        known.recalled = recalled;
     }
 
     /// From now on this node itself is there, and nowhere else.
@@ -404,11 +409,12 @@ mod tests {
         let (behind, near) =
             (addresses.map(at), [at("/ip4/127.0.0.1/tcp/8468"), at("/ip4/127.0.0.1/tcp/8469")]);
         let low = [at("/ip4/10.77.0.4/tcp/22")];
+        let named = ["/dns4/a.example/tcp/8468", "/dns4/b.example/tcp/8468"].map(at);
         assert!(!reach.allows(&behind[0]));
-        reach.recall([behind.as_slice(), &near, &low].into_iter());
-        assert!(reach.allows(&behind[0]) && reach.allows(&behind[1]));
+        reach.recall([behind.as_slice(), &near, &low, &named].into_iter());
+        assert!(reach.allows(&behind[0]) && reach.allows(&behind[1]) && reach.allows(&named[0]));
         // Of another host the peer has only told, and of other ports nobody has said anything.
-        for bad in [&behind[2], &at("/ip4/10.77.0.2/udp/9999/quic-v1"), &near[0], &low[0]] {
+        for bad in [&behind[2], &at("/ip4/10.77.0.2/udp/9999/quic-v1"), &near[0], &low[0], &named[1]] {
             assert!(!reach.allows(bad), "{bad}");
         }
     }

@@ -162,11 +162,6 @@ impl Reachable {
         self.all(|word| matches!(word, Word::Said(_)))
     }
 
-    /// Where others have connected to, and then where one says that it has: what is tried again.
-    pub(super) fn hopeful(&self) -> Vec<Multiaddr> {
-        [self.confirmed(), self.said()].concat()
-    }
-
     /// Where nobody could.
     pub(super) fn unreached(&self) -> Vec<Multiaddr> {
         self.all(|word| *word == Word::Failed)
@@ -201,7 +196,7 @@ mod tests {
             assert_eq!(known.vouched(&foreign, another_id, false), News::None);
         }
         assert_eq!((known.verdict(), known.confirmed()), (Verdict::Unknown, vec![]));
-        assert_eq!((known.hopeful(), known.heard()), (vec![foreign.clone()], [liar.group].into()));
+        assert_eq!((known.said(), known.heard()), (vec![foreign.clone()], [liar.group].into()));
         assert_eq!(known.failed(&foreign, of(3)), News::Changed);
         assert_eq!(known.vouched(&foreign, of(1), false), News::Half, "in a row");
         assert_eq!(known.vouched(&foreign, of(2), false), News::Changed, "two groups");

@@ -23,7 +23,6 @@ use libp2p::{Multiaddr, PeerId, kad, relay};
 use rand::seq::IteratorRandom;
 use tokio::sync::watch;
 
-use super::candidates;
 use super::dialled::Dialled;
 use super::event_loop::EventLoop;
 use super::listen::ip_of;
@@ -281,11 +280,11 @@ impl EventLoop {
         }
     }
 
-    /// Few addresses are tried, and anybody may say anything: what most say comes before what one says next.
+    /// Few addresses are tried, and anybody may say anything: what most say comes before what few say.
     fn try_sightings(&mut self) {
         let behaviour = self.swarm.behaviour_mut();
-        if let Some(candidates) = behaviour.candidates.as_mut() {
-            behaviour.punch.seen(candidates::MOST).iter().for_each(|seen| candidates.consider(seen));
+        if let Some(candidates) = behaviour.candidates.as_mut().filter(|candidates| candidates.has_room()) {
+            behaviour.punch.seen().iter().for_each(|(seen, groups)| candidates.hear(seen, *groups));
         }
     }
 
@@ -303,6 +302,7 @@ impl EventLoop {
         if now >= self.reaching.due {
             self.try_again(now);
         }
+        self.try_sightings();
         self.tell_reach();
     }
 
@@ -311,13 +311,16 @@ impl EventLoop {
         let reachable = &self.reaching.reachable;
         let is_sure = reachable.verdict() == Verdict::Yes && !reachable.is_doubted();
         self.reaching.due = now + if is_sure { CONFIRMED } else { UNCONFIRMED };
-        let again: Vec<_> = reachable.hopeful();
+        let (confirmed, said) = (reachable.confirmed(), reachable.said());
         if let Some(candidates) = self.swarm.behaviour_mut().candidates.as_mut() {
-            candidates.renew(&again);
+            candidates.renew(&confirmed);
         }
         let listening: Vec<_> = self.swarm.listeners().cloned().collect();
         self.try_addresses(&listening);
-        self.try_sightings();
+        // Of what one says that it has connected to, another is to be asked.
+        if let Some(candidates) = self.swarm.behaviour_mut().candidates.as_mut() {
+            said.iter().for_each(|at| candidates.hear(at, 1));
+        }
         let asked = self.unheard().choose(&mut rand::rng());
         let asked = asked.or_else(|| self.reaching.relays.iter().choose(&mut rand::rng()));
         if let Some((peer, at)) = asked.map(|(peer, at)| (*peer, at.clone())) {

@@ -15,7 +15,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::bootstrap::{FIRST_WAIT, LONGEST_WAIT, drawn};
 use super::event_loop::EventLoop;
-use super::listen::ip_of;
+use super::listen::{ip_of, is_name};
 use super::peers::Standing;
 use super::records::MAX_ADDRESS;
 use super::regions::K;
@@ -163,7 +163,10 @@ impl EventLoop {
             let there = ip_of(answered).map(|_| unnamed(answered.clone()));
             self.introductions.answered(peer, there.into_iter().chain(told.iter().cloned()));
         }
-        if let Some(addresses) = proved(connected.dialled.clone(), &seen, told) {
+        // Names are for the owner alone to dial.
+        let is_kept = |at: &&Multiaddr| ip_of(at).is_some() || is_name(at) && self.reach.is_given(at);
+        let answered = connected.dialled.as_ref().filter(is_kept).cloned();
+        if let Some(addresses) = proved(answered, &seen, told) {
             self.remembered.met(peer, addresses, Instant::now(), unix_now());
         }
     }
@@ -221,8 +224,7 @@ fn proved(
 ) -> Option<Vec<Multiaddr>> {
     // What is too long would not be kept, and the first that is kept counts as one where the peer was.
     let told = told.into_iter().filter(|at| at.len() <= MAX_ADDRESS);
-    // Names are for the owner alone to dial.
-    let answered = answered.filter(|at| ip_of(at).is_some()).map(unnamed);
+    let answered = answered.map(unnamed).filter(|at| at.len() <= MAX_ADDRESS);
     let is_seen = |at: &Multiaddr| ip_of(at).is_some_and(|ip| seen.contains(&ip));
     let (near, far): (Vec<_>, Vec<_>) = told.partition(is_seen);
     let addresses: Vec<_> = answered.into_iter().chain(near).collect();
@@ -250,7 +252,8 @@ mod tests {
         let turned = all(&["/ip4/192.0.2.1/tcp/8", "/ip4/203.0.113.9/tcp/8"]);
         assert_eq!(proved(None, &seen, told.clone()), Some(turned));
         assert_eq!(proved(None, &seen, told[..1].to_vec()), None, "it may be anybody's address");
-        assert_eq!(proved(at("/dns4/example.org/tcp/1"), &seen, told[..1].to_vec()), None);
+        let (name, far) = ("/dns4/a.example/tcp/1", told[..1].to_vec());
+        assert_eq!(proved(at(name), &seen, far), Some(all(&[name, "/ip4/203.0.113.9/tcp/8"])));
         let named = at(&format!("/ip4/198.51.100.1/tcp/7/p2p/{}", PeerId::random()));
         let answered = proved(named, &seen, told[..1].to_vec());
         assert_eq!(answered, Some(all(&["/ip4/198.51.100.1/tcp/7", "/ip4/203.0.113.9/tcp/8"])));
@@ -259,6 +262,8 @@ mod tests {
         while long.len() <= MAX_ADDRESS {
             long = long.with(Protocol::P2p(PeerId::random()));
         }
-        assert_eq!(proved(None, &seen, vec![long, told[0].clone()]), None);
+        assert_eq!(proved(None, &seen, vec![long.clone(), told[0].clone()]), None);
+        let far = Multiaddr::empty().with(Protocol::Dns4("a".repeat(MAX_ADDRESS).into()));
+        assert_eq!(proved(Some(far), &seen, vec![long, told[0].clone()]), None);
     }
 }

@@ -61,6 +61,11 @@ impl Sightings {
 
     /// At most `most` addresses, the best first.
     pub(super) fn best(&self, most: usize) -> Vec<Multiaddr> {
+        self.ranked().into_iter().take(most).map(|(address, _)| address).collect()
+    }
+
+    /// All addresses, the best first, each with how many address groups say it.
+    pub(super) fn ranked(&self) -> Vec<(Multiaddr, usize)> {
         let mut groups = HashMap::<&Multiaddr, HashSet<Option<Group>>>::new();
         for saying in &self.0 {
             groups.entry(&saying.address).or_default().insert(saying.group);
@@ -78,9 +83,8 @@ impl Sightings {
         }
         ranked.sort_by_key(|(support, turn, _)| (*support, *turn));
         let mut seen = HashSet::new();
-        let chosen =
-            ranked.into_iter().map(|(_, _, address)| address).filter(|address| seen.insert(*address));
-        chosen.take(most).cloned().collect()
+        let once = ranked.into_iter().filter(|(_, _, address)| seen.insert(*address));
+        once.map(|(Reverse(support), _, address)| (address.clone(), support)).collect()
     }
 }
 

@@ -15,8 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{Error, JOIN, Node};
 use crate::peer::{Holder, Key, PeerId, Provider};
 
-/// Those that were not reached and are told of.
-const MAX_ABSENT: usize = 64;
+/// Those that were not reached and are told of: as many as one look-up asks, 128 and 64 where it has to look wider, so
+/// that nobody who is said to hold it is left out for others, however many are made up.
+const MAX_ABSENT: usize = 192;
+/// Those besides of whom only their own word is known: as many as such a question tells.
+const MAX_DESCRIBED: usize = 16;
 
 /// What is said of one that is being asked when the time is over…
 const SILENT: &str = "it has not answered yet";
@@ -129,8 +132,7 @@ impl Gathered {
             missed.map(|(peer, why)| HolderLine::Absent { peer, why, described: said.remove(&peer) });
         let mut lines: Vec<HolderLine> = missed.collect();
         let word = |(peer, at)| HolderLine::Absent { peer, why: NOWHERE.to_owned(), described: Some(at) };
-        lines.extend(said.into_iter().map(word));
-        lines.truncate(MAX_ABSENT);
+        lines.extend(said.into_iter().take(MAX_DESCRIBED).map(word));
         lines
     }
 }
@@ -192,9 +194,20 @@ mod tests {
         let lines = told(vec![missed(gone, "refused")], me, vec![(gone, 7), (me, 8), (other, 9)]).await;
         assert_eq!(lines, [absent(gone, "refused", Some(7)), absent(other, NOWHERE, Some(9))]);
         assert_eq!(told(Vec::new(), me, Vec::new()).await, []);
-        // However many are made up.
+        // However many are made up, their number is bounded, and nobody's own word is left out for them.
         let many = (0..999).map(|_| missed(PeerId::random(), "refused")).collect();
-        assert_eq!(told(many, me, vec![(other, 9)]).await.len(), MAX_ABSENT);
+        let lines = told(many, me, vec![(other, 9)]).await;
+        assert_eq!((lines.len(), lines.last()), (MAX_ABSENT + 1, Some(&absent(other, NOWHERE, Some(9)))));
+        let many = (0..99).map(|at| (PeerId::random(), at)).collect();
+        assert_eq!(told(Vec::new(), me, many).await.len(), MAX_DESCRIBED);
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_last_is_told_of_though_all_others_are_made_up() {
+        let (me, gone) = (PeerId::random(), PeerId::random());
+        let made_up = (1..MAX_ABSENT).map(|_| missed(PeerId::random(), "refused"));
+        let lines = told(made_up.chain([missed(gone, "it is gone")]).collect(), me, Vec::new()).await;
+        assert!(lines.contains(&absent(gone, "it is gone", None)));
     }
 
     #[tokio::test]

@@ -9,14 +9,21 @@ use std::time::Duration;
 
 use futures::future::{join_all, select_ok};
 use multiaddr::Protocol;
+use tokio::sync::Semaphore;
 
-use super::Node;
-use crate::peer::{Company, Host, Multiaddr, PeerAddr, PeerId, Reach};
+use super::{Neighbours, Node};
+use crate::peer::{Company, Host, Multiaddr, PeerAddr, PeerId, Reach, Unconnected};
 
 /// Addresses of one link that are tried at once…
 const ADDRESSES: usize = 4;
-/// …and links of which some are.
-pub(super) const JOINS: usize = 4;
+/// …and links of which some are. Others wait for these…
+const TRYING: usize = 16;
+/// …as long as there are no more in all.
+const LINKS: usize = 64;
+
+/// The wait before each time that a link's addresses are tried: whom they name, or the way there, may be coming up.
+const WAITS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(60)];
 
 /// Where the DHT of a node listens unless its settings say otherwise.
 const DHT_PORT: u16 = 8468;
@@ -24,29 +31,39 @@ const DHT_PORT: u16 = 8468;
 /// How long that port may take to answer, whose host has just answered at another.
 const NEAR: Duration = Duration::from_secs(5);
 
+/// Links by which the network is being joined. Clones share them.
+#[derive(Clone)]
+pub(super) struct Joins {
+    /// Places for all of them.
+    links: Arc<Semaphore>,
+    /// Places for those whose addresses are being tried.
+    trying: Arc<Semaphore>,
+}
+
+impl Default for Joins {
+    fn default() -> Self {
+        let [links, trying] = [LINKS, TRYING].map(|places| Arc::new(Semaphore::new(places)));
+        Self { links, trying }
+    }
+}
+
 impl Node {
     /// Connects to the network in the background by the libp2p addresses among these and, beside chunk ports, by the
-    /// usual ones, where this node is not part of it. The caller's own dials go on beside, and may well be faster at a
-    /// chunk port.
+    /// usual ones, where this node is not part of it, and again where nobody answers. The caller's own dials go on
+    /// beside, and may well be faster at a chunk port.
     pub(super) fn join_by(&self, named: &[PeerAddr]) {
         let named = places(named);
         if named.is_empty() {
             return;
         }
-        // Where there is no place, others are about to join by theirs.
-        let Ok(join) = Arc::clone(&self.joins).try_acquire_owned() else { return };
-        let (neighbours, tasks) = (Arc::clone(&self.parts.neighbours), self.parts.tasks.clone());
+        // Where there is no place, enough others are about to join by theirs.
+        let Ok(link) = Arc::clone(&self.joins.links).try_acquire_owned() else { return };
+        let (joins, neighbours) = (self.joins.clone(), Arc::clone(&self.parts.neighbours));
+        let tasks = self.parts.tasks.clone();
         self.parts.tasks.spawn("join", async move {
-            let _join = join;
-            let joining = async {
-                if is_outside(&neighbours.company().await) {
-                    let tries = join_all(named.into_iter().map(|at| neighbours.connect(at))).await;
-                    let met = tries.iter().filter(|tried| tried.is_ok()).count();
-                    tracing::debug!(met, tried = tries.len(), "joining by what a caller named");
-                }
-            };
+            let _link = link;
             tokio::select! {
-                () = joining => {}
+                () = join(&*neighbours, &joins.trying, &named, &WAITS) => {}
                 () = tasks.stopping() => {}
             }
         });
@@ -61,6 +78,26 @@ impl Node {
         }
         let tries = usual(peer, host).map(|at| neighbours.connect(at));
         matches!(tokio::time::timeout(NEAR, select_ok(tries)).await, Ok(Ok(_)))
+    }
+}
+
+/// Connects by these addresses after each of the waits, as one of those who try at once, until somebody has answered or
+/// the node is part of its network.
+async fn join(neighbours: &dyn Neighbours, trying: &Semaphore, named: &[Multiaddr], waits: &[Duration]) {
+    for wait in waits {
+        tokio::time::sleep(*wait).await;
+        // It is never closed.
+        let Ok(_trying) = trying.acquire().await else { return };
+        if !is_outside(&neighbours.company().await) {
+            return;
+        }
+        let tries = join_all(named.iter().map(|at| neighbours.connect(at.clone()))).await;
+        let met = tries.iter().filter(|tried| tried.is_ok()).count();
+        tracing::debug!(met, tried = tries.len(), "joining by what a caller named");
+        // Who has another network, or key, has that later too.
+        if tries.iter().any(|tried| tried.as_ref().err().is_none_or(Unconnected::is_refusal)) {
+            return;
+        }
     }
 }
 
@@ -101,6 +138,75 @@ fn usual(peer: PeerId, host: &Host) -> [Multiaddr; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Reachability;
+    use futures::future::BoxFuture;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// One that is alone, and of whom others say this when they are dialled, one after the other.
+    struct Lonely {
+        answers: Vec<Result<PeerId, Unconnected>>,
+        dialled: AtomicUsize,
+    }
+
+    impl Neighbours for Lonely {
+        fn peers(&self) -> BoxFuture<'static, Vec<(PeerId, Vec<Multiaddr>, bool)>> {
+            Box::pin(async { Vec::new() })
+        }
+
+        fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>> {
+            Box::pin(async { Vec::new() })
+        }
+
+        fn joined(&self) -> BoxFuture<'static, bool> {
+            Box::pin(async { false })
+        }
+
+        fn connect(&self, _: Multiaddr) -> BoxFuture<'static, Result<PeerId, Unconnected>> {
+            let answer = self.answers[self.dialled.fetch_add(1, Ordering::SeqCst)].clone();
+            Box::pin(std::future::ready(answer))
+        }
+
+        fn listen(&self) -> Vec<Multiaddr> {
+            Vec::new()
+        }
+
+        fn company(&self) -> BoxFuture<'static, Company> {
+            Box::pin(async { Company { is_alone: true, ..Company::default() } })
+        }
+
+        fn reachability(&self) -> Reachability {
+            Reachability::default()
+        }
+    }
+
+    /// How often one address is dialled that answers so.
+    async fn dialled(answers: Vec<Result<PeerId, Unconnected>>) -> usize {
+        let lonely = Lonely { answers, dialled: AtomicUsize::new(0) };
+        let at = [Multiaddr::empty()];
+        join(&lonely, &Semaphore::new(1), &at, &[Duration::ZERO; WAITS.len()]).await;
+        lonely.dialled.into_inner()
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_tried_again() {
+        let silent = || Err(Unconnected::Unreachable("it is not there yet".to_owned()));
+        let there = Ok(PeerId::random());
+        assert_eq!(dialled(vec![silent(), silent(), there.clone(), silent()]).await, 3);
+        assert_eq!(dialled(vec![silent(), silent(), silent(), silent()]).await, WAITS.len());
+        assert_eq!(dialled(vec![silent(), Err(Unconnected::OtherKey), there]).await, 2, "it was refused");
+    }
+
+    #[tokio::test]
+    async fn a_link_for_which_there_is_no_place_waits_for_one() {
+        let lonely = Lonely { answers: vec![Ok(PeerId::random())], dialled: AtomicUsize::new(0) };
+        let (trying, at) = (Semaphore::new(0), [Multiaddr::empty()]);
+        let mut waiting = pin!(join(&lonely, &trying, &at, &[Duration::ZERO]));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        trying.add_permits(1);
+        waiting.await;
+        assert_eq!(lonely.dialled.load(Ordering::SeqCst), 1);
+    }
 
     #[test]
     fn the_usual_addresses_of_a_host_are_such_as_its_status_shows() {

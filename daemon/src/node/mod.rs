@@ -48,6 +48,7 @@ use crate::store::Store;
 use crate::support::task::Tasks;
 use crate::upkeep::{Announcer, Scrubber};
 use jobs::Jobs;
+use joining::Joins;
 
 pub use crate::content::Link;
 pub use crate::erasure::Error as ErasureError;
@@ -88,7 +89,8 @@ pub trait Neighbours: Send + Sync {
     fn known(&self) -> BoxFuture<'static, Vec<(PeerId, bool)>>;
 
     /// Waits until there is somebody to ask. False at once when nobody is known and nobody is configured to join by,
-    /// and soon where only such are connected as keep no records for others.
+    /// and soon, or after those that are known have been tried for a while, where only such are connected as keep no
+    /// records for others.
     fn joined(&self) -> BoxFuture<'static, bool>;
 
     /// Dials a node and waits until it has proved to be of this network.
@@ -181,7 +183,7 @@ pub struct Node {
     /// Calls that ask many other nodes.
     asks: Arc<Semaphore>,
     /// Links by which the network is being joined.
-    joins: Arc<Semaphore>,
+    joins: Joins,
     /// Fetches that go on without their callers.
     jobs: Jobs,
 }
@@ -197,9 +199,8 @@ impl Node {
     /// A node made of these.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let [looks, asks, joins] =
-            [LOOKS, ASKS, joining::JOINS].map(|places| Arc::new(Semaphore::new(places)));
-        let jobs = Jobs::new(parts.jobs);
+        let [looks, asks] = [LOOKS, ASKS].map(|places| Arc::new(Semaphore::new(places)));
+        let (joins, jobs) = (Joins::default(), Jobs::new(parts.jobs));
         Self { parts: Arc::new(parts), looks, asks, joins, jobs }
     }
 

@@ -230,6 +230,11 @@ impl Exchange for Announcing {
     const MAX_REQUEST: usize = 1_024 + MAX_RECORD + 32 * MAX_KEYS + MAX_DESCRIPTIONS * (2 + MAX_DESCRIPTION);
     const MAX_RESPONSE: usize = 2 + 6 * 4 + 2 + MAX_KEYS / 8;
 
+    fn proofs(&self, bytes: &[u8]) -> usize {
+        // What is in no form is told when it is read.
+        descriptions(bytes).unwrap_or(0)
+    }
+
     fn decode_request(&self, bytes: &[u8]) -> io::Result<Request> {
         self.read(bytes).map(Request::Incoming)
     }
@@ -283,6 +288,18 @@ fn seconds(duration: Duration) -> u32 {
 fn ascending(reader: &mut Reader<'_>, count: usize) -> io::Result<Vec<Key>> {
     let (keys, _) = reader.bytes(32 * count)?.as_chunks::<32>();
     if keys.is_sorted_by(|a, b| a < b) { Ok(keys.to_vec()) } else { Err(malformed("keys out of order")) }
+}
+
+/// How many descriptions a batch says that it has.
+fn descriptions(bytes: &[u8]) -> io::Result<usize> {
+    let mut reader = Reader::new(bytes);
+    reader.u8()?;
+    short(&mut reader)?;
+    short(&mut reader)?;
+    reader.bytes(8 + 4)?;
+    let record = usize::from(reader.u16()?);
+    reader.bytes(record + 4 + 4)?;
+    Ok(usize::from(reader.u16()?).min(MAX_DESCRIPTIONS))
 }
 
 /// A description behind its length, as batches and answers have it.
@@ -381,6 +398,7 @@ mod tests {
         let bytes = full.sign("test", &announcer, &[0; MAX_RECORD]).unwrap();
         assert!(bytes.len() <= Announcing::MAX_REQUEST);
         let bytes = full.sign("test", &announcer, &[]).unwrap();
+        assert_eq!((protocol.proofs(&bytes), protocol.proofs(&bytes[..9])), (MAX_DESCRIPTIONS, 0));
         let read = protocol.read(&bytes).unwrap().unwrap().descriptions;
         assert_eq!(read.iter().map(SignedDescription::encode).collect::<Vec<_>>(), descriptions);
         let more = [descriptions, vec![said(&announcer, full.keys[9], "test")]].concat();

@@ -2,7 +2,7 @@
 
 use libp2p::multiaddr::Protocol;
 
-use super::memory::{Net, Place, address};
+use super::memory::{NAMED, Net, Place, address};
 use super::{until, within};
 use crate::dht::bootstrap::LONGEST_ALONE;
 use crate::dht::{Error, Options};
@@ -24,6 +24,23 @@ async fn whoever_was_met_behind_a_router_is_found_again_when_the_settings_name_n
     here.node.knows(1).await;
     let standing = here.node.dht.standing().await;
     assert!(!standing.is_alone && standing.known == 1 && standing.configured == 0, "{standing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_was_met_at_a_name_that_was_given_is_found_again_at_it() {
+    let (net, folder) = (Net::default(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("peers");
+    let there = net.start(Place::at("10.77.0.2"), |options| options).await;
+    let named = format!("/dns4/{NAMED}10.77.0.2/tcp/8468/p2p/{}", there.id()).parse().unwrap();
+    let remembers = |options| Options { peers: Some(file.clone()), ..options };
+    let home = Place::at("10.9.0.5").shut();
+    let here = net.start(home, remembers).await;
+    within("they connect", here.node.dht.connect(named)).await.unwrap();
+    here.node.knows(1).await;
+    here.node.stop().await;
+    // Nobody names it any more, and its address alone would not be dialled.
+    let here = net.start(home, remembers).await;
+    here.node.knows(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,9 @@
 //! A node that knows nobody and finds a neighbour that keeps no records: what it learns from it, and what it says until
 //! then. Real rooms, over loopback and on hosts in memory.
 
+use std::pin::pin;
+
+use futures::future::{Either, select};
 use libp2p::multiaddr::Protocol;
 
 use super::memory::{Hosted, Net, Place, address};
@@ -10,7 +13,7 @@ use crate::dht::codec::Exchange;
 use crate::dht::find;
 use crate::dht::introducing::{Introducing, MAX_SERVERS};
 use crate::dht::{Mode, Options};
-use crate::peer::{Multiaddr, PeerId};
+use crate::peer::{Announce, Keypair, Multiaddr, PeerId};
 
 /// Where the neighbour is, and who finds it.
 const THERE: &str = "10.9.0.4";
@@ -147,6 +150,60 @@ async fn who_knows_only_clients_does_not_wait_for_one_that_is_configured_and_gon
     let server = net.start(Place::at(BEYOND), |options| options).await;
     here.connect(&server).await;
     assert!(within("it has joined", here.node.dht.joined()).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_only_clients_waits_for_one_that_is_configured_and_comes_up_while_it_is_tried_again() {
+    let net = Net::default();
+    let client = |options| Options { mode: Mode::Client, asks_to_be_dialled: false, ..options };
+    let there = net.start(Place::at(THERE), client).await;
+    there.node.dht.0.reach.be_in(&format!("{THERE}/24"));
+    let keypair = Keypair::generate_ed25519();
+    let late = address(BEYOND.parse().unwrap()).with(Protocol::P2p(keypair.public().to_peer_id()));
+    let here = home(&net, HERE, 24, vec![late]).await;
+    here.connect(&there).await;
+    // The third dial follows seconds after the first, between which nobody is being dialled.
+    let tried = until("it is tried again", || async { net.dials(&here, BEYOND) >= 3 });
+    let (joined, tried) = (pin!(here.node.dht.joined()), pin!(tried));
+    let joined = match select(joined, tried).await {
+        Either::Left((joined, _)) => panic!("nobody was waited for: {joined}"),
+        Either::Right(((), joined)) => joined,
+    };
+    let _server = net.start_as(keypair, Place::at(BEYOND), |options| options).await;
+    assert!(within("it has joined", joined).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_to_which_a_client_comes_first_waits_for_those_that_it_knows() {
+    let (net, keypair) = (Net::default(), Keypair::generate_ed25519());
+    let late = address(BEYOND.parse().unwrap()).with(Protocol::P2p(keypair.public().to_peer_id()));
+    let knows = |options| Options { bootstrap: vec![late], ..options };
+    let early = net.start(Place::at(HERE), knows).await;
+    let client = |options| Options { mode: Mode::Client, asks_to_be_dialled: false, ..options };
+    let client = net.start(Place::at(THERE), client).await;
+    client.connect(&early).await;
+    until("it is there", || async { early.node.dht.standing().await.connected == 1 }).await;
+    let mut joined = pin!(early.node.dht.joined());
+    assert!(futures::poll!(joined.as_mut()).is_pending(), "nobody is there that keeps its keys but itself");
+    assert!(early.node.dht.standing().await.is_unserved);
+    let _server = net.start_as(keypair, Place::at(BEYOND), |options| options).await;
+    assert!(within("it has joined", joined).await);
+    early.node.knows(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_others_are_gone_is_after_a_while_the_first_of_its_kind() {
+    let net = Net::default();
+    let gone = address(BEYOND.parse().unwrap()).with(Protocol::P2p(PeerId::random()));
+    let knows = |options| Options { bootstrap: vec![gone], ..options };
+    let server = net.start(Place::at(HERE), knows).await;
+    let client = |options| Options { mode: Mode::Client, asks_to_be_dialled: false, ..options };
+    let client = net.start(Place::at(THERE), client).await;
+    client.connect(&server).await;
+    assert!(within("nobody else is waited for", server.node.dht.joined()).await);
+    let placed = within("it keeps its own key", server.node.dht.place(key(1))).await;
+    assert_eq!((placed.keys, placed.receivers, placed.messages), (1, 1, 0));
+    assert!(!server.node.dht.standing().await.is_unserved);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,8 @@ use crate::support::task::Tasks;
 const IN_FLIGHT: usize = 64 << 10;
 const BACKLOG: usize = 64;
 const PORT: u16 = 8468;
+/// What the name of a host begins with; its address follows.
+pub(super) const NAMED: &str = "host-";
 
 /// A connection as the swarm takes it.
 type Connection = (PeerId, StreamMuxerBox);
@@ -112,7 +114,17 @@ impl Net {
 
     /// Starts a node there.
     pub(super) async fn start(&self, place: Place, with: impl FnOnce(Options) -> Options) -> Hosted {
-        let (keypair, tasks) = (Keypair::generate_ed25519(), Tasks::new());
+        self.start_as(Keypair::generate_ed25519(), place, with).await
+    }
+
+    /// As [`Net::start`], of a node that others knew before.
+    pub(super) async fn start_as(
+        &self,
+        keypair: Keypair,
+        place: Place,
+        with: impl FnOnce(Options) -> Options,
+    ) -> Hosted {
+        let tasks = Tasks::new();
         let (peer, door) = (keypair.public().to_peer_id(), mpsc::channel(BACKLOG));
         let moves = door.0.clone();
         let carriers = Carriers { net: self.clone(), peer, place, listener: None, door };
@@ -172,10 +184,14 @@ impl Carrying for Carriers {
 
     fn dial(&mut self, at: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let mut parts = at.iter();
-        let (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) = (parts.next(), parts.next()) else {
+        let host = match parts.next() {
+            Some(Protocol::Ip4(ip)) => Some(IpAddr::from(ip)),
+            Some(Protocol::Dns4(name)) => name.strip_prefix(NAMED).and_then(|ip| ip.parse().ok()),
+            _ => None,
+        };
+        let (Some(ip), Some(Protocol::Tcp(port))) = (host, parts.next()) else {
             return Err(TransportError::MultiaddrNotSupported(at));
         };
-        let ip = IpAddr::from(ip);
         let mut state = self.net.state();
         state.dials.push((self.peer, ip));
         let truth = self.place.lies.filter(|(_, lie)| *lie == ip).map_or(ip, |(truth, _)| truth);

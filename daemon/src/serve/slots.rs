@@ -88,6 +88,8 @@ struct Waiter {
     whose: Whose,
     /// When it came.
     number: u64,
+    /// Before then it has been told that it is not its turn yet.
+    again: Instant,
     /// It has gone if it does not ask before.
     until: Instant,
 }
@@ -115,10 +117,17 @@ impl Slots {
         let mut active = active(&mut self.holders);
         let surplus = active.len().saturating_sub(self.most);
         active.iter_mut().take(surplus).for_each(|holder| holder.over = Some(now));
+        // There may be a place sooner than they were told.
+        self.waiting.values_mut().for_each(|waiter| waiter.again = now);
     }
 
     /// A peer asks for chunks: `None` when it has a place, else when it is to ask again.
     pub(super) fn ask(&mut self, peer: PeerId, host: Option<HostAddr>, now: Instant) -> Option<Duration> {
+        // To ask sooner than one was told to changes nothing, and must cost nothing: however many wait, nobody's place
+        // in the line is looked for.
+        if let Some(waiter) = self.waiting.get(&peer).filter(|waiter| now < waiter.again) {
+            return Some(waiter.again - now);
+        }
         self.settle(now);
         let is_wanted = self.holders.len() > self.most || self.waiting.keys().any(|other| *other != peer);
         if let Some(holder) = self.holders.get_mut(&peer) {
@@ -133,7 +142,7 @@ impl Slots {
             }
         }
         let whose = Whose::of(peer, host);
-        let waiter = Waiter { whose, number: self.next, until: now + GRACE };
+        let waiter = Waiter { whose, number: self.next, again: now, until: now + GRACE };
         self.next += 1;
         self.waiting.entry(peer).or_insert(waiter);
         let line = self.line();
@@ -149,7 +158,7 @@ impl Slots {
         }
         let after = self.wait(place - free, now);
         if let Some(waiter) = self.waiting.get_mut(&peer) {
-            waiter.until = now + after + GRACE;
+            (waiter.again, waiter.until) = (now + after, now + after + GRACE);
         }
         Some(after)
     }

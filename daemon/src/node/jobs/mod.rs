@@ -41,7 +41,7 @@ pub struct NewJob {
 /// What came of asking for a job.
 #[derive(Clone, Debug)]
 pub enum Begun {
-    /// It is here already.
+    /// It is here already; pinned, where that was asked for.
     Here(ObjectId),
     /// There is a job now.
     New(JobView),
@@ -176,10 +176,8 @@ impl Node {
         }
         let peers = addresses(&peers)?;
         let _changing = self.jobs.changing().await;
-        if self.is_whole(&id) {
-            if pin {
-                self.parts.store.pin(&id, caller.uid).await?;
-            }
+        // What is removed meanwhile cannot be pinned, and has to be brought again.
+        if self.is_whole(&id) && (!pin || self.parts.store.pin(&id, caller.uid).await?) {
             return Ok(Begun::Here(id));
         }
         let own = self.jobs.table().own(caller.uid, &id);

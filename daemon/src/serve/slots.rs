@@ -36,6 +36,10 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How much later than that one who waits keeps its place in the line.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How often it is looked whose turn is over. Whoever has a place may ask as often as it likes, which must not put all
+/// who wait in order each time.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Peers that may wait, more than may be connected unless that is configured; of more the last in the line goes.
 const WAITING: usize = 512;
 
@@ -50,6 +54,8 @@ pub(super) struct Slots {
     served: HashMap<Whose, u64>,
     /// Counts all who have come, and all turns.
     next: u64,
+    /// When it was last looked whose turn is over.
+    looked: Option<Instant>,
 }
 
 /// Who counts as one: a host where it is known, else a peer. Of hosts on private networks there are not many.
@@ -108,7 +114,7 @@ impl Slots {
     /// With so many places, at least one.
     pub(super) fn new(most: usize) -> Self {
         let (holders, waiting, served) = Default::default();
-        Self { most: most.max(1), holders, waiting, served, next: 0 }
+        Self { most: most.max(1), holders, waiting, served, next: 0, looked: None }
     }
 
     /// From now on there are so many places, at least one. Those who have had theirs longest lose them.
@@ -223,6 +229,10 @@ impl Slots {
             return;
         }
         self.holders.retain(|_, holder| holder.sending == 0 || now < holder.moved + STUCK);
+        if self.looked.is_some_and(|looked| now < looked + LOOK) {
+            return;
+        }
+        self.looked = Some(now);
         let (line, turn, mut places) = (self.line(), self.turn(), self.places());
         // The first in the line have the places that are free, and those that will be.
         let leaving = self.holders.values().filter(|holder| holder.over.is_some()).count();

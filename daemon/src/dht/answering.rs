@@ -202,6 +202,7 @@ impl EventLoop {
         let kept = timely.filter(|said| records.describe(&sender, said)).count();
         taken.described = u32::try_from(kept).unwrap_or(u32::MAX);
         self.batches_taken += 1;
+        self.options.conduct.came(&sender);
         Answer::Taken(taken)
     }
 }

@@ -42,6 +42,9 @@ impl EventLoop {
                 Some(Standing::Stranger) => self.tell_strange(peer),
                 Some(Standing::Unknown) | None => {}
             }
+        } else {
+            // Who comes by itself is there.
+            self.options.conduct.came(&peer);
         }
         let group = self.peers.get(&peer).and_then(Connected::group);
         self.swarm.behaviour_mut().kad.store_mut().opened(peer, group);

@@ -145,9 +145,10 @@ pub(super) struct Ask {
 impl Ask {
     async fn run(self, shard: Shard, flow: Arc<Flow>) -> Outcome {
         let length = self.chunk.length as usize;
-        let _open = self.heard.ask(&self.parts.download, length).await;
+        let mut open = self.heard.ask(&self.parts.download, length).await;
         flow.is_sent.store(true, Relaxed);
         let answer = self.asker.want_counted(self.chunk, &flow.came).await;
+        open.answered();
         if !matches!(answer, Ok(Answer::Found(_))) {
             // Others may have what the limit let pass and did not come.
             self.parts.download.give_back(length.saturating_sub(flow.came.bytes() as usize));

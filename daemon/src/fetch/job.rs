@@ -73,6 +73,8 @@ struct Job {
     here: u64,
     /// The object was here whole once: what is missing has rotted.
     was_whole: bool,
+    /// Whether others who fetch the object are told of this node: that it has it will be announced.
+    is_told_of: bool,
     summary: Summary,
     /// For the rate: bytes from peers when it was last told.
     told: (Instant, u64),
@@ -102,6 +104,7 @@ impl Job {
             quiet: false,
             here,
             was_whole,
+            is_told_of: false,
             summary,
             told: (started, 0),
             parts,
@@ -247,7 +250,8 @@ impl Job {
         if self.parity.is_none() {
             self.learning.push(Box::pin(learn::parity_of(asker.clone(), id)));
         }
-        self.news.push(news::news_of(Arc::clone(&self.parts), peer, asker, id).boxed());
+        let (parts, joins) = (Arc::clone(&self.parts), self.is_told_of);
+        self.news.push(news::news_of(parts, peer, asker, (id, joins)).boxed());
     }
 
     fn heard(&mut self, peer: PeerNo, word: Word) {

@@ -78,6 +78,8 @@ struct Last {
     /// Chunks that it is being asked for, and since when it has owed one.
     open: usize,
     owes: Option<Instant>,
+    /// Since when it has been asked for nothing because the last of them was taken back: that time is not owed.
+    rest: Option<Instant>,
     /// Since when nothing comes of them; set while there are any.
     silent: Option<Instant>,
     /// Bytes that have come of chunks that are not whole, since it last gave one; and since `silent`.
@@ -89,7 +91,11 @@ struct Last {
 struct HeldBack<'a>(&'a Heard);
 
 /// A request that is open, until this is dropped.
-pub(super) struct Open(Arc<Heard>);
+pub(super) struct Open {
+    heard: Arc<Heard>,
+    /// Whether it has been answered, with whatever; else it is taken back.
+    is_answered: bool,
+}
 
 impl Member {
     pub(super) fn new(asker: Asker, conduct: Conduct, now: Instant) -> Self {
@@ -160,7 +166,7 @@ impl Tells {
 impl Heard {
     fn new(now: Instant) -> Self {
         let (has_proved, has_told, is_asked) = (false, false, false);
-        let (held, open, owes, silent) = ((0, now), 0, None, None);
+        let (held, open, owes, rest, silent) = ((0, now), 0, None, None, None);
         let (came, fresh) = (0, 0);
         Self(Mutex::new(Last {
             at: now,
@@ -170,6 +176,7 @@ impl Heard {
             held,
             open,
             owes,
+            rest,
             silent,
             came,
             fresh,
@@ -192,10 +199,10 @@ impl Heard {
     /// It gave a chunk now. For how long it owed that.
     fn gave(&self) -> Duration {
         let (mut last, now) = (self.last(), Instant::now());
-        let since = last.owes;
-        last.owes = (last.open > 0).then_some(now);
+        let owed = last.owed(now);
+        (last.owes, last.rest) = ((last.open > 0).then_some(now), None);
         (last.silent, last.came, last.fresh) = (last.owes, 0, 0);
-        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        owed
     }
 
     /// So many bytes of a chunk have come that is not whole.
@@ -225,12 +232,13 @@ impl Heard {
     }
 
     fn open(self: Arc<Self>) -> Open {
-        let mut last = self.last();
+        let (mut last, now) = (self.last(), Instant::now());
         last.open += 1;
-        last.owes.get_or_insert_with(Instant::now);
-        last.silent.get_or_insert_with(Instant::now);
+        let rested = last.rest.take().map_or(Duration::ZERO, |rest| now.saturating_duration_since(rest));
+        last.owes = Some(last.owes.map_or(now, |since| since + rested));
+        last.silent.get_or_insert(now);
         drop(last);
-        Open(self)
+        Open { heard: self, is_answered: false }
     }
 
     /// It would be asked for something now, but for our own limit.
@@ -251,7 +259,7 @@ impl Heard {
     }
 
     fn owes(&self, now: Instant) -> bool {
-        self.last().owes.is_some_and(|since| now.saturating_duration_since(since) > OWED)
+        self.last().owed(now) > OWED
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -259,7 +267,20 @@ impl Heard {
     }
 }
 
+impl Open {
+    /// It has been answered.
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
+    }
+}
+
 impl Last {
+    /// For how long it has owed a chunk.
+    fn owed(&self, now: Instant) -> Duration {
+        let until = self.rest.unwrap_or(now);
+        self.owes.map_or(Duration::ZERO, |since| until.saturating_duration_since(since))
+    }
+
     fn is_silent(&self, now: Instant) -> bool {
         self.silent.is_some_and(|since| now.saturating_duration_since(since) > SILENT)
     }
@@ -274,10 +295,11 @@ pub(super) fn who_goes(mut over: Vec<(u64, PeerNo)>) -> Option<PeerNo> {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut last = self.0.last();
+        let mut last = self.heard.last();
         last.open -= 1;
         if last.open == 0 {
             last.silent = None;
+            last.rest = (!self.is_answered).then(Instant::now);
         }
     }
 }
@@ -356,12 +378,25 @@ mod tests {
         heard.gave();
         assert!(!far(&heard), "it is asked for nothing");
         // Busy, each time it is asked.
-        drop(open());
+        open().answered();
         let since = heard.last().owes;
-        drop(open());
+        open().answered();
         assert!(far(&heard) && heard.last().owes == since);
         heard.gave();
         assert!(!far(&heard));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_owed_no_longer_and_the_time_before_counts() {
+        let heard = Arc::new(Heard::new(Instant::now()));
+        let open = || Arc::clone(&heard).open();
+        let first = open();
+        let since = Instant::now().checked_sub(OWED / 2).unwrap();
+        heard.last().owes = Some(since);
+        drop(first);
+        assert!(!heard.owes(Instant::now() + 2 * OWED), "it is asked for nothing");
+        let _second = open();
+        assert!(!heard.owes(Instant::now()) && heard.owes(Instant::now() + OWED));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A card: where a node gives chunks, in its own word.
 //!
 //! Owns: the format and its proof. Refuses: cards of other networks, other times and other forms. Whether what it leads
-//! to may be dialled, others judge. Pure: the time is passed in. Survives a crash: nothing; a card is signed anew for
-//! each session.
+//! to may be dialled, others judge. Pure: the time is passed in. Survives a crash: nothing; a card is signed anew
+//! whenever it is shown.
 //!
 //! # Format (version 1)
 //!

@@ -124,6 +124,13 @@ impl Conduct {
         book.is_news = true;
     }
 
+    /// The peer shows that it is there: whoever could not reach it may try again at once.
+    pub fn came(&self, peer: &PeerId) {
+        let mut book = self.book();
+        let was_waited_for = book.scores.came(peer);
+        book.is_news |= was_waited_for;
+    }
+
     /// The peer gave `bytes` that are what they should be, and owed something for `took`. Ends a row of failures.
     pub fn delivered(&self, peer: PeerId, bytes: u64, took: Duration, now: SystemTime) {
         let mut book = self.book();

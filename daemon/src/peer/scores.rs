@@ -165,6 +165,12 @@ impl Scores {
         score.rate = Some(score.rate.map_or(measured, |rate| rate - rate / 4 + measured / 4));
     }
 
+    /// The peer shows that it is there: another attempt is worth it at once. Its row of failures goes on, so that the
+    /// waits of one that is not reached all the same go on growing. Whether it was waited for.
+    pub fn came(&mut self, peer: &PeerId) -> bool {
+        self.peers.get_mut(peer).is_some_and(|score| score.retry_at.take().is_some())
+    }
+
     /// Whether an attempt is worth it now: not banned, and not waiting after failures.
     #[must_use]
     pub fn is_worth_trying(&self, peer: &PeerId, now: SystemTime) -> bool {
@@ -272,6 +278,18 @@ mod tests {
         scores.delivered(peer, u64::MAX, Duration::ZERO, at(8));
         let score = scores.get(&peer).unwrap();
         assert!(score.rate > Some(1 << 20) && score.delivered == u64::MAX);
+    }
+
+    #[test]
+    fn who_shows_that_it_is_there_is_worth_trying_and_waits_no_shorter_the_next_time() {
+        let (mut scores, peer) = (Scores::new(), PeerId::random());
+        assert!(!scores.came(&peer) && scores.iter().count() == 0);
+        assert_eq!(scores.failed(peer, at(0)), at(2));
+        assert!(scores.came(&peer) && !scores.came(&peer) && scores.is_worth_trying(&peer, at(0)));
+        assert_eq!(scores.failed(peer, at(0)), at(4));
+        (0..STRIKES).for_each(|_| _ = scores.strike(peer, at(0)));
+        scores.came(&peer);
+        assert!(!scores.is_worth_trying(&peer, at(0)), "that lifts no ban");
     }
 
     #[test]

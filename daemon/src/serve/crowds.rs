@@ -2,7 +2,8 @@
 //!
 //! Owns: the rules of both. Refuses: to tell of whoever has shown no card, of private hosts to strangers, of loopback
 //! beyond it, and more than its limits; a card says nothing of what its owner asks for, and nobody is told more than
-//! that somebody does. The time is passed in. Survives a crash: nothing.
+//! that somebody does. Who shows none hears of others, and neither of it nor of what it is given do others hear. The
+//! time is passed in. Survives a crash: nothing.
 //!
 //! A holder that many ask at once would give each chunk to each of them. So they learn of each other as they come, and
 //! feed each other; and which chunk one of them asks for, the others hear at once, while it is still on its way, so
@@ -110,7 +111,7 @@ impl Crowds {
     }
 
     /// A peer has asked for a chunk, and is to be given it, that stands at `index` of the objects that `is_of` is true
-    /// for: whoever else asks for one of them is told.
+    /// for: where it gives chunks itself, whoever else asks for one of them is told.
     pub(super) fn asked(&self, peer: &PeerId, index: u64, now: Instant, is_of: impl Fn(&ObjectId) -> bool) {
         for (object, crowd) in self.all().iter_mut() {
             if crowd.is_whole && crowd.is_company(peer) && is_of(object) {
@@ -164,10 +165,10 @@ impl Crowd {
         }
     }
 
-    /// Whether a peer asks, and somebody else does.
+    /// Whether a peer asks that has shown a card, and somebody else asks.
     fn is_company(&self, peer: &PeerId) -> bool {
         let is_asking = |member: &&Member| !member.to.is_closed();
-        self.members.iter().any(|member| member.caller.peer == *peer)
+        self.members.iter().any(|member| member.caller.peer == *peer && member.caller.card.is_some())
             && self.members.iter().filter(is_asking).any(|member| member.caller.peer != *peer)
     }
 
@@ -366,7 +367,8 @@ mod tests {
     #[test]
     fn what_one_asks_for_the_others_hear_once_and_only_from_who_has_all() {
         let (crowds, now) = (Crowds::default(), Instant::now());
-        let [one, two, three] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| caller(ip, false));
+        let callers = [("10.0.0.1", true), ("10.0.0.2", true), ("10.0.0.3", false)];
+        let [one, two, three] = callers.map(|(ip, shows)| caller(ip, shows));
         let asked = |by: &Caller, index| crowds.asked(&by.peer, index, now, |object| *object == OBJECT);
         let mut first = crowds.enter(OBJECT, true, one.clone(), now);
         asked(&one, 1);
@@ -384,6 +386,10 @@ mod tests {
             crowds.asked(&one.peer, 3, now + later, |_| true);
             assert_eq!(heard(&mut second).1, told, "{later:?}");
         }
+        // Who shows no card gives it to nobody.
+        let _third = crowds.enter(OBJECT, true, three.clone(), now);
+        asked(&three, 5);
+        assert_eq!((heard(&mut first).1, heard(&mut second).1), (vec![], vec![]));
         let _third = crowds.enter(OBJECT, false, three, now);
         asked(&one, 4);
         assert_eq!(heard(&mut second).1, [0; 0]);

@@ -36,6 +36,10 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How much later than that one who waits keeps its place in the line.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How often it is looked whose turn is over. Whoever has a place may ask as often as it likes, which must not put all
+/// who wait in order each time.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Peers that may wait, more than may be connected unless that is configured; of more the last in the line goes.
 const WAITING: usize = 512;
 
@@ -50,6 +54,8 @@ pub(super) struct Slots {
     served: HashMap<Whose, u64>,
     /// Counts all who have come, and all turns.
     next: u64,
+    /// When it was last looked whose turn is over.
+    looked: Option<Instant>,
 }
 
 /// Who counts as one: a host where it is known, else a peer. Of hosts on private networks there are not many.
@@ -88,6 +94,8 @@ struct Waiter {
     whose: Whose,
     /// When it came.
     number: u64,
+    /// Before then it has been told that it is not its turn yet.
+    again: Instant,
     /// It has gone if it does not ask before.
     until: Instant,
 }
@@ -106,7 +114,7 @@ impl Slots {
     /// With so many places, at least one.
     pub(super) fn new(most: usize) -> Self {
         let (holders, waiting, served) = Default::default();
-        Self { most: most.max(1), holders, waiting, served, next: 0 }
+        Self { most: most.max(1), holders, waiting, served, next: 0, looked: None }
     }
 
     /// From now on there are so many places, at least one. Those who have had theirs longest lose them.
@@ -115,10 +123,17 @@ impl Slots {
         let mut active = active(&mut self.holders);
         let surplus = active.len().saturating_sub(self.most);
         active.iter_mut().take(surplus).for_each(|holder| holder.over = Some(now));
+        // There may be a place sooner than they were told.
+        self.waiting.values_mut().for_each(|waiter| waiter.again = now);
     }
 
     /// A peer asks for chunks: `None` when it has a place, else when it is to ask again.
     pub(super) fn ask(&mut self, peer: PeerId, host: Option<HostAddr>, now: Instant) -> Option<Duration> {
+        // To ask sooner than one was told to changes nothing, and must cost nothing: however many wait, nobody's place
+        // in the line is looked for.
+        if let Some(waiter) = self.waiting.get(&peer).filter(|waiter| now < waiter.again) {
+            return Some(waiter.again - now);
+        }
         self.settle(now);
         let is_wanted = self.holders.len() > self.most || self.waiting.keys().any(|other| *other != peer);
         if let Some(holder) = self.holders.get_mut(&peer) {
@@ -133,7 +148,7 @@ impl Slots {
             }
         }
         let whose = Whose::of(peer, host);
-        let waiter = Waiter { whose, number: self.next, until: now + GRACE };
+        let waiter = Waiter { whose, number: self.next, again: now, until: now + GRACE };
         self.next += 1;
         self.waiting.entry(peer).or_insert(waiter);
         let line = self.line();
@@ -149,7 +164,7 @@ impl Slots {
         }
         let after = self.wait(place - free, now);
         if let Some(waiter) = self.waiting.get_mut(&peer) {
-            waiter.until = now + after + GRACE;
+            (waiter.again, waiter.until) = (now + after, now + after + GRACE);
         }
         Some(after)
     }
@@ -214,6 +229,10 @@ impl Slots {
             return;
         }
         self.holders.retain(|_, holder| holder.sending == 0 || now < holder.moved + STUCK);
+        if self.looked.is_some_and(|looked| now < looked + LOOK) {
+            return;
+        }
+        self.looked = Some(now);
         let (line, turn, mut places) = (self.line(), self.turn(), self.places());
         // The first in the line have the places that are free, and those that will be.
         let leaving = self.holders.values().filter(|holder| holder.over.is_some()).count();

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -19,7 +19,7 @@ use super::{Answer, Error, Options, Unproven};
 use crate::content::{
     self, CHUNK, CHUNK_LEN, ChunkRef, ManifestPage, ManifestTop, ObjectId, ParityPage, ParityPart, Place,
 };
-use crate::peer::{Conn, PeerId};
+use crate::peer::{CardSigner, Conn, PeerId};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 use crate::support::unix_now;
@@ -66,9 +66,13 @@ pub(super) struct Shared {
     pub(super) version: u16,
     /// Where proofs are checked.
     pool: Pool,
+    /// Signs what is shown of where this end gives chunks; `None` where it gives none, or the giver would not know it.
+    signer: Option<CardSigner>,
+    /// Held while a subscription is asked for, so that a card is for the one that it is shown for.
+    subscribing: Mutex<()>,
     pub(super) pending: Pending,
     pub(super) meter: Arc<Meter>,
-    /// Frames for the writer. Has room for an ask and a cancel of everything that can be open.
+    /// Frames for the writer. Has room for an ask and a cancel of everything that can be open, and for cards.
     pub(super) out: mpsc::Sender<Frame>,
     /// Requests and bytes that may be open at once.
     grant: (usize, usize),
@@ -103,12 +107,7 @@ impl Asker {
                 return Err(error);
             }
         };
-        let (shared, out) = Shared::new(peer, version, options.pool.clone(), meter, &hello);
-        let signer = options.card.as_ref().filter(|_| version >= CROWDS);
-        if let Some(card) = signer.and_then(|signer| signer.sign(unix_now())) {
-            // There is room: it is the first frame.
-            drop(shared.out.try_send(Frame::Card(card)));
-        }
+        let (shared, out) = Shared::new(peer, version, options, meter, &hello);
         let shared = Arc::new(shared);
         tasks.spawn(
             "session asker",
@@ -267,14 +266,32 @@ impl Asker {
         self.ask_chunks(chunks, MAX_COST, &Came::default(), ask).await
     }
 
-    /// Which chunks of an object the giver holds, now and from now on, and who else asks for them.
+    /// Which chunks of an object the giver holds, now and from now on, and who else asks for them; they are not told of
+    /// this end.
     ///
     /// # Errors
     /// Why the session ended.
     pub async fn haves(&self, object: ObjectId) -> Result<Haves, Error> {
+        self.subscribe(object, None).await
+    }
+
+    /// As [`Asker::haves`]; where this end gives chunks itself, others who ask for the object are told of it.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub async fn join(&self, object: ObjectId) -> Result<Haves, Error> {
+        let card = self.shared().signer.as_ref().and_then(|signer| signer.sign(unix_now()));
+        self.subscribe(object, card).await
+    }
+
+    async fn subscribe(&self, object: ObjectId, card: Option<Bytes>) -> Result<Haves, Error> {
         let shared = self.shared();
         let credit = (shared.credit(&shared.subscriptions, 1).await?, None);
         let (news, updates) = mpsc::channel(NEWS);
+        let _next = shared.subscribing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(card) = card {
+            shared.out.try_send(Frame::Card(card)).map_err(|_| shared.reason())?;
+        }
         let tickets = self.ask(vec![(Asked::Haves, Waiter::Many(news), credit)], |_| Ask::Haves(object))?;
         Ok(Haves { updates, _tickets: tickets })
     }
@@ -350,18 +367,20 @@ impl Shared {
     fn new(
         peer: PeerId,
         version: u16,
-        pool: Pool,
+        options: &Options,
         meter: Arc<Meter>,
         hello: &Hello,
     ) -> (Self, mpsc::Receiver<Frame>) {
         let requests = hello.requests.min(MAX_REQUESTS) as usize;
         let bytes = hello.bytes.min(MAX_BYTES) as usize;
-        // A card, an ask and a cancel of each, and pings.
-        let (out, frames) = mpsc::channel(1 + 2 * (requests + SUBSCRIPTIONS) + 8);
+        // An ask and a cancel of each, a card of each subscription, and pings.
+        let (out, frames) = mpsc::channel(2 * requests + 3 * SUBSCRIPTIONS + 8);
         let shared = Self {
             peer,
             version,
-            pool,
+            pool: options.pool.clone(),
+            signer: options.card.clone().filter(|_| version >= CROWDS),
+            subscribing: Mutex::default(),
             pending: Pending::default(),
             meter,
             out,

@@ -251,7 +251,7 @@ pub enum Frame {
     Cancelled(u32),
     /// [`Kind::Have`].
     Have(u32, Have),
-    /// [`Kind::Card`]; 1 to [`MAX_CARD`] bytes, which nobody has looked at yet.
+    /// [`Kind::Card`], for the next [`Ask::Haves`]; 1 to [`MAX_CARD`] bytes, which nobody has looked at yet.
     Card(Bytes),
     /// [`Kind::Peers`]; 1 to [`MAX_FELLOWS`].
     Peers(u32, Vec<Fellow>),

@@ -8,8 +8,8 @@
 mod telling;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -92,7 +92,6 @@ pub async fn give(
         version,
         network: options.network.id(),
         pool: options.pool.clone(),
-        card: Mutex::default(),
         giver,
         ledger: Ledger::new(options.requests, options.bytes),
         own: Arc::new(Semaphore::new(1)),
@@ -125,8 +124,6 @@ struct Side {
     network: [u8; 32],
     /// Where cards are checked.
     pool: Pool,
-    /// The asker's card as it came, the last one; not looked at yet.
-    card: Mutex<Option<Bytes>>,
     giver: Arc<dyn Giver>,
     ledger: Ledger,
     /// Room in memory for the one chunk that every session may have, however many others there are.
@@ -136,6 +133,8 @@ struct Side {
 /// One request on its lane. Runs have been taken apart.
 enum Job {
     Ask(u32, Ask),
+    /// To be told of an object, with the card that was shown for it as it came; not looked at yet.
+    Tell(u32, ObjectId, Option<Bytes>),
     /// The chunk at an index of an object.
     At(u32, ObjectId, u64),
 }
@@ -204,15 +203,14 @@ impl Side {
         lanes: &Lanes,
         control: &mpsc::Sender<Frame>,
     ) -> Result<Ended, Error> {
+        let mut shown = None;
         while let Some(frame) = reader.frame().await? {
             match frame {
-                Frame::Ask(request, ask) => self.accept(request, ask, lanes)?,
+                Frame::Ask(request, ask) => self.accept(request, ask, &mut shown, lanes)?,
                 Frame::Cancel(request) => self.ledger.cancel(request),
                 // When there is no room, there is enough to send to show that this end lives.
                 Frame::Ping(token) => drop(control.try_send(Frame::Pong(token))),
-                Frame::Card(card) if self.version >= CROWDS => {
-                    *self.card.lock().unwrap_or_else(PoisonError::into_inner) = Some(card);
-                }
+                Frame::Card(card) if self.version >= CROWDS => shown = Some(card),
                 Frame::Goodbye(..) => break,
                 _ => return Err(Error::Protocol("a frame that no asker sends")),
             }
@@ -232,8 +230,8 @@ impl Side {
         }
     }
 
-    /// Opens a request and puts it on its lane.
-    fn accept(&self, request: u32, ask: Ask, lanes: &Lanes) -> Result<(), Error> {
+    /// Opens a request and puts it on its lane. The card that was `shown` last is for the next subscription.
+    fn accept(&self, request: u32, ask: Ask, shown: &mut Option<Bytes>, lanes: &Lanes) -> Result<(), Error> {
         let put = |lane: &mpsc::Sender<Job>, job| lane.try_send(job).map_err(|_| Error::Closed);
         if let Ask::Run { object, first, count } = ask {
             for step in 0..u32::from(count) {
@@ -244,12 +242,11 @@ impl Side {
             return Ok(());
         }
         self.ledger.open(request, &ask)?;
-        let lane = match ask {
-            Ask::Chunk(_) => &lanes.chunks,
-            Ask::Haves(_) => &lanes.haves,
-            _ => &lanes.records,
-        };
-        put(lane, Job::Ask(request, ask))
+        match ask {
+            Ask::Haves(object) => put(&lanes.haves, Job::Tell(request, object, shown.take())),
+            Ask::Chunk(_) => put(&lanes.chunks, Job::Ask(request, ask)),
+            _ => put(&lanes.records, Job::Ask(request, ask)),
+        }
     }
 
     async fn give_chunk(&self, job: Job, out: Outbox) {
@@ -259,7 +256,7 @@ impl Side {
             Job::At(request, object, index) if !self.ledger.is_cancelled(request) => {
                 (request, self.giver.resolve(self.peer, object, index).await)
             }
-            Job::Ask(request, _) | Job::At(request, ..) => (request, None),
+            Job::Ask(request, _) | Job::Tell(request, ..) | Job::At(request, ..) => (request, None),
         };
         let frame = match chunk {
             _ if self.ledger.is_cancelled(request) => Frame::Cancelled(request),

@@ -70,7 +70,7 @@ pub struct Caller {
     pub peer: PeerId,
     /// Where it is, as seen from here.
     pub remote: Option<IpAddr>,
-    /// Its card, where it has given one that is its own; others may be told of it.
+    /// Its card, where it has shown one for this object that is its own; others may be told of it.
     pub card: Option<Card>,
 }
 

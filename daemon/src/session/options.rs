@@ -26,8 +26,8 @@ pub struct Options {
     pub stall: Duration,
     /// Where proving a manifest runs.
     pub pool: Pool,
-    /// Says to those who are asked where this node gives chunks itself: they tell others who ask for the same object.
-    /// `None`: others are not told of this node.
+    /// Says where this node gives chunks itself, to those who are to tell others of it who ask for the same object.
+    /// `None`: nobody is told of this node.
     pub card: Option<CardSigner>,
 }
 

@@ -2,13 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::frames::{Record, SLICE};
+use super::ledger::SUBSCRIPTIONS;
 use super::{Answer, Came, Error, Have, News};
+use crate::support::allowance::{Allowances, Rate};
+
+/// News of one subscription. A giver tells of chunks ten times a second and of others fifty times, and what has waited
+/// on the way, until a session ends for its silence, comes at once.
+const TOLD: Rate = Rate { each_second: 100, burst: 4_000 };
+/// Bytes of a map, or of a list of chunks, that count as more news: of the longest object there are 144.
+const COUNTED: usize = 4_096;
 
 /// What was asked for.
 #[derive(Debug)]
@@ -54,12 +62,30 @@ pub(super) struct Pending {
     book: Mutex<Book>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Book {
     open: HashMap<u32, Open>,
     next: u32,
+    /// What has been told lately in each subscription.
+    told: Allowances<u32>,
     /// The session has ended: nothing more may be opened.
     over: bool,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        let told = Allowances::new(TOLD, SUBSCRIPTIONS);
+        Self { open: HashMap::new(), next: 0, told, over: false }
+    }
+}
+
+impl Book {
+    /// Counts news of so many bytes.
+    fn hear(&mut self, request: u32, bytes: usize) -> Result<(), Error> {
+        let now = Instant::now();
+        let is_within = (0..=bytes / COUNTED).all(|_| self.told.take(request, now));
+        if is_within { Ok(()) } else { Err(Error::Protocol("more news than any giver has")) }
+    }
 }
 
 /// A chunk of zeros, which is not sent.
@@ -185,7 +211,13 @@ impl Pending {
 
     /// News of chunks for a subscriber. Whether it is too slow for them and its subscription must be cancelled.
     pub(super) fn have(&self, request: u32, have: Have) -> Result<bool, Error> {
+        let bytes = match &have {
+            Have::Whole => 0,
+            Have::Bitmap { bits, .. } => bits.len(),
+            Have::Chunks(chunks) => 4 * chunks.len(),
+        };
         let mut book = self.book();
+        book.hear(request, bytes)?;
         let open = book.open.get_mut(&request).ok_or(UNASKED)?;
         match (&open.asked, &open.waiter) {
             (Asked::Haves, Some(Waiter::Many(news))) => {
@@ -202,7 +234,8 @@ impl Pending {
 
     /// News of others for a subscriber. One that is slow for them goes without: they are to leave room for the rest.
     pub(super) fn rumour(&self, request: u32, rumour: News) -> Result<(), Error> {
-        let book = self.book();
+        let mut book = self.book();
+        book.hear(request, 0)?;
         let open = book.open.get(&request).ok_or(UNASKED)?;
         match (&open.asked, &open.waiter) {
             (Asked::Haves, Some(Waiter::Many(news))) if news.capacity() > news.max_capacity() / 2 => {

@@ -4,7 +4,7 @@ use casd_proto::v1::jobs_client::JobsClient;
 use futures::FutureExt;
 
 use super::*;
-use crate::node::{Caller, JobName, NewJob, Standing};
+use crate::node::{AddOptions, Begun, Caller, JobName, NewJob, Standing};
 
 impl Daemon {
     fn jobs(&self) -> JobsClient<Channel> {
@@ -126,6 +126,32 @@ async fn a_caller_who_goes_away_leaves_no_job_half_begun_nor_half_cancelled() {
         assert!(Box::pin(node.cancel_jobs(caller, JobName::Number(1))).now_or_never().is_none());
         while node.jobs(caller)[0].standing != Standing::Cancelled {
             tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tasks.stop();
+    })
+    .await;
+}
+
+/// Somebody removes it at the same time.
+#[tokio::test]
+async fn who_is_told_that_it_is_here_has_its_pin() {
+    bounded(async {
+        let (folder, tasks) = (tempfile::tempdir().unwrap(), Tasks::new());
+        let node = node(&folder, &tasks);
+        let [caller, other] = [1000, 1001].map(|uid| Caller { uid, is_admin: false });
+        for seed in 0..20 {
+            let (bytes, private) = (sample(seed, 10), true);
+            let object = id_of(&bytes);
+            let mut adding = node.add(AddOptions { private, ..AddOptions::default() }, false);
+            adding.write(bytes).await.unwrap();
+            adding.finish(10).await.unwrap();
+            // The removal is on its way to the journal when it is looked for.
+            let removing = Box::pin(node.remove(other, &object, false));
+            let wanted = NewJob { object: object.clone(), peers: Vec::new(), pin: true, priority: None };
+            let (removed, begun) = tokio::join!(removing, Box::pin(node.begin_job(caller, wanted)));
+            let is_here = matches!(begun.unwrap(), Begun::Here(_));
+            let is_pinned = node.list(None).iter().any(|info| info.id.to_string() == object);
+            assert_eq!(is_here, is_pinned, "{seed}: {removed:?}");
         }
         tasks.stop();
     })

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::announcer::{Announcer, Purpose};
@@ -56,6 +56,25 @@ async fn twenty_thousand_keys_reach_ten_nodes_in_few_messages() {
     for node in &nodes {
         until("all are taken back", || async { node.dht.status().await.other_records == 0 }).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_not_reached_is_worth_trying_when_it_comes_and_when_it_announces() {
+    let (node, keypair) = (Node::server(QUIC, &[]).await, Keypair::generate_ed25519());
+    let (conduct, holder, now) = (&node.conduct, keypair.public().to_peer_id(), SystemTime::now());
+    let put_off = || {
+        conduct.failed(holder, now + Duration::from_secs(3600));
+        assert!(!conduct.is_worth_trying(&holder, now));
+    };
+    put_off();
+    let other = Node::of(options(QUIC, &[&node]), keypair).await;
+    until("it has come", || async { conduct.is_worth_trying(&holder, now) }).await;
+    node.knows(1).await;
+    other.knows(1).await;
+    put_off();
+    let announced = within("the key is placed", other.announce(vec![key(7)], 20)).await;
+    assert_eq!(announced.receivers, 1);
+    assert!(conduct.is_worth_trying(&holder, now));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

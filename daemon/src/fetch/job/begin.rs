@@ -89,6 +89,8 @@ pub(in super::super) async fn run(
     let is_pinned = entry.pin.is_some();
     let mut job =
         Job::new(Begun { parts, request, terms, shape, wanted, local, crowd, lease, started, was_whole });
+    // Who reads a part, or what is private here, announces nothing.
+    job.is_told_of = is_fetched && !entry.private;
     let summary = job.drive(&out).await?;
     if is_entered {
         match job.lease.commit(entry).await {

@@ -45,15 +45,16 @@ struct Listening {
     tells: Tells,
 }
 
-/// What a peer tells of an object, from now on.
+/// What a peer tells of an object, from now on. It tells others of this node if that `joins` those who fetch it.
 pub(super) fn news_of(
     parts: Arc<Parts>,
     peer: PeerNo,
     asker: Asker,
-    id: ObjectId,
+    (id, joins): (ObjectId, bool),
 ) -> impl Stream<Item = (PeerNo, Word)> + Send {
     let opened = async move {
-        let haves = asker.haves(id).await.ok()?;
+        let haves = if joins { asker.join(id).await } else { asker.haves(id).await };
+        let haves = haves.ok()?;
         let tells = Tells::new(Instant::now());
         Some(Listening { parts, asker, haves, has_said: false, was_silent: false, tells })
     };
@@ -140,7 +141,8 @@ mod tests {
         let id = teller.add(b"it is here", None).await;
         web.gossip(&teller, fellows);
         let asker = web.ask(&teller).await;
-        let mut news = std::pin::pin!(news_of(Arc::clone(&taker.fetcher.parts), PeerNo(0), asker, id));
+        let parts = Arc::clone(&taker.fetcher.parts);
+        let mut news = std::pin::pin!(news_of(parts, PeerNo(0), asker, (id, true)));
         let mut met = Vec::new();
         loop {
             let word = tokio::time::timeout(Duration::from_mins(1), news.next()).await;

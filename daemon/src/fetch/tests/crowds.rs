@@ -4,6 +4,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::*;
 use crate::content::{Chunk, ChunkRef};
+use crate::peer::{Card, network_id};
 use crate::session::{Answer, Caller, Fellow, Rumour, Subscription, Turn};
 
 /// Gives what another one gives, and tells whoever asks of these, and then that a chunk is being given.
@@ -125,9 +126,17 @@ async fn what_somebody_is_refused_others_do_not_hear_to_be_given() {
     let bounds = serve::Bounds::new(Arc::new(Limiter::new(0)));
     bounds.set(serve::Giving { slots: 1, ..serve::Giving::default() });
     let serve = Serve::new(serve::Options::default(), giver.store.clone(), Board::new(), bounds);
-    let [one, two] = [(); 2].map(|()| PeerId::random());
-    let enter = |peer| serve.crowd(Caller { peer, remote: None, card: None }, id).unwrap();
-    let (mut first, mut second) = (enter(one), enter(two));
+    let card = || {
+        let signer = CardSigner::new(Keypair::generate_ed25519(), "test", &[giver.at]).unwrap();
+        Card::check(&signer.sign(1).unwrap(), &network_id("test"), 1).unwrap()
+    };
+    let (one, two) = (card(), card());
+    let enter = |card: &Card| {
+        let caller = Caller { peer: card.peer(), remote: None, card: Some(card.clone()) };
+        serve.crowd(caller, id).unwrap()
+    };
+    let (mut first, mut second) = (enter(&one), enter(&two));
+    let (one, two) = (one.peer(), two.peer());
     // It is asked what the object is before it is asked for chunks.
     assert!(matches!(serve.top(one, id).await, Answer::Found(_)));
     let chunk = |index| manifest.chunk(index).unwrap();
@@ -136,4 +145,30 @@ async fn what_somebody_is_refused_others_do_not_hear_to_be_given() {
     assert_eq!((first.try_recv().ok(), second.try_recv().ok()), (None, Some(Rumour::Given(0))));
     assert!(matches!(serve.chunk(one, chunk(1)).await, Answer::Found(_)));
     assert_eq!(second.try_recv().ok(), Some(Rumour::Given(1)), "nobody has been told of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_a_part_or_keeps_it_private_shows_no_card() {
+    let web = Web::default();
+    let [giver, taker, keeper] = [1, 2, 3].map(|number| Node::new(&web, number));
+    let data = sample(3 * CHUNK + 9);
+    let id = giver.add(&data, None).await;
+    let tap = web.tap(&giver);
+    let (peers, order) = (vec![giver.address.clone()], Order::Any);
+    let part = Request { peers, order, range: Some((5, CHUNK as u64)), ..request(id) };
+    collect(taker.fetcher.fetch(part).events, order).await.unwrap();
+    assert_eq!(tap.cards(), 0, "it is announced nowhere");
+    taker.fetch(id, &[&giver], order).await.unwrap();
+    assert_eq!(tap.cards(), 1);
+    // What is private is asked for when it has rotted.
+    let mut adding = keeper.ingest.begin(AddOptions { private: true, ..AddOptions::default() });
+    for part in data.chunks(CHUNK) {
+        adding.write(Bytes::copy_from_slice(part)).await.unwrap();
+    }
+    adding.finish(data.len() as u64).await.unwrap();
+    let manifest = giver.store.manifest(&id).await.unwrap().unwrap();
+    keeper.store.lose(&manifest.chunk(2).unwrap().id);
+    let (got, summary) = keeper.fetch(id, &[&giver], order).await.unwrap();
+    assert!(got == data && summary.peers.len() == 1);
+    assert_eq!(tap.cards(), 1);
 }

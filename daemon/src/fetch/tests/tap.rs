@@ -15,6 +15,8 @@ use crate::support::task::Tasks;
 #[derive(Debug)]
 pub(in crate::fetch) struct Tap {
     wanted: Mutex<Vec<ChunkId>>,
+    /// Cards that were shown.
+    cards: AtomicUsize,
     /// Slices that are still to be changed.
     lies: AtomicUsize,
     /// Whether anything goes through from the giver.
@@ -23,7 +25,8 @@ pub(in crate::fetch) struct Tap {
 
 impl Default for Tap {
     fn default() -> Self {
-        Self { wanted: Mutex::default(), lies: AtomicUsize::new(0), open: watch::channel(true).0 }
+        let (wanted, cards, lies) = Default::default();
+        Self { wanted, cards, lies, open: watch::channel(true).0 }
     }
 }
 
@@ -31,6 +34,11 @@ impl Tap {
     /// The chunks that were asked for one by one, in order.
     pub(in crate::fetch) fn wanted(&self) -> Vec<ChunkId> {
         self.wanted.lock().unwrap().clone()
+    }
+
+    /// How many cards the giver was shown.
+    pub(super) fn cards(&self) -> usize {
+        self.cards.load(Ordering::SeqCst)
     }
 
     /// Changes a bit in so many of the next slices.
@@ -68,6 +76,7 @@ impl Tap {
                     let id: [u8; 32] = fields[fields.len() - 32..].try_into().unwrap();
                     self.wanted.lock().unwrap().push(ChunkId::from_bytes(id));
                 }
+                Some(Kind::Card) => _ = self.cards.fetch_add(1, Ordering::SeqCst),
                 Some(Kind::Slice) => {
                     let lie = |left: usize| left.checked_sub(1);
                     if self.lies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lie).is_ok() {

@@ -359,8 +359,9 @@ fn add_peers(summary: &mut Summary, peers: impl IntoIterator<Item = (crate::peer
 
 async fn ask(parts: Arc<Parts>, asker: Asker, heard: Arc<Heard>, chunk: ChunkRef, came: Came) -> Outcome {
     let length = chunk.length as usize;
-    let _open = heard.ask(&parts.download, length).await;
+    let mut open = heard.ask(&parts.download, length).await;
     let answer = asker.want_counted(chunk, &came).await;
+    open.answered();
     if !matches!(answer, Ok(Answer::Found(_))) {
         // Others may have what the limit let pass and did not come.
         parts.download.give_back(length.saturating_sub(came.bytes() as usize));

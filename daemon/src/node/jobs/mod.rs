@@ -1,9 +1,11 @@
 //! Jobs: fetches that go on without their caller.
 //!
-//! Owns: which there are, and what their owners may ask of them; `table` is how they stand and which of them run, `run`
-//! is the task of one. Refuses: directories, more jobs than its limits, and others' jobs, but to administrators.
-//! Survives a crash: every job that was answered for: it is in the store before that, and until it has ended.
+//! Owns: which there are, and what their owners may ask of them; `table` is how they stand and which of them run, `pace`
+//! which of these crawl, `run` is the task of one. Refuses: directories, more jobs than its limits, and others' jobs,
+//! but to administrators. Survives a crash: every job that was answered for: it is in the store before that, and until
+//! it has ended.
 
+mod pace;
 mod run;
 mod table;
 
@@ -39,7 +41,7 @@ pub struct NewJob {
 /// What came of asking for a job.
 #[derive(Clone, Debug)]
 pub enum Begun {
-    /// It is here already.
+    /// It is here already; pinned, where that was asked for.
     Here(ObjectId),
     /// There is a job now.
     New(JobView),
@@ -174,10 +176,8 @@ impl Node {
         }
         let peers = addresses(&peers)?;
         let _changing = self.jobs.changing().await;
-        if self.is_whole(&id) {
-            if pin {
-                self.parts.store.pin(&id, caller.uid).await?;
-            }
+        // What is removed meanwhile cannot be pinned, and has to be brought again.
+        if self.is_whole(&id) && (!pin || self.parts.store.pin(&id, caller.uid).await?) {
             return Ok(Begun::Here(id));
         }
         let own = self.jobs.table().own(caller.uid, &id);

@@ -20,6 +20,9 @@ use crate::support::text::shorten;
 /// A try ends when nothing has come for so long.
 const STALL: Duration = Duration::from_mins(1);
 
+/// How often it is looked at whether a try crawls.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How long a job rests after a try that came to nothing: at first…
 const FIRST: Duration = Duration::from_secs(5);
 /// …and, twice as long each time, at most.
@@ -76,6 +79,11 @@ impl Node {
                     self.jobs.table().queue(number);
                     continue;
                 }
+                () = self.crawls(number) => {
+                    tracing::debug!(job = number, "a job that crawls gives its place to one that waits");
+                    self.jobs.table().give_way(number);
+                    continue;
+                }
             };
             let ended = match tried {
                 Ok(summary) => self.finish(number, &summary).await,
@@ -93,6 +101,17 @@ impl Node {
             hope.wait(rest, hands).await;
             self.jobs.table().queue(number);
             rest = (2 * rest).min(LONGEST);
+        }
+    }
+
+    /// Waits until a try brings so little that another is to have its place.
+    async fn crawls(&self, number: u64) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let is_over = self.jobs.table().is_to_give_way(number, Instant::now());
+            if is_over {
+                return;
+            }
         }
     }
 

@@ -1,9 +1,9 @@
 //! The jobs that are there: which of them run, and how each stands.
 //!
 //! Owns: how many run at once, and in which order those that wait begin: those of users of whom fewest run, then of
-//! whom one began longest ago; of one user's by priority, then those that were tried less often, then the older ones.
-//! Refuses: two that bring the same object at once, and one whose owner fetches the object in the foreground meanwhile.
-//! No awaits. Survives a crash: nothing; the store has the jobs.
+//! whom one began longest ago; of one user's by priority, then those that were tried less often, then the older ones. One
+//! that crawls ([`Pace`]) gives way to these. Refuses: two that bring the same object at once, and one whose owner
+//! fetches the object in the foreground meanwhile. No awaits. Survives a crash: nothing; the store has the jobs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use crate::content::ObjectId;
 use crate::fetch::{Findings, Inquiry, Progress};
 use crate::node::{Caller, Error};
-use crate::store::Job;
+use crate::store::{Job, Priority};
 
 /// Jobs that have ended and are still told of: so many…
 const ENDED: usize = 64;
@@ -86,8 +87,13 @@ struct Entry {
     size: u64,
     bytes: u64,
     tries: u32,
+    /// How fast the try is that goes on.
+    pace: Pace,
     hands: Hands,
 }
+
+/// In which order jobs begin: how many run of its user and which one began last, its priority, tries and number.
+type Rank = (usize, u64, Reverse<Priority>, u32, u64);
 
 /// A fetch with a caller.
 struct Attended {
@@ -118,7 +124,7 @@ impl Entry {
     }
 
     fn view(&self) -> JobView {
-        let Self { job, standing, size, bytes, tries, hands } = self;
+        let Self { job, standing, size, bytes, tries, hands, .. } = self;
         let unheld = hands.inquiry.findings().unheld;
         let (job, standing) = (job.clone(), standing.clone());
         JobView { job, standing, size: *size, bytes: *bytes, tries: *tries, unheld }
@@ -145,9 +151,9 @@ impl Table {
     /// Takes a job in, which waits for its turn.
     pub(super) fn insert(&mut self, job: Job) -> Hands {
         let (given, number) = (Hands::default(), job.number);
-        let (standing, hands) = (Standing::Queued, given.clone());
+        let (standing, pace, hands) = (Standing::Queued, Pace::new(Instant::now()), given.clone());
         self.last.0 = self.last.0.max(number);
-        self.entries.insert(number, Entry { job, standing, size: 0, bytes: 0, tries: 0, hands });
+        self.entries.insert(number, Entry { job, standing, size: 0, bytes: 0, tries: 0, pace, hands });
         self.assign();
         given
     }
@@ -214,8 +220,28 @@ impl Table {
     pub(super) fn progressed(&mut self, number: u64, progress: Progress) {
         if let Some(entry) = self.entries.get_mut(&number).filter(|entry| entry.runs()) {
             entry.bytes = progress.bytes;
+            entry.pace.is_at(progress.bytes);
             entry.standing = Standing::Fetching(progress);
         }
+    }
+
+    /// Whether a try crawls and its place is to be another's. Looked at every second or so.
+    pub(super) fn is_to_give_way(&mut self, number: u64, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&number).filter(|entry| entry.runs()) else { return false };
+        if !entry.pace.crawls(entry.bytes, now) {
+            return false;
+        }
+        // Its turn has been long enough for those that wait, or may come to wait during another one.
+        entry.pace.renew(entry.bytes, now);
+        self.has_rival(number)
+    }
+
+    /// A try ends for the sake of others: its job waits for its next turn.
+    pub(super) fn give_way(&mut self, number: u64) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.tries = entry.tries.saturating_add(1);
+        }
+        self.stand(number, Standing::Queued);
     }
 
     /// A job is over, as `standing` says.
@@ -292,31 +318,51 @@ impl Table {
         jobs.for_each(|entry| entry.hands.wake.notify_one());
     }
 
-    /// Lets as many begin as there are places. Users have equal parts: priorities are among the jobs of one.
+    /// The user and the object of each that runs, but for this one.
+    fn running(&self, but: Option<u64>) -> Vec<(u32, ObjectId)> {
+        let running = self.entries.values().filter(|entry| entry.runs() && Some(entry.job.number) != but);
+        running.map(|entry| (entry.job.uid, entry.job.object)).collect()
+    }
+
+    /// Who begins next when these run. Users have equal parts: priorities are among the jobs of one.
+    fn next(&self, running: &[(u32, ObjectId)]) -> Option<&Entry> {
+        let is_brought = |job: &Job| running.iter().any(|(_, object)| *object == job.object);
+        let is_attended =
+            |job: &Job| self.attended.iter().any(|fetch| fetch.uid == job.uid && fetch.object == job.object);
+        let queued = self.entries.values().filter(|entry| entry.standing == Standing::Queued);
+        let free = queued.filter(|entry| !is_brought(&entry.job) && !is_attended(&entry.job));
+        free.min_by_key(|entry| self.rank(entry, running))
+    }
+
+    fn rank(&self, entry: &Entry, running: &[(u32, ObjectId)]) -> Rank {
+        let Job { number, uid, priority, .. } = &entry.job;
+        let of_user = running.iter().filter(|(other, _)| other == uid).count();
+        let begun = self.begun.1.get(uid).copied().unwrap_or(0);
+        (of_user, begun, Reverse(*priority), entry.tries, *number)
+    }
+
+    /// Whether another job would begin in the place of one that runs, if that waited for its next turn.
+    fn has_rival(&self, number: u64) -> bool {
+        let Some(entry) = self.entries.get(&number) else { return false };
+        let running = self.running(Some(number));
+        let mut own = self.rank(entry, &running);
+        own.3 = own.3.saturating_add(1);
+        self.next(&running).is_some_and(|next| self.rank(next, &running) < own)
+    }
+
+    /// Lets as many begin as there are places.
     fn assign(&mut self) {
         loop {
-            let running = self.entries.values().filter(|entry| entry.runs());
-            let running: Vec<(u32, ObjectId)> =
-                running.map(|entry| (entry.job.uid, entry.job.object)).collect();
-            let is_brought = |object: &ObjectId| running.iter().any(|(_, other)| other == object);
-            let of_user = |uid: u32| running.iter().filter(|(other, _)| *other == uid).count();
-            let begun = |uid: u32| self.begun.1.get(&uid).copied().unwrap_or(0);
+            let running = self.running(None);
             if running.len() >= self.bound {
                 return;
             }
-            let is_attended = |job: &Job| {
-                self.attended.iter().any(|fetch| fetch.uid == job.uid && fetch.object == job.object)
-            };
-            let queued = self.entries.values().filter(|entry| entry.standing == Standing::Queued);
-            let free = queued.filter(|Entry { job, .. }| !is_brought(&job.object) && !is_attended(job));
-            let next = free.min_by_key(|Entry { job, tries, .. }| {
-                (of_user(job.uid), begun(job.uid), Reverse(job.priority), *tries, job.number)
-            });
-            let Some((number, uid)) = next.map(|entry| (entry.job.number, entry.job.uid)) else { return };
+            let next = self.next(&running).map(|entry| (entry.job.number, entry.job.uid));
+            let Some((number, uid)) = next else { return };
             self.begun.0 += 1;
             self.begun.1.insert(uid, self.begun.0);
             if let Some(entry) = self.entries.get_mut(&number) {
-                entry.standing = Standing::Finding;
+                (entry.standing, entry.pace) = (Standing::Finding, Pace::new(Instant::now()));
                 entry.hands.go.notify_one();
             }
         }
@@ -324,108 +370,4 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-    use crate::store::Priority;
-
-    fn job(number: u64, priority: Priority) -> Job {
-        let object = ObjectId::from_bytes([u8::try_from(number).unwrap(); 32]);
-        Job { number, object, uid: 1000, pin: false, priority, since: 0, peers: Vec::new() }
-    }
-
-    fn running(table: &Table) -> Vec<u64> {
-        table.entries.values().filter(|entry| entry.runs()).map(|entry| entry.job.number).collect()
-    }
-
-    fn rest(table: &mut Table, number: u64) {
-        table.rest(number, "why".to_owned(), "error".to_owned(), Instant::now());
-    }
-
-    #[test]
-    fn they_begin_by_priority_then_by_tries_then_by_age_and_no_more_than_may() {
-        let mut table = Table::new(1);
-        table.insert(job(1, Priority::Normal));
-        for (number, priority) in
-            [(2, Priority::Low), (3, Priority::Normal), (4, Priority::High), (5, Priority::Normal)]
-        {
-            table.insert(job(number, priority));
-        }
-        assert_eq!(running(&table), [1], "who runs is not interrupted");
-        rest(&mut table, 1);
-        assert_eq!(running(&table), [4]);
-        // The first is hopeless, it seems: others go before it.
-        table.queue(1);
-        table.end(4, Standing::Done);
-        assert_eq!(running(&table), [3]);
-        // What was low is high from now on.
-        table.change(job(2, Priority::High));
-        for (ends, begins) in [(3, 2), (2, 5), (5, 1)] {
-            table.end(ends, Standing::Done);
-            assert_eq!(running(&table), [begins]);
-        }
-        assert_eq!((table.free_number(), table.counts(1000), table.views().len()), (6, (1, 1), 5));
-    }
-
-    #[test]
-    fn no_user_keeps_the_jobs_of_another_waiting_whatever_their_priority() {
-        for bound in [1, 2] {
-            let mut table = Table::new(bound);
-            for number in 1..=4 {
-                table.insert(job(number, Priority::High));
-            }
-            table.insert(Job { uid: 7, ..job(5, Priority::Low) });
-            rest(&mut table, 1);
-            assert!(running(&table).contains(&5), "{bound}");
-            table.queue(1);
-            rest(&mut table, 5);
-            table.queue(5);
-            assert!(!running(&table).contains(&5), "by turns");
-            for number in running(&table) {
-                rest(&mut table, number);
-            }
-            assert!(running(&table).contains(&5), "{bound}");
-        }
-    }
-
-    #[tokio::test]
-    async fn nobody_brings_what_another_brings_and_all_hope_when_that_one_ends() {
-        let mut table = Table::new(9);
-        let of = |number, uid| Job { number, uid, ..job(7, Priority::Normal) };
-        let object = of(1, 1).object;
-        table.insert(of(1, 1));
-        let second = table.insert(of(2, 2));
-        assert_eq!(running(&table), [1]);
-        rest(&mut table, 1);
-        assert_eq!(running(&table), [2]);
-        // A fetch of another user's changes nothing, one of its own does.
-        let (other, own) =
-            (table.attend(3, object, Inquiry::default()), table.attend(2, object, Inquiry::default()));
-        second.yields.notified().await;
-        table.queue(2);
-        assert!(running(&table).is_empty());
-        assert_eq!(table.bringing(&object).len(), 4);
-        table.leave(other);
-        assert!(running(&table).is_empty());
-        table.leave(own);
-        assert_eq!(running(&table), [2]);
-        let ended = table.end(2, Standing::Cancelled).unwrap();
-        assert!(second.stop.is_cancelled() && ended.standing == Standing::Cancelled);
-        assert!(table.entries[&1].hands.wake.notified().now_or_never().is_some());
-    }
-
-    #[test]
-    fn jobs_are_their_owners_and_the_administrators() {
-        let mut table = Table::new(1);
-        let job = job(1, Priority::Normal);
-        table.insert(job.clone());
-        let user = |uid| Caller { uid, is_admin: uid == 0 };
-        for (uid, numbered, of_object) in [(1000, true, true), (0, true, true), (7, false, false)] {
-            assert_eq!(table.numbered(user(uid), 1).is_ok(), numbered, "{uid}");
-            assert_eq!(table.of_object(user(uid), &job.object).is_ok(), of_object, "{uid}");
-        }
-        assert!(matches!(table.numbered(user(7), 1), Err(Error::NotYourJob(1))));
-        assert!(matches!(table.numbered(user(7), 2), Err(Error::NoJob(_))));
-    }
-}
+mod tests;

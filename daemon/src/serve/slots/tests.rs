@@ -140,6 +140,40 @@ fn who_takes_nothing_keeps_no_place_from_others() {
 }
 
 #[test]
+fn who_asks_sooner_than_it_was_told_to_is_told_the_same_and_the_line_is_not_looked_at() {
+    let [one, two] = [PeerId::random(), PeerId::random()];
+    let (mut slots, start) = (Slots::new(1), Instant::now());
+    let at = |millis| start + Duration::from_millis(millis);
+    assert_eq!(slots.begin(one, None, at(0)), Ok(()));
+    slots.end(&one, at(10));
+    assert_eq!(slots.ask(two, None, at(100)), Some(AGAIN.1));
+    // The place is free by now, which it would find.
+    assert_eq!(slots.ask(two, None, at(2050)), Some(Duration::from_millis(50)));
+    assert!(slots.holders.contains_key(&one), "nobody has looked");
+    assert_eq!(slots.ask(two, None, at(2100)), None);
+    // What it was told does not hold when there are more places.
+    assert!(slots.ask(one, None, at(2200)).is_some());
+    slots.set(2, at(2201));
+    assert_eq!(slots.ask(one, None, at(2201)), None);
+}
+
+#[test]
+fn who_has_a_place_and_asks_all_the_time_does_not_have_the_line_looked_at_each_time() {
+    let [one, two] = [PeerId::random(), PeerId::random()];
+    let (mut slots, start) = (Slots::new(1), Instant::now());
+    let at = |millis| start + Duration::from_millis(millis);
+    assert_eq!(slots.begin(one, None, at(0)), Ok(()));
+    slots.end(&one, at(1));
+    for second in 1..10 {
+        assert!(slots.ask(two, None, at(1000 * second)).is_some());
+        assert_eq!(slots.ask(one, None, at(1000 * second)), None);
+    }
+    assert_eq!(slots.ask(one, None, at(9_995)), None);
+    assert_eq!(slots.ask(one, None, at(10_005)), None, "its turn is over, and that has not been seen");
+    assert!(slots.ask(one, None, at(10_015)).is_some());
+}
+
+#[test]
 fn one_host_with_many_ids_has_the_part_of_one() {
     let hosts: Vec<_> = (0..31).map(|at| host(if at == 0 { 1 } else { 2 })).collect();
     let mut world = World::new(1, &hosts, Duration::from_millis(500));

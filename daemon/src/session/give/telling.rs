@@ -1,14 +1,14 @@
 //! What a giver tells a subscriber: which chunks it holds, and who else asks for the same object.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{Job, Outbox, Side};
 use crate::content::ObjectId;
 use crate::peer::Card;
-use crate::session::frames::{Ask, CROWDS, Frame, MAX_FELLOWS, MAX_GIVEN, MAX_NEWS};
+use crate::session::frames::{CROWDS, Frame, MAX_FELLOWS, MAX_GIVEN, MAX_NEWS};
 use crate::session::giver::{Caller, Rumour, Subscription, stretches};
 use crate::session::{Fellow, Have};
 use crate::support::unix_now;
@@ -21,17 +21,17 @@ const RUMOURS_EVERY: Duration = Duration::from_millis(20);
 
 impl Side {
     pub(super) async fn give_haves(&self, job: Job, out: Outbox) {
-        let Job::Ask(request, Ask::Haves(object)) = job else { return };
+        let Job::Tell(request, object, shown) = job else { return };
         let cancelled = self.ledger.subscription(request);
         let last = tokio::select! {
-            () = self.tell(request, object, &out) => Frame::NotFound(request),
+            () = self.tell((request, object), shown, &out) => Frame::NotFound(request),
             () = cancelled.cancelled() => Frame::Cancelled(request),
         };
         let _ = out.control.send(last).await;
     }
 
     /// Tells what is here, and then what comes, until nothing more can.
-    async fn tell(&self, request: u32, object: ObjectId, out: &Outbox) {
+    async fn tell(&self, (request, object): (u32, ObjectId), shown: Option<Bytes>, out: &Outbox) {
         let Some(Subscription { snapshot, mut updates }) = self.giver.haves(self.peer, object).await else {
             return;
         };
@@ -47,13 +47,13 @@ impl Side {
         };
         tokio::select! {
             () = haves => {}
-            () = self.pass_on(request, object, out) => {}
+            () = self.pass_on((request, object), shown, out) => {}
         }
     }
 
     /// Tells of others who ask for the object, for as long as it is polled.
-    async fn pass_on(&self, request: u32, object: ObjectId, out: &Outbox) {
-        if let Some(mut rumours) = self.crowd(object).await {
+    async fn pass_on(&self, (request, object): (u32, ObjectId), shown: Option<Bytes>, out: &Outbox) {
+        if let Some(mut rumours) = self.crowd(object, shown).await {
             let mut heard = Vec::new();
             while rumours.recv_many(&mut heard, MAX_GIVEN).await > 0 {
                 for frame in frames(request, &mut heard) {
@@ -66,17 +66,18 @@ impl Side {
     }
 
     /// What is told of the others. Older askers would not know the frames.
-    async fn crowd(&self, object: ObjectId) -> Option<mpsc::Receiver<Rumour>> {
+    async fn crowd(&self, object: ObjectId, shown: Option<Bytes>) -> Option<mpsc::Receiver<Rumour>> {
         if self.version < CROWDS {
             return None;
         }
-        let caller = Caller { peer: self.peer, remote: self.remote, card: self.card().await };
+        let caller = Caller { peer: self.peer, remote: self.remote, card: self.card(shown).await };
         self.giver.crowd(caller, object)
     }
 
-    /// The asker's card, if it is its own and to be believed. One that is not is no fault: clocks differ.
-    async fn card(&self) -> Option<Card> {
-        let encoded = self.card.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    /// The card that the asker has shown, if it is its own and to be believed. One that is not is no fault: clocks
+    /// differ.
+    async fn card(&self, shown: Option<Bytes>) -> Option<Card> {
+        let encoded = shown?;
         let network = self.network;
         let card = self.pool.run(move || Card::check(&encoded, &network, unix_now())).await;
         card.filter(|card| card.peer() == self.peer)

@@ -47,7 +47,7 @@ async fn who_asks_shows_its_card_and_hears_of_others_and_of_what_they_are_given(
     let me = ends.ask.me;
     let (asker, _given, _tasks) = ends.join(&shelf).await;
     within(async {
-        let mut haves = asker.haves(shelf.object()).await.unwrap();
+        let mut haves = asker.join(shelf.object()).await.unwrap();
         assert_eq!(haves.news().await, Some(News::Have(Have::Whole)));
         let (mut peers, mut given) = (Vec::new(), Vec::new());
         while peers.len() + given.len() < 2 * (MAX_FELLOWS + 1) {
@@ -78,10 +78,29 @@ async fn a_card_of_somebody_else_is_nobodys() {
     let _told = told_by(&shelf);
     let (asker, _given, _tasks) = ends(Some(Keypair::generate_ed25519())).join(&shelf).await;
     within(async {
-        let mut haves = asker.haves(shelf.object()).await.unwrap();
+        let mut haves = asker.join(shelf.object()).await.unwrap();
         assert_eq!(haves.next().await, Some(Have::Whole));
         until(|| !shelf.callers.lock().unwrap().is_empty()).await;
         assert!(shelf.callers.lock().unwrap().iter().all(|caller| caller.card.is_none()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_card_is_for_the_subscription_that_comes_next_and_for_no_other() {
+    let shelf = Shelf::new(&[true, true], 10);
+    let (asker, _given, _tasks) = ends(None).join(&shelf).await;
+    within(async {
+        let (mut open, object) = (Vec::new(), shelf.object());
+        for joins in [false, true, false] {
+            let told = told_by(&shelf);
+            let haves = if joins { asker.join(object).await } else { asker.haves(object).await };
+            open.push((haves.unwrap(), told));
+            until(|| shelf.callers.lock().unwrap().len() == open.len()).await;
+        }
+        let callers = std::mem::take(&mut *shelf.callers.lock().unwrap());
+        let shown: Vec<bool> = callers.iter().map(|caller| caller.card.is_some()).collect();
+        assert_eq!(shown, [false, true, false]);
     })
     .await;
 }
@@ -141,7 +160,7 @@ async fn a_giver_of_the_first_version_is_shown_no_card_and_tells_of_nobody() {
         say(&mut writer, &hello).await;
         let asker = Asker::open(ends.asker, &ends.ask, &tasks).await.unwrap();
         let object = ObjectId::from_bytes([1; 32]);
-        let _haves = asker.haves(object).await.unwrap();
+        let _haves = asker.join(object).await.unwrap();
         let heard = [reader.frame().await.unwrap().unwrap(), reader.frame().await.unwrap().unwrap()];
         assert!(matches!(&heard, [Frame::Hello(_), Frame::Ask(0, Ask::Haves(_))]), "{heard:?}");
         say(&mut writer, &Frame::Given(0, vec![1])).await;

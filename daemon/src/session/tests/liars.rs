@@ -166,6 +166,30 @@ async fn late_slices_of_a_cancelled_request_are_passed_over_up_to_what_was_asked
 }
 
 #[tokio::test]
+async fn news_without_end_end_the_session() {
+    let map = Have::Bitmap { first: 0, bits: vec![1; frames::MAX_BITMAP].into() };
+    for (news, fine) in [
+        (Frame::Have(0, Have::Chunks(vec![0])), 3_900),
+        (Frame::Have(0, map), 400),
+        (Frame::Given(0, vec![0]), 3_900),
+        (Frame::Peers(0, vec![Fellow { seen: None, card: Bytes::from_static(b"?") }]), 3_900),
+    ] {
+        let (asker, mut giver, _tasks) = against_giver(|_| {}).await;
+        let _haves = asker.haves(ObjectId::from_bytes([1; 32])).await.unwrap();
+        let many = encode(&vec![news; fine]);
+        within(async {
+            giver.write_all(&many).await.unwrap();
+            until(|| asker.received() >= many.len() as u64).await;
+            assert!(!asker.is_closed(), "what has waited for half a minute may come at once");
+            let flood = async { while giver.write_all(&many).await.is_ok() {} };
+            let (error, ()) = tokio::join!(asker.closed(), flood);
+            assert!(matches!(error, Error::Protocol(_)) && error.is_strike(), "{error}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn what_stops_or_trickles_in_the_middle_is_stalled_not_waited_for() {
     for trickle in [false, true] {
         let (asker, mut giver, _tasks) =

@@ -55,13 +55,15 @@ pub struct JobView {
     pub job: Job,
     /// How it stands.
     pub standing: Standing,
-    /// Bytes of the object; 0 while that is not known.
+    /// Bytes of the object, of a directory those of its files; 0 while that is not known.
     pub size: u64,
     /// Bytes of it that are here, as far as is known.
     pub bytes: u64,
+    /// Of a directory: files that are here, as far as is known, and all of them; 0 while that is not known.
+    pub files: (u64, u64),
     /// Tries that ended without all of it.
     pub tries: u32,
-    /// Missing chunks that nobody who was asked says to have. Looked at while nothing arrives.
+    /// Missing chunks, of a directory files, that nobody who was asked says to have. Looked at while nothing arrives.
     pub unheld: u64,
 }
 
@@ -85,6 +87,7 @@ struct Entry {
     standing: Standing,
     size: u64,
     bytes: u64,
+    files: (u64, u64),
     tries: u32,
     hands: Hands,
 }
@@ -118,10 +121,10 @@ impl Entry {
     }
 
     fn view(&self) -> JobView {
-        let Self { job, standing, size, bytes, tries, hands } = self;
+        let Self { job, standing, size, bytes, files, tries, hands } = self;
         let unheld = hands.inquiry.findings().unheld;
         let (job, standing) = (job.clone(), standing.clone());
-        JobView { job, standing, size: *size, bytes: *bytes, tries: *tries, unheld }
+        JobView { job, standing, size: *size, bytes: *bytes, files: *files, tries: *tries, unheld }
     }
 }
 
@@ -147,7 +150,8 @@ impl Table {
         let (given, number) = (Hands::default(), job.number);
         let (standing, hands) = (Standing::Queued, given.clone());
         self.last.0 = self.last.0.max(number);
-        self.entries.insert(number, Entry { job, standing, size: 0, bytes: 0, tries: 0, hands });
+        let entry = Entry { job, standing, size: 0, bytes: 0, files: (0, 0), tries: 0, hands };
+        self.entries.insert(number, entry);
         self.assign();
         given
     }
@@ -213,7 +217,7 @@ impl Table {
     /// A try goes on.
     pub(super) fn progressed(&mut self, number: u64, progress: Progress) {
         if let Some(entry) = self.entries.get_mut(&number).filter(|entry| entry.runs()) {
-            entry.bytes = progress.bytes;
+            (entry.bytes, entry.files) = (progress.bytes, progress.files);
             entry.standing = Standing::Fetching(progress);
         }
     }
@@ -223,7 +227,7 @@ impl Table {
         let mut entry = self.entries.remove(&number)?;
         entry.hands.stop.cancel();
         if standing == Standing::Done {
-            entry.bytes = entry.size;
+            (entry.bytes, entry.files.0) = (entry.size, entry.files.1);
         }
         entry.standing = standing;
         let view = entry.view();
@@ -332,7 +336,7 @@ mod tests {
 
     fn job(number: u64, priority: Priority) -> Job {
         let object = ObjectId::from_bytes([u8::try_from(number).unwrap(); 32]);
-        Job { number, object, uid: 1000, pin: false, priority, since: 0, peers: Vec::new() }
+        Job { number, object, tree: false, uid: 1000, pin: false, priority, since: 0, peers: Vec::new() }
     }
 
     fn running(table: &Table) -> Vec<u64> {

@@ -161,7 +161,7 @@ pub(crate) struct Fetch {
     /// Give up when nothing arrives for so long (500ms, 60s, 2m, 1h)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) stall: Duration,
-    /// Leave a file in the store, and do not wait for it: it goes on over restarts until it is there, see `casctl jobs`
+    /// Leave it in the store, and do not wait for it: it goes on over restarts until it is there, see `casctl jobs`
     #[arg(long, conflicts_with_all = ["output", "force", "sync", "symlinks", "stall", "wait"])]
     pub(crate) detach: bool,
     /// With --detach: when it begins among other jobs

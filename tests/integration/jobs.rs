@@ -2,20 +2,36 @@
 
 use casd_tests::corpus::{self, MIB};
 use casd_tests::wait::{self, LONG};
-use casd_tests::{Ctl, Home, Node, nodes};
+use casd_tests::{Ctl, Home, Node, nodes, segments};
 use serde_json::Value;
 
-/// A giver whose upload is held to 4 MiB a second, somebody who fetches, and what there is.
-fn slow_giver(size: u64) -> (Node, Node, String) {
+/// A giver whose upload is held to 4 MiB a second, and somebody who fetches.
+fn slow_pair() -> [Node; 2] {
     let nodes = nodes::network(2, |number, settings| match number {
         0 => settings.text("transfer.upload", "4MiB").text("store.parity", "none"),
         _ => settings,
     });
-    let file = nodes[0].home.path("file");
+    <[Node; 2]>::try_from(nodes).unwrap()
+}
+
+/// These two, and what there is.
+fn slow_giver(size: u64) -> (Node, Node, String) {
+    let [giver, taker] = slow_pair();
+    let file = giver.home.path("file");
     let id = corpus::file(&file, 71, size);
-    nodes[0].ctl().run(&["-q", "add", "--wait-announced"]).arg(&file).done().ok();
-    let [giver, taker] = <[Node; 2]>::try_from(nodes).unwrap();
+    giver.ctl().run(&["-q", "add", "--wait-announced"]).arg(&file).done().ok();
     (giver, taker, id)
+}
+
+/// Has a node hold a directory of so many files of 256 KiB in `sub`, and one of 8 MiB. Gives its id.
+fn add_folder(giver: &Node, small: u64) -> String {
+    let tree = giver.home.path("tree");
+    std::fs::create_dir_all(tree.join("sub")).unwrap();
+    for number in 0..small {
+        corpus::file(&tree.join("sub").join(number.to_string()), 200 + number, MIB / 4);
+    }
+    corpus::file(&tree.join("long"), 199, 8 * MIB);
+    giver.ctl().run(&["-q", "add", "-r", "--wait-announced"]).arg(&tree).done().ok().text()
 }
 
 /// Begins a job, and gives it.
@@ -74,6 +90,85 @@ fn a_job_survives_the_daemons_kill_and_ends_whole_and_pinned() {
     // It is over for good.
     let taker = taker.restart(|_| {});
     assert!(taker.ctl().json(&["jobs"]).is_empty());
+}
+
+#[test]
+fn a_directory_comes_as_a_job_over_the_daemons_kill() {
+    let [giver, taker] = slow_pair();
+    let (id, size) = (add_folder(&giver, 48), 20 * MIB);
+    let begun = detach(taker.ctl(), &["--pin", &id]);
+    assert!(begun["id"] == *id && begun["job"] == 1, "{begun}");
+    let some = until(taker.ctl(), "fetching some of it", |job| job["local_files"].as_u64() > Some(8));
+    assert!(some["files"] == 49 && some["size"] == size && some["bytes"].as_u64() < Some(size), "{some}");
+    let words = taker.ctl().text(&["explain", &id]);
+    assert!(words.contains("of 49 files are here") && words.contains(&giver.id()), "{words}");
+    let Node { daemon, home } = taker;
+    daemon.kill();
+    let taker = Node { daemon: home.start(), home };
+    let ended = watched(taker.ctl());
+    assert!(ended["state"] == "done" && ended["local_files"] == 49, "{ended}");
+    assert!(received(&taker) < size, "what was there is not fetched again");
+    assert_eq!(taker.ctl().json(&["stat", &id])[0]["pinned_by_caller"], true);
+    let out = taker.home.path("out");
+    taker.ctl().run(&["fetch", &id, "-o"]).arg(&out).within(2 * LONG).done().ok();
+    for path in ["long", "sub/0", "sub/47"] {
+        let file = giver.home.path("tree").join(path);
+        assert_eq!(corpus::id_of_file(&out.join(path)), corpus::id_of_file(&file), "{path}");
+    }
+    let here = detach(taker.ctl(), &[&id]);
+    assert!(here["job"].is_null() && here["id"] == *id, "{here}");
+    let taker = taker.restart(|_| {});
+    assert!(taker.ctl().json(&["jobs"]).is_empty());
+}
+
+#[test]
+fn a_directorys_job_is_cancelled_as_a_whole_and_what_it_brought_is_gone_on_from() {
+    let [giver, taker] = slow_pair();
+    let id = add_folder(&giver, 48);
+    detach(taker.ctl(), &[&id]);
+    until(taker.ctl(), "fetching some of it", |job| job["local_files"].as_u64() > Some(8));
+    let cancelled = taker.ctl().json(&["jobs", "--cancel", &id]).pop().unwrap();
+    assert!(cancelled["state"] == "cancelled" && cancelled["id"] == *id, "{cancelled}");
+    let taker = taker.restart(|_| {});
+    assert!(taker.ctl().json(&["jobs"]).is_empty());
+    let out = taker.home.path("out");
+    let run = taker.ctl().run(&["--json", "fetch", &id, "-o"]).arg(&out).within(2 * LONG);
+    let fetched = run.done().ok().json().pop().unwrap();
+    assert!(fetched["local_bytes"].as_u64() >= Some(2 * MIB), "{fetched}");
+}
+
+#[test]
+fn a_directorys_job_gives_way_to_its_owner_who_waits_for_it() {
+    let [giver, taker] = slow_pair();
+    let (id, size) = (add_folder(&giver, 32), 16 * MIB);
+    detach(taker.ctl(), &["--pin", &id]);
+    until(taker.ctl(), "fetching some of it", |job| job["local_files"].as_u64() > Some(4));
+    let out = taker.home.path("out");
+    taker.ctl().run(&["fetch", &id, "-o"]).arg(&out).within(2 * LONG).done().ok();
+    assert_eq!(watched(taker.ctl())["state"], "done");
+    assert_eq!(taker.ctl().json(&["stat", &id])[0]["pinned_by_caller"], true);
+    let bytes = received(&taker);
+    assert!(bytes < size + size / 2, "{bytes} bytes came for {size}");
+}
+
+#[test]
+fn explain_names_the_file_of_a_directory_that_nobody_has_and_the_others_have_come() {
+    let nodes = nodes::network(2, |_, settings| settings.text("store.parity", "none"));
+    let (giver, taker) = (&nodes[0], &nodes[1]);
+    let id = add_folder(giver, 3);
+    let lost = giver.home.path("tree").join("sub/1");
+    let chunk = corpus::id_of_file(&lost);
+    assert_eq!(segments::rot(&giver.home.state(), |record| record.id == chunk), 1);
+    detach(taker.ctl(), &[&id]);
+    let waiting = until(taker.ctl(), "waiting", |job| job["state"] == "waiting");
+    assert!(waiting["why"] == "no holder of 1 file" && waiting["local_files"] == 3, "{waiting}");
+    let words = taker.ctl().text(&["explain", &id]);
+    for told in ["3 of 4 files are here", "sub/1", "missing: 1 file", &giver.id()] {
+        assert!(words.contains(told), "{told}: {words}");
+    }
+    // Somebody has it again.
+    giver.ctl().add(&lost);
+    assert_eq!(watched(taker.ctl())["state"], "done");
 }
 
 #[test]

@@ -31,7 +31,12 @@ fn line(explained: &ExplainResponse) -> Line {
 
 /// How much of it is here.
 fn here(explained: &ExplainResponse) -> String {
-    let ExplainResponse { complete, local_chunks, chunks, size: length, .. } = explained;
+    let ExplainResponse { complete, local_chunks, chunks, size: length, bringing, .. } = explained;
+    let mut jobs = bringing.iter().filter_map(|bringing| bringing.job.as_ref());
+    if let Some(job) = jobs.find(|job| job.files > 0) {
+        // What else is known of a directory is its list.
+        return format!("{} of {} are here", job.local_files, count(job.files, "file"));
+    }
     match *chunks {
         _ if *complete => format!("all of it is here, {}", size(*length)),
         0 => "nothing of it is here".to_owned(),
@@ -49,7 +54,8 @@ fn of_one(bringing: &Bringing) -> Vec<String> {
     let error = bringing.job.as_ref().map(|job| &job.error).filter(|error| !error.is_empty());
     lines.extend(error.map(|error| format!("  {}", escaped(error))));
     if bringing.missing_chunks > 0 {
-        let (missing, unheld) = (count(bringing.missing_chunks, "chunk"), bringing.unheld_chunks);
+        let unit = bringing.job.as_ref().map_or("chunk", jobs::unit);
+        let (missing, unheld) = (count(bringing.missing_chunks, unit), bringing.unheld_chunks);
         let held =
             if unheld == 0 { String::new() } else { format!(", {unheld} of them held by nobody asked") };
         lines.push(format!("  missing: {missing}{held}"));
@@ -152,5 +158,10 @@ mod tests {
             nobody.human
         );
         assert_eq!(nobody.json["size"], Value::Null);
+        let job = Job { directory: true, files: 9, local_files: 5, ..Job::default() };
+        let bringing = vec![Bringing { job: Some(job), missing_chunks: 4, ..Bringing::default() }];
+        let folder = line(&ExplainResponse { id: "ab".to_owned(), bringing, ..ExplainResponse::default() });
+        assert!(folder.human.starts_with("ab  5 of 9 files are here\n"), "{}", folder.human);
+        assert!(folder.human.contains("  missing: 4 files\n"), "{}", folder.human);
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Session;
 use crate::args::{JobName, Jobs, Priority};
 use crate::error::{Exit, Failure};
+use crate::object::directory;
 use crate::output::Line;
 use crate::output::text::{count, escaped, size, span};
 
@@ -60,7 +61,9 @@ async fn watch(session: &Session, only: Option<&JobName>) -> Result<Exit, Failur
 
 /// Whether more than the time has changed.
 fn differs(before: &Job, now: &Job) -> bool {
-    let told = |job: &Job| (job.state, job.priority, job.bytes, job.unheld_chunks, job.tries, job.pin);
+    let told = |job: &Job| {
+        (job.state, job.priority, job.bytes, job.local_files, job.unheld_chunks, job.tries, job.pin)
+    };
     told(before) != told(now)
 }
 
@@ -112,9 +115,14 @@ fn show(session: &Session, jobs: &[Job]) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The id of what a job brings, as it is written.
+pub(super) fn id(job: &Job) -> String {
+    if job.directory { directory(&job.id) } else { job.id.clone() }
+}
+
 /// A job as it is printed.
 pub(super) fn line(job: &Job) -> Line {
-    let mut human = format!("{}  {}  {}", job.number, escaped(&job.id), escaped(&words(job)));
+    let mut human = format!("{}  {}  {}", job.number, escaped(&id(job)), escaped(&words(job)));
     if job.priority() != JobPriority::Normal && !has_ended(job) {
         human += &format!(" ({})", priority_name(job.priority()));
     }
@@ -130,7 +138,7 @@ pub(super) fn words(job: &Job) -> String {
         JobState::Queued => "waits for its turn".to_owned(),
         JobState::Finding => "finding holders".to_owned(),
         JobState::Fetching if job.bytes_per_second == 0 && job.unheld_chunks > 0 => {
-            format!("{}: no holder of {}", part(job), count(job.unheld_chunks, "chunk"))
+            format!("{}: no holder of {}", part(job), count(job.unheld_chunks, unit(job)))
         }
         JobState::Fetching => {
             let (rate, peers) = (size(job.bytes_per_second), count(job.peers.into(), "peer"));
@@ -143,16 +151,28 @@ pub(super) fn words(job: &Job) -> String {
             format!("waiting: {}{next}", job.why)
         }
         JobState::Done if job.size == 0 => "done".to_owned(),
+        JobState::Done if job.files > 0 => {
+            format!("done, {} in {}", size(job.size), count(job.files, "file"))
+        }
         JobState::Done => format!("done, {}", size(job.size)),
         JobState::Cancelled => "cancelled".to_owned(),
         JobState::Unspecified => "in a state that this casctl does not know".to_owned(),
     }
 }
 
-/// How much of a file is here: `fetching 43 %`.
+/// What is counted of it when some is missing.
+pub(super) fn unit(job: &Job) -> &'static str {
+    if job.directory { "file" } else { "chunk" }
+}
+
+/// How much of it is here: `fetching 43 %`, of a directory `fetching 43 % (5 of 9 files)`.
 fn part(job: &Job) -> String {
     let percent = (u128::from(job.bytes) * 100).checked_div(job.size.into());
-    percent.map_or_else(|| "fetching".to_owned(), |percent| format!("fetching {percent} %"))
+    let part = percent.map_or_else(|| "fetching".to_owned(), |percent| format!("fetching {percent} %"));
+    match job.files {
+        0 => part,
+        files => format!("{part} ({} of {})", job.local_files, count(files, "file")),
+    }
 }
 
 fn priority_name(priority: JobPriority) -> &'static str {
@@ -181,7 +201,7 @@ pub(super) fn json(job: &Job) -> Value {
     let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     json!({
         "job": known(job.number),
-        "id": job.id,
+        "id": id(job),
         "uid": job.uid,
         "priority": priority_name(job.priority()),
         "pin": job.pin,
@@ -189,6 +209,8 @@ pub(super) fn json(job: &Job) -> Value {
         "state": state_name(job.state()),
         "size": known(job.size),
         "bytes": job.bytes,
+        "files": known(job.files),
+        "local_files": known(job.files).map(|_| job.local_files),
         "bytes_per_second": job.bytes_per_second,
         "peers": job.peers,
         "left_ms": job.left_ms,
@@ -227,6 +249,11 @@ mod tests {
         ] {
             assert_eq!(words(&job), expected);
         }
+        let folder = |state| Job { directory: true, files: 9, local_files: 5, ..job(state) };
+        let lacking = Job { unheld_chunks: 1, ..folder(JobState::Fetching) };
+        assert_eq!(words(&lacking), "fetching 43 % (5 of 9 files): no holder of 1 file");
+        assert_eq!(words(&folder(JobState::Done)), "done, 1000 B in 9 files");
+        assert!(line(&folder(JobState::Done)).human.starts_with("3  dir:ab  done"));
         let high = Job { priority: JobPriority::High.into(), uid: u32::MAX, ..job(JobState::Finding) };
         assert_eq!(line(&high).human, "3  ab  finding holders (high) (of uid 4294967295)");
         assert_eq!(line(&high).bare, "3");
@@ -236,7 +263,8 @@ mod tests {
     fn json_has_its_documented_keys() {
         let expected = json!({
             "job": 3, "id": "ab", "uid": 0, "priority": "normal", "pin": false, "since": null, "state": "queued",
-            "size": 1000, "bytes": 437, "bytes_per_second": 0, "peers": 0, "left_ms": null, "unheld_chunks": 0,
+            "size": 1000, "bytes": 437, "files": null, "local_files": null, "bytes_per_second": 0, "peers": 0,
+            "left_ms": null, "unheld_chunks": 0,
             "why": null, "error": null, "next_try_ms": null, "tries": 0,
         });
         assert_eq!(json(&job(JobState::Queued)), expected);

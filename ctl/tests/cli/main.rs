@@ -139,7 +139,7 @@ async fn nothing_is_fetched_in_vain() {
         (&["fetch", ID, "--wait", "--stall", "1s"], 2),
         (&["fetch", ID, "--detach", "-o", "new"], 2),
         (&["fetch", ID, "--priority", "high"], 2),
-        (&["fetch", &format!("dir:{ID}"), "--detach"], 2),
+        (&["fetch", &format!("dir:{ID}/x"), "--detach"], 2),
         (&["jobs", "--priority", "high"], 2),
         (&["jobs", "--cancel", "0"], 2),
         (&["add", "--each", "out"], 2),
@@ -251,7 +251,7 @@ async fn the_highest_code_wins_and_names_are_safe() {
 #[tokio::test]
 async fn no_daemon_says_what_was_tried() {
     let folder = folder();
-    let (code, _, stderr) = words(&run(folder.path(), &["fetch", &format!("dir:{ID}"), "--detach"]).await);
+    let (code, _, stderr) = words(&run(folder.path(), &["fetch", &format!("dir:{ID}/x"), "--detach"]).await);
     assert!(code == 2 && stderr.contains("later version"), "{stderr}");
     let (code, _, stderr) = words(&run(folder.path(), &["--json", "status"]).await);
     let error: Value = serde_json::from_str(&stderr).unwrap();

@@ -23,10 +23,14 @@ pub(super) async fn fetch_tree(
         name: None,
         stall: fetch::patience(wanted.wait, wanted.stall_timeout_ms),
     };
-    let fetching = desk.node.fetch_tree(request).await?;
+    let (fetching, attended) = desk.node.fetch_tree(caller, request).await?;
     let events = fetch::until_last(fetching.events, |event| matches!(event, TreeEvent::Finished(_)));
     let accept_zeros = wanted.accept_zeros;
-    Ok(events.map(move |event| event.map(|event| message(event, accept_zeros))))
+    Ok(events.map(move |event| {
+        // The caller's job for the same waits as long as there may be more.
+        let _ = &attended;
+        event.map(|event| message(event, accept_zeros))
+    }))
 }
 
 fn message(event: TreeEvent, accept_zeros: bool) -> v1::FetchTreeResponse {

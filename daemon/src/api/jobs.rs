@@ -27,6 +27,7 @@ impl Jobs for Service {
         let request = request.into_inner();
         let priority = priority(request.priority());
         let v1::BeginJobRequest { id, peers, pin, .. } = request;
+        let directory = id.starts_with("dir:");
         let wanted = NewJob { object: id, peers: fetch::peers(&peers)?, pin, priority };
         let (job, joined) = match self.0.node.begin_job(caller, wanted).await? {
             Begun::New(view) => (job(view), false),
@@ -34,7 +35,7 @@ impl Jobs for Service {
             Begun::Here(id) => {
                 let state = v1::JobState::Done.into();
                 let (id, uid) = (id.to_string(), caller.uid);
-                (v1::Job { id, uid, pin, state, ..v1::Job::default() }, false)
+                (v1::Job { id, directory, uid, pin, state, ..v1::Job::default() }, false)
             }
         };
         Ok(Response::new(v1::BeginJobResponse { job: Some(job), joined }))
@@ -112,7 +113,8 @@ fn listed(page: &[JobView]) -> v1::ListJobsResponse {
 
 /// A job as a message.
 fn job(view: JobView) -> v1::Job {
-    let JobView { job, standing, size, bytes, tries, unheld } = view;
+    let JobView { job, standing, size, bytes, files, tries, unheld } = view;
+    let (local_files, files) = files;
     let priority = match job.priority {
         Priority::Low => v1::JobPriority::Low,
         Priority::Normal => v1::JobPriority::Normal,
@@ -121,6 +123,7 @@ fn job(view: JobView) -> v1::Job {
     let message = v1::Job {
         number: job.number,
         id: job.object.to_string(),
+        directory: job.tree,
         uid: job.uid,
         priority: priority.into(),
         pin: job.pin,
@@ -129,6 +132,8 @@ fn job(view: JobView) -> v1::Job {
         bytes,
         tries,
         unheld_chunks: unheld,
+        files,
+        local_files,
         ..v1::Job::default()
     };
     let as_is = |state: v1::JobState| v1::Job { state: state.into(), ..message.clone() };

@@ -205,7 +205,9 @@ fn of_ingest(error: &IngestError) -> Reason {
 fn of_fetch(error: &FetchError) -> Reason {
     match error {
         FetchError::NoPeers { .. } => Reason::NoPeers,
-        FetchError::NoHolders { .. } | FetchError::Unreached { .. } => Reason::NoProviders,
+        FetchError::NoHolders { .. } | FetchError::Unreached { .. } | FetchError::Lacking { .. } => {
+            Reason::NoProviders
+        }
         FetchError::OtherNetwork { .. } => Reason::OtherNetwork,
         FetchError::Stalled { .. } => Reason::Stalled,
         FetchError::Damaged { .. } => Reason::Damaged,
@@ -321,6 +323,7 @@ mod tests {
             (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
             (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
             (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
+            (Reason::NoProviders, FetchError::Lacking { id, missing: text() }.into()),
             (Reason::OtherNetwork, FetchError::OtherNetwork { id, named: text() }.into()),
             (
                 Reason::Stalled,

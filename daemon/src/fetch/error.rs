@@ -62,6 +62,14 @@ pub enum Error {
         /// How many were found that hold it and what became of them, behind a semicolon; empty where that is not known.
         holders: String,
     },
+    /// Of a directory, files that nobody has who was asked: what others had has come.
+    #[error("nobody who was asked has all of {id}; missing: {missing}")]
+    Lacking {
+        /// The directory.
+        id: ObjectId,
+        /// Which files, by their paths: a dozen at most, and how many there are in all.
+        missing: String,
+    },
     /// Chunks that were here have rotted, parity did not help, and nobody who was asked has them.
     #[error("{id} is damaged here, and nobody was found who has {missing}; add it again to heal it")]
     Damaged {

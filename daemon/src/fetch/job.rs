@@ -409,6 +409,7 @@ impl Job {
             local: self.summary.local,
             peers: self.crowd.len(),
             rate: received.saturating_sub(before).saturating_mul(1000) / millis,
+            files: (0, 0),
         };
         // A caller that has bytes waiting needs no progress.
         let _ = out.try_send(Ok(Event::Progress(progress)));

@@ -150,6 +150,9 @@ pub struct Progress {
     pub peers: usize,
     /// Bytes from peers in the last second or so.
     pub rate: u64,
+    /// Of a directory that is brought to the store alone: files that are here, and all of them, each distinct one once
+    /// and but empty ones.
+    pub files: (u64, u64),
 }
 
 /// What a fetch did.

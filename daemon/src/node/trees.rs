@@ -1,8 +1,8 @@
 //! Verbs about directories.
 
-use super::{Announced, Error, Node};
+use super::{Announced, Attended, Caller, Error, Node};
 use crate::content::{self, Node as Entry, ObjectId, Tree, TreePath};
-use crate::fetch::{TreeFetching, TreeRequest};
+use crate::fetch::{Inquiry, TreeFetching, TreeRequest};
 use crate::ingest::{self, AddedTree, TreeOptions, TreePart};
 use crate::store::{ObjectInfo, State};
 
@@ -20,16 +20,25 @@ impl Node {
         AddingTree { node: self.clone(), inner: self.parts.ingest.begin_tree(options), wait_announced }
     }
 
-    /// Begins to fetch a directory, or what is at a path in one, from peers and the store. A node that is joining its
-    /// network waits for that first.
+    /// Begins a caller's fetch of a directory, or of what is at a path in one, from peers and the store. A node that is
+    /// joining its network waits for that first. A job of the caller's for the same directory gives way as long as what
+    /// stands beside the fetch is kept.
     ///
     /// # Errors
     /// [`crate::fetch::Error::NoPeers`] when the directory is not here and nobody could be asked.
-    pub async fn fetch_tree(&self, request: TreeRequest) -> Result<TreeFetching, Error> {
-        if !self.is_whole(&request.root) {
-            self.may_ask(&request.root, &request.peers, request.stall).await?;
+    pub async fn fetch_tree(
+        &self,
+        caller: Caller,
+        request: TreeRequest,
+    ) -> Result<(TreeFetching, Option<Attended>), Error> {
+        if self.is_whole(&request.root) {
+            return Ok((self.parts.fetcher.fetch_tree(request), None));
         }
-        Ok(self.parts.fetcher.fetch_tree(request))
+        let inquiry = Inquiry::default();
+        let attended =
+            request.path.is_empty().then(|| self.jobs.attend(caller.uid, request.root, inquiry.clone()));
+        self.may_ask(&request.root, &request.peers, request.stall).await?;
+        Ok((self.parts.fetcher.fetch_tree_telling(request, inquiry), attended))
     }
 
     /// A directory's whole id, with `dir:` before it or without, and where wanted a path inside it.

@@ -118,6 +118,7 @@ fn the_journal_with_jobs() {
     let plain = Job {
         number: 1,
         object,
+        tree: false,
         uid: 0,
         pin: false,
         priority: Priority::Low,

@@ -22,6 +22,7 @@ pub const MAX_JOB_PEERS: usize = 64;
 pub const MAX_JOB_PEER: usize = 512;
 
 const FLAG_PIN: u8 = 1;
+const FLAG_TREE: u8 = 2;
 
 /// Which of a user's jobs begins first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +51,8 @@ pub struct Job {
     pub number: u64,
     /// What is fetched.
     pub object: ObjectId,
+    /// Whether it is a directory, and all that is in it is fetched as well.
+    pub tree: bool,
     /// The user whose it is.
     pub uid: u32,
     /// Whether that user pins it at the end.
@@ -76,7 +79,8 @@ impl Job {
         out.put_u64_le(self.number);
         out.put_slice(self.object.as_bytes());
         out.put_u32_le(self.uid);
-        out.put_u8(if self.pin { FLAG_PIN } else { 0 });
+        let flag = |is_set, flag: u8| if is_set { flag } else { 0 };
+        out.put_u8(flag(self.pin, FLAG_PIN) | flag(self.tree, FLAG_TREE));
         out.put_u8(match self.priority {
             Priority::Low => 0,
             Priority::Normal => 1,
@@ -110,8 +114,8 @@ impl Job {
             String::from_utf8(fields.take(size)?.to_vec()).ok()
         });
         let peers = peers.collect::<Option<Vec<_>>>()?;
-        let pin = flags & FLAG_PIN != 0;
-        fields.0.is_empty().then_some(Self { number, object, uid, pin, priority, since, peers })
+        let (pin, tree) = (flags & FLAG_PIN != 0, flags & FLAG_TREE != 0);
+        fields.0.is_empty().then_some(Self { number, object, tree, uid, pin, priority, since, peers })
     }
 }
 
@@ -186,12 +190,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_reads_back_and_nothing_shorter_does(
-            number in 1u64.., uid: u32, pin: bool, since: u64, level in 0usize..3,
+            number in 1u64.., tree: bool, uid: u32, pin: bool, since: u64, level in 0usize..3,
             peers in proptest::collection::vec("[a-zé@:]{1,40}", 0..4),
         ) {
             let priority = [Priority::Low, Priority::Normal, Priority::High][level];
             let object = ObjectId::from_bytes([7; 32]);
-            let job = Job { number, object, uid, pin, priority, since, peers };
+            let job = Job { number, object, tree, uid, pin, priority, since, peers };
             prop_assert!(job.is_valid());
             let mut out = BytesMut::new();
             job.encode(&mut out);

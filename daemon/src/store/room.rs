@@ -45,6 +45,12 @@ impl Lease {
         }
     }
 
+    /// Gives back what is left of the room that was reserved. What is kept stays kept.
+    pub fn give_back(&self) {
+        let none = Promise::none(Arc::clone(&self.store.catalog.space));
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = none;
+    }
+
     /// Reserves room for many objects, each with a record of its own, of lengths that nobody has proved: nothing goes
     /// for them. Where there is no room now, but could be made, nothing is reserved, and room is made for what is put.
     /// Nothing is no object.

@@ -51,21 +51,16 @@ impl Pool {
         T: Send + 'static,
     {
         let Some(permits) = &self.permits else { return work() };
-        let begin = |permit| {
+        let turn = Arc::clone(permits).acquire_owned();
+        let begin = async move {
+            let permit = turn.await.expect("the pool is never closed");
             tokio::task::spawn_blocking(move || {
                 let value = work();
                 drop(permit);
                 value
             })
         };
-        let done = match Arc::clone(permits).try_acquire_owned() {
-            Ok(permit) => begin(permit).await,
-            Err(_) => {
-                let turn = Arc::clone(permits).acquire_owned();
-                in_turn(async move { begin(turn.await.expect("the pool is never closed")).await }).await
-            }
-        };
-        match done {
+        match in_turn(begin).await.await {
             Ok(value) => value,
             Err(error) => passed_on(error).await,
         }

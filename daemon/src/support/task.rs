@@ -1,8 +1,8 @@
-//! The one place that spawns tasks.
+//! The place that spawns tasks.
 //!
-//! Owns: every task of the process, its name, and the token that tells it to stop. Refuses: detached work;
-//! a task that panics is logged by name, and whoever stops the process waits for all of them.
-//! Survives a crash: nothing.
+//! Owns: every task of the process that outlives its caller, its name, and the token that tells it to stop. What ends
+//! with its caller [`super::turn`] spawns, and calls that block [`super::pool`]. Refuses: detached work; a task that
+//! panics is logged by name, and whoever stops the process waits for all of them. Survives a crash: nothing.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

@@ -6,12 +6,15 @@ use super::super::{Session, broken, jobs};
 use super::peers;
 use crate::args::Fetch;
 use crate::error::{Exit, Failure};
+use crate::object::directory;
 use crate::output::Line;
 
 /// Begins a job, and says which.
 pub(super) async fn run(session: &Session, args: &Fetch) -> Result<Exit, Failure> {
+    let address = &args.source.address;
+    let digits = address.id.as_str();
     let request = BeginJobRequest {
-        id: args.source.address.id.as_str().to_owned(),
+        id: if address.is_directory { directory(digits) } else { digits.to_owned() },
         peers: peers(args),
         pin: args.pin,
         priority: jobs::priority(args.priority),
@@ -23,7 +26,7 @@ pub(super) async fn run(session: &Session, args: &Fetch) -> Result<Exit, Failure
         keys.insert("joined".to_owned(), begun.joined.into());
     }
     let is_here = job.number == 0;
-    let human = if is_here { format!("{}  it is here already", job.id) } else { human };
+    let human = if is_here { format!("{}  it is here already", jobs::id(&job)) } else { human };
     session.output.result(&Line { human, bare: if is_here { String::new() } else { bare }, json })?;
     if !is_here {
         session.output.note(&format!("`casctl jobs {}` says how far it is", job.number));

@@ -37,8 +37,8 @@ pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure>
 /// Refuses what makes no sense together, and what this version does not have.
 pub(super) fn check(args: &Fetch) -> Result<(), Failure> {
     let address = &args.source.address;
-    if args.detach && address.is_directory {
-        return Err(Failure::not_built("directories with --detach"));
+    if args.detach && !address.path.is_empty() {
+        return Err(Failure::not_built("paths in directories with --detach"));
     }
     if address.is_directory && address.path.is_empty() && is_stdout(args) {
         return Err(no_stdout());

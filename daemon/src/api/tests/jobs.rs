@@ -97,7 +97,7 @@ async fn what_needs_no_job_gets_none_and_what_can_have_none_is_refused() {
         let unknown = id_of(b"unknown");
         for (expected, request) in [
             ("INVALID_ID", wanted("here")),
-            ("NOT_BUILT", wanted(&format!("dir:{unknown}"))),
+            ("INVALID_ID", wanted(&format!("dir:{unknown}/a"))),
             ("NOT_FOUND", wanted(&id_of(b""))),
             ("INVALID_ADDRESS", v1::BeginJobRequest { peers: vec!["x".to_owned()], ..wanted(&unknown) }),
         ] {

@@ -19,7 +19,7 @@ use super::super::{Error, Progress, Summary};
 use super::outline::Outline;
 use super::supply::{Halt, Supply};
 use super::walk::{File, Step, Walk};
-use super::{Errand, FetchedPart, TreeEvent, trees};
+use super::{Errand, FetchedPart, NAMED, TreeEvent, trees};
 use crate::content::{CHUNK, ObjectId, Tree};
 use long::{LARGE, next_of};
 use slot::{Held, Large, Slot};
@@ -32,9 +32,6 @@ const STEPS: usize = 8192;
 
 /// Parts of one message at most, and bytes of it, names and targets counted in.
 const MESSAGE: (usize, usize) = (1024, CHUNK);
-
-/// Missing files that are named.
-const NAMED: usize = 12;
 
 /// A tree on its way.
 type Loading = BoxFuture<'static, Result<(Tree, Summary), Error>>;
@@ -128,7 +125,7 @@ impl<'a> Delivery<'a> {
                 given = self.supply.next() => match given {
                     Ok(given) => self.came(given),
                     Err(Halt::Failed(error)) => return Err(error),
-                    Err(Halt::Stalled) => return Err(self.stalled()),
+                    Err(Halt::Stalled | Halt::Lacking(_)) => return Err(self.stalled()),
                 },
                 tree = loaded(&mut self.loading) => {
                     let (tree, summary) = tree?;
@@ -286,7 +283,9 @@ impl<'a> Delivery<'a> {
             local: self.local,
             peers: self.supply.peers(),
             rate: received.saturating_sub(before).saturating_mul(1000) / millis,
+            files: (0, 0),
         };
+        self.supply.report(0, 0);
         // A caller that has parts waiting needs no progress.
         let _ = out.try_send(Ok(TreeEvent::Progress(progress)));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::super::{Error, Event, Fetching, QUEUE, Summary, Terms, begin, job};
+use super::super::{Error, Event, Fetching, Order, QUEUE, Request, Summary, Terms, begin, job};
 use super::Errand;
 use crate::content::ObjectId;
 use crate::session::Asker;
@@ -16,6 +16,13 @@ pub(super) fn stream(errand: &Errand, id: ObjectId, length: u64, seeds: Vec<Aske
     let mut request = errand.request(id);
     request.range = (from > 0).then_some((from, u64::MAX));
     begin(&errand.parts, request, errand.terms(length, seeds))
+}
+
+/// Begins to fetch a part of a directory for the store alone.
+pub(super) fn gather(errand: &Errand, id: ObjectId, length: u64, seeds: Vec<Asker>) -> Fetching {
+    let request = Request { order: Order::Nothing, ..errand.request(id) };
+    let terms = Terms { once: errand.once, ..errand.terms(length, seeds) };
+    begin(&errand.parts, request, terms)
 }
 
 /// Fetches a part of a directory into memory. The caller has seen to it that its declared length can be borne.

@@ -3,7 +3,8 @@
 //! Owns: what of a directory is here and what must come, the order in which it is given, and that it becomes an
 //! object only when all of it is here. Refuses: trees that break the rules or the limits, before a file of theirs is
 //! asked for. Survives a crash: nothing is entered before the end, but for objects of more than a chunk, which are
-//! kept as begun; what came stays for a day, so the same fetch again asks for the rest.
+//! kept as begun; what came stays for a day, so the same fetch again asks for the rest. For the store alone all of it
+//! is fetched in any order (`gather`), under a lease that whoever wants it keeps from one try to the next.
 //!
 //! ```text
 //! root ─▶ trees, breadth first ─▶ outline (totals, limits) ─▶ room ─▶ walk ─▶ window ─▶ caller ─▶ entered
@@ -14,6 +15,7 @@
 mod delivery;
 mod events;
 mod file;
+mod gather;
 mod holders;
 mod large;
 mod outline;
@@ -33,7 +35,7 @@ use tokio::sync::mpsc;
 use super::crowd::Crowd;
 use super::shape::{Shape, Wanted};
 use super::terms::{Declared, PartOf, Pulse};
-use super::{Error, Fetcher, Notice, Order, Parts, Request, Summary, Terms, learn};
+use super::{Error, Fetcher, Inquiry, Notice, Order, Parts, Request, Summary, Terms, learn};
 use crate::content::{ObjectId, Tree};
 use crate::peer::{PeerAddr, PeerId};
 use crate::session::Asker;
@@ -49,6 +51,9 @@ use trees::Target;
 /// Bytes of a path that is told to be missing: a dozen of them are to fit into a message.
 const SHOWN: usize = 64;
 
+/// Missing files that are named.
+const NAMED: usize = 12;
+
 /// Objects that are looked for in the store at once.
 const LOOK: usize = 1024;
 
@@ -56,9 +61,19 @@ impl Fetcher {
     /// Begins to fetch a directory, or what is at a path in one.
     #[must_use]
     pub fn fetch_tree(&self, request: TreeRequest) -> TreeFetching {
+        self.begin_tree(request, None)
+    }
+
+    /// As [`Fetcher::fetch_tree`], and tells meanwhile who was asked, and what they said.
+    #[must_use]
+    pub fn fetch_tree_telling(&self, request: TreeRequest, inquiry: Inquiry) -> TreeFetching {
+        self.begin_tree(request, Some(inquiry))
+    }
+
+    fn begin_tree(&self, request: TreeRequest, inquiry: Option<Inquiry>) -> TreeFetching {
         self.parts.store.touch(&request.root);
         let parts = Arc::clone(&self.parts);
-        TreeFetching { events: super::run(&self.parts, |out| run(parts, request, out)) }
+        TreeFetching { events: super::run(&self.parts, |out| run(parts, request, inquiry, out)) }
     }
 }
 
@@ -73,6 +88,8 @@ struct Errand {
     private: bool,
     /// The directory was here whole once: what is missing has rotted.
     was_whole: bool,
+    /// Whoever wants it tries again: what nobody has who is found is not waited for.
+    once: bool,
     /// Keeps everything of it.
     lease: Arc<Lease>,
     pulse: Pulse,
@@ -80,10 +97,9 @@ struct Errand {
 }
 
 impl Errand {
-    fn new(parts: Arc<Parts>, request: &TreeRequest) -> Self {
+    fn new(parts: Arc<Parts>, request: &TreeRequest, lease: Arc<Lease>) -> Self {
         let known = parts.store.object(&request.root);
         let private = known.as_ref().is_some_and(|info| info.private);
-        let lease = parts.store.lease();
         if !private {
             // Others who fetch it have what has come of it.
             lease.share();
@@ -94,7 +110,8 @@ impl Errand {
             stall: request.stall,
             private,
             was_whole: known.is_some_and(|info| info.tree && info.state == State::Whole),
-            lease: Arc::new(lease),
+            once: false,
+            lease,
             pulse: Pulse::new(),
             started: Instant::now(),
             parts,
@@ -171,31 +188,40 @@ impl Errand {
         }
     }
 
-    /// Nothing has come for as long as the caller would wait; these are missing, of so many.
+    /// Nothing has come for as long as the caller would wait, or more is not waited for; these are missing, of so many.
     fn stalled(&self, paths: &[String], count: usize) -> Error {
         let more = if count > paths.len() { format!(", … ({count} in all)") } else { String::new() };
         let paths: Vec<_> = paths.iter().map(|path| shorten(path, SHOWN)).collect();
         let missing = format!("{}{more}", paths.join(", "));
-        match self.was_whole {
-            true => Error::Damaged { id: self.root, missing },
-            // Its files had holders of their own.
-            false => {
-                let (seconds, holders) = (self.stall.as_secs(), String::new());
-                Error::Stalled { id: self.root, seconds, missing, holders }
-            }
+        let id = self.root;
+        if self.was_whole {
+            return Error::Damaged { id, missing };
         }
+        if self.once && self.pulse.quiet() < self.stall {
+            return Error::Lacking { id, missing };
+        }
+        // Its files had holders of their own.
+        let (seconds, holders) = (self.stall.as_secs(), String::new());
+        Error::Stalled { id, seconds, missing, holders }
     }
 }
 
 type Out = mpsc::Sender<Result<TreeEvent, Error>>;
 
 /// Runs one fetch to its end.
-async fn run(parts: Arc<Parts>, request: TreeRequest, out: Out) -> Result<(), Error> {
+async fn run(
+    parts: Arc<Parts>,
+    request: TreeRequest,
+    inquiry: Option<Inquiry>,
+    out: Out,
+) -> Result<(), Error> {
     if request.root == ObjectId::EMPTY {
         return Err(Error::BadTree { id: request.root, why: "it is the empty object".to_owned() });
     }
-    let errand = Arc::new(Errand::new(Arc::clone(&parts), &request));
+    let lease = Arc::new(parts.store.lease());
+    let errand = Arc::new(Errand::new(Arc::clone(&parts), &request, lease));
     let mut crowd = Crowd::new(parts, &request.peers, &[]);
+    crowd.inquire(inquiry);
     let (length, looked) = trees::length(&errand, &mut crowd).await?;
     let mut supply = Supply::new(Arc::clone(&errand), Holders::new(crowd, request.root, looked));
     match trees::resolve(&mut supply, &errand, length, &request.path).await? {
@@ -221,7 +247,9 @@ async fn directory(
     errand.check_privacy(&id, store.object(&id))?;
     let outline = trees::outline(&mut supply, errand, (id, tree.clone())).await?;
     let totals = outline.totals()?;
-    let here = prepare(errand, &outline).await?;
+    let looked = prepare(errand, &outline).await?;
+    let here = looked.into_iter().filter(|(.., absent)| *absent == 0).map(|(id, ..)| id);
+    let here: Vec<ObjectId> = here.collect();
     let known = store.object(&id);
     let was_whole = known.as_ref().is_some_and(|info| info.tree && info.state == State::Whole);
     let started = TreeStarted {
@@ -245,22 +273,20 @@ async fn directory(
     Ok(())
 }
 
-/// Looks what of the files is here, and claims room for the rest. Gives those of which all is here.
-async fn prepare(errand: &Errand, outline: &Outline) -> Result<Vec<ObjectId>, Error> {
+/// Looks what of the files is here, and claims room for the rest. Gives each, with its length and how much of it is not
+/// here.
+async fn prepare(errand: &Errand, outline: &Outline) -> Result<Vec<(ObjectId, u64, u64)>, Error> {
     let files: Vec<(ObjectId, u64)> = outline.files().collect();
-    let (mut here, mut missing) = (Vec::new(), Vec::new());
+    let mut looked = Vec::with_capacity(files.len());
     for batch in files.chunks(LOOK) {
-        for ((id, _), absent) in batch.iter().zip(errand.look(batch).await?) {
-            match absent {
-                0 => here.push(*id),
-                _ => missing.push(absent),
-            }
-        }
+        let absent = errand.look(batch).await?;
+        looked.extend(batch.iter().zip(absent).map(|((id, length), absent)| (*id, *length, absent)));
     }
+    let missing: Vec<u64> = looked.iter().map(|(.., absent)| *absent).collect();
     // What cannot fit is refused before any of it comes, however much a stranger's directory claims to hold. That is
     // proved by nobody: what is here goes only for what comes.
     errand.lease.claim(missing).await?;
-    Ok(here)
+    Ok(looked)
 }
 
 /// Enters a directory all of which is here, and has it announced.

@@ -4,7 +4,7 @@
 //! one object, before memory is spent on it. A tree may name another many times, and so may that one: what is counted
 //! here is counted once for each tree, never for each path.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::Error;
 use crate::content::{MAX_TREE_DEPTH, MAX_TREE_TOTAL, Node, ObjectId, Tree};
@@ -105,6 +105,32 @@ impl Outline {
     /// The files, each once, with their lengths; but empty ones.
     pub(super) fn files(&self) -> impl Iterator<Item = (ObjectId, u64)> {
         self.files.iter().map(|(id, length)| (*id, *length))
+    }
+
+    /// Where some of these files are, at most `count` of them: a path each, or the id where no list in memory names it.
+    pub(super) fn paths(&self, mut files: BTreeSet<ObjectId>, count: usize) -> Vec<String> {
+        let mut paths = Vec::new();
+        // Each tree once, however often it is named.
+        let (mut seen, mut next) = (HashSet::from([self.root]), vec![(self.root, String::new())]);
+        while paths.len() < count
+            && let Some((id, around)) = next.pop()
+        {
+            let Some(tree) = self.tree(&id) else { continue };
+            for entry in tree.entries() {
+                match entry.node {
+                    Node::File { id, .. } if paths.len() < count && files.remove(&id) => {
+                        paths.push(format!("{around}{}", entry.name));
+                    }
+                    Node::Directory { id, .. } if seen.insert(id) => {
+                        next.push((id, format!("{around}{}/", entry.name)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let left = count.saturating_sub(paths.len());
+        paths.extend(files.iter().take(left).map(ToString::to_string));
+        paths
     }
 
     fn of(&self, id: &ObjectId) -> Option<&Dir> {

@@ -23,6 +23,7 @@ use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::super::inquiry::Findings;
 use super::super::learn::AGAIN;
 use super::super::member::Heard;
 use super::super::planner::PeerNo;
@@ -55,6 +56,8 @@ const LOOK: usize = 256;
 pub(super) enum Halt {
     /// Nothing has arrived for as long as the caller would wait.
     Stalled,
+    /// Nobody who was found has this one, which is wanted no more; others may come. Only where the caller tries again.
+    Lacking(ObjectId),
     /// Something else.
     Failed(Error),
 }
@@ -332,6 +335,17 @@ impl Supply {
     /// Peers connected to.
     pub(super) fn peers(&self) -> usize {
         self.holders.crowd.len()
+    }
+
+    /// Tells who was asked, and what they said, where anybody wants to know; so many files are missing, and nobody who
+    /// was asked has so many of them.
+    pub(super) fn report(&self, missing: u64, unheld: u64) {
+        self.holders.crowd.report(|crowd| Findings {
+            chunks: 0,
+            missing,
+            unheld,
+            asked: crowd.asked(0, |_| None),
+        });
     }
 
     /// Bytes by peer, and what was rebuilt, with what `other` fetches did.

@@ -43,7 +43,7 @@ pub(super) async fn length(errand: &Errand, crowd: &mut Crowd) -> Result<(u64, b
                 stall: errand.stall,
                 alone: super::super::ALONE,
                 was_whole: None,
-                once: false,
+                once: errand.once,
             };
             let sought = learn::Sought { id: root, range: None };
             (learn::from_peers(crowd, sought, patience).await?.length(), true)
@@ -86,7 +86,12 @@ pub(super) async fn resolve(
 }
 
 /// Brings one tree here.
-async fn one(supply: &mut Supply, errand: &Arc<Errand>, id: ObjectId, length: u64) -> Result<Tree, Error> {
+pub(super) async fn one(
+    supply: &mut Supply,
+    errand: &Arc<Errand>,
+    id: ObjectId,
+    length: u64,
+) -> Result<Tree, Error> {
     let absent = errand.look(&[(id, length)]).await?;
     errand.lease.claim(absent.iter().copied()).await?;
     let Some(short) = short(length) else {
@@ -128,7 +133,7 @@ pub(super) async fn outline(
 }
 
 /// What a tree on its way counts for: a small one takes more to keep account of than to hold.
-fn weight(length: u64) -> u64 {
+pub(super) fn weight(length: u64) -> u64 {
     length + 4096
 }
 
@@ -229,7 +234,7 @@ pub(super) fn short(length: u64) -> Option<u32> {
 fn halted(errand: &Errand, halt: Halt, missing: &[ObjectId]) -> Error {
     match halt {
         Halt::Failed(error) => error,
-        Halt::Stalled => {
+        Halt::Stalled | Halt::Lacking(_) => {
             let shown: Vec<_> = missing.iter().take(3).map(|id| format!("the list of {id}")).collect();
             errand.stalled(&shown, missing.len())
         }

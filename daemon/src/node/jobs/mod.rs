@@ -1,9 +1,9 @@
 //! Jobs: fetches that go on without their caller.
 //!
 //! Owns: which there are, and what their owners may ask of them; `table` is how they stand and which of them run, `pace`
-//! which of these crawl, `run` is the task of one. Refuses: directories, more jobs than its limits, and others' jobs,
-//! but to administrators. Survives a crash: every job that was answered for: it is in the store before that, and until
-//! it has ended.
+//! which of these crawl, `run` is the task of one. Refuses: what is at a path in a directory, more jobs than its limits,
+//! and others' jobs, but to administrators. Survives a crash: every job that was answered for: it is in the store before
+//! that, and until it has ended.
 
 mod pace;
 mod run;
@@ -28,7 +28,7 @@ const JOBS: [usize; 3] = [1024, 896, 512];
 /// What to fetch without a caller.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// The whole id of a file.
+    /// The whole id of a file, or of a directory with `dir:` before it.
     pub object: String,
     /// Peers to ask besides those that are found.
     pub peers: Vec<PeerAddr>,
@@ -147,8 +147,7 @@ impl Node {
     /// has it, and until it is cancelled. A second job of the same user for the same object is the first.
     ///
     /// # Errors
-    /// [`Error::Id`], [`Error::EmptyFile`], [`Error::Address`], [`Error::TooManyJobs`], [`Error::Store`];
-    /// [`Error::NotBuilt`] for a directory.
+    /// [`Error::Id`], [`Error::EmptyFile`], [`Error::Address`], [`Error::TooManyJobs`], [`Error::Store`].
     pub async fn begin_job(&self, caller: Caller, wanted: NewJob) -> Result<Begun, Error> {
         let node = self.clone();
         self.in_full(async move { node.begin_or_join(caller, wanted).await }).await
@@ -167,22 +166,23 @@ impl Node {
 
     async fn begin_or_join(&self, caller: Caller, wanted: NewJob) -> Result<Begun, Error> {
         let NewJob { object, peers, pin, priority } = wanted;
-        if object.starts_with("dir:") {
-            return Err(Error::NotBuilt("fetching a directory in the background"));
-        }
-        let id = Self::whole_id(&object)?;
+        let (tree, digits) = match object.strip_prefix("dir:") {
+            Some(digits) => (true, digits),
+            None => (false, object.as_str()),
+        };
+        let id = Self::whole_id(digits)?;
         if id == ObjectId::EMPTY {
             return Err(Error::EmptyFile(object));
         }
         let peers = addresses(&peers)?;
         let _changing = self.jobs.changing().await;
         // What is removed meanwhile cannot be pinned, and has to be brought again.
-        if self.is_whole(&id) && (!pin || self.parts.store.pin(&id, caller.uid).await?) {
+        if self.is_brought(&id, tree) && (!pin || self.parts.store.pin(&id, caller.uid).await?) {
             return Ok(Begun::Here(id));
         }
         let own = self.jobs.table().own(caller.uid, &id);
         if let Some(job) = own {
-            let job = joined(&job, peers, pin, priority);
+            let job = joined(&job, tree, peers, pin, priority);
             self.parts.store.set_job(job.clone()).await?;
             let number = job.number;
             let view = self.jobs.table().change(job);
@@ -191,13 +191,20 @@ impl Node {
         self.may_begin(caller)?;
         let (uid, priority) = (caller.uid, priority.unwrap_or_default());
         let number = self.jobs.table().free_number();
-        let job = Job { number, object: id, uid, pin, priority, since: unix_now(), peers };
+        let job = Job { number, object: id, tree, uid, pin, priority, since: unix_now(), peers };
         self.parts.store.set_job(job.clone()).await?;
-        tracing::info!(job = number, object = %id, uid, pin, ?priority, "a job begins: a fetch without its caller");
+        let begins = "a job begins: a fetch without its caller";
+        tracing::info!(job = number, object = %id, tree, uid, pin, ?priority, "{begins}");
         let hands = self.jobs.table().insert(job);
         let view = self.jobs.table().view(number);
         self.run_job(number, hands);
         view.map(Begun::New).ok_or_else(|| Error::NoJob(number.to_string()))
+    }
+
+    /// Whether all that a job is to bring is here.
+    fn is_brought(&self, id: &ObjectId, tree: bool) -> bool {
+        let known = self.parts.store.object(id);
+        known.is_some_and(|info| info.state == State::Whole && (info.tree || !tree))
     }
 
     /// Whether the caller may have one more job.
@@ -314,7 +321,7 @@ fn addresses(peers: &[PeerAddr]) -> Result<Vec<String>, Error> {
 }
 
 /// A job that has got what a second one would have. Of more peers than it may have the new ones count.
-fn joined(old: &Job, peers: Vec<String>, pin: bool, priority: Option<Priority>) -> Job {
+fn joined(old: &Job, tree: bool, peers: Vec<String>, pin: bool, priority: Option<Priority>) -> Job {
     let mut all = peers;
     for peer in &old.peers {
         if all.len() < MAX_JOB_PEERS && !all.contains(peer) {
@@ -325,6 +332,8 @@ fn joined(old: &Job, peers: Vec<String>, pin: bool, priority: Option<Priority>) 
     Job {
         number,
         object,
+        // The list of a directory comes with it.
+        tree: old.tree || tree,
         uid,
         pin: old.pin || pin,
         priority: priority.unwrap_or(old.priority),
@@ -343,16 +352,18 @@ mod tests {
         let old = Job {
             number: 3,
             object: ObjectId::from_bytes([7; 32]),
+            tree: false,
             uid: 1000,
             pin: true,
             priority: Priority::Low,
             since: 5,
             peers: peers(0, 40),
         };
-        let same = joined(&old, peers(0, 2), false, None);
-        assert_eq!((same.pin, same.priority, same.peers.len()), (true, Priority::Low, 40));
-        let more = joined(&old, peers(40, 80), false, Some(Priority::High));
-        assert_eq!((more.number, more.priority), (3, Priority::High));
+        let same = joined(&old, false, peers(0, 2), false, None);
+        assert_eq!((same.pin, same.priority, same.peers.len(), same.tree), (true, Priority::Low, 40, false));
+        let more = joined(&old, true, peers(40, 80), false, Some(Priority::High));
+        assert_eq!((more.number, more.priority, more.tree), (3, Priority::High, true));
+        assert!(joined(&more, false, Vec::new(), false, None).tree);
         assert_eq!(more.peers, peers(40, 80).into_iter().chain(peers(0, 24)).collect::<Vec<_>>());
     }
 }

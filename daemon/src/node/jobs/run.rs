@@ -1,8 +1,11 @@
 //! The task of one job: it waits for its turn, tries, rests, and tries again until all of the object is here.
 //!
 //! Owns: how long it rests, and what ends a rest. Refuses: to give up. Survives a crash: the job is in the store until
-//! the object is durable and pinned where that was asked for; what it brought is found there by the next try.
+//! the object is durable and pinned where that was asked for; what it brought is found there by the next try. Of a
+//! directory that is what no other needed the room of: in this run a lease keeps it, after a restart nothing does until
+//! the next try.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -11,10 +14,10 @@ use tokio::time::Instant;
 
 use super::table::{Hands, Standing};
 use crate::content::ObjectId;
-use crate::fetch::{Error as FetchError, Event, Findings, Order, Request, Summary};
+use crate::fetch::{Error as FetchError, Event, Fetching, Findings, Order, Request, Summary, TreeRequest};
 use crate::node::{Error, Node};
 use crate::peer::PeerAddr;
-use crate::store::{Error as StoreError, Job};
+use crate::store::{Error as StoreError, Job, Lease};
 use crate::support::text::shorten;
 
 /// A try ends when nothing has come for so long.
@@ -67,23 +70,33 @@ impl Node {
     }
 
     async fn pursue(&self, number: u64, hands: &Hands) {
+        // Keeps what has come of a directory, which is no object before the end.
+        let mut kept: Option<Arc<Lease>> = None;
         let mut rest = FIRST;
         loop {
             hands.go.notified().await;
             let job = self.jobs.table().job(number);
             let Some(job) = job else { return };
             let hope = self.hope(&job.object);
+            if job.tree && kept.is_none() {
+                kept = Some(Arc::new(self.parts.store.lease()));
+            }
             let tried = tokio::select! {
-                tried = self.attempt(&job, hands) => tried,
-                () = hands.yields.notified() => {
-                    self.jobs.table().queue(number);
-                    continue;
-                }
+                tried = self.attempt(&job, kept.as_ref(), hands) => Some(tried),
+                () = hands.yields.notified() => None,
                 () = self.crawls(number) => {
                     tracing::debug!(job = number, "a job that crawls gives its place to one that waits");
-                    self.jobs.table().give_way(number);
-                    continue;
+                    self.jobs.table().tried(number);
+                    None
                 }
+            };
+            // The room that it claimed is for others while it rests.
+            if let Some(lease) = &kept {
+                lease.give_back();
+            }
+            let Some(tried) = tried else {
+                self.jobs.table().queue(number);
+                continue;
             };
             let ended = match tried {
                 Ok(summary) => self.finish(number, &summary).await,
@@ -94,7 +107,7 @@ impl Node {
                 rest = FIRST;
             }
             tracing::debug!(job = number, %error, seconds = rest.as_secs(), "a job rests");
-            let why = in_short(&error, &hands.inquiry.findings());
+            let why = in_short(&error, &hands.inquiry.findings(), job.tree);
             let until = Instant::now() + rest;
             let error = shorten(&error.to_string(), ERROR).into_owned();
             self.jobs.table().rest(number, why, error, until);
@@ -123,27 +136,16 @@ impl Node {
     }
 
     /// Brings the object here.
-    async fn attempt(&self, job: &Job, hands: &Hands) -> Result<Summary, Failed> {
+    async fn attempt(&self, job: &Job, kept: Option<&Arc<Lease>>, hands: &Hands) -> Result<Summary, Failed> {
         let (id, number) = (job.object, job.number);
-        if self.is_whole(&id) {
+        if self.is_brought(&id, job.tree) {
             return Ok(Summary::default());
         }
         // What an earlier version took for an address may be none to this one.
         let peers: Vec<PeerAddr> = job.peers.iter().filter_map(|peer| peer.parse().ok()).collect();
         let alone = self.may_ask(&id, &peers, STALL).await;
         alone.map_err(|error| Failed { error, moved: false })?;
-        let request = Request {
-            id,
-            peers,
-            pin: job.pin.then_some(job.uid),
-            name: None,
-            stall: STALL,
-            alone: crate::fetch::ALONE,
-            order: Order::Nothing,
-            range: None,
-            into: None,
-        };
-        let mut fetching = self.parts.fetcher.fetch_telling(request, hands.inquiry.clone(), true);
+        let mut fetching = self.fetching(job, peers, kept, hands);
         let mut moved = false;
         loop {
             match fetching.events.recv().await {
@@ -160,15 +162,35 @@ impl Node {
         }
     }
 
+    /// Begins a try.
+    fn fetching(
+        &self,
+        job: &Job,
+        peers: Vec<PeerAddr>,
+        kept: Option<&Arc<Lease>>,
+        hands: &Hands,
+    ) -> Fetching {
+        let (fetcher, inquiry) = (&self.parts.fetcher, hands.inquiry.clone());
+        let (id, pin, name, stall) = (job.object, job.pin.then_some(job.uid), None, STALL);
+        if let Some(lease) = kept {
+            let request = TreeRequest { root: id, path: Vec::new(), peers, pin, name, stall };
+            return fetcher.gather_tree(request, Arc::clone(lease), inquiry);
+        }
+        let (alone, order) = (crate::fetch::ALONE, Order::Nothing);
+        let request = Request { id, peers, pin, name, stall, alone, order, range: None, into: None };
+        fetcher.fetch_telling(request, inquiry, true)
+    }
+
     /// All of the object is here: the job is over.
     async fn finish(&self, number: u64, summary: &Summary) -> Result<(), Failed> {
         let _changing = self.jobs.changing().await;
         // Its owner may have asked for more meanwhile.
         let job = self.jobs.table().job(number);
-        let Some(Job { object, uid, pin, .. }) = job else { return Ok(()) };
+        let Some(Job { object, tree, uid, pin, .. }) = job else { return Ok(()) };
         let store = &self.parts.store;
         let stuck = |error: StoreError| Failed { error: error.into(), moved: true };
-        if pin && !store.pin(&object, uid).await.map_err(stuck)? {
+        let is_kept = !pin || store.pin(&object, uid).await.map_err(stuck)?;
+        if !is_kept || !self.is_brought(&object, tree) {
             return Err(Failed { error: FetchError::Removed(object).into(), moved: true });
         }
         store.end_job(number).await.map_err(stuck)?;
@@ -208,17 +230,21 @@ async fn another(mut routed: watch::Receiver<usize>, mut before: usize) {
 }
 
 /// Why a job waits, in few words.
-fn in_short(error: &Error, findings: &Findings) -> String {
+fn in_short(error: &Error, findings: &Findings, tree: bool) -> String {
+    let lacking = |count: u64| match (count, tree) {
+        (1, true) => "no holder of 1 file".to_owned(),
+        (files, true) => format!("no holder of {files} files"),
+        (1, false) => "no holder of 1 chunk".to_owned(),
+        (chunks, false) => format!("no holder of {chunks} chunks"),
+    };
     match error {
         Error::Fetch(FetchError::NoPeers { .. }) => "no peers are known, or can be reached".to_owned(),
         Error::Fetch(FetchError::NoHolders { .. }) => "no holder is found".to_owned(),
         Error::Fetch(FetchError::Unreached { known, .. }) => {
             format!("of {known} who are said to hold it none can be reached")
         }
-        Error::Fetch(FetchError::Stalled { .. }) if findings.unheld > 0 => match findings.unheld {
-            1 => "no holder of 1 chunk".to_owned(),
-            chunks => format!("no holder of {chunks} chunks"),
-        },
+        Error::Fetch(FetchError::Lacking { .. }) if findings.missing > 0 => lacking(findings.missing),
+        Error::Fetch(FetchError::Stalled { .. }) if findings.unheld > 0 => lacking(findings.unheld),
         Error::Fetch(FetchError::Stalled { .. }) => "nothing comes from those who hold it".to_owned(),
         other => shorten(&other.to_string(), WHY).into_owned(),
     }
@@ -257,8 +283,9 @@ mod tests {
             missing: "chunks 1-3 (3 of 9)".to_owned(),
             holders: String::new(),
         };
-        let short =
-            |error: FetchError, unheld| in_short(&error.into(), &Findings { unheld, ..Findings::default() });
+        let short = |error: FetchError, unheld| {
+            in_short(&error.into(), &Findings { unheld, ..Findings::default() }, false)
+        };
         assert_eq!(short(stalled(), 3), "no holder of 3 chunks");
         assert_eq!(short(stalled(), 1), "no holder of 1 chunk");
         assert_eq!(short(stalled(), 0), "nothing comes from those who hold it");
@@ -266,6 +293,10 @@ mod tests {
             short(FetchError::NoPeers { id, connected: 0 }, 0),
             "no peers are known, or can be reached"
         );
+        let lacking = FetchError::Lacking { id, missing: "a/b".to_owned() };
+        let findings = Findings { missing: 2, unheld: 1, ..Findings::default() };
+        assert_eq!(in_short(&lacking.into(), &findings, true), "no holder of 2 files");
+        assert_eq!(in_short(&stalled().into(), &findings, true), "no holder of 1 file");
         assert!(short(FetchError::BadTree { id, why: "x".repeat(10_000) }, 0).len() <= WHY);
     }
 }

@@ -56,13 +56,15 @@ pub struct JobView {
     pub job: Job,
     /// How it stands.
     pub standing: Standing,
-    /// Bytes of the object; 0 while that is not known.
+    /// Bytes of the object, of a directory those of its files; 0 while that is not known.
     pub size: u64,
     /// Bytes of it that are here, as far as is known.
     pub bytes: u64,
+    /// Of a directory: files that are here, as far as is known, and all of them; 0 while that is not known.
+    pub files: (u64, u64),
     /// Tries that ended without all of it.
     pub tries: u32,
-    /// Missing chunks that nobody who was asked says to have. Looked at while nothing arrives.
+    /// Missing chunks, of a directory files, that nobody who was asked says to have. Looked at while nothing arrives.
     pub unheld: u64,
 }
 
@@ -86,6 +88,7 @@ struct Entry {
     standing: Standing,
     size: u64,
     bytes: u64,
+    files: (u64, u64),
     tries: u32,
     /// How fast the try is that goes on.
     pace: Pace,
@@ -124,10 +127,10 @@ impl Entry {
     }
 
     fn view(&self) -> JobView {
-        let Self { job, standing, size, bytes, tries, hands, .. } = self;
+        let Self { job, standing, size, bytes, files, tries, hands, .. } = self;
         let unheld = hands.inquiry.findings().unheld;
         let (job, standing) = (job.clone(), standing.clone());
-        JobView { job, standing, size: *size, bytes: *bytes, tries: *tries, unheld }
+        JobView { job, standing, size: *size, bytes: *bytes, files: *files, tries: *tries, unheld }
     }
 }
 
@@ -153,7 +156,8 @@ impl Table {
         let (given, number) = (Hands::default(), job.number);
         let (standing, pace, hands) = (Standing::Queued, Pace::new(Instant::now()), given.clone());
         self.last.0 = self.last.0.max(number);
-        self.entries.insert(number, Entry { job, standing, size: 0, bytes: 0, tries: 0, pace, hands });
+        let entry = Entry { job, standing, size: 0, bytes: 0, files: (0, 0), tries: 0, pace, hands };
+        self.entries.insert(number, entry);
         self.assign();
         given
     }
@@ -202,9 +206,7 @@ impl Table {
 
     /// A try has come to nothing.
     pub(super) fn rest(&mut self, number: u64, why: String, error: String, until: Instant) {
-        if let Some(entry) = self.entries.get_mut(&number) {
-            entry.tries = entry.tries.saturating_add(1);
-        }
+        self.tried(number);
         self.stand(number, Standing::Waiting { why, error, until });
     }
 
@@ -219,7 +221,7 @@ impl Table {
     /// A try goes on.
     pub(super) fn progressed(&mut self, number: u64, progress: Progress) {
         if let Some(entry) = self.entries.get_mut(&number).filter(|entry| entry.runs()) {
-            entry.bytes = progress.bytes;
+            (entry.bytes, entry.files) = (progress.bytes, progress.files);
             entry.pace.is_at(progress.bytes);
             entry.standing = Standing::Fetching(progress);
         }
@@ -236,12 +238,11 @@ impl Table {
         self.has_rival(number)
     }
 
-    /// A try ends for the sake of others: its job waits for its next turn.
-    pub(super) fn give_way(&mut self, number: u64) {
+    /// A try has ended without success, be it for the sake of others.
+    pub(super) fn tried(&mut self, number: u64) {
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.tries = entry.tries.saturating_add(1);
         }
-        self.stand(number, Standing::Queued);
     }
 
     /// A job is over, as `standing` says.
@@ -249,7 +250,7 @@ impl Table {
         let mut entry = self.entries.remove(&number)?;
         entry.hands.stop.cancel();
         if standing == Standing::Done {
-            entry.bytes = entry.size;
+            (entry.bytes, entry.files.0) = (entry.size, entry.files.1);
         }
         entry.standing = standing;
         let view = entry.view();

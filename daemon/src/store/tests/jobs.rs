@@ -7,7 +7,7 @@ const DAY: u64 = 24 * HOUR;
 
 fn job(number: u64, object: ObjectId) -> Job {
     let peers = vec!["12D3@192.0.2.1:9000".to_owned()];
-    Job { number, object, uid: 1000, pin: true, priority: Priority::Normal, since: 5, peers }
+    Job { number, object, tree: false, uid: 1000, pin: true, priority: Priority::Normal, since: 5, peers }
 }
 
 #[tokio::test]

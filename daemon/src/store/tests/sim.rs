@@ -4,19 +4,21 @@
 //! call; the disk keeps what the seed says. A model beside it knows what was answered. After each life the store is
 //! opened anew and held to it:
 //!
-//! 1. what was answered can be read byte for byte, but for records in which something rotted;
+//! 1. what was answered can be read byte for byte, but for records in which something rotted, and jobs are as they
+//!    were answered last;
 //! 2. nothing wrong is ever read;
 //! 3. the index names what the segments hold and nothing else;
 //! 4. no temporary file is left;
 //! 5. the account is what the disk has, and a quota is never passed;
 //! 6. starting once more changes nothing;
-//! 7. what was refused, removed or not answered for is not there;
+//! 7. what was refused, removed or not answered for is not there, nor a job that has ended;
 //! 8. a start reads the store a bounded number of times.
 //!
 //! What rots is told and found by a scrub, nothing else is; what parity covers comes back.
 
 mod acts;
 mod check;
+mod jobs;
 mod model;
 mod rot;
 mod world;

@@ -100,7 +100,7 @@ impl Supply {
     }
 
     /// The fetch of a single object has ended. When it found nobody, it is tried again after a while, and others
-    /// before.
+    /// before; or it is given up, where whoever wants it tries again.
     pub(super) fn rescued(
         &mut self,
         id: ObjectId,
@@ -112,6 +112,12 @@ impl Supply {
                 self.also(&summary);
                 self.open.remove(&id);
                 Ok(vec![(id, bytes)])
+            }
+            Err(Error::NoHolders { .. } | Error::Unreached { .. } | Error::Stalled { .. })
+                if self.errand.once =>
+            {
+                self.open.remove(&id);
+                Err(Halt::Lacking(id))
             }
             Err(Error::NoHolders { .. } | Error::Unreached { .. } | Error::Stalled { .. }) => {
                 if let Some(open) = self.open.get_mut(&id) {

@@ -1,6 +1,7 @@
 //! Directories between real stores over real sessions.
 
 mod figure;
+mod gather;
 mod honest;
 mod hostile;
 mod reader;

@@ -7,7 +7,7 @@ use crate::node::jobs::pace::TURN;
 
 fn job(number: u64, priority: Priority) -> Job {
     let object = ObjectId::from_bytes([u8::try_from(number).unwrap(); 32]);
-    Job { number, object, uid: 1000, pin: false, priority, since: 0, peers: Vec::new() }
+    Job { number, object, tree: false, uid: 1000, pin: false, priority, since: 0, peers: Vec::new() }
 }
 
 fn running(table: &Table) -> Vec<u64> {
@@ -115,7 +115,8 @@ fn who_crawls_gives_its_place_to_those_that_would_begin_before_it() {
     table.insert(job(2, Priority::Normal));
     assert!(!table.is_to_give_way(1, turns(1)), "it has had no turn since");
     assert!(table.is_to_give_way(1, turns(3)));
-    table.give_way(1);
+    table.tried(1);
+    table.queue(1);
     assert_eq!(running(&table), [2]);
     table.end(2, Standing::Done);
     assert_eq!((running(&table), table.view(1).unwrap().tries), (vec![1], 1));
@@ -125,6 +126,7 @@ fn who_crawls_gives_its_place_to_those_that_would_begin_before_it() {
     assert!(!table.is_to_give_way(1, turns(9)));
     table.insert(Job { uid: 7, ..job(4, Priority::Low) });
     assert!(table.is_to_give_way(1, turns(12)), "another user has as much of a right to it");
-    table.give_way(1);
+    table.tried(1);
+    table.queue(1);
     assert_eq!(running(&table), [4]);
 }

@@ -1,7 +1,8 @@
 //! Calls on the store, and what came of them.
 
 use super::super::*;
-use super::model::{Absent, Thing, key};
+use super::jobs::job;
+use super::model::{Absent, THINGS, Thing, key};
 use crate::store::record::Key;
 
 /// One call on the store.
@@ -18,6 +19,10 @@ pub(super) enum Act {
     Pin(u32),
     Unpin(u32),
     Read,
+    /// A job for it is begun, or changed to this form.
+    Job(u8),
+    /// The job for it has brought it, or is cancelled.
+    EndJob,
 }
 
 /// What a call gave.
@@ -58,7 +63,7 @@ impl Done {
     }
 }
 
-pub(super) async fn perform(store: &Store, thing: &Thing, act: Act) -> Done {
+pub(super) async fn perform(store: &Store, thing: usize, act: Act) -> Done {
     let mut done = Done {
         new: Vec::new(),
         held: Vec::new(),
@@ -73,7 +78,8 @@ pub(super) async fn perform(store: &Store, thing: &Thing, act: Act) -> Done {
 }
 
 impl Done {
-    async fn act(&mut self, store: &Store, thing: &Thing, act: Act) -> Result<Option<Outcome>, Error> {
+    async fn act(&mut self, store: &Store, index: usize, act: Act) -> Result<Option<Outcome>, Error> {
+        let thing = &THINGS[index];
         let id = thing.object.id;
         match act {
             Act::Add(uid) => {
@@ -100,6 +106,8 @@ impl Done {
             Act::Remove(uid, admin) => Outcome::Removed(store.remove(&id, uid, admin).await?),
             Act::Pin(uid) => Outcome::Is(store.pin(&id, uid).await?),
             Act::Unpin(uid) => Outcome::Is(store.unpin(&id, uid).await?),
+            Act::Job(form) => return store.set_job(job(index, form)).await.map(|()| None),
+            Act::EndJob => return store.end_job(job(index, 0).number).await.map(|()| None),
             _ => Outcome::Read(thing.absent(store).await),
         }))
     }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use rand::Rng;
 
 use super::super::*;
+use super::jobs::{Word, job};
 use super::model::{Absent, THINGS, There, Truth, key, maker};
-use super::rot::{Found, JOURNAL};
+use super::rot::{About, Found, JOURNAL};
 use super::world::World;
 use crate::store::disk::forgetful::{Plan, Rot};
 use crate::store::index::Spot;
@@ -16,8 +17,8 @@ use crate::store::journal;
 use crate::store::record::{BLOCK, BLOCK_SIZE, Key, Kind};
 use crate::upkeep::Rebuilder;
 
-/// What can be compared over restarts: records that are there, and objects.
-type Dump = (BTreeMap<Key, Spot>, Vec<ObjectInfo>);
+/// What can be compared over restarts: records that are there, objects, and jobs.
+type Dump = (BTreeMap<Key, Spot>, Vec<ObjectInfo>, Vec<Job>);
 
 /// A start reads so many times what there are blocks, and some.
 const READS: u64 = 4;
@@ -81,9 +82,14 @@ impl World {
         if store.read_only().is_none() {
             return Err("a part of the journal cannot be read, and it would write".to_owned());
         }
-        let unread: BTreeSet<usize> = bad.iter().flat_map(|block| self.framed(&bytes(block))).collect();
-        for index in (0..THINGS.len()).filter(|index| !unread.contains(index)) {
-            self.compare(&store, index)?;
+        let unread: BTreeSet<About> = bad.iter().flat_map(|block| self.framed(&bytes(block))).collect();
+        for index in 0..THINGS.len() {
+            if !unread.contains(&About::Thing(index)) {
+                self.compare(&store, index)?;
+            }
+            if !unread.contains(&About::Job(index)) {
+                self.compare_job(&store, index)?;
+            }
         }
         drop(store);
         self.cut();
@@ -118,6 +124,16 @@ impl World {
         Ok(found)
     }
 
+    /// The job for a thing is as it was answered last.
+    fn compare_job(&self, store: &Store, index: usize) -> Result<Option<Job>, String> {
+        let number = job(index, 0).number;
+        let found = store.jobs().into_iter().find(|job| job.number == number);
+        match self.jobs[index].allows(found.as_ref()) {
+            true => Ok(found),
+            false => Err(format!("job {number} is {found:?}, of {:?}", self.jobs[index])),
+        }
+    }
+
     async fn look(&mut self, scrubs: bool) -> Result<Dump, String> {
         let store = self.open_calmly().await?;
         let mut told = store.take_damage().unwrap();
@@ -137,6 +153,7 @@ impl World {
             absent.extend(missing);
             // From here on it is what it is.
             self.truth[index] = Truth { there: found, ..Truth::default() };
+            self.jobs[index] = Word::of(self.compare_job(&store, index)?);
         }
         for key in self.kept.iter().filter(|key| !self.evicts && absent.contains_key(*key)) {
             self.may_lack(&store, key, &absent).map_err(|why| format!("what was kept: {why}"))?;
@@ -236,7 +253,7 @@ impl World {
             return Err(format!("{usage:?} of {objects:?} and {partials:?}"));
         }
         objects.extend(partials);
-        Ok((whole, objects))
+        Ok((whole, objects, store.jobs()))
     }
 
     /// A pass over everything while things go on and fail.

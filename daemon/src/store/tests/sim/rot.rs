@@ -8,6 +8,7 @@ use rand::Rng;
 use rand::seq::IteratorRandom;
 
 use super::super::*;
+use super::jobs::thing_of;
 use super::model::{THINGS, There};
 use super::world::World;
 use crate::store::disk::forgetful::Rot;
@@ -18,6 +19,13 @@ pub(super) const JOURNAL: &str = "journal/journal";
 
 /// Bytes of a header that mean something.
 const HEADER: u64 = 112;
+
+/// What a frame of the journal is about: a thing, or the job for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum About {
+    Thing(usize),
+    Job(usize),
+}
 
 /// A record that is in a segment.
 #[derive(Clone, Debug)]
@@ -195,7 +203,14 @@ impl World {
 
     /// What the frames in these bytes of the journal say is lost.
     pub(super) fn lose_frames(&mut self, rotten: Range<usize>) {
-        for index in self.framed(&rotten) {
+        for about in self.framed(&rotten) {
+            let index = match about {
+                About::Thing(index) => index,
+                About::Job(index) => {
+                    self.jobs[index].forget();
+                    continue;
+                }
+            };
             let (truth, evicts) = (&mut self.truth[index], self.evicts);
             // It may have been let go of for want of room.
             let stays = |there: &There| !(evicts && there.may_go());
@@ -211,20 +226,20 @@ impl World {
         }
     }
 
-    /// The things that frames in these bytes of the journal are about.
-    pub(super) fn framed(&self, rotten: &Range<usize>) -> Vec<usize> {
+    /// What frames in these bytes of the journal are about.
+    pub(super) fn framed(&self, rotten: &Range<usize>) -> Vec<About> {
         let bytes = self.disk.bytes(Path::new(JOURNAL));
         let frames = journal::frames_of(&bytes, &self.key());
         let hit = frames.into_iter().filter(|(own, _)| own.start < rotten.end && rotten.start < own.end);
-        let thing = |(_, fact)| {
-            let id = match fact {
-                Fact::Object(info) => info.id,
-                Fact::Removed(id) => id,
-                Fact::Key(_) | Fact::Job(_) | Fact::Ended(_) => return None,
-            };
-            THINGS.iter().position(|thing| thing.object.id == id)
+        let thing = |id: ObjectId| THINGS.iter().position(|thing| thing.object.id == id).map(About::Thing);
+        let about = |(_, fact)| match fact {
+            Fact::Object(info) => thing(info.id),
+            Fact::Removed(id) => thing(id),
+            Fact::Job(job) => Some(About::Job(thing_of(job.number))),
+            Fact::Ended(number) => Some(About::Job(thing_of(number))),
+            Fact::Key(_) => None,
         };
-        hit.filter_map(thing).collect()
+        hit.filter_map(about).collect()
     }
 
     /// A byte of a small file.

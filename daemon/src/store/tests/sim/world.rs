@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::super::*;
 use super::acts::{Act, Done, Outcome, perform};
+use super::jobs::{Word, job};
 use super::model::{SMALL, THINGS, There, Truth};
 use super::rot::JOURNAL;
 use crate::store::disk::forgetful::{Call, Fault, Plan};
@@ -20,6 +21,8 @@ pub(super) struct World {
     pub(super) disk: Forgetful,
     pub(super) lie: Option<(Call, &'static str)>,
     pub(super) truth: Vec<Truth>,
+    /// The same of the job for each thing.
+    pub(super) jobs: Vec<Word>,
     /// 0: none.
     pub(super) quota: u64,
     /// What nobody pinned may go when there is no room.
@@ -62,7 +65,8 @@ impl World {
         Self {
             disk,
             lie,
-            truth: THINGS.iter().map(|_| Truth::default()).collect(),
+            truth: vec![Truth::default(); THINGS.len()],
+            jobs: vec![Word::default(); THINGS.len()],
             quota,
             evicts: quota != 0 || is_small,
             solid,
@@ -197,26 +201,55 @@ impl World {
                 for _ in 0..yields {
                     tokio::task::yield_now().await;
                 }
-                (thing, act, perform(&store, &THINGS[thing], act).await)
+                (thing, act, perform(&store, thing, act).await)
             }
         });
         for (thing, act, done) in futures::future::join_all(calls).await {
             self.say(|| format!("  {thing} {act:?}: {:?}", done.result));
-            self.note(thing, act, &done, spoils_reads)?;
+            self.check_calm(thing, act, &done)?;
+            match act {
+                Act::Job(form) => self.note_job(thing, Some(job(thing, form)), &done),
+                Act::EndJob => self.note_job(thing, None, &done),
+                _ => self.note(thing, act, &done, spoils_reads)?,
+            }
         }
         self.check_quota(store)
     }
 
     fn act(&mut self) -> Act {
         let uid = self.rng.random_range(1..3);
-        match self.rng.random_range(0..14) {
+        match self.rng.random_range(0..17) {
             0..=4 => Act::Add(uid),
             5 => Act::Abandon(self.rng.random()),
             6 | 7 => Act::Fetch(self.rng.random::<bool>().then_some(uid), self.rng.random()),
             8 | 9 => Act::Remove(uid, self.rng.random()),
             10 => Act::Pin(uid),
             11 => Act::Unpin(uid),
+            12 | 13 => Act::Job(self.rng.random()),
+            14 => Act::EndJob,
             _ => Act::Read,
+        }
+    }
+
+    /// Without a failure a call may have no room, and must not fail otherwise.
+    fn check_calm(&self, thing: usize, act: Act, done: &Done) -> Result<(), String> {
+        let Err(error) = &done.result else { return Ok(()) };
+        let is_calm = self.calm && self.disk.bad_blocks(Path::new(JOURNAL)).is_empty();
+        match is_calm && !error.is_no_space() {
+            true => Err(format!("{act:?} of {thing}: {error}, and nothing fails")),
+            false => Ok(()),
+        }
+    }
+
+    /// Enters in the model what was answered when a job was to become this.
+    fn note_job(&mut self, thing: usize, job: Option<Job>, done: &Done) {
+        let word = &mut self.jobs[thing];
+        match &done.result {
+            // That there is none is said from memory; what a failed call left on disk is not known.
+            Ok(_) if job.is_none() && (self.blind || !word.is_there()) => {}
+            Ok(_) => *word = Word::of(job),
+            Err(_) if done.is_sure() => {}
+            Err(_) => word.may_become(job),
         }
     }
 
@@ -248,13 +281,6 @@ impl World {
         if done.durable && !truth.unsure && !truth.there.as_ref().is_some_and(|there| there.whole) {
             // Without a whole object nothing but its age keeps it.
             self.kept.extend(done.held.iter());
-        }
-        if let Err(error) = &done.result
-            && self.calm
-            && !error.is_no_space()
-            && self.disk.bad_blocks(Path::new(JOURNAL)).is_empty()
-        {
-            return Err(format!("{act:?} of {thing}: {error}, and nothing fails"));
         }
         let Ok(Some(outcome)) = &done.result else { return Ok(()) };
         match (act, outcome) {
@@ -301,12 +327,12 @@ impl World {
         if hours > 24 {
             self.kept.clear();
         }
-        for (truth, thing) in self.truth.iter_mut().zip(THINGS.iter()) {
+        for ((truth, thing), job) in self.truth.iter_mut().zip(THINGS.iter()).zip(&self.jobs) {
             if truth.unsure {
                 // Its records may go with it.
                 thing.needs(true).for_each(|key| _ = self.kept.remove(key));
             }
-            let goes = |whole: bool| if whole { hours > 1 } else { hours > 24 };
+            let goes = |whole: bool| if whole { hours > 1 } else { hours > 24 && !job.is_there() };
             if truth.there.as_ref().is_some_and(|there| there.may_go() && goes(there.whole)) {
                 truth.surely = false;
                 // What it shares with an add that did not end goes as well: that was promised to nobody.
@@ -314,7 +340,8 @@ impl World {
                 if self.blind {
                     continue;
                 }
-                if done && !truth.unsure {
+                let is_known = job.is_gone() || truth.there.as_ref().is_some_and(|there| there.whole);
+                if done && !truth.unsure && is_known {
                     truth.there = None;
                 } else {
                     truth.unsure = true;

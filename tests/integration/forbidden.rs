@@ -128,16 +128,13 @@ impl Drop for Scene {
 fn is_forbidden(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
+            let [a, b, c, _] = v4.octets();
             let shared = a == 100 && (64..128).contains(&b);
-            let local = v4.is_loopback() || v4.is_link_local() || v4.is_private() || shared;
+            let unrouted = matches!((a, b, c), (198, 18 | 19, _) | (192, 0, 0));
+            let local = v4.is_loopback() || v4.is_link_local() || v4.is_private() || shared || unrouted;
             local || a == 0 || a >= 224
         }
-        IpAddr::V6(v6) => {
-            let first = v6.segments()[0];
-            let local = v6.is_loopback() || v6.is_unspecified() || first & 0xffc0 == 0xfe80;
-            local || first >> 8 == 0xff || first & 0xfe00 == 0xfc00
-        }
+        IpAddr::V6(v6) => v6.segments()[0] >> 13 != 1,
     }
 }
 

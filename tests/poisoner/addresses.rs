@@ -57,7 +57,7 @@ fn address() -> IpAddr {
     let mut rng = rand::rng();
     let [a, b, c] = rng.random::<[u8; 3]>();
     let tail: u16 = rng.random();
-    let v4: IpAddr = match rng.random_range(0..9) {
+    let v4: IpAddr = match rng.random_range(0..11) {
         0 => [127, a, b, c].into(),
         1 => [0, 0, 0, 0].into(),
         2 => [169, 254, b, c].into(),
@@ -66,14 +66,19 @@ fn address() -> IpAddr {
         5 => [10, a, b, c].into(),
         6 => [172, 16 + a % 16, b, c].into(),
         7 => [192, 168, b, c].into(),
+        8 => [198, 18 + a % 2, b, c].into(),
+        9 => [192, 0, 0, c].into(),
         _ => [100, 64 + a % 64, b, c].into(),
     };
-    match rng.random_range(0..7) {
+    match rng.random_range(0..10) {
         0 => Ipv6Addr::LOCALHOST.into(),
         1 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, tail).into(),
         2 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, tail).into(),
         3 => Ipv6Addr::new(0xfd00, tail, 0, 0, 0, 0, 0, tail).into(),
-        4 => match v4 {
+        4 => Ipv6Addr::new(0xfec0, tail, 0, 0, 0, 0, 0, tail).into(),
+        // A translator's, on its own network.
+        5 => Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0x0a00, tail).into(),
+        6 => match v4 {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
             v6 => v6,
         },

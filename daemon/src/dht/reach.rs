@@ -9,7 +9,7 @@
 //!   services that are no nodes.
 //! - Other ports of a host that was given may be dialled.
 //! - A global IP address may be dialled.
-//! - A private one (RFC 1918, RFC 6598, RFC 4193) may, inside a subnet of one of our interfaces, where a peer of an
+//! - A private one (see [`Scope`]) may, inside a subnet of one of our interfaces, where a peer of an
 //!   earlier run was, and where the network has a key: whoever tells it has proved that.
 //! - A loopback one may, when this node itself is reached by loopback.
 //! - A way through a relay may, where the relay may.

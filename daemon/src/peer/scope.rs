@@ -7,11 +7,13 @@ use std::net::{IpAddr, Ipv4Addr};
 pub enum Scope {
     /// This host.
     Loopback,
-    /// A host of a private network: RFC 1918, RFC 6598, RFC 4193.
+    /// A host of a network of its own: RFC 1918, RFC 6598, RFC 4193, and what the internet does not route either: the
+    /// networks of RFC 2544 and RFC 6890, and of IPv6 all beyond 2000::/3, where overlays and old sites are.
     Private,
     /// Any host.
     Global,
-    /// Nobody that could be dialled: link-local (which means nothing without its interface), multicast, unspecified.
+    /// Nobody that could be dialled: link-local (which means nothing without its interface), multicast, unspecified,
+    /// and of 0000::/8 of IPv6 what carries no address of IPv4 that is known here: translators of one's own are there.
     Nowhere,
 }
 
@@ -59,14 +61,16 @@ impl Scope {
         }
         let (nowhere, private) = match ip {
             IpAddr::V4(ip) => {
-                let [first, second, ..] = ip.octets();
+                let [first, second, third, _] = ip.octets();
                 let reserved = first == 0 || first >= 224;
                 let shared = first == 100 && second & 0xc0 == 64;
-                (reserved || ip.is_link_local() || ip == Ipv4Addr::BROADCAST, ip.is_private() || shared)
+                let unrouted = matches!((first, second, third), (198, 18 | 19, _) | (192, 0, 0));
+                (reserved || ip.is_link_local(), ip.is_private() || shared || unrouted)
             }
             IpAddr::V6(ip) => {
-                let nowhere = ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local();
-                (nowhere, ip.is_unique_local())
+                let [first, ..] = ip.octets();
+                let nowhere = first == 0 || ip.is_multicast() || ip.is_unicast_link_local();
+                (nowhere, first >> 5 != 1)
             }
         };
         match (nowhere, private) {
@@ -101,6 +105,22 @@ impl HostAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_the_internet_routes_is_global() {
+        let is = |scope: Scope, all: &[&str]| {
+            for text in all {
+                assert_eq!(Scope::of(text.parse().unwrap()), scope, "{text}");
+            }
+        };
+        is(Scope::Nowhere, &["::", "::2", "::ffff:0:7f00:1", "64:ff9b:1::7f00:1", "fe80::1", "ff02::1"]);
+        is(Scope::Nowhere, &["0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "169.254.1.1"]);
+        is(Scope::Private, &["fec0::1", "fd00::1", "200::1", "1fff::1", "4000::1", "64:ff9b::10.0.0.1"]);
+        is(Scope::Private, &["10.0.0.1", "100.127.0.1", "198.18.0.1", "198.19.255.255", "192.0.0.8"]);
+        is(Scope::Loopback, &["::1", "127.0.0.1", "::127.0.0.1", "2002:7f00:1::1"]);
+        is(Scope::Global, &["2000::1", "2a00:1450:4001::1", "3fff::1", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"]);
+        is(Scope::Global, &["198.17.0.1", "198.20.0.1", "192.0.1.1", "192.0.2.1", "100.128.0.1"]);
+    }
 
     #[test]
     fn blocks_are_of_global_addresses() {

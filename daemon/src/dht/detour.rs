@@ -32,7 +32,8 @@ const MAX_SOUGHT: usize = 256;
 const MAX_ADDRESSES: usize = 16;
 /// How long two may take to dial each other before the relay is asked anew.
 const PUNCHING: Duration = Duration::from_secs(15);
-/// How long the other end may take to dial this one, where this one dials none of the places that it is told.
+/// How long the other end may take to dial this one, where this one dials none of the places that it is told, and no
+/// relay has connected the two: where one has, they tell each other more places, and dial them.
 const COMES: Duration = Duration::from_secs(8);
 /// What is said where both have dialled in vain.
 const SHUT: &str = "neither end's router or firewall lets the other in, and relays carry no data";
@@ -78,7 +79,13 @@ impl Detours {
     /// Those peers that have had time to come by their own dial.
     fn waited(&self, now: Instant) -> Vec<PeerId> {
         let is_over = |sought: &Sought| sought.since.is_some_and(|since| now >= since + COMES);
-        self.sought.iter().filter(|(_, sought)| is_over(sought)).map(|(peer, _)| *peer).collect()
+        let waited = self.sought.iter().filter(|(peer, sought)| is_over(sought) && !self.punches(peer, now));
+        waited.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Whether the two may still be dialling each other, which a relay has connected.
+    fn punches(&self, peer: &PeerId, now: Instant) -> bool {
+        self.relayed.get(peer).is_some_and(|since| now < *since + PUNCHING)
     }
 
     /// There will be no connection, unless somebody asks again.
@@ -138,8 +145,10 @@ impl EventLoop {
 
     /// Dials a peer to which a way is sought, unless the two agree on when to dial.
     fn dial_sought(&mut self, peer: PeerId) {
-        let punching = self.detours.relayed.get(&peer).is_some_and(|since| since.elapsed() < PUNCHING);
-        let Some(sought) = self.detours.sought.get_mut(&peer).filter(|_| !punching) else { return };
+        if self.detours.punches(&peer, Instant::now()) {
+            return;
+        }
+        let Some(sought) = self.detours.sought.get_mut(&peer) else { return };
         let mut addresses = sought.known.clone();
         addresses.extend(self.swarm.behaviour_mut().kad.store_mut().whereabouts(&peer));
         addresses.sort();
@@ -241,12 +250,23 @@ mod tests {
     fn who_is_not_dialled_has_eight_seconds_to_come_by_itself() {
         let (mut detours, peer, start) = (Detours::default(), PeerId::random(), Instant::now());
         detours.sought.insert(peer, Sought { since: Some(start), ..Sought::default() });
-        // A connection through a relay is there, and what it is told of there is not dialled.
-        detours.relayed.insert(peer, start);
         let short = COMES.saturating_sub(Duration::from_millis(1));
         assert!(detours.waited(start + short).is_empty(), "its own dial may be under way");
         assert_eq!(detours.waited(start + COMES), [peer]);
         detours.give_up(&peer);
         assert!(detours.waited(start + COMES).is_empty());
+    }
+
+    #[test]
+    fn who_came_through_a_relay_has_the_time_of_two_attempts_however_late_it_came() {
+        let (mut detours, peer, start) = (Detours::default(), PeerId::random(), Instant::now());
+        detours.sought.insert(peer, Sought { since: Some(start), ..Sought::default() });
+        // The dial waited for its turn, and the relay for the other end.
+        let came = start + Duration::from_secs(9);
+        detours.relayed.insert(peer, came);
+        let short = PUNCHING.saturating_sub(Duration::from_millis(1));
+        assert!(detours.waited(came + short).is_empty(), "the two are dialling each other");
+        assert_eq!(detours.waited(came + PUNCHING), [peer]);
+        assert!(came + PUNCHING < start + WITHIN, "and what is said then is heard");
     }
 }

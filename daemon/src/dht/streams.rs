@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -35,12 +36,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
 use super::listen::ip_of;
-use crate::peer::Conn;
+use crate::peer::{Conn, HostAddr};
 
 /// Streams that others have opened, at once. A session takes a chunk of memory at least: 1 MiB.
 const ACCEPTED: usize = 32;
 /// Of these, of one peer: it needs one, and one more while the first is being given up.
 const OF_PEER: usize = 2;
+/// … and of one host, which has as many ids as it likes.
+const OF_HOST: usize = 4;
 /// Accepted streams that wait to be taken.
 pub(super) const WAITING: usize = 8;
 /// Streams of one connection that wait to be opened.
@@ -56,6 +59,8 @@ pub(super) struct Streams {
     places: Arc<Semaphore>,
     /// Places of each peer that has one.
     of_peer: HashMap<PeerId, Arc<Semaphore>>,
+    /// Places of each host that has one; those of one's own network are not counted.
+    of_host: HashMap<HostAddr, Arc<Semaphore>>,
     /// Connections that lead to a peer without a relay, the latest last.
     direct: HashMap<PeerId, Vec<ConnectionId>>,
     /// What the swarm is to hear.
@@ -95,6 +100,17 @@ fn conn((peer, remote): (PeerId, Option<IpAddr>), stream: Stream, places: Vec<Ow
     Conn { peer, remote, stream, binding: [0; 32] }
 }
 
+/// One of the `most` places that `who` may have. Whoever has none is forgotten.
+fn place_of<K: Eq + Hash>(
+    of: &mut HashMap<K, Arc<Semaphore>>,
+    who: K,
+    most: usize,
+) -> Option<OwnedSemaphorePermit> {
+    of.retain(|_, places| places.available_permits() < most);
+    let places = of.entry(who).or_insert_with(|| Arc::new(Semaphore::new(most)));
+    Arc::clone(places).try_acquire_owned().ok()
+}
+
 // === impl Streams ===
 
 impl Streams {
@@ -105,6 +121,7 @@ impl Streams {
             accepted,
             places: Arc::new(Semaphore::new(ACCEPTED)),
             of_peer: HashMap::new(),
+            of_host: HashMap::new(),
             direct: HashMap::new(),
             events: VecDeque::new(),
         }
@@ -143,16 +160,18 @@ impl Streams {
     }
 
     /// Places for one more accepted stream, if there are any.
-    fn places(&mut self, peer: PeerId) -> Option<Vec<OwnedSemaphorePermit>> {
-        self.of_peer.retain(|_, places| places.available_permits() < OF_PEER);
-        let of_peer = self.of_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(OF_PEER)));
-        let one = Arc::clone(of_peer).try_acquire_owned().ok()?;
-        Some(vec![one, Arc::clone(&self.places).try_acquire_owned().ok()?])
+    fn places(&mut self, (peer, remote): (PeerId, Option<IpAddr>)) -> Option<Vec<OwnedSemaphorePermit>> {
+        let mut taken = vec![place_of(&mut self.of_peer, peer, OF_PEER)?];
+        if let Some(host) = remote.and_then(HostAddr::of) {
+            taken.push(place_of(&mut self.of_host, host, OF_HOST)?);
+        }
+        taken.push(Arc::clone(&self.places).try_acquire_owned().ok()?);
+        Some(taken)
     }
 
     fn accept(&mut self, other: (PeerId, Option<IpAddr>), stream: Stream) {
         let (peer, _) = other;
-        let Some(places) = self.places(peer) else {
+        let Some(places) = self.places(other) else {
             tracing::debug!(%peer, "a stream is refused: there are too many");
             return;
         };
@@ -327,5 +346,30 @@ impl AsyncWrite for Held {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_host_with_many_ids_leaves_places_to_others() {
+        let mut streams = Streams::new(StreamProtocol::new("/chunk"), None);
+        let mut held = Vec::new();
+        let mut take = |ip: &str, count: usize| {
+            let at = Some(ip.parse().unwrap());
+            let taken: Vec<_> = (0..count).filter_map(|_| streams.places((PeerId::random(), at))).collect();
+            held.push(taken);
+            held.last().map_or(0, Vec::len)
+        };
+        assert_eq!(take("9.9.9.9", 16), OF_HOST);
+        assert_eq!(take("8.8.8.8", 1), 1);
+        assert_eq!(take("192.168.0.1", 16), 16, "on one's own network ids are not so cheap");
+        assert_eq!(take("7.7.7.7", 1), 1);
+        drop(held);
+        let again = [(); 16].map(|()| streams.places((PeerId::random(), "9.9.9.9".parse().ok())));
+        assert_eq!(again.iter().flatten().count(), OF_HOST);
+        assert_eq!((streams.of_host.len(), streams.places.available_permits()), (1, ACCEPTED - OF_HOST));
     }
 }

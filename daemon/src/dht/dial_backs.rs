@@ -32,6 +32,9 @@ const AT_ONCE: usize = 8;
 const A_MINUTE: usize = 60;
 const OF_PEER: usize = 10;
 const OF_HOST: usize = 20;
+/// Of the dials for all, and of those under way, one in so many is for hosts that had none in this minute (on one's own
+/// network, for peers): else three hosts have them all.
+const KEPT: usize = 3;
 const MINUTE: Duration = Duration::from_secs(60);
 /// A dial that has not been answered by then has failed: who asked waits for 10 s.
 const ANSWERED: Duration = Duration::from_secs(6);
@@ -69,8 +72,10 @@ impl DialBacks {
         }
         let of_peer = self.lately.iter().filter(|(_, other, _)| *other == peer).count();
         let of_host = self.lately.iter().filter(|(.., other)| host.is_some() && *other == host).count();
-        let is_within = self.lately.len() < A_MINUTE && of_peer < OF_PEER && of_host < OF_HOST;
-        let admits = is_within && self.under_way.len() < AT_ONCE;
+        let had = if host.is_some() { of_host } else { of_peer };
+        let open = |most: usize| if had == 0 { most } else { most - most / KEPT };
+        let is_within = of_peer < OF_PEER && of_host < OF_HOST;
+        let admits = is_within && self.lately.len() < open(A_MINUTE) && self.under_way.len() < open(AT_ONCE);
         if admits {
             self.lately.push_back((now, peer, host));
         }
@@ -186,5 +191,22 @@ mod tests {
         assert!(!dials.admits(other, None, now + MINUTE));
         dials.give_up(now + ANSWERED);
         assert!(dials.under_way.is_empty() && dials.admits(other, None, now + MINUTE));
+    }
+
+    #[test]
+    fn three_hosts_leave_dials_to_others() {
+        let (mut dials, now) = (DialBacks::new(), Instant::now());
+        let host = |number: u8| HostAddr::of([9, 9, 9, number].into());
+        for number in 1..4 {
+            (0..OF_HOST).for_each(|_| _ = dials.admits(PeerId::random(), host(number), now));
+        }
+        let is_under_way = |number| (ConnectionId::new_unchecked(number), (PeerId::random(), now));
+        dials.under_way = (0..AT_ONCE - AT_ONCE / KEPT).map(is_under_way).collect();
+        assert!(dials.admits(PeerId::random(), host(4), now), "it had none");
+        assert!(
+            !dials.admits(PeerId::random(), host(4), now) && !dials.admits(PeerId::random(), host(1), now)
+        );
+        let others = (5..=255).filter(|number| dials.admits(PeerId::random(), host(*number), now)).count();
+        assert_eq!(dials.lately.len(), A_MINUTE, "{others} more");
     }
 }

@@ -23,7 +23,7 @@ pub(super) trait Exchange: Clone + Send + 'static {
     /// Bytes of the longest answer.
     const MAX_RESPONSE: usize;
 
-    /// How many signatures are proved when this question is read, where they may be many.
+    /// How many signatures are proved when this question is read, where there are any.
     fn proofs(&self, _: &[u8]) -> usize {
         0
     }

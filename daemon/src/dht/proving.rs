@@ -1,30 +1,58 @@
-//! How fast one connection has signatures proved that come many in a message.
+//! How fast signatures are proved that come in messages.
 //!
 //! Owns: how long such a message waits where it is read, on its connection's task: the [`meter`](super::meter) hears of
-//! it only afterwards. Refuses: what would have to wait too long; its stream ends, and nobody is blamed. Survives a
-//! crash: nothing.
+//! it only afterwards. Each connection has a rate, and all have one together, in which they take turns: one host has
+//! many connections, and what was signed once can be sent again and again. Refuses: what would have to wait too long
+//! for its own connection's; its stream ends, and nobody is blamed. Survives a crash: nothing.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use super::meter::LONGEST;
 use crate::support::allowance::{Allowances, Rate};
 
-/// Signatures: a tenth of a second of work at once, and a fortieth of a processor. A node sends three batches of 160 at
-/// once, and the next when one is answered.
+/// Signatures of one connection: a tenth of a second of work at once, and a fortieth of a processor. A node sends three
+/// batches of 162 at once, and the next when one is answered.
 const PROOFS: Rate = Rate { each_second: 500, burst: 2_000 };
+/// … and of all: a tenth of a processor.
+const OF_ALL: Rate = Rate { each_second: 2_000, burst: 2_000 };
+/// Signatures for which a connection has a turn: who brings few waits for few of each other.
+const PART: usize = 16;
 
-/// What one connection may have proved. None: of no connection, and without a limit.
-#[derive(Debug, Default)]
-pub(super) struct Proofs(Option<Arc<Mutex<Allowances<()>>>>);
+/// What one connection may have proved, and all.
+#[derive(Debug)]
+pub(super) struct Proofs {
+    /// Where connections take turns.
+    all: Arc<Line>,
+    /// Where this one's messages do. None: of no connection, and without a limit.
+    own: Option<Arc<Line>>,
+}
+
+/// Those that wait, and how long.
+#[derive(Debug)]
+struct Line {
+    /// Whose turn it is; who came first is the next.
+    turn: Semaphore,
+    /// What they may have proved.
+    saved: Mutex<Allowances<()>>,
+}
+
+impl Default for Proofs {
+    /// Of no connection.
+    fn default() -> Self {
+        Self { all: Arc::new(Line::new(OF_ALL)), own: None }
+    }
+}
 
 impl Clone for Proofs {
     /// A clone of one that is of no connection is a new connection's: `request_response` makes one of its codec for
     /// each, and clones of that for each message.
     fn clone(&self) -> Self {
-        let new = || Arc::new(Mutex::new(Allowances::new(PROOFS, 1)));
-        Self(Some(self.0.clone().unwrap_or_else(new)))
+        let own = self.own.clone().unwrap_or_else(|| Arc::new(Line::new(PROOFS)));
+        Self { all: Arc::clone(&self.all), own: Some(own) }
     }
 }
 
@@ -36,25 +64,46 @@ impl Proofs {
     /// # Errors
     /// That takes too long.
     pub(super) async fn turn(&self, count: usize) -> io::Result<()> {
-        let wait = self.wait(count, Instant::now());
-        let wait = wait.ok_or_else(|| io::Error::other("too much is to be proved before it"))?;
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+        let Some(own) = self.own.as_deref().filter(|_| count > 0) else { return Ok(()) };
+        let wait = own.wait(count, LONGEST, Instant::now());
+        pause(wait.ok_or_else(|| io::Error::other("too much is to be proved before it"))?).await;
+        // Of each connection one message stands in line.
+        let _next = own.turn.acquire().await.map_err(io::Error::other)?;
+        for before in (0..count).step_by(PART) {
+            let _turn = self.all.turn.acquire().await.map_err(io::Error::other)?;
+            let wait = self.all.wait(PART.min(count - before), Duration::MAX, Instant::now());
+            pause(wait.unwrap_or_default()).await;
         }
         Ok(())
     }
+}
 
-    fn wait(&self, count: usize, now: Instant) -> Option<Duration> {
-        let Some(proofs) = &self.0 else { return Some(Duration::ZERO) };
-        let mut proofs = proofs.lock().unwrap_or_else(PoisonError::into_inner);
-        (0..count).try_fold(Duration::ZERO, |_, _| proofs.wait((), LONGEST, now))
+async fn pause(wait: Duration) {
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    fn new(rate: Rate) -> Self {
+        Self { turn: Semaphore::new(1), saved: Mutex::new(Allowances::new(rate, 1)) }
+    }
+
+    /// How long so many have to wait. None: longer than `longest`.
+    fn wait(&self, count: usize, longest: Duration, now: Instant) -> Option<Duration> {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..count).try_fold(Duration::ZERO, |_, _| saved.wait((), longest, now))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::task::Poll;
 
+    use futures::future::join_all;
     use futures::io::Cursor;
     use libp2p::StreamProtocol;
     use libp2p::request_response::Codec;
@@ -63,8 +112,15 @@ mod tests {
     use crate::dht::codec::{Exchange, Whole};
     use crate::dht::reading::Reading;
 
-    /// Descriptions of a full batch.
-    const BATCH: usize = 160;
+    /// Signatures of a full batch.
+    const BATCH: usize = 162;
+
+    impl Proofs {
+        /// How long so many wait for their own connection's.
+        fn wait(&self, count: usize, now: Instant) -> Option<Duration> {
+            self.own.as_ref().map_or(Some(Duration::ZERO), |own| own.wait(count, LONGEST, now))
+        }
+    }
 
     /// A protocol each of whose questions has more signatures than may be proved at once.
     #[derive(Clone)]
@@ -133,5 +189,29 @@ mod tests {
             now += waits[2];
         }
         assert_eq!(first.wait(BATCH, now), Some(Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn all_connections_have_one_rate_and_whoever_brings_little_waits_for_little() {
+        let (first, start) = (Proofs::default(), Instant::now());
+        let connections: Vec<_> = (0..32).map(|_| first.clone()).collect();
+        let (mut proved, mut waiting) = (0, Vec::new());
+        // None of them has more than may be proved of it at once.
+        for connection in connections.iter().cycle().take(8 * connections.len()) {
+            let mut turn = Box::pin(connection.turn(BATCH));
+            match futures::poll!(turn.as_mut()) {
+                Poll::Ready(done) => proved += done.map_or(0, |()| BATCH as u128),
+                Poll::Pending => waiting.push(turn),
+            }
+        }
+        let most =
+            u128::from(OF_ALL.burst) + start.elapsed().as_millis() * u128::from(OF_ALL.each_second) / 1_000;
+        assert!(proved > 0 && proved <= most, "{proved}");
+        let light = first.clone();
+        let is_before = tokio::select! {
+            _ = join_all(waiting) => false,
+            done = light.turn(2) => done.is_ok(),
+        };
+        assert!(is_before, "it waits for all that others brought");
     }
 }

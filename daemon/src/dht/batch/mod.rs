@@ -232,7 +232,7 @@ impl Exchange for Announcing {
 
     fn proofs(&self, bytes: &[u8]) -> usize {
         // What is in no form is told when it is read.
-        descriptions(bytes).unwrap_or(0)
+        signatures(bytes).unwrap_or(0)
     }
 
     fn decode_request(&self, bytes: &[u8]) -> io::Result<Request> {
@@ -290,8 +290,8 @@ fn ascending(reader: &mut Reader<'_>, count: usize) -> io::Result<Vec<Key>> {
     if keys.is_sorted_by(|a, b| a < b) { Ok(keys.to_vec()) } else { Err(malformed("keys out of order")) }
 }
 
-/// How many descriptions a batch says that it has.
-fn descriptions(bytes: &[u8]) -> io::Result<usize> {
+/// How many signatures a batch says that it has: its own, its peer record's and its descriptions'.
+fn signatures(bytes: &[u8]) -> io::Result<usize> {
     let mut reader = Reader::new(bytes);
     reader.u8()?;
     short(&mut reader)?;
@@ -299,7 +299,7 @@ fn descriptions(bytes: &[u8]) -> io::Result<usize> {
     reader.bytes(8 + 4)?;
     let record = usize::from(reader.u16()?);
     reader.bytes(record + 4 + 4)?;
-    Ok(usize::from(reader.u16()?).min(MAX_DESCRIPTIONS))
+    Ok(1 + usize::from(record > 0) + usize::from(reader.u16()?).min(MAX_DESCRIPTIONS))
 }
 
 /// A description behind its length, as batches and answers have it.
@@ -396,9 +396,9 @@ mod tests {
             keys.iter().skip(1).take(MAX_DESCRIPTIONS).map(|key| said(&announcer, *key, "test")).collect();
         let full = Draft { keys, removals: vec![], descriptions: descriptions.clone(), ..draft };
         let bytes = full.sign("test", &announcer, &[0; MAX_RECORD]).unwrap();
-        assert!(bytes.len() <= Announcing::MAX_REQUEST);
+        assert!(bytes.len() <= Announcing::MAX_REQUEST && protocol.proofs(&bytes) == MAX_DESCRIPTIONS + 2);
         let bytes = full.sign("test", &announcer, &[]).unwrap();
-        assert_eq!((protocol.proofs(&bytes), protocol.proofs(&bytes[..9])), (MAX_DESCRIPTIONS, 0));
+        assert_eq!((protocol.proofs(&bytes), protocol.proofs(&bytes[..9])), (MAX_DESCRIPTIONS + 1, 0));
         let read = protocol.read(&bytes).unwrap().unwrap().descriptions;
         assert_eq!(read.iter().map(SignedDescription::encode).collect::<Vec<_>>(), descriptions);
         let more = [descriptions, vec![said(&announcer, full.keys[9], "test")]].concat();

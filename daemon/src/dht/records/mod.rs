@@ -1,12 +1,15 @@
 //! The record store: who announced which key to this node.
 //!
-//! Owns: the keys that others placed here, within a budget of bytes that the sources share fairly. Refuses: values of
-//! any kind, keys of other lengths than 32 bytes, keys that many known nodes are nearer to, more than its budgets, and
-//! more a second than [`RATE`] from one source and [`OF_GROUP`] from an address group. Survives a crash: what the
+//! Owns: the keys that others placed here, within a budget of bytes that their [owners] share fairly. Refuses: values
+//! of any kind, keys of other lengths than 32 bytes, keys that many known nodes are nearer to, more than its budgets,
+//! and more a second than [`RATE`] from one source and [`OF_GROUP`] from an address group. Survives a crash: what the
 //! [journal](super::journal) has of it; [`Records::put`] is the one way in, so that what is read there is judged again.
 //!
-//! What gives way when it is full: what has expired; then of whoever has the most, what is farthest from this node,
-//! for others look for that elsewhere.
+//! What gives way when it is full, after what has expired:
+//! - of a key's records beyond four of an address group, or 64, the one that ends first;
+//! - beyond the budget what is farthest from this node, since others look for that elsewhere, of whoever has the most
+//!   of the [owner](owners) that has the most, and nothing for one who has as much;
+//! - beyond the places for sources one that has nothing, else a small one of the address group that has the most.
 //!
 //! Layout: two ordered trees of 40-byte entries, (key, source) → until for asking and (source, until, key)
 //! for expiry and eviction, with sources (peer, addresses) kept once. No message ever scans the store.
@@ -15,6 +18,7 @@ mod adapter;
 mod described;
 mod gone;
 mod kept;
+mod owners;
 mod replay;
 mod source;
 #[cfg(test)]
@@ -29,6 +33,7 @@ use rand::Rng;
 
 pub(super) use self::described::{Described, MAX_OF_OBJECT};
 pub(super) use self::kept::From;
+use self::owners::Owners;
 use self::source::{Contact, Source};
 pub(super) use self::source::{Group, chosen};
 use super::Key;
@@ -55,11 +60,9 @@ pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(48 * 3600);
 /// A key is too far when this many known nodes are nearer: twice K, since an announcer may not know of
 /// nodes that we know, and the other way round.
 const MAX_NEARER: usize = 2 * K;
-/// Sources kept; one costs about 300 bytes with its addresses, so 5 MiB. A new one beyond that replaces
-/// the smallest of a few drawn at random, so that a flood of identities cannot lock the others out.
+/// Sources kept; one costs about 400 bytes with its addresses, so 6 MiB. A new one beyond that takes another's place,
+/// so that a flood of identities cannot lock the others out.
 const MAX_SOURCES: usize = 16_384;
-/// How many sources are drawn for that.
-const DRAWN: usize = 8;
 /// Records of the source with the most that are looked at, to find one that is far.
 const FAR_DRAWN: usize = 16;
 /// Keys a second that one source may announce, and how many it may save up: four times what casd sends to all.
@@ -84,7 +87,7 @@ pub(super) enum Verdict {
     Taken,
     /// Many known nodes are nearer to the key.
     Far,
-    /// The budget is used up, and this source has its fair share of it.
+    /// The budget is used up, and nobody has more of it than this source, or its address group.
     Full,
 }
 
@@ -113,8 +116,8 @@ pub(super) struct Records {
     by_key: BTreeMap<(Key, u32), u32>,
     /// (source, second it expires, key): the same records in the order of their going.
     by_source: BTreeSet<(u32, u32, Key)>,
-    /// (records, source) of those that have some, to find the one with the most.
-    by_count: BTreeSet<(u32, u32)>,
+    /// Who has how much.
+    owners: Owners,
     /// Sources by number; numbers are used again.
     sources: Vec<Option<Source>>,
     /// Numbers that are free.
@@ -156,7 +159,7 @@ impl Records {
             own_addresses: Vec::new(),
             by_key: BTreeMap::new(),
             by_source: BTreeSet::new(),
-            by_count: BTreeSet::new(),
+            owners: Owners::default(),
             sources: Vec::new(),
             vacant: Vec::new(),
             numbers: HashMap::new(),
@@ -328,20 +331,6 @@ impl Records {
         self.budget / RECORD_BYTES
     }
 
-    /// Drops a record to make room for `key`: one of whoever has the most, for one who has less than a fair share; else
-    /// one of the source's own that is farther from this node.
-    fn push_out(&mut self, key: &Key, source: u32) -> bool {
-        let share = self.room() / self.by_count.len().max(1);
-        let count = self.source(source).map_or(0, |source| source.count as usize);
-        let Some((most, largest)) = self.by_count.last().copied() else { return false };
-        if count < share && most as usize > count + 1 {
-            return self.farthest(largest).is_some_and(|(_, key)| self.push_away(&key, largest));
-        }
-        let distance = Position::of_key(key).distance(self.place);
-        let farther = self.farthest(source).filter(|(farthest, _)| *farthest > distance);
-        farther.is_some_and(|(_, key)| self.push_away(&key, source))
-    }
-
     /// The farthest of some records of `source`, and how far it is.
     fn farthest(&self, source: u32) -> Option<(Position, Key)> {
         let all = (source, 0, [0; 32])..=(source, u32::MAX, [u8::MAX; 32]);
@@ -362,7 +351,7 @@ impl Records {
             return *number;
         }
         if self.numbers.len() >= MAX_SOURCES {
-            self.replace_a_small_source();
+            self.replace_a_source();
         }
         let number = self.vacant.pop().unwrap_or_else(|| {
             self.sources.push(None);
@@ -370,6 +359,7 @@ impl Records {
         });
         let contact = self.contacts.get(&peer).cloned().unwrap_or_default();
         let source = Source::new(peer, contact, BURST);
+        self.owners.recount(source.owner(number), number, 0, 0);
         if let Some(slot) = self.sources.get_mut(number as usize) {
             *slot = Some(source);
         }
@@ -377,20 +367,10 @@ impl Records {
         number
     }
 
-    fn replace_a_small_source(&mut self) {
-        let mut rng = rand::rng();
-        let drawn = (0..DRAWN).map(|_| rng.random_range(0..self.sources.len()));
-        let smallest = drawn.filter_map(|n| Some((self.sources[n].as_ref()?.count, n))).min();
-        let Some(number) = smallest.and_then(|(_, n)| u32::try_from(n).ok()) else { return };
-        while let Some((_, key)) = self.stalest(number) {
-            self.push_away(&key, number);
-        }
-        self.drop_source(number);
-    }
-
+    /// Forgets a source that has no record.
     fn drop_source(&mut self, number: u32) {
         let Some(source) = self.sources.get_mut(number as usize).and_then(Option::take) else { return };
-        self.by_count.remove(&(source.count, number));
+        self.owners.forget(number);
         self.numbers.remove(&source.peer);
         self.vacant.push(number);
     }
@@ -405,9 +385,9 @@ impl Records {
 
     fn recount(&mut self, number: u32, by: i32) {
         let Some(source) = self.sources.get_mut(number as usize).and_then(Option::as_mut) else { return };
-        self.by_count.remove(&(source.count, number));
-        source.count = source.count.saturating_add_signed(by);
-        self.by_count.extend((source.count > 0).then_some((source.count, number)));
+        let before = source.count;
+        source.count = before.saturating_add_signed(by);
+        self.owners.recount(source.owner(number), number, before, source.count);
     }
 
     fn source(&self, number: u32) -> Option<&Source> {

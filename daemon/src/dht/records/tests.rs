@@ -43,9 +43,11 @@ fn check(records: &Records) {
     }
     let counted: usize = records.sources.iter().flatten().map(|source| source.count as usize).sum();
     assert_eq!(counted, records.by_key.len());
-    let counts =
-        records.sources.iter().zip(0..).filter_map(|(source, number)| Some((source.as_ref()?.count, number)));
-    assert_eq!(records.by_count, counts.filter(|(count, _)| *count > 0).collect());
+    let mut owners = Owners::default();
+    for (source, number) in records.sources.iter().zip(0..).filter(|(source, _)| source.is_some()) {
+        source.iter().for_each(|source| owners.recount(source.owner(number), number, 0, source.count));
+    }
+    assert_eq!(records.owners, owners);
     assert!(records.by_key.len() * RECORD_BYTES <= records.budget);
 }
 
@@ -185,18 +187,18 @@ fn a_flood_cannot_push_others_below_their_share() {
     for n in 0..20 {
         assert_eq!(records.put(key(n), modest, HOUR, now), Verdict::Taken);
     }
-    // Free room may be used beyond the share of 50.
+    // Free room may be used beyond one's share.
     for n in 1000..2000 {
         records.put(key(n), flooder, HOUR, now);
     }
     let count = |records: &Records, of: &PeerId| records.source(records.numbers[of]).unwrap().count;
     assert_eq!(count(&records, &flooder), 80);
-    // A third source gets its share of 33, and takes it from the one with the most, however many have no records.
+    // A third source takes from the one with the most until it has as much, however many have no records.
     (0..500).for_each(|_| assert!(records.first_time(PeerId::random(), 1).is_ok()));
     for n in 3000..4000 {
         records.put(key(n), late, HOUR, now);
     }
-    assert_eq!(count(&records, &late), 33);
+    assert_eq!((count(&records, &late), count(&records, &flooder)), (40, 40));
     assert!((0..20).all(|n| holders(&records, n, now) == [modest]));
     check(&records);
 }
@@ -290,6 +292,57 @@ fn a_flood_of_identities_stays_bounded() {
     assert!(records.sources_len() <= MAX_SOURCES);
     // The one with many records is never the smallest of those drawn.
     assert_eq!(holders(&records, 7, now), [honest]);
+    check(&records);
+}
+
+fn meet(records: &mut Records, ip: [u8; 4]) -> PeerId {
+    let peer = PeerId::random();
+    records.opened(peer, Group::of(ip.into()));
+    peer
+}
+
+#[test]
+fn one_address_group_with_many_ids_takes_nobodys_only_record() {
+    let (mut records, now) = store(4 * MAX_SOURCES);
+    let honest: Vec<_> = (0..100u8).map(|n| meet(&mut records, [9, n, 1, 1])).collect();
+    for (number, peer) in (0..).zip(&honest) {
+        assert_eq!(records.put(key(number), *peer, HOUR, now), Verdict::Taken);
+    }
+    for n in 0..2 * u32::try_from(MAX_SOURCES).unwrap() {
+        let sybil = meet(&mut records, [8, 8, 1, 1]);
+        (0..2).for_each(|which| _ = records.put(key(1_000 + 2 * n + which), sybil, HOUR, now));
+        records.parted(&sybil);
+    }
+    let is_there = |number, peer: &PeerId| holders(&records, number, now) == [*peer];
+    assert_eq!((0..).zip(&honest).filter(|(number, peer)| is_there(*number, peer)).count(), 100);
+    assert_eq!(records.sources_len(), MAX_SOURCES);
+    check(&records);
+}
+
+#[test]
+fn one_address_group_with_many_ids_cuts_nobody_down() {
+    let (mut records, now) = store(1_000);
+    let count = |records: &Records, of: &PeerId| records.source(records.numbers[of]).unwrap().count;
+    let honest = meet(&mut records, [9, 9, 1, 1]);
+    for n in 0..500 {
+        assert_eq!(records.put(key(n), honest, HOUR, now), Verdict::Taken);
+    }
+    let mut sybils = Vec::new();
+    for n in 0..300 {
+        sybils.push(meet(&mut records, [8, 8, 1, 1]));
+        (0..10).for_each(|which| _ = records.put(key(1_000 + 10 * n + which), sybils[n as usize], HOUR, now));
+    }
+    assert_eq!(count(&records, &honest), 500);
+    // Within the group it is shared alike, and who was not seen since the start is no part of it.
+    let most = sybils.iter().map(|sybil| count(&records, sybil)).max();
+    assert!(most < Some(10), "{most:?}");
+    let unseen = PeerId::random();
+    for n in 5_000..5_100 {
+        assert_eq!(records.put(key(n), unseen, HOUR, now), Verdict::Taken);
+    }
+    check(&records);
+    // When it is seen it is.
+    records.opened(unseen, Group::of([8, 8, 2, 2].into()));
     check(&records);
 }
 

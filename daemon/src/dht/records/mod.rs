@@ -11,8 +11,9 @@
 //!   of the [owner](owners) that has the most, and nothing for one who has as much;
 //! - beyond the places for sources one that has nothing, else a small one of the address group that has the most.
 //!
-//! Layout: two ordered trees of 40-byte entries, (key, source) → until for asking and (source, until, key)
-//! for expiry and eviction, with sources (peer, addresses) kept once. No message ever scans the store.
+//! Layout: two ordered trees of 40-byte entries, (key, source) → until for asking and (source, distance, key) for
+//! what gives way, with sources (peer, addresses) kept once. No message ever scans the store, and none costs more when
+//! it is full.
 
 mod adapter;
 mod described;
@@ -63,8 +64,6 @@ const MAX_NEARER: usize = 2 * K;
 /// Sources kept; one costs about 400 bytes with its addresses, so 6 MiB. A new one beyond that takes another's place,
 /// so that a flood of identities cannot lock the others out.
 const MAX_SOURCES: usize = 16_384;
-/// Records of the source with the most that are looked at, to find one that is far.
-const FAR_DRAWN: usize = 16;
 /// Keys a second that one source may announce, and how many it may save up: four times what casd sends to all.
 const RATE: u32 = 20_000;
 const BURST: u32 = 100_000;
@@ -77,8 +76,9 @@ const MAX_GROUPS: usize = 1_024;
 /// announced again and again is not written down each time, and what is written is what is known. It is little enough
 /// that none ends before its turn, which comes a day and a half after it was announced at the latest, of two.
 const PART: u32 = 8;
-/// Expired records removed at a time, so that no message waits for a large clean-up (about 5 ms).
-const EXPIRED_AT_ONCE: usize = 8_192;
+/// Records of which it is looked each second whether they have expired, so that no message waits for a large clean-up
+/// (some 10 ms where all have); all of them in a minute or so.
+const SWEPT_AT_ONCE: usize = 4_096;
 
 /// What became of a record that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub(super) struct Records {
     own_addresses: Vec<Multiaddr>,
     /// (key, source) → the second it expires.
     by_key: BTreeMap<(Key, u32), u32>,
-    /// (source, second it expires, key): the same records in the order of their going.
+    /// (source, how far it is from this node, key): the same records, of each source the nearest first.
     by_source: BTreeSet<(u32, u32, Key)>,
     /// Who has how much.
     owners: Owners,
@@ -134,6 +134,8 @@ pub(super) struct Records {
     awaited: Awaited,
     /// The second of the last clean-up.
     cleaned: u32,
+    /// The record at which the next one begins.
+    sweep: (Key, u32),
 }
 
 // === impl Records ===
@@ -168,6 +170,7 @@ impl Records {
             of_group: Allowances::new(OF_GROUP, MAX_GROUPS),
             awaited: Awaited::default(),
             cleaned: 0,
+            sweep: ([0; 32], 0),
         }
     }
 
@@ -203,9 +206,7 @@ impl Records {
         if let Some(&source) = self.numbers.get(&peer)
             && let Some(kept) = self.by_key.get_mut(&(key, source))
         {
-            let old = std::mem::replace(kept, until);
-            self.by_source.remove(&(source, old, key));
-            self.by_source.insert((source, until, key));
+            *kept = until;
             return Verdict::Taken;
         }
         if self.is_far(&key) {
@@ -215,8 +216,9 @@ impl Records {
         if !self.make_room(&key, source) {
             return Verdict::Full;
         }
+        let far = self.far(&key);
         self.by_key.insert((key, source), until);
-        self.by_source.insert((source, until, key));
+        self.by_source.insert((source, far, key));
         self.recount(source, 1);
         Verdict::Taken
     }
@@ -270,21 +272,19 @@ impl Records {
         self.known = nodes.collect();
     }
 
-    /// Removes what has expired, at most once a second and a bounded number at a time.
+    /// Removes what has expired: at most once a second it looks at some of the records, and goes on behind them next.
     pub(super) fn clean(&mut self, now: Instant) {
         let second = self.second(now);
         if second == self.cleaned {
             return;
         }
         self.cleaned = second;
-        let mut left = EXPIRED_AT_ONCE;
-        for source in 0..u32::try_from(self.sources.len()).unwrap_or(u32::MAX) {
-            while left > 0
-                && let Some((_, key)) = self.stalest(source).filter(|(until, _)| *until <= second)
-            {
-                self.drop_record(&key, source);
-                left -= 1;
-            }
+        let mut rest = self.by_key.range(self.sweep..);
+        let some = rest.by_ref().take(SWEPT_AT_ONCE).filter(|(_, until)| **until <= second);
+        let expired: Vec<_> = some.map(|(record, _)| *record).collect();
+        self.sweep = rest.next().map_or(([0; 32], 0), |(record, _)| *record);
+        for (key, source) in expired {
+            self.drop_record(&key, source);
         }
     }
 
@@ -331,18 +331,15 @@ impl Records {
         self.budget / RECORD_BYTES
     }
 
-    /// The farthest of some records of `source`, and how far it is.
-    fn farthest(&self, source: u32) -> Option<(Position, Key)> {
+    /// The farthest record of `source`: how far it is, and its key.
+    fn farthest(&self, source: u32) -> Option<(u32, Key)> {
         let all = (source, 0, [0; 32])..=(source, u32::MAX, [u8::MAX; 32]);
-        let (_, first, _) = self.by_source.range(all.clone()).next()?;
-        let (_, last, _) = self.by_source.range(all.clone()).next_back()?;
-        let mut rng = rand::rng();
-        let drawn = (0..FAR_DRAWN).filter_map(|_| {
-            let from = (source, rng.random_range(*first..=*last), rng.random::<Key>());
-            self.by_source.range(from..=*all.end()).next()
-        });
-        let some = drawn.chain(self.by_source.range(all.clone()).take(FAR_DRAWN));
-        some.map(|(_, _, key)| (Position::of_key(key).distance(self.place), *key)).max()
+        self.by_source.range(all).next_back().map(|(_, far, key)| (*far, *key))
+    }
+
+    /// How far a key is from this node: the first 32 bits, which order most.
+    fn far(&self, key: &Key) -> u32 {
+        u32::try_from(Position::of_key(key).distance(self.place).top() >> 32).unwrap_or(u32::MAX)
     }
 
     /// The number of `peer`, given to it now if it has none.
@@ -376,8 +373,11 @@ impl Records {
     }
 
     fn drop_record(&mut self, key: &Key, source: u32) -> bool {
-        let Some(until) = self.by_key.remove(&(*key, source)) else { return false };
-        self.by_source.remove(&(source, until, *key));
+        if self.by_key.remove(&(*key, source)).is_none() {
+            return false;
+        }
+        let far = self.far(key);
+        self.by_source.remove(&(source, far, *key));
         self.recount(source, -1);
         self.undescribe_one(key, source);
         true
@@ -397,12 +397,6 @@ impl Records {
     /// (source, until) of a key's records.
     fn of_key(&self, key: &Key) -> impl Iterator<Item = (u32, u32)> {
         self.by_key.range((*key, 0)..=(*key, u32::MAX)).map(|((_, source), until)| (*source, *until))
-    }
-
-    /// (until, key) of the record of `source` that goes first.
-    fn stalest(&self, source: u32) -> Option<(u32, Key)> {
-        let first = self.by_source.range((source, 0, [0; 32])..=(source, u32::MAX, [u8::MAX; 32])).next();
-        first.map(|(_, until, key)| (*until, *key))
     }
 
     /// When a record ends that is to live for so long.

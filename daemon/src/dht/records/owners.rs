@@ -12,7 +12,6 @@ use rand::Rng;
 use super::Records;
 use super::source::Group;
 use crate::dht::Key;
-use crate::dht::position::Position;
 
 /// How many of the sources that are in no group are drawn to find one that is small: of all of them it would be the
 /// newest each time.
@@ -140,15 +139,15 @@ impl Records {
         if let Some(larger) = self.owners.larger(own.owner(source), own.count) {
             return self.farthest(larger).is_some_and(|(_, key)| self.push_away(&key, larger));
         }
-        let distance = Position::of_key(key).distance(self.place);
-        let farther = self.farthest(source).filter(|(farthest, _)| *farthest > distance);
+        let far = self.far(key);
+        let farther = self.farthest(source).filter(|(farthest, _)| *farthest > far);
         farther.is_some_and(|(_, key)| self.push_away(&key, source))
     }
 
     /// Drops a source with all that it has, for another.
     pub(super) fn replace_a_source(&mut self) {
         let Some(number) = self.owners.smallest() else { return };
-        while let Some((_, key)) = self.stalest(number) {
+        while let Some((_, key)) = self.farthest(number) {
             self.push_away(&key, number);
         }
         self.drop_source(number);

@@ -38,8 +38,8 @@ fn holders(records: &Records, number: u32, now: Instant) -> Vec<PeerId> {
 /// Both trees and all counts tell the same story.
 fn check(records: &Records) {
     assert_eq!(records.by_key.len(), records.by_source.len());
-    for ((key, source), until) in &records.by_key {
-        assert!(records.by_source.contains(&(*source, *until, *key)));
+    for (key, source) in records.by_key.keys() {
+        assert!(records.by_source.contains(&(*source, records.far(key), *key)));
     }
     let counted: usize = records.sources.iter().flatten().map(|source| source.count as usize).sum();
     assert_eq!(counted, records.by_key.len());
@@ -102,7 +102,7 @@ fn one_address_group_has_few_of_a_keys_places() {
 }
 
 #[test]
-fn a_full_store_keeps_what_is_near() {
+fn a_full_store_keeps_what_is_nearest() {
     let (mut records, now) = store(400);
     let peer = PeerId::random();
     for number in 0..4_000 {
@@ -111,11 +111,32 @@ fn a_full_store_keeps_what_is_near() {
     let distance = |key: &Key| Position::of_key(key).distance(records.place);
     let mut all: Vec<_> = (0..4_000).map(|number| distance(&key(number))).collect();
     all.sort_unstable();
-    // Chosen by samples, so that it is near and not the nearest.
-    let kept = records.by_key.keys().filter(|(key, _)| distance(key) < all[800]).count();
-    assert_eq!(records.len(), 400);
-    assert!(kept > 300, "{kept} of 400 are of the nearest fifth");
+    let kept = records.by_key.keys().filter(|(key, _)| distance(key) < all[400]).count();
+    assert_eq!((records.len(), kept), (400, 400), "none is drawn, and none is searched for");
     check(&records);
+}
+
+#[test]
+fn what_has_expired_goes_a_part_at_a_time_and_is_told_to_nobody_meanwhile() {
+    let (mut records, now) = store(100_000);
+    let (brief, lasting) = (PeerId::random(), PeerId::random());
+    let count = 3 * u32::try_from(SWEPT_AT_ONCE).unwrap();
+    for n in 0..count {
+        let (peer, lifetime) = if n % 3 == 0 { (lasting, 2 * HOUR) } else { (brief, HOUR) };
+        assert_eq!(records.put(key(n), peer, lifetime, now), Verdict::Taken);
+    }
+    let second = |second| now + HOUR + Duration::from_secs(second);
+    assert!((0..count).all(|n| holders(&records, n, second(0)).is_empty() == (n % 3 != 0)));
+    for (passed, most) in [(1, SWEPT_AT_ONCE), (2, 2 * SWEPT_AT_ONCE), (3, 3 * SWEPT_AT_ONCE)] {
+        records.clean(second(passed));
+        records.clean(second(passed));
+        assert!(records.len() >= count as usize - most);
+    }
+    assert_eq!(records.len(), SWEPT_AT_ONCE, "what lasts is left");
+    check(&records);
+    // It begins anew.
+    records.clean(second(3_700));
+    assert!(records.len() < SWEPT_AT_ONCE);
 }
 
 #[test]

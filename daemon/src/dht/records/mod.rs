@@ -17,6 +17,7 @@
 
 mod adapter;
 mod described;
+mod far;
 mod gone;
 mod kept;
 mod owners;
@@ -33,6 +34,7 @@ use libp2p::{Multiaddr, PeerId};
 use rand::Rng;
 
 pub(super) use self::described::{Described, MAX_OF_OBJECT};
+use self::far::Known;
 pub(super) use self::kept::From;
 use self::owners::Owners;
 use self::source::{Contact, Source};
@@ -42,7 +44,6 @@ use super::awaited::Awaited;
 use super::holdings::Holdings;
 use super::journal::Journal;
 use super::position::Position;
-use super::regions::K;
 use crate::support::allowance::{Allowances, Rate};
 
 /// What a record is charged against the budget: two tree entries of 40 bytes, in nodes that are on average
@@ -58,9 +59,6 @@ pub(super) const MAX_ADDRESSES: usize = 8;
 pub(super) const MAX_ADDRESS: usize = 128;
 /// A record lives at most this long without being announced again (Kademlia's customary two days).
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(48 * 3600);
-/// A key is too far when this many known nodes are nearer: twice K, since an announcer may not know of
-/// nodes that we know, and the other way round.
-const MAX_NEARER: usize = 2 * K;
 /// Sources kept; one costs about 400 bytes with its addresses, so 6 MiB. A new one beyond that takes another's place,
 /// so that a flood of identities cannot lock the others out.
 const MAX_SOURCES: usize = 16_384;
@@ -126,8 +124,8 @@ pub(super) struct Records {
     numbers: HashMap<PeerId, u32>,
     /// Where connected peers are, for those that announce without telling.
     contacts: HashMap<PeerId, Contact>,
-    /// Places of the nodes in the routing table.
-    known: Vec<Position>,
+    /// The nodes in the routing table, in the order of their groups.
+    known: Vec<Known>,
     /// What each address group may announce.
     of_group: Allowances<Group>,
     /// Keys that somebody here waits for.
@@ -267,11 +265,6 @@ impl Records {
         self.own_addresses = chosen(addresses, &[]);
     }
 
-    /// Replaces the nodes by which distance is judged: those of the routing table.
-    pub(super) fn know(&mut self, nodes: impl Iterator<Item = Position>) {
-        self.known = nodes.collect();
-    }
-
     /// Removes what has expired: at most once a second it looks at some of the records, and goes on behind them next.
     pub(super) fn clean(&mut self, now: Instant) {
         let second = self.second(now);
@@ -296,15 +289,6 @@ impl Records {
     /// Nodes with records here.
     pub(super) fn sources_len(&self) -> usize {
         self.numbers.len()
-    }
-
-    fn is_far(&self, key: &Key) -> bool {
-        if self.known.len() < MAX_NEARER {
-            return false;
-        }
-        let at = Position::of_key(key);
-        let ours = self.place.distance(at);
-        self.known.iter().filter(|node| node.distance(at) < ours).count() >= MAX_NEARER
     }
 
     /// Makes room for one more record of `source`: within its key, then within the budget.

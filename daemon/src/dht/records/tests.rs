@@ -8,9 +8,9 @@ use crate::dht::journal::{Entry, Journal};
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-fn store(records: usize) -> (Records, Instant) {
+pub(super) fn store(records: usize) -> (Records, Instant) {
     let now = Instant::now();
     let own = Arc::new(Mutex::new(Holdings::new(4)));
     (
@@ -25,7 +25,7 @@ fn store(records: usize) -> (Records, Instant) {
     )
 }
 
-fn key(number: u32) -> Key {
+pub(super) fn key(number: u32) -> Key {
     let mut key = [0; 32];
     key[..4].copy_from_slice(&number.to_le_bytes());
     key
@@ -278,26 +278,6 @@ fn what_is_announced_again_and_again_is_written_down_once_for_each_part_of_its_l
     assert_eq!(holders(&records, 1, now + part + 8 * HOUR - Duration::from_secs(1)), [peer]);
     assert!(holders(&records, 1, now + part + 8 * HOUR).is_empty());
     check(&records);
-}
-
-#[test]
-fn a_far_key_is_refused_when_many_nodes_are_nearer() {
-    let (mut records, now) = store(10_000);
-    let nodes: Vec<_> = (0..400).map(|_| Position::of_peer(&PeerId::random())).collect();
-    records.know(nodes.iter().copied());
-    let peer = PeerId::random();
-    let (mut near, mut far) = (0, 0);
-    for n in 0..2_000 {
-        let at = Position::of_key(&key(n));
-        let nearer = nodes.iter().filter(|node| node.distance(at) < records.place.distance(at)).count();
-        match records.put(key(n), peer, HOUR, now) {
-            Verdict::Taken => near += usize::from(nearer < MAX_NEARER),
-            Verdict::Far => far += usize::from(nearer >= MAX_NEARER),
-            Verdict::Full => panic!("there is room"),
-        }
-    }
-    assert_eq!(near + far, 2_000);
-    assert!(near > 0 && far > near);
 }
 
 #[test]

@@ -19,7 +19,6 @@ use super::meter::Act;
 use super::named;
 use super::pace;
 use super::peers::{Connected, Standing};
-use super::position::Position;
 use super::proof::{self, Refusal};
 use super::records::{self, MAX_ADDRESSES, Records};
 
@@ -240,8 +239,7 @@ impl EventLoop {
         let known = self.routed_peers();
         self.presence.keep(&known);
         self.routed.send_replace(known.len());
-        let places = known.iter().map(Position::of_peer);
-        self.swarm.behaviour_mut().kad.store_mut().know(places);
+        self.swarm.behaviour_mut().kad.store_mut().know(&known);
     }
 
     fn is_routed(&mut self, peer: PeerId) -> bool {

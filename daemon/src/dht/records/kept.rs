@@ -13,7 +13,7 @@ use crate::dht::holdings::Minute;
 use crate::dht::journal::Entry;
 use crate::support::unix_now;
 
-/// Where a page of records begins: source, second, key.
+/// Where a page of records begins: source, how far it is, key.
 pub(in crate::dht) type From = (u32, u32, Key);
 
 impl Records {
@@ -110,20 +110,20 @@ impl Records {
         let page: Vec<From> = rest.by_ref().take(most).copied().collect();
         let mut entries = Vec::new();
         for of_source in page.chunk_by(|a, b| a.0 == b.0) {
-            let Some(source) = of_source.first().and_then(|record| self.source(record.0)) else { continue };
+            let Some(&(number, ..)) = of_source.first() else { continue };
+            let Some(source) = self.source(number) else { continue };
             let peer = source.peer;
             entries.push(Entry::Located { peer, addresses: source.addresses.clone() });
-            for alike in of_source.chunk_by(|a, b| a.1 == b.1) {
-                let Some((_, until, _)) = alike.first() else { continue };
+            let until = |key: &Key| self.by_key.get(&(*key, number)).copied();
+            let ends = of_source.iter().filter_map(|(_, _, key)| Some((until(key)?, *key)));
+            let mut ends: Vec<(u32, Key)> = ends.collect();
+            ends.sort_unstable();
+            for alike in ends.chunk_by(|a, b| a.0 == b.0) {
+                let Some((until, _)) = alike.first() else { continue };
                 let until = self.epoch + Duration::from_secs(u64::from(*until));
                 let until = minute_after(until.saturating_duration_since(now));
-                entries.push(Entry::Taken {
-                    peer,
-                    until,
-                    keys: alike.iter().map(|(_, _, key)| *key).collect(),
-                });
+                entries.push(Entry::Taken { peer, until, keys: alike.iter().map(|(_, key)| *key).collect() });
             }
-            let number = of_source.first().map_or(u32::MAX, |record| record.0);
             entries.extend(self.descriptions(number, of_source.iter().map(|(_, _, key)| key)));
         }
         (entries, rest.next().copied())

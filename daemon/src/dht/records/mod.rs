@@ -1,20 +1,26 @@
 //! The record store: who announced which key to this node.
 //!
-//! Owns: the keys that others placed here, within a budget of bytes that the sources share fairly. Refuses: values of
-//! any kind, keys of other lengths than 32 bytes, keys that many known nodes are nearer to, more than its budgets, and
-//! more a second than [`RATE`] from one source and [`OF_GROUP`] from an address group. Survives a crash: what the
+//! Owns: the keys that others placed here, within a budget of bytes that their [owners] share fairly. Refuses: values
+//! of any kind, keys of other lengths than 32 bytes, keys that many known nodes are nearer to, more than its budgets,
+//! and more a second than [`RATE`] from one source and [`OF_GROUP`] from an address group. Survives a crash: what the
 //! [journal](super::journal) has of it; [`Records::put`] is the one way in, so that what is read there is judged again.
 //!
-//! What gives way when it is full: what has expired; then of whoever has the most, what is farthest from this node,
-//! for others look for that elsewhere.
+//! What gives way when it is full, after what has expired:
+//! - of a key's records beyond four of an address group, or 64, the one that ends first;
+//! - beyond the budget what is farthest from this node, since others look for that elsewhere, of whoever has the most
+//!   of the [owner](owners) that has the most, and nothing for one who has as much;
+//! - beyond the places for sources one that has nothing, else a small one of the address group that has the most.
 //!
-//! Layout: two ordered trees of 40-byte entries, (key, source) → until for asking and (source, until, key)
-//! for expiry and eviction, with sources (peer, addresses) kept once. No message ever scans the store.
+//! Layout: two ordered trees of 40-byte entries, (key, source) → until for asking and (source, distance, key) for
+//! what gives way, with sources (peer, addresses) kept once. No message ever scans the store, and none costs more when
+//! it is full.
 
 mod adapter;
 mod described;
+mod far;
 mod gone;
 mod kept;
+mod owners;
 mod replay;
 mod source;
 #[cfg(test)]
@@ -28,7 +34,9 @@ use libp2p::{Multiaddr, PeerId};
 use rand::Rng;
 
 pub(super) use self::described::{Described, MAX_OF_OBJECT};
+use self::far::Known;
 pub(super) use self::kept::From;
+use self::owners::Owners;
 use self::source::{Contact, Source};
 pub(super) use self::source::{Group, chosen};
 use super::Key;
@@ -36,7 +44,6 @@ use super::awaited::Awaited;
 use super::holdings::Holdings;
 use super::journal::Journal;
 use super::position::Position;
-use super::regions::K;
 use crate::support::allowance::{Allowances, Rate};
 
 /// What a record is charged against the budget: two tree entries of 40 bytes, in nodes that are on average
@@ -52,16 +59,9 @@ pub(super) const MAX_ADDRESSES: usize = 8;
 pub(super) const MAX_ADDRESS: usize = 128;
 /// A record lives at most this long without being announced again (Kademlia's customary two days).
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(48 * 3600);
-/// A key is too far when this many known nodes are nearer: twice K, since an announcer may not know of
-/// nodes that we know, and the other way round.
-const MAX_NEARER: usize = 2 * K;
-/// Sources kept; one costs about 300 bytes with its addresses, so 5 MiB. A new one beyond that replaces
-/// the smallest of a few drawn at random, so that a flood of identities cannot lock the others out.
+/// Sources kept; one costs about 400 bytes with its addresses, so 6 MiB. A new one beyond that takes another's place,
+/// so that a flood of identities cannot lock the others out.
 const MAX_SOURCES: usize = 16_384;
-/// How many sources are drawn for that.
-const DRAWN: usize = 8;
-/// Records of the source with the most that are looked at, to find one that is far.
-const FAR_DRAWN: usize = 16;
 /// Keys a second that one source may announce, and how many it may save up: four times what casd sends to all.
 const RATE: u32 = 20_000;
 const BURST: u32 = 100_000;
@@ -74,8 +74,9 @@ const MAX_GROUPS: usize = 1_024;
 /// announced again and again is not written down each time, and what is written is what is known. It is little enough
 /// that none ends before its turn, which comes a day and a half after it was announced at the latest, of two.
 const PART: u32 = 8;
-/// Expired records removed at a time, so that no message waits for a large clean-up (about 5 ms).
-const EXPIRED_AT_ONCE: usize = 8_192;
+/// Records of which it is looked each second whether they have expired, so that no message waits for a large clean-up
+/// (some 10 ms where all have); all of them in a minute or so.
+const SWEPT_AT_ONCE: usize = 4_096;
 
 /// What became of a record that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub(super) enum Verdict {
     Taken,
     /// Many known nodes are nearer to the key.
     Far,
-    /// The budget is used up, and this source has its fair share of it.
+    /// The budget is used up, and nobody has more of it than this source, or its address group.
     Full,
 }
 
@@ -111,10 +112,10 @@ pub(super) struct Records {
     own_addresses: Vec<Multiaddr>,
     /// (key, source) → the second it expires.
     by_key: BTreeMap<(Key, u32), u32>,
-    /// (source, second it expires, key): the same records in the order of their going.
+    /// (source, how far it is from this node, key): the same records, of each source the nearest first.
     by_source: BTreeSet<(u32, u32, Key)>,
-    /// (records, source) of those that have some, to find the one with the most.
-    by_count: BTreeSet<(u32, u32)>,
+    /// Who has how much.
+    owners: Owners,
     /// Sources by number; numbers are used again.
     sources: Vec<Option<Source>>,
     /// Numbers that are free.
@@ -123,14 +124,16 @@ pub(super) struct Records {
     numbers: HashMap<PeerId, u32>,
     /// Where connected peers are, for those that announce without telling.
     contacts: HashMap<PeerId, Contact>,
-    /// Places of the nodes in the routing table.
-    known: Vec<Position>,
+    /// The nodes in the routing table, in the order of their groups.
+    known: Vec<Known>,
     /// What each address group may announce.
     of_group: Allowances<Group>,
     /// Keys that somebody here waits for.
     awaited: Awaited,
     /// The second of the last clean-up.
     cleaned: u32,
+    /// The record at which the next one begins.
+    sweep: (Key, u32),
 }
 
 // === impl Records ===
@@ -156,7 +159,7 @@ impl Records {
             own_addresses: Vec::new(),
             by_key: BTreeMap::new(),
             by_source: BTreeSet::new(),
-            by_count: BTreeSet::new(),
+            owners: Owners::default(),
             sources: Vec::new(),
             vacant: Vec::new(),
             numbers: HashMap::new(),
@@ -165,6 +168,7 @@ impl Records {
             of_group: Allowances::new(OF_GROUP, MAX_GROUPS),
             awaited: Awaited::default(),
             cleaned: 0,
+            sweep: ([0; 32], 0),
         }
     }
 
@@ -200,9 +204,7 @@ impl Records {
         if let Some(&source) = self.numbers.get(&peer)
             && let Some(kept) = self.by_key.get_mut(&(key, source))
         {
-            let old = std::mem::replace(kept, until);
-            self.by_source.remove(&(source, old, key));
-            self.by_source.insert((source, until, key));
+            *kept = until;
             return Verdict::Taken;
         }
         if self.is_far(&key) {
@@ -212,8 +214,9 @@ impl Records {
         if !self.make_room(&key, source) {
             return Verdict::Full;
         }
+        let far = self.far(&key);
         self.by_key.insert((key, source), until);
-        self.by_source.insert((source, until, key));
+        self.by_source.insert((source, far, key));
         self.recount(source, 1);
         Verdict::Taken
     }
@@ -262,26 +265,19 @@ impl Records {
         self.own_addresses = chosen(addresses, &[]);
     }
 
-    /// Replaces the nodes by which distance is judged: those of the routing table.
-    pub(super) fn know(&mut self, nodes: impl Iterator<Item = Position>) {
-        self.known = nodes.collect();
-    }
-
-    /// Removes what has expired, at most once a second and a bounded number at a time.
+    /// Removes what has expired: at most once a second it looks at some of the records, and goes on behind them next.
     pub(super) fn clean(&mut self, now: Instant) {
         let second = self.second(now);
         if second == self.cleaned {
             return;
         }
         self.cleaned = second;
-        let mut left = EXPIRED_AT_ONCE;
-        for source in 0..u32::try_from(self.sources.len()).unwrap_or(u32::MAX) {
-            while left > 0
-                && let Some((_, key)) = self.stalest(source).filter(|(until, _)| *until <= second)
-            {
-                self.drop_record(&key, source);
-                left -= 1;
-            }
+        let mut rest = self.by_key.range(self.sweep..);
+        let some = rest.by_ref().take(SWEPT_AT_ONCE).filter(|(_, until)| **until <= second);
+        let expired: Vec<_> = some.map(|(record, _)| *record).collect();
+        self.sweep = rest.next().map_or(([0; 32], 0), |(record, _)| *record);
+        for (key, source) in expired {
+            self.drop_record(&key, source);
         }
     }
 
@@ -293,15 +289,6 @@ impl Records {
     /// Nodes with records here.
     pub(super) fn sources_len(&self) -> usize {
         self.numbers.len()
-    }
-
-    fn is_far(&self, key: &Key) -> bool {
-        if self.known.len() < MAX_NEARER {
-            return false;
-        }
-        let at = Position::of_key(key);
-        let ours = self.place.distance(at);
-        self.known.iter().filter(|node| node.distance(at) < ours).count() >= MAX_NEARER
     }
 
     /// Makes room for one more record of `source`: within its key, then within the budget.
@@ -328,32 +315,15 @@ impl Records {
         self.budget / RECORD_BYTES
     }
 
-    /// Drops a record to make room for `key`: one of whoever has the most, for one who has less than a fair share; else
-    /// one of the source's own that is farther from this node.
-    fn push_out(&mut self, key: &Key, source: u32) -> bool {
-        let share = self.room() / self.by_count.len().max(1);
-        let count = self.source(source).map_or(0, |source| source.count as usize);
-        let Some((most, largest)) = self.by_count.last().copied() else { return false };
-        if count < share && most as usize > count + 1 {
-            return self.farthest(largest).is_some_and(|(_, key)| self.push_away(&key, largest));
-        }
-        let distance = Position::of_key(key).distance(self.place);
-        let farther = self.farthest(source).filter(|(farthest, _)| *farthest > distance);
-        farther.is_some_and(|(_, key)| self.push_away(&key, source))
+    /// The farthest record of `source`: how far it is, and its key.
+    fn farthest(&self, source: u32) -> Option<(u32, Key)> {
+        let all = (source, 0, [0; 32])..=(source, u32::MAX, [u8::MAX; 32]);
+        self.by_source.range(all).next_back().map(|(_, far, key)| (*far, *key))
     }
 
-    /// The farthest of some records of `source`, and how far it is.
-    fn farthest(&self, source: u32) -> Option<(Position, Key)> {
-        let all = (source, 0, [0; 32])..=(source, u32::MAX, [u8::MAX; 32]);
-        let (_, first, _) = self.by_source.range(all.clone()).next()?;
-        let (_, last, _) = self.by_source.range(all.clone()).next_back()?;
-        let mut rng = rand::rng();
-        let drawn = (0..FAR_DRAWN).filter_map(|_| {
-            let from = (source, rng.random_range(*first..=*last), rng.random::<Key>());
-            self.by_source.range(from..=*all.end()).next()
-        });
-        let some = drawn.chain(self.by_source.range(all.clone()).take(FAR_DRAWN));
-        some.map(|(_, _, key)| (Position::of_key(key).distance(self.place), *key)).max()
+    /// How far a key is from this node: the first 32 bits, which order most.
+    fn far(&self, key: &Key) -> u32 {
+        u32::try_from(Position::of_key(key).distance(self.place).top() >> 32).unwrap_or(u32::MAX)
     }
 
     /// The number of `peer`, given to it now if it has none.
@@ -362,7 +332,7 @@ impl Records {
             return *number;
         }
         if self.numbers.len() >= MAX_SOURCES {
-            self.replace_a_small_source();
+            self.replace_a_source();
         }
         let number = self.vacant.pop().unwrap_or_else(|| {
             self.sources.push(None);
@@ -370,6 +340,7 @@ impl Records {
         });
         let contact = self.contacts.get(&peer).cloned().unwrap_or_default();
         let source = Source::new(peer, contact, BURST);
+        self.owners.recount(source.owner(number), number, 0, 0);
         if let Some(slot) = self.sources.get_mut(number as usize) {
             *slot = Some(source);
         }
@@ -377,27 +348,20 @@ impl Records {
         number
     }
 
-    fn replace_a_small_source(&mut self) {
-        let mut rng = rand::rng();
-        let drawn = (0..DRAWN).map(|_| rng.random_range(0..self.sources.len()));
-        let smallest = drawn.filter_map(|n| Some((self.sources[n].as_ref()?.count, n))).min();
-        let Some(number) = smallest.and_then(|(_, n)| u32::try_from(n).ok()) else { return };
-        while let Some((_, key)) = self.stalest(number) {
-            self.push_away(&key, number);
-        }
-        self.drop_source(number);
-    }
-
+    /// Forgets a source that has no record.
     fn drop_source(&mut self, number: u32) {
         let Some(source) = self.sources.get_mut(number as usize).and_then(Option::take) else { return };
-        self.by_count.remove(&(source.count, number));
+        self.owners.forget(number);
         self.numbers.remove(&source.peer);
         self.vacant.push(number);
     }
 
     fn drop_record(&mut self, key: &Key, source: u32) -> bool {
-        let Some(until) = self.by_key.remove(&(*key, source)) else { return false };
-        self.by_source.remove(&(source, until, *key));
+        if self.by_key.remove(&(*key, source)).is_none() {
+            return false;
+        }
+        let far = self.far(key);
+        self.by_source.remove(&(source, far, *key));
         self.recount(source, -1);
         self.undescribe_one(key, source);
         true
@@ -405,9 +369,9 @@ impl Records {
 
     fn recount(&mut self, number: u32, by: i32) {
         let Some(source) = self.sources.get_mut(number as usize).and_then(Option::as_mut) else { return };
-        self.by_count.remove(&(source.count, number));
-        source.count = source.count.saturating_add_signed(by);
-        self.by_count.extend((source.count > 0).then_some((source.count, number)));
+        let before = source.count;
+        source.count = before.saturating_add_signed(by);
+        self.owners.recount(source.owner(number), number, before, source.count);
     }
 
     fn source(&self, number: u32) -> Option<&Source> {
@@ -417,12 +381,6 @@ impl Records {
     /// (source, until) of a key's records.
     fn of_key(&self, key: &Key) -> impl Iterator<Item = (u32, u32)> {
         self.by_key.range((*key, 0)..=(*key, u32::MAX)).map(|((_, source), until)| (*source, *until))
-    }
-
-    /// (until, key) of the record of `source` that goes first.
-    fn stalest(&self, source: u32) -> Option<(u32, Key)> {
-        let first = self.by_source.range((source, 0, [0; 32])..=(source, u32::MAX, [u8::MAX; 32])).next();
-        first.map(|(_, until, key)| (*until, *key))
     }
 
     /// When a record ends that is to live for so long.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use libp2p::{Multiaddr, PeerId};
 
+use super::owners::Owner;
 use super::replay::Window;
 use super::{MAX_ADDRESS, MAX_ADDRESSES, Records};
 use crate::dht::journal::Entry;
@@ -15,7 +16,7 @@ use crate::dht::reach;
 
 /// Hosts that probably have one owner: a /16 of IPv4 or a /32 of IPv6. Of globally routable addresses only; those of
 /// one's own network are not many to begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::dht) struct Group(u32, bool);
 
 /// Where a peer is.
@@ -74,6 +75,11 @@ impl Source {
         Self { peer, addresses, group, count: 0, window: Window::default(), allowance: (allowed, 0) }
     }
 
+    /// Whose share its records are of; `number` is its own.
+    pub(super) fn owner(&self, number: u32) -> Owner {
+        self.group.map_or(Owner::Alone(number), Owner::Group)
+    }
+
     /// Whether it may announce one more key in this second.
     pub(super) fn may_announce(&mut self, second: u32, rate: u32, burst: u32) -> bool {
         let (left, since) = self.allowance;
@@ -121,9 +127,13 @@ impl Records {
 
     /// A peer is connected, and seen there: it counts there from its first message on, and need never say what it is.
     pub(in crate::dht) fn opened(&mut self, peer: PeerId, group: Option<Group>) {
-        let number = self.numbers.get(&peer).copied();
-        if let Some(source) = number.and_then(|n| self.sources.get_mut(n as usize)?.as_mut()) {
+        if let Some(&number) = self.numbers.get(&peer)
+            && let Some(source) = self.sources.get_mut(number as usize).and_then(Option::as_mut)
+            && source.group != group
+        {
+            self.owners.recount(source.owner(number), number, source.count, 0);
             source.group = group;
+            self.owners.recount(source.owner(number), number, 0, source.count);
         }
         self.contacts.entry(peer).or_default().group = group;
     }

@@ -8,9 +8,9 @@ use crate::dht::journal::{Entry, Journal};
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-fn store(records: usize) -> (Records, Instant) {
+pub(super) fn store(records: usize) -> (Records, Instant) {
     let now = Instant::now();
     let own = Arc::new(Mutex::new(Holdings::new(4)));
     (
@@ -25,7 +25,7 @@ fn store(records: usize) -> (Records, Instant) {
     )
 }
 
-fn key(number: u32) -> Key {
+pub(super) fn key(number: u32) -> Key {
     let mut key = [0; 32];
     key[..4].copy_from_slice(&number.to_le_bytes());
     key
@@ -38,14 +38,16 @@ fn holders(records: &Records, number: u32, now: Instant) -> Vec<PeerId> {
 /// Both trees and all counts tell the same story.
 fn check(records: &Records) {
     assert_eq!(records.by_key.len(), records.by_source.len());
-    for ((key, source), until) in &records.by_key {
-        assert!(records.by_source.contains(&(*source, *until, *key)));
+    for (key, source) in records.by_key.keys() {
+        assert!(records.by_source.contains(&(*source, records.far(key), *key)));
     }
     let counted: usize = records.sources.iter().flatten().map(|source| source.count as usize).sum();
     assert_eq!(counted, records.by_key.len());
-    let counts =
-        records.sources.iter().zip(0..).filter_map(|(source, number)| Some((source.as_ref()?.count, number)));
-    assert_eq!(records.by_count, counts.filter(|(count, _)| *count > 0).collect());
+    let mut owners = Owners::default();
+    for (source, number) in records.sources.iter().zip(0..).filter(|(source, _)| source.is_some()) {
+        source.iter().for_each(|source| owners.recount(source.owner(number), number, 0, source.count));
+    }
+    assert_eq!(records.owners, owners);
     assert!(records.by_key.len() * RECORD_BYTES <= records.budget);
 }
 
@@ -100,7 +102,7 @@ fn one_address_group_has_few_of_a_keys_places() {
 }
 
 #[test]
-fn a_full_store_keeps_what_is_near() {
+fn a_full_store_keeps_what_is_nearest() {
     let (mut records, now) = store(400);
     let peer = PeerId::random();
     for number in 0..4_000 {
@@ -109,11 +111,32 @@ fn a_full_store_keeps_what_is_near() {
     let distance = |key: &Key| Position::of_key(key).distance(records.place);
     let mut all: Vec<_> = (0..4_000).map(|number| distance(&key(number))).collect();
     all.sort_unstable();
-    // Chosen by samples, so that it is near and not the nearest.
-    let kept = records.by_key.keys().filter(|(key, _)| distance(key) < all[800]).count();
-    assert_eq!(records.len(), 400);
-    assert!(kept > 300, "{kept} of 400 are of the nearest fifth");
+    let kept = records.by_key.keys().filter(|(key, _)| distance(key) < all[400]).count();
+    assert_eq!((records.len(), kept), (400, 400), "none is drawn, and none is searched for");
     check(&records);
+}
+
+#[test]
+fn what_has_expired_goes_a_part_at_a_time_and_is_told_to_nobody_meanwhile() {
+    let (mut records, now) = store(100_000);
+    let (brief, lasting) = (PeerId::random(), PeerId::random());
+    let count = 3 * u32::try_from(SWEPT_AT_ONCE).unwrap();
+    for n in 0..count {
+        let (peer, lifetime) = if n % 3 == 0 { (lasting, 2 * HOUR) } else { (brief, HOUR) };
+        assert_eq!(records.put(key(n), peer, lifetime, now), Verdict::Taken);
+    }
+    let second = |second| now + HOUR + Duration::from_secs(second);
+    assert!((0..count).all(|n| holders(&records, n, second(0)).is_empty() == (n % 3 != 0)));
+    for (passed, most) in [(1, SWEPT_AT_ONCE), (2, 2 * SWEPT_AT_ONCE), (3, 3 * SWEPT_AT_ONCE)] {
+        records.clean(second(passed));
+        records.clean(second(passed));
+        assert!(records.len() >= count as usize - most);
+    }
+    assert_eq!(records.len(), SWEPT_AT_ONCE, "what lasts is left");
+    check(&records);
+    // It begins anew.
+    records.clean(second(3_700));
+    assert!(records.len() < SWEPT_AT_ONCE);
 }
 
 #[test]
@@ -185,18 +208,18 @@ fn a_flood_cannot_push_others_below_their_share() {
     for n in 0..20 {
         assert_eq!(records.put(key(n), modest, HOUR, now), Verdict::Taken);
     }
-    // Free room may be used beyond the share of 50.
+    // Free room may be used beyond one's share.
     for n in 1000..2000 {
         records.put(key(n), flooder, HOUR, now);
     }
     let count = |records: &Records, of: &PeerId| records.source(records.numbers[of]).unwrap().count;
     assert_eq!(count(&records, &flooder), 80);
-    // A third source gets its share of 33, and takes it from the one with the most, however many have no records.
+    // A third source takes from the one with the most until it has as much, however many have no records.
     (0..500).for_each(|_| assert!(records.first_time(PeerId::random(), 1).is_ok()));
     for n in 3000..4000 {
         records.put(key(n), late, HOUR, now);
     }
-    assert_eq!(count(&records, &late), 33);
+    assert_eq!((count(&records, &late), count(&records, &flooder)), (40, 40));
     assert!((0..20).all(|n| holders(&records, n, now) == [modest]));
     check(&records);
 }
@@ -258,26 +281,6 @@ fn what_is_announced_again_and_again_is_written_down_once_for_each_part_of_its_l
 }
 
 #[test]
-fn a_far_key_is_refused_when_many_nodes_are_nearer() {
-    let (mut records, now) = store(10_000);
-    let nodes: Vec<_> = (0..400).map(|_| Position::of_peer(&PeerId::random())).collect();
-    records.know(nodes.iter().copied());
-    let peer = PeerId::random();
-    let (mut near, mut far) = (0, 0);
-    for n in 0..2_000 {
-        let at = Position::of_key(&key(n));
-        let nearer = nodes.iter().filter(|node| node.distance(at) < records.place.distance(at)).count();
-        match records.put(key(n), peer, HOUR, now) {
-            Verdict::Taken => near += usize::from(nearer < MAX_NEARER),
-            Verdict::Far => far += usize::from(nearer >= MAX_NEARER),
-            Verdict::Full => panic!("there is room"),
-        }
-    }
-    assert_eq!(near + far, 2_000);
-    assert!(near > 0 && far > near);
-}
-
-#[test]
 fn a_flood_of_identities_stays_bounded() {
     let (mut records, now) = store(4 * MAX_SOURCES);
     let honest = PeerId::random();
@@ -290,6 +293,57 @@ fn a_flood_of_identities_stays_bounded() {
     assert!(records.sources_len() <= MAX_SOURCES);
     // The one with many records is never the smallest of those drawn.
     assert_eq!(holders(&records, 7, now), [honest]);
+    check(&records);
+}
+
+fn meet(records: &mut Records, ip: [u8; 4]) -> PeerId {
+    let peer = PeerId::random();
+    records.opened(peer, Group::of(ip.into()));
+    peer
+}
+
+#[test]
+fn one_address_group_with_many_ids_takes_nobodys_only_record() {
+    let (mut records, now) = store(4 * MAX_SOURCES);
+    let honest: Vec<_> = (0..100u8).map(|n| meet(&mut records, [9, n, 1, 1])).collect();
+    for (number, peer) in (0..).zip(&honest) {
+        assert_eq!(records.put(key(number), *peer, HOUR, now), Verdict::Taken);
+    }
+    for n in 0..2 * u32::try_from(MAX_SOURCES).unwrap() {
+        let sybil = meet(&mut records, [8, 8, 1, 1]);
+        (0..2).for_each(|which| _ = records.put(key(1_000 + 2 * n + which), sybil, HOUR, now));
+        records.parted(&sybil);
+    }
+    let is_there = |number, peer: &PeerId| holders(&records, number, now) == [*peer];
+    assert_eq!((0..).zip(&honest).filter(|(number, peer)| is_there(*number, peer)).count(), 100);
+    assert_eq!(records.sources_len(), MAX_SOURCES);
+    check(&records);
+}
+
+#[test]
+fn one_address_group_with_many_ids_cuts_nobody_down() {
+    let (mut records, now) = store(1_000);
+    let count = |records: &Records, of: &PeerId| records.source(records.numbers[of]).unwrap().count;
+    let honest = meet(&mut records, [9, 9, 1, 1]);
+    for n in 0..500 {
+        assert_eq!(records.put(key(n), honest, HOUR, now), Verdict::Taken);
+    }
+    let mut sybils = Vec::new();
+    for n in 0..300 {
+        sybils.push(meet(&mut records, [8, 8, 1, 1]));
+        (0..10).for_each(|which| _ = records.put(key(1_000 + 10 * n + which), sybils[n as usize], HOUR, now));
+    }
+    assert_eq!(count(&records, &honest), 500);
+    // Within the group it is shared alike, and who was not seen since the start is no part of it.
+    let most = sybils.iter().map(|sybil| count(&records, sybil)).max();
+    assert!(most < Some(10), "{most:?}");
+    let unseen = PeerId::random();
+    for n in 5_000..5_100 {
+        assert_eq!(records.put(key(n), unseen, HOUR, now), Verdict::Taken);
+    }
+    check(&records);
+    // When it is seen it is.
+    records.opened(unseen, Group::of([8, 8, 2, 2].into()));
     check(&records);
 }
 

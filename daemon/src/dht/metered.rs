@@ -1,8 +1,9 @@
 //! Kademlia as strangers may use it: each peer at its rate, and of its answers what [`answers`] lets
 //! through.
 //!
-//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes, and which of its dials that had
-//! no turn are made again. Refuses: plain ADD_PROVIDER over the rate or in another's name. Survives a crash: nothing.
+//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes, which of its dials that had no
+//! turn are made again, and how long its look-ups wait for one. Refuses: plain ADD_PROVIDER over the rate or in
+//! another's name. Survives a crash: nothing.
 //!
 //! It stands between the connections and Kademlia, and hands on what they bring, later where it is too much. A
 //! connection carries 32 questions at once, which bounds what waits here.
@@ -35,6 +36,11 @@ use super::{Key, find};
 const REST: Duration = Duration::from_secs(2);
 /// …and how often: Kademlia waits for ten seconds, and goes on beside it.
 const AGAIN: u8 = 3;
+/// How long look-ups wait for one that is being dialled, from when its dial has had its turn: a handshake takes one to
+/// three ways there and back, and a second more where a packet is lost.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How often it is looked for such.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What is wrapped.
 type Inner = kad::Behaviour<Records>;
@@ -54,10 +60,21 @@ pub(super) struct Metered {
     reach: Arc<Reach>,
     /// Who is connected.
     connected: HashSet<PeerId>,
-    /// Whom Kademlia has dialled, and how often each has had no turn since.
-    dialled: HashMap<PeerId, u8>,
-    /// When those are dialled again.
+    /// Whom Kademlia has dialled, and waits for.
+    dialled: HashMap<PeerId, Awaited>,
+    /// When those of them that had no turn are dialled again.
     put_off: VecDeque<(Instant, PeerId)>,
+    /// When it is looked next for such as are silent.
+    look: Instant,
+}
+
+/// One whom Kademlia has dialled.
+#[derive(Debug)]
+struct Awaited {
+    /// When it was to be dialled.
+    since: Instant,
+    /// How often it has had no turn.
+    put_off: u8,
 }
 
 /// What Kademlia knows, for judging an answer.
@@ -101,6 +118,7 @@ impl Metered {
             connected: HashSet::new(),
             dialled: HashMap::new(),
             put_off: VecDeque::new(),
+            look: Instant::now(),
         }
     }
 
@@ -158,9 +176,9 @@ impl Metered {
                 return false;
             }
         }
-        let Some(times) = self.dialled.get_mut(&peer) else { return false };
-        *times += 1;
-        if *times > AGAIN {
+        let Some(awaited) = self.dialled.get_mut(&peer) else { return false };
+        awaited.put_off += 1;
+        if awaited.put_off > AGAIN {
             self.dialled.remove(&peer);
             return false;
         }
@@ -173,6 +191,24 @@ impl Metered {
     fn dial_again(&mut self, now: Instant) -> Option<DialOpts> {
         let (_, peer) = self.put_off.pop_front_if(|(due, _)| *due <= now)?;
         Some(DialOpts::peer_id(peer).build())
+    }
+
+    /// Has look-ups go on without those whose dial has had its turn and who have been silent since: a few answers that
+    /// name nobody but nodes that are not there would keep all places until the time is over. Their dials go on, and
+    /// whom they name as holders when they answer after all is heard.
+    fn give_up_silent(&mut self, now: Instant) {
+        let (reach, error) = (&self.reach, DialError::Aborted);
+        let is_silent = |peer: &PeerId, awaited: &mut Awaited| {
+            let called = reach.called(peer).filter(|called| *called >= awaited.since);
+            called.is_some_and(|called| now >= called + SILENCE)
+        };
+        let silent: Vec<_> = self.dialled.extract_if(is_silent).map(|(peer, _)| peer).collect();
+        for peer in silent {
+            // Which dial it is Kademlia does not ask; of no address it says anything.
+            let connection_id = ConnectionId::new_unchecked(0);
+            let failed = DialFailure { peer_id: Some(peer), error: &error, connection_id };
+            self.inner.on_swarm_event(FromSwarm::DialFailure(failed));
+        }
     }
 
     /// Hands on what is due.
@@ -290,12 +326,19 @@ impl NetworkBehaviour for Metered {
             self.alarm = None;
             self.release(Instant::now());
         }
-        if let Some(opts) = self.dial_again(Instant::now()) {
+        let now = Instant::now();
+        if let Some(opts) = self.dial_again(now) {
             return Poll::Ready(ToSwarm::Dial { opts });
+        }
+        // The event loop's tick is timer enough for this, too.
+        if now >= self.look {
+            self.look = now + LOOK;
+            self.give_up_silent(now);
         }
         let event = self.inner.poll(context);
         if let Poll::Ready(ToSwarm::Dial { opts }) = &event {
-            self.dialled.extend(opts.get_peer_id().map(|peer| (peer, 0)));
+            let awaited = opts.get_peer_id().map(|peer| (peer, Awaited { since: now, put_off: 0 }));
+            self.dialled.extend(awaited);
         }
         event
     }
@@ -365,6 +408,26 @@ mod tests {
         assert!(metered.put_off.is_empty() && metered.dialled.is_empty());
         assert_eq!(metered.query(&query).map(|query| query.stats().num_failures()), Some(1), "it ends");
         assert_eq!(addresses_of(&mut metered, peer), at);
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_keeps_no_place_and_who_waits_for_a_turn_does() {
+        let peer = PeerId::random();
+        let at = addresses(peer);
+        let (mut metered, query) = looking(peer, &at);
+        // An earlier dial is none of this one's.
+        metered.reach.dials(&at[0], Instant::now());
+        assert!(dials(&mut metered, peer));
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        metered.give_up_silent(later(60));
+        let failures = |metered: &Metered| metered.query(&query).unwrap().stats().num_failures();
+        assert_eq!(failures(&metered), 0, "it has had no turn");
+        metered.reach.dials(&at[0], Instant::now());
+        metered.give_up_silent(later(1));
+        assert_eq!(failures(&metered), 0, "it may answer yet");
+        metered.give_up_silent(later(3));
+        assert_eq!((failures(&metered), metered.dialled.len()), (1, 0));
+        assert_eq!(addresses_of(&mut metered, peer), at, "nothing is known of them");
     }
 
     #[tokio::test]

@@ -60,6 +60,8 @@ pub(super) struct Metered {
     reach: Arc<Reach>,
     /// Who is connected.
     connected: HashSet<PeerId>,
+    /// When somebody answered a question last.
+    pub(super) heard: Option<Instant>,
     /// Whom Kademlia has dialled, and waits for.
     dialled: HashMap<PeerId, Awaited>,
     /// When those of them that had no turn are dialled again.
@@ -116,6 +118,7 @@ impl Metered {
             alarm: None,
             reach,
             connected: HashSet::new(),
+            heard: None,
             dialled: HashMap::new(),
             put_off: VecDeque::new(),
             look: Instant::now(),
@@ -131,8 +134,9 @@ impl Metered {
                 answers::judge_nearer(closer_peers, known);
                 answers::judge_holders(provider_peers, known);
             }
-            _ => {}
+            _ => return,
         }
+        self.heard = Some(Instant::now());
     }
 
     /// When a request may be handed on; now: `now`. None: never.

@@ -261,7 +261,8 @@ impl World {
         Ok(())
     }
 
-    /// `count` liars from `networks` address groups become the nearest to a key, and then a node announces it.
+    /// `count` liars from `networks` address groups become the nearest to a key, and then a node announces it. As still
+    /// nearer ones they name twenty nodes that are not there.
     pub(crate) async fn besiege(&mut self, count: usize, networks: usize) -> Result<Key, String> {
         let key: Key = self.rng.random();
         let hosts = siege::addresses(&mut self.rng, count, networks, PORT);

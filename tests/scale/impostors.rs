@@ -75,7 +75,7 @@ impl World {
         let liars: Vec<_> = keypairs.zip(hosts).collect();
         for liar in &liars {
             let entrances = self.entrances();
-            self.liars.push(Liar::start(&self.net, liar, entrances, &liars)?);
+            self.liars.push(Liar::start(&self.net, liar, entrances, &liars, &[])?);
         }
         Ok(liars.iter().map(|(keypair, _)| keypair.public().to_peer_id()).collect())
     }

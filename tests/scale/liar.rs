@@ -38,12 +38,13 @@ struct Lying {
 }
 
 impl Liar {
-    /// Starts a liar that joins by `bootstrap` and knows the liars `others`.
+    /// Starts a liar that joins by `bootstrap` and knows the liars `others`, and as nodes some that are `nobody`.
     pub(crate) fn start(
         net: &Net,
         (keypair, at): &(Keypair, SocketAddr),
         bootstrap: Vec<Multiaddr>,
         others: &[(Keypair, SocketAddr)],
+        nobody: &[(PeerId, SocketAddr)],
     ) -> Result<Self, String> {
         let (peer, at, tasks) = (keypair.public().to_peer_id(), *at, Tasks::new());
         let (carriers, line) = net.host(at, peer);
@@ -54,6 +55,10 @@ impl Liar {
         let mut swarm = Swarm::new(carriers, lying, peer, config);
         swarm.listen_on(multiaddr(at)).map_err(|error| error.to_string())?;
         swarm.add_external_address(multiaddr(at));
+        // The first twenty of a bucket stay: whoever asks is told of those.
+        for (other, at) in nobody {
+            swarm.behaviour_mut().speaks.kad.add_address(other, multiaddr(*at));
+        }
         for (other, at) in others {
             swarm.behaviour_mut().speaks.kad.add_address(&other.public().to_peer_id(), multiaddr(*at));
         }

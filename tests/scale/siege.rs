@@ -23,6 +23,18 @@ pub(crate) fn identities(key: Key, count: usize, size: usize) -> Vec<Keypair> {
     std::iter::repeat_with(Keypair::generate_ed25519).filter(is_near).take(count).collect()
 }
 
+/// `count` nodes that are not there, nearer to `key` than those: ids without a key cost a hash each.
+pub(crate) fn nobody(key: Key, count: usize, size: usize) -> Vec<(PeerId, SocketAddr)> {
+    let bits = size.ilog2() + 2 * NEARER;
+    let key = KBucketKey::new(key);
+    let is_near = |peer: &PeerId| {
+        let distance = KBucketKey::from(*peer).distance(&key);
+        distance.ilog2().is_none_or(|highest| highest < 256 - bits)
+    };
+    let at = SocketAddr::from(([100, 200, 1, 1], 8468));
+    std::iter::repeat_with(PeerId::random).filter(is_near).take(count).map(|peer| (peer, at)).collect()
+}
+
 /// `count` addresses in `networks` networks of 65,536 hosts.
 pub(crate) fn addresses(rng: &mut SmallRng, count: usize, networks: usize, port: u16) -> Vec<SocketAddr> {
     let networks: Vec<[u8; 2]> = (0..networks).map(|_| [rng.random_range(101..126), rng.random()]).collect();

@@ -256,12 +256,13 @@ impl World {
         let liars: Vec<_> = (0..count).map(|_| (Keypair::generate_ed25519(), self.address())).collect();
         for liar in &liars {
             let entrances = self.entrances();
-            self.liars.push(Liar::start(&self.net, liar, entrances, &liars)?);
+            self.liars.push(Liar::start(&self.net, liar, entrances, &liars, &[])?);
         }
         Ok(())
     }
 
-    /// `count` liars from `networks` address groups become the nearest to a key, and then a node announces it.
+    /// `count` liars from `networks` address groups become the nearest to a key, and then a node announces it. As still
+    /// nearer ones they name twenty nodes that are not there.
     pub(crate) async fn besiege(&mut self, count: usize, networks: usize) -> Result<Key, String> {
         let key: Key = self.rng.random();
         let hosts = siege::addresses(&mut self.rng, count, networks, PORT);
@@ -271,8 +272,9 @@ impl World {
         let near = siege::nearest(&all, key, NEIGHBOURS);
         let neighbours = self.nodes.iter().filter(|node| near.contains(&node.peer));
         let entrances: Vec<_> = neighbours.map(Node::address).collect();
+        let nobody = siege::nobody(key, 20, self.nodes.len());
         for liar in &liars {
-            self.liars.push(Liar::start(&self.net, liar, entrances.clone(), &liars)?);
+            self.liars.push(Liar::start(&self.net, liar, entrances.clone(), &liars, &nobody)?);
         }
         self.known(&near, &liars).await?;
         let holder = self.rng.random_range(0..self.nodes.len());

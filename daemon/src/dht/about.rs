@@ -54,7 +54,10 @@ const MAX_PUBLISHERS: usize = 16;
 const MAX_HEARD: usize = (K + 1) * MAX_TOLD;
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 16;
-/// How long answers are waited for, and how long once somebody has told something.
+/// How long the nodes near an object are looked for: liars on the way may hold that up, and then those are asked that
+/// are known.
+const NEARING: Duration = Duration::from_secs(7);
+/// How long answers are waited for, that included, and how long once somebody has told something.
 const LONGEST: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(500);
 const VERSION: u8 = 1;
@@ -193,9 +196,10 @@ impl Dht {
     /// What the nodes near `key` tell of it: the newest word of each publisher, first what most of them tell.
     pub(super) async fn ask_near(self, key: Key) -> Vec<Told> {
         let deadline = Instant::now() + LONGEST;
-        let mut survey = Survey::new(Arc::clone(&self.0));
-        let near = tokio::time::timeout_at(deadline, survey.nearest(Position::of_key(&key), key, K)).await;
-        let near = near.unwrap_or_default().into_iter().filter(|peer| *peer != self.0.local);
+        let (mut survey, at) = (Survey::new(Arc::clone(&self.0)), Position::of_key(&key));
+        let near = tokio::time::timeout(NEARING, survey.nearest(at, key, K)).await;
+        let near = near.unwrap_or_else(|_| survey.atlas.regions.nearest_known(at, K));
+        let near = near.into_iter().filter(|peer| *peer != self.0.local);
         let near: Vec<Node> = near.map(|peer| Node { peer, addresses: survey.addresses(&peer) }).collect();
         survey.end(&HashSet::new());
         let inner = &self.0;

@@ -92,10 +92,11 @@ impl EventLoop {
                 closest_peers,
             })) => {
                 if self.is_crowded(&closest_peers) {
-                    self.look_ups.crowded(query);
+                    self.look_ups.widen(query);
                 }
             }
-            QueryResult::GetProviders(Err(_)) => {}
+            // It was held up, and so may another be.
+            QueryResult::GetProviders(Err(_)) => self.look_ups.widen(query),
             QueryResult::GetClosestPeers(result) => {
                 let (nodes, is_whole) = match result {
                     Ok(found) => (found.peers, true),
@@ -158,7 +159,7 @@ impl EventLoop {
     }
 
     pub(super) fn sweep_look_ups(&mut self) {
-        for query in self.look_ups.sweep() {
+        for query in self.look_ups.sweep(Instant::now()) {
             if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {
                 query.finish();
             }

@@ -42,6 +42,11 @@ impl<K: Eq + Hash> Dialled<K> {
         self.0.len() >= MOST || self.0.get(whom).is_some_and(|at| now < *at + LATELY)
     }
 
+    /// When it was dialled last, where that is remembered.
+    pub(super) fn last(&self, whom: &K) -> Option<Instant> {
+        self.0.get(whom).copied()
+    }
+
     /// Forgets what is long ago.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.0.retain(|_, at| now < *at + LATELY);
@@ -57,6 +62,7 @@ mod tests {
         let (mut dialled, now) = (Dialled::default(), Instant::now());
         dialled.note("one", now);
         assert!(dialled.has(&"one", now) && !dialled.has(&"other", now));
+        assert_eq!((dialled.last(&"one"), dialled.last(&"other")), (Some(now), None));
         assert!(!dialled.has(&"one", now + LATELY));
         dialled.sweep(now + LATELY);
         assert!(dialled.0.is_empty());

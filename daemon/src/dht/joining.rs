@@ -137,6 +137,10 @@ impl EventLoop {
             let is_unhurried = pace::is_unhurried(error);
             if is_tried && !is_unhurried {
                 self.missed(&peer);
+                // Where it was asked for elsewhere, that says nothing of where it is known to be.
+                if is_ours && pace::is_in_vain(error) {
+                    self.missed_routed(peer);
+                }
             }
             match self.peers.awaited(&peer) {
                 // That dial goes on, or could not be made while this one was under way.
@@ -240,6 +244,18 @@ impl EventLoop {
         self.presence.keep(&known);
         self.routed.send_replace(known.len());
         self.swarm.behaviour_mut().kad.store_mut().know(&known);
+    }
+
+    /// A node was tried in vain wherever it is said to be: one that is gone leaves the routing table. It is met again
+    /// when it comes back, as anybody is, and those that are remembered are dialled now and then.
+    fn missed_routed(&mut self, peer: PeerId) {
+        let alone = self.members().next().is_none();
+        let heard = self.swarm.behaviour().kad.heard.filter(|_| !alone);
+        if self.is_routed(peer) && self.presence.missed(peer, heard, Instant::now()) {
+            tracing::debug!(%peer, "let go from the routing table: it is not there any more");
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            self.on_routing_changed(peer);
+        }
     }
 
     fn is_routed(&mut self, peer: PeerId) -> bool {

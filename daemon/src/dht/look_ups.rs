@@ -18,7 +18,7 @@ use super::Key;
 use super::turns::Turns;
 use crate::peer::{Holder, Provider};
 
-/// Queries at once. Each keeps three questions in flight, and a connection carries 32 of them.
+/// Queries at once. Each keeps ten questions in flight; a connection carries 32 of all of them, and the others wait.
 const MAX_RUNNING: usize = 64;
 /// Look-ups that wait for a place; beyond it they end at once, empty.
 const MAX_QUEUED: usize = 4_096;
@@ -39,6 +39,8 @@ const SLOW: Duration = Duration::from_secs(2);
 const REST: Duration = Duration::from_secs(1);
 /// …and how often that may happen before the providers are taken for ones that do not answer.
 const MAX_RESTS: usize = 256;
+/// After so long without anybody that answered, other nodes are asked as well: one liar on the way may hold it up.
+const IN_VAIN: Duration = Duration::from_secs(8);
 
 /// What is said of one that could not even be dialled.
 pub(super) const CROWDED: &str = "too many other addresses are to be dialled first";
@@ -60,12 +62,14 @@ pub(super) struct LookUp {
     named: HashSet<PeerId>,
     /// How many have been told that answered, at most [`MAX_FOUND`].
     told: usize,
+    /// When it was swept first, which is soon after it began.
+    since: Option<Instant>,
     /// The query, while it runs.
     query: Option<QueryId>,
     /// Whether it has been tried again.
     again: bool,
-    /// Where it is told once whether other nodes are to be asked as well: at once where those at which it ended are
-    /// crowded together in few address groups, else at the end, when nobody was told.
+    /// Where it is told once whether other nodes are to be asked as well: at once where its query ended at nodes that
+    /// are crowded together in few address groups, or not in time; else when nobody was told.
     wider: Option<oneshot::Sender<bool>>,
 }
 
@@ -100,7 +104,7 @@ impl LookUp {
     fn new((key, out, wider): Wanted) -> Self {
         let (turns, asking, rest) = (Turns::default(), HashMap::new(), (None, 0));
         let (named, wider) = (HashSet::new(), Some(wider));
-        Self { key, out, turns, asking, rest, named, told: 0, query: None, again: false, wider }
+        Self { key, out, turns, asking, rest, named, told: 0, since: None, query: None, again: false, wider }
     }
 
     fn next_to_ask(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
@@ -224,8 +228,8 @@ impl LookUps {
         look_up.turns.put_off(peer);
     }
 
-    /// A query ended at nodes that are crowded together.
-    pub(super) fn crowded(&mut self, query: QueryId) {
+    /// A query ended at nodes that are crowded together, or had to be ended: what it came to is not enough.
+    pub(super) fn widen(&mut self, query: QueryId) {
         let number = self.by_query.get(&query);
         if let Some(look_up) = number.and_then(|number| self.running.get_mut(number)) {
             look_up.tell_wider(true);
@@ -237,7 +241,9 @@ impl LookUps {
         let number = self.by_query.remove(&query)?;
         let look_up = self.running.get_mut(&number)?;
         look_up.query = None;
-        if look_up.turns.is_empty() && !std::mem::replace(&mut look_up.again, true) {
+        // Where others are asked already the same ones need not be asked once more.
+        let is_in_vain = look_up.turns.is_empty() && look_up.wider.is_some();
+        if is_in_vain && !std::mem::replace(&mut look_up.again, true) {
             return Some((number, End::Again(look_up.key)));
         }
         look_up.turns.end();
@@ -246,7 +252,7 @@ impl LookUps {
     }
 
     /// Ends the look-ups that nobody listens to any more, those that wait among them; gives their queries.
-    pub(super) fn sweep(&mut self) -> Vec<QueryId> {
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<QueryId> {
         self.queued.retain(|(_, out, _)| !out.is_closed());
         let by_query = &mut self.by_query;
         let mut orphans = Vec::new();
@@ -255,6 +261,9 @@ impl LookUps {
             if !wanted && let Some(query) = look_up.query {
                 by_query.remove(&query);
                 orphans.push(query);
+            }
+            if look_up.told == 0 && now >= *look_up.since.get_or_insert(now) + IN_VAIN {
+                look_up.tell_wider(true);
             }
             wanted
         });
@@ -363,9 +372,7 @@ mod tests {
     fn who_was_asked_where_it_is_not_has_another_turn_and_a_last_one_in_the_end() {
         let (mut look_ups, number, _told, mut wider) = running();
         let (holder, now) = (PeerId::random(), Instant::now());
-        let mut kad = kad::Behaviour::new(holder, MemoryStore::new(holder));
-        let query = kad.get_providers(RecordKey::new(&[1; 32]));
-        look_ups.queried(number, query);
+        let query = query(&mut look_ups, number);
         let at = |port: u16| format!("/ip4/9.9.9.9/tcp/{port}").parse::<Multiaddr>().unwrap();
         let first = |asked: Option<(u64, PeerId, Vec<Multiaddr>)>| asked.map(|(.., said)| said[0].clone());
         for lie in 1..=2 {
@@ -394,6 +401,41 @@ mod tests {
         assert_eq!((asked, look_ups.running.len(), wider.try_recv()), (60, 0, Ok(true)));
     }
 
+    fn query(look_ups: &mut LookUps, number: u64) -> QueryId {
+        let local = PeerId::random();
+        let mut kad = kad::Behaviour::new(local, MemoryStore::new(local));
+        let query = kad.get_providers(RecordKey::new(&[1; 32]));
+        look_ups.queried(number, query);
+        query
+    }
+
+    #[test]
+    fn what_comes_to_nothing_looks_wider_while_it_goes_on_and_not_for_who_found_one() {
+        let begun = Instant::now();
+        for has_found in [false, true] {
+            let (mut look_ups, number, _told, mut wider) = running();
+            query(&mut look_ups, number);
+            name(&mut look_ups, number, 1);
+            let (_, peer, _) = look_ups.next_to_ask(begun).unwrap();
+            let provider = Provider { peer, chunk: Vec::new(), dht: Vec::new() };
+            look_ups.told(number, &peer, if has_found { Ok(provider) } else { gone() });
+            assert!(look_ups.sweep(begun).is_empty() && look_ups.sweep(begun + IN_VAIN / 2).is_empty());
+            assert!(wider.try_recv().is_err(), "it may find somebody yet");
+            assert!(look_ups.sweep(begun + IN_VAIN).is_empty());
+            assert_eq!((look_ups.running.len(), wider.try_recv() == Ok(true)), (1, !has_found));
+        }
+    }
+
+    #[test]
+    fn a_query_that_names_nobody_is_made_again_unless_others_are_asked_already() {
+        for (is_enough, end) in [(true, End::Again([1; 32])), (false, End::Done)] {
+            let (mut look_ups, number, _told, _wider) = running();
+            let query = query(&mut look_ups, number);
+            _ = (!is_enough).then(|| look_ups.widen(query));
+            assert_eq!(look_ups.ended(query), Some((number, end)));
+        }
+    }
+
     #[test]
     fn whoever_has_gone_takes_no_place_in_the_queue() {
         let (mut look_ups, mut told) = (LookUps::default(), Vec::new());
@@ -402,7 +444,7 @@ mod tests {
             look_ups.push(([1; 32], out, end));
             told.extend(number.is_multiple_of(2).then_some(listener));
         }
-        assert!(look_ups.sweep().is_empty());
+        assert!(look_ups.sweep(Instant::now()).is_empty());
         assert_eq!(look_ups.queued.len(), told.len());
     }
 }

@@ -19,7 +19,7 @@ const PEERS: usize = 4_096;
 pub(super) const LONGEST: Duration = Duration::from_secs(4);
 
 /// Kademlia's questions. A fetcher that looks for 64 keys at once in a network of a few nodes asks each some 400 times
-/// a second (`tests/scale`).
+/// a second (`tests/scale`, with three questions at once in each look-up; there are ten now).
 const QUESTIONS: Rate = Rate { each_second: 1_000, burst: 4_000 };
 /// Plain ADD_PROVIDER, a key each: nodes of other makes send one after the other.
 const PROVIDED: Rate = Rate { each_second: 500, burst: 10_000 };

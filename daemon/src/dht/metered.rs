@@ -1,8 +1,9 @@
 //! Kademlia as strangers may use it: each peer at its rate, and of its answers what [`answers`] lets
 //! through.
 //!
-//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes, and which of its dials that had
-//! no turn are made again. Refuses: plain ADD_PROVIDER over the rate or in another's name. Survives a crash: nothing.
+//! Owns: what of Kademlia's requests waits, since `libp2p-kad` answers whatever comes, which of its dials that had no
+//! turn are made again, and how long its look-ups wait for one. Refuses: plain ADD_PROVIDER over the rate or in
+//! another's name. Survives a crash: nothing.
 //!
 //! It stands between the connections and Kademlia, and hands on what they bring, later where it is too much. A
 //! connection carries 32 questions at once, which bounds what waits here.
@@ -35,11 +36,22 @@ use super::{Key, find};
 const REST: Duration = Duration::from_secs(2);
 /// …and how often: Kademlia waits for ten seconds, and goes on beside it.
 const AGAIN: u8 = 3;
+/// How long look-ups wait for one that is being dialled, from when its dial has had its turn: a handshake takes one to
+/// three ways there and back, and a second more where a packet is lost.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How often it is looked for such…
+const LOOK: Duration = Duration::from_millis(500);
+/// …and how long look-ups do not wait for those anew: a query's time.
+const SILENT_FOR: Duration = Duration::from_secs(30);
+/// Who comes back after so long was not slow: it may have been this node that was cut off, also from the others.
+const BACK: Duration = Duration::from_secs(10);
 
 /// What is wrapped.
 type Inner = kad::Behaviour<Records>;
 /// What a connection brings.
 type Brought = THandlerOutEvent<Inner>;
+/// What Kademlia wants done.
+type Wanted = ToSwarm<<Inner as NetworkBehaviour>::ToSwarm, THandlerInEvent<Inner>>;
 
 /// See the module.
 pub(super) struct Metered {
@@ -54,10 +66,25 @@ pub(super) struct Metered {
     reach: Arc<Reach>,
     /// Who is connected.
     connected: HashSet<PeerId>,
-    /// Whom Kademlia has dialled, and how often each has had no turn since.
-    dialled: HashMap<PeerId, u8>,
-    /// When those are dialled again.
+    /// When somebody answered a question last.
+    pub(super) heard: Option<Instant>,
+    /// Whom Kademlia has dialled, and waits for.
+    dialled: HashMap<PeerId, Awaited>,
+    /// When those of them that had no turn are dialled again.
     put_off: VecDeque<(Instant, PeerId)>,
+    /// When it is looked next for such as are silent.
+    look: Instant,
+    /// Those, and since when. The pace of dials bounds how many there are.
+    silent: HashMap<PeerId, Instant>,
+}
+
+/// One whom Kademlia has dialled.
+#[derive(Debug)]
+struct Awaited {
+    /// When it was to be dialled.
+    since: Instant,
+    /// How often it has had no turn.
+    put_off: u8,
 }
 
 /// What Kademlia knows, for judging an answer.
@@ -99,8 +126,11 @@ impl Metered {
             alarm: None,
             reach,
             connected: HashSet::new(),
+            heard: None,
             dialled: HashMap::new(),
             put_off: VecDeque::new(),
+            look: Instant::now(),
+            silent: HashMap::new(),
         }
     }
 
@@ -113,8 +143,9 @@ impl Metered {
                 answers::judge_nearer(closer_peers, known);
                 answers::judge_holders(provider_peers, known);
             }
-            _ => {}
+            _ => return,
         }
+        self.heard = Some(Instant::now());
     }
 
     /// When a request may be handed on; now: `now`. None: never.
@@ -158,9 +189,9 @@ impl Metered {
                 return false;
             }
         }
-        let Some(times) = self.dialled.get_mut(&peer) else { return false };
-        *times += 1;
-        if *times > AGAIN {
+        let Some(awaited) = self.dialled.get_mut(&peer) else { return false };
+        awaited.put_off += 1;
+        if awaited.put_off > AGAIN {
             self.dialled.remove(&peer);
             return false;
         }
@@ -173,6 +204,52 @@ impl Metered {
     fn dial_again(&mut self, now: Instant) -> Option<DialOpts> {
         let (_, peer) = self.put_off.pop_front_if(|(due, _)| *due <= now)?;
         Some(DialOpts::peer_id(peer).build())
+    }
+
+    /// Has look-ups go on without those whose dial has had its turn and who have been silent since: a few answers that
+    /// name nobody but nodes that are not there would keep all places until the time is over. Their dials go on, and
+    /// whom they name as holders when they answer after all is heard.
+    fn give_up_silent(&mut self, now: Instant) {
+        self.silent.retain(|_, since| now < *since + SILENT_FOR);
+        let reach = &self.reach;
+        let is_silent = |peer: &PeerId, awaited: &mut Awaited| {
+            let called = reach.called(peer).filter(|called| *called >= awaited.since);
+            called.is_some_and(|called| now >= called + SILENCE)
+        };
+        let silent: Vec<_> = self.dialled.extract_if(is_silent).map(|(peer, _)| peer).collect();
+        for peer in silent {
+            self.silent.insert(peer, now);
+            self.fail(peer);
+        }
+    }
+
+    /// A peer is connected.
+    fn met(&mut self, peer: &PeerId, now: Instant) {
+        if self.silent.remove(peer).is_some_and(|since| now >= since + BACK) {
+            self.silent.clear();
+        }
+    }
+
+    /// Look-ups count a peer as one that does not answer.
+    fn fail(&mut self, peer: PeerId) {
+        // Which dial it is Kademlia does not ask; of no address this says anything.
+        let (error, connection_id) = (DialError::Aborted, ConnectionId::new_unchecked(0));
+        let failed = DialFailure { peer_id: Some(peer), error: &error, connection_id };
+        self.inner.on_swarm_event(FromSwarm::DialFailure(failed));
+    }
+
+    /// What Kademlia does next. Whom it would dial who has just been silent has failed.
+    fn proceed(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Wanted> {
+        loop {
+            let event = self.inner.poll(context);
+            let Poll::Ready(ToSwarm::Dial { opts }) = &event else { return event };
+            let Some(peer) = opts.get_peer_id() else { return event };
+            if self.silent.get(&peer).is_none_or(|since| now >= *since + SILENT_FOR) {
+                self.dialled.insert(peer, Awaited { since: now, put_off: 0 });
+                return event;
+            }
+            self.fail(peer);
+        }
     }
 
     /// Hands on what is due.
@@ -246,6 +323,7 @@ impl NetworkBehaviour for Metered {
         if let FromSwarm::ConnectionEstablished(opened) = &event {
             self.connected.insert(opened.peer_id);
             self.dialled.remove(&opened.peer_id);
+            self.met(&opened.peer_id, Instant::now());
         }
         if let FromSwarm::ConnectionClosed(closed) = &event {
             self.waiting.retain(|(_, _, connection, _)| *connection != closed.connection_id);
@@ -290,93 +368,18 @@ impl NetworkBehaviour for Metered {
             self.alarm = None;
             self.release(Instant::now());
         }
-        if let Some(opts) = self.dial_again(Instant::now()) {
+        let now = Instant::now();
+        if let Some(opts) = self.dial_again(now) {
             return Poll::Ready(ToSwarm::Dial { opts });
         }
-        let event = self.inner.poll(context);
-        if let Poll::Ready(ToSwarm::Dial { opts }) = &event {
-            self.dialled.extend(opts.get_peer_id().map(|peer| (peer, 0)));
+        // The event loop's tick is timer enough for this, too.
+        if now >= self.look {
+            self.look = now + LOOK;
+            self.give_up_silent(now);
         }
-        event
+        self.proceed(context, now)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dht::holdings::Holdings;
-    use crate::dht::journal::Journal;
-    use crate::dht::pace::Unhurried;
-    use crate::dht::records::Described;
-    use libp2p::TransportError;
-    use libp2p::kad::QueryId;
-    use std::io;
-    use std::sync::Mutex;
-
-    /// Kademlia that knows `peer` at two addresses, and looks for somebody.
-    fn looking(peer: PeerId, at: &[Multiaddr]) -> (Metered, QueryId) {
-        let local = PeerId::random();
-        let own = Arc::new(Mutex::new(Holdings::new(4)));
-        let kept = (Journal::new(false), Described::new(0));
-        let mut kad = kad::Behaviour::new(local, Records::new(local, 0, own, kept, Instant::now()));
-        at.iter().for_each(|at| _ = kad.add_address(&peer, at.clone()));
-        let query = kad.get_closest_peers(PeerId::random());
-        (Metered::new(kad, Arc::new(Reach::default())), query)
-    }
-
-    /// Whether it wants `peer` dialled now.
-    fn dials(metered: &mut Metered, peer: PeerId) -> bool {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        std::iter::from_fn(|| match metered.poll(&mut context) {
-            Poll::Ready(event) => Some(event),
-            Poll::Pending => None,
-        })
-        .any(|event| matches!(event, ToSwarm::Dial { opts } if opts.get_peer_id() == Some(peer)))
-    }
-
-    fn fail(metered: &mut Metered, peer: PeerId, tried: Vec<(Multiaddr, io::Error)>) {
-        let tried = tried.into_iter().map(|(at, error)| (at, TransportError::Other(error))).collect();
-        metered.on_swarm_event(FromSwarm::DialFailure(DialFailure {
-            peer_id: Some(peer),
-            error: &DialError::Transport(tried),
-            connection_id: ConnectionId::new_unchecked(1),
-        }));
-    }
-
-    fn addresses(peer: PeerId) -> [Multiaddr; 2] {
-        [1, 2].map(|port| format!("/ip4/203.0.113.1/tcp/{port}/p2p/{peer}").parse().unwrap())
-    }
-
-    #[tokio::test]
-    async fn whom_there_was_no_time_to_dial_a_look_up_waits_for() {
-        let peer = PeerId::random();
-        let at = addresses(peer);
-        let (mut metered, query) = looking(peer, &at);
-        assert!(dials(&mut metered, peer));
-        for times in 1..=AGAIN {
-            fail(&mut metered, peer, vec![(at[0].clone(), Unhurried::Crowded.into())]);
-            let stats = *metered.query(&query).expect("it goes on").stats();
-            assert_eq!((stats.num_failures(), stats.num_pending()), (0, 1), "{times}");
-            assert!(!dials(&mut metered, peer), "not at once");
-            metered.put_off[0].0 -= REST;
-            assert!(dials(&mut metered, peer));
-        }
-        fail(&mut metered, peer, vec![(at[0].clone(), Unhurried::Crowded.into())]);
-        assert!(metered.put_off.is_empty() && metered.dialled.is_empty());
-        assert_eq!(metered.query(&query).map(|query| query.stats().num_failures()), Some(1), "it ends");
-        assert_eq!(addresses_of(&mut metered, peer), at);
-    }
-
-    #[tokio::test]
-    async fn of_addresses_that_were_tried_those_that_failed_are_forgotten() {
-        let peer = PeerId::random();
-        let at = addresses(peer);
-        let (mut metered, query) = looking(peer, &at);
-        assert!(dials(&mut metered, peer));
-        let failed =
-            vec![(at[0].clone(), io::ErrorKind::TimedOut.into()), (at[1].clone(), Unhurried::Many.into())];
-        fail(&mut metered, peer, failed);
-        assert_eq!(addresses_of(&mut metered, peer), at[1..]);
-        assert_eq!(metered.query(&query).map(|query| query.stats().num_failures()), Some(1));
-    }
-}
+mod tests;

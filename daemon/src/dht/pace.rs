@@ -154,6 +154,18 @@ pub(super) fn is_unhurried(failed: &DialError) -> bool {
     }
 }
 
+/// Whether a peer was tried wherever it is said to be, and is not there.
+pub(super) fn is_in_vain(failed: &DialError) -> bool {
+    match failed {
+        DialError::Transport(all) => {
+            let is_tried = |error: &TransportError<_>| matches!(error, TransportError::Other(_));
+            all.iter().any(|(_, error)| is_tried(error)) && !all.iter().any(|(_, error)| is_own(error))
+        }
+        DialError::WrongPeerId { .. } => true,
+        _ => false,
+    }
+}
+
 /// A failed dial without the addresses that had no turn, for those who forget addresses that fail; none where there are
 /// no such. What each of the others failed by it does not say.
 pub(super) fn without_untried(failed: &DialError) -> Option<DialError> {
@@ -255,9 +267,11 @@ mod tests {
             is_unhurried(&failed(Unhurried::Crowded.into())) && is_unhurried(&failed(Unhurried::Many.into()))
         );
         assert!(!is_unhurried(&failed(io::ErrorKind::TimedOut.into())));
+        let is_gone = |error: io::Error| is_in_vain(&failed(error));
+        assert!(is_gone(io::ErrorKind::TimedOut.into()) && !is_gone(Unhurried::Many.into()));
         let refused =
             DialError::Transport(vec![(at.clone(), TransportError::MultiaddrNotSupported(at.clone()))]);
-        assert!(!is_unhurried(&refused) && without_untried(&refused).is_none());
+        assert!(!is_unhurried(&refused) && !is_in_vain(&refused) && without_untried(&refused).is_none());
     }
 
     #[test]
@@ -270,7 +284,7 @@ mod tests {
         let put_off = || other(&new, Unhurried::Many.into());
         let failed =
             DialError::Transport(vec![other(&old, io::ErrorKind::TimedOut.into()), untried(), put_off()]);
-        assert!(!is_unhurried(&failed));
+        assert!(!is_unhurried(&failed) && !is_in_vain(&failed), "it may be where it was not tried");
         let Some(DialError::Transport(tried)) = without_untried(&failed) else { panic!("some were tried") };
         assert_eq!(tried.into_iter().map(|(at, _)| at).collect::<Vec<_>>(), [old, forbidden.clone()]);
         assert!(is_unhurried(&DialError::Transport(vec![untried(), put_off()])));

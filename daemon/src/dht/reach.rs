@@ -24,8 +24,8 @@ use std::time::Instant;
 use futures::StreamExt;
 use if_watch::tokio::IfWatcher;
 use if_watch::{IfEvent, IpNet};
-use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::Notify;
 
 use super::dialled::Dialled;
@@ -60,8 +60,10 @@ struct Known {
     recalled: HashSet<End>,
     /// Where this node itself is.
     own: Own,
-    /// Where it has dialled lately.
+    /// Where it has dialled lately…
     dialled: Dialled<IpAddr>,
+    /// …and whom.
+    called: Dialled<PeerId>,
 }
 
 // === impl Known ===
@@ -130,9 +132,18 @@ impl Reach {
 
     /// A dial of `address` begins.
     pub(super) fn dials(&self, address: &Multiaddr, now: Instant) {
+        let mut known = self.known();
         if let Some(ip) = ip_of(address) {
-            self.known().dialled.note(ip.to_canonical(), now);
+            known.dialled.note(ip.to_canonical(), now);
         }
+        if let Some(Protocol::P2p(peer)) = address.iter().last() {
+            known.called.note(peer, now);
+        }
+    }
+
+    /// When a dial of a peer, at any of its addresses, had its turn last.
+    pub(super) fn called(&self, peer: &PeerId) -> Option<Instant> {
+        self.known().called.last(peer)
     }
 
     /// Whether something at `ip` was dialled lately, or may have been.

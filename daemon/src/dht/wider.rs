@@ -3,10 +3,11 @@
 //! Owns: what follows a look-up that was not enough. Refuses: to ask more nodes, and more of those whom they name, than
 //! its limits. Survives a crash: nothing.
 //!
-//! A plain look-up ends at the twenty nodes nearest to the key. Where it told nobody, or where those twenty are crowded
-//! together in few address groups, the nodes that [`Survey`] chooses besides are asked as well: the same ones at which
-//! an object's key was placed. That goes on beside the plain look-up, which may have many liars to ask yet. Whoever has
-//! what was looked for drops the receiver, and that ends it; so does its time, whatever has become of an answer.
+//! A plain look-up ends at the twenty nodes nearest to the key. Where it has told nobody for some seconds, or in the
+//! end, or where those twenty are crowded together in few address groups, the nodes that [`Survey`] chooses besides are
+//! asked as well: the same ones at which an object's key was placed. That goes on beside the plain look-up, which may
+//! have many liars to ask yet. Whoever has what was looked for drops the receiver, and that ends it; so does its time,
+//! whatever has become of an answer.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::pin::pin;
 use futures::future::{Either, select};
 use libp2p::PeerId;
 
+use super::outsider::{Outsider, Says};
 use super::{Node, QUIC, TCP, key, network, options, until, within};
 use crate::dht::{Dht, Error, Mode, Options};
 use crate::peer::{Announce, Discovery, Holder, Keypair};
@@ -222,4 +223,23 @@ async fn a_holder_that_is_gone_is_told_of_with_why_it_is_not_reached() {
     };
     let last = told.iter().rev().find_map(why);
     assert!(last.is_some_and(|why| why.contains("refused")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_where_it_is_and_goes_for_good_leaves_the_routing_table() {
+    let nodes = network(TCP, 2).await;
+    // A port that nobody has, when that is closed.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut planted = Outsider::server("test");
+    planted.moves(&[format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()]);
+    planted.meet(&nodes[0]).await.unwrap();
+    planted.answer(&Says::Whole(Vec::new()), nodes[0].knows(2)).await;
+    drop(planted);
+    until("it is let go", || async {
+        nodes[0].find(key(1)).await;
+        nodes[0].dht.status().await.routed == 1
+    })
+    .await;
+    let peers = nodes[0].dht.peers().await;
+    assert!(peers.iter().any(|one| one.routed && one.peer == nodes[1].dht.0.local), "who answers stays");
 }

@@ -194,11 +194,15 @@ impl Announcer {
 
     /// Gives one node its keys, batch after batch, until it fails.
     async fn deliver_to(&self, peer: PeerId, mut indexes: Vec<usize>, record: &[u8]) -> Delivery {
-        let mut delivery = Delivery { peer: Some(peer), ..Delivery::default() };
+        let (mut delivery, mut is_silent) = (Delivery { peer: Some(peer), ..Delivery::default() }, false);
         // The format wants keys ascending, not by position.
         indexes.sort_unstable_by_key(|index| self.keys[*index].1);
         for batch in self.batches(&indexes) {
             if delivery.dead {
+                if is_silent && self.purpose == Purpose::TakeBack {
+                    let gone = batch.iter().map(|index| self.keys[*index].1);
+                    self.dht.heard.missed_end(&peer, &self.survey.addresses(&peer), gone, Instant::now());
+                }
                 delivery.missed.extend(batch);
                 continue;
             }
@@ -218,7 +222,7 @@ impl Announcer {
                 }
                 Err(reason) => {
                     tracing::debug!(%peer, %reason, "a node did not answer an announcement");
-                    delivery.dead = true;
+                    (delivery.dead, is_silent) = (true, true);
                     delivery.missed.extend(batch);
                 }
             }
@@ -326,13 +330,13 @@ impl Inner {
         answer: &Result<Answer, String>,
     ) {
         let is_described = |key: &Key| described.binary_search(key).is_ok();
-        let gone = draft.removals.iter().map(|key| (*key, false));
+        let gone = draft.removals.iter().copied();
         match answer {
             Ok(Answer::Taken(answer)) => {
                 let is_taken = |place: usize| answer.taken.get(place).copied().unwrap_or(false);
                 let keys = draft.keys.iter().enumerate();
                 let keys = keys.map(|(place, key)| (*key, is_taken(place) && is_described(key)));
-                for key in self.heard.told(&to.peer, keys.chain(gone), change) {
+                for key in self.heard.told(&to.peer, keys.chain(gone.map(|key| (key, false))), change) {
                     // A restart need not announce it anew any more, if it was announced at all.
                     let announced = self.holdings().announced(&key);
                     let noted = |minute| Entry::Announced { kind: Kind::Object, minute, keys: vec![key] };
@@ -341,7 +345,8 @@ impl Inner {
             }
             Err(_) => {
                 let keys = draft.keys.iter().map(|key| (*key, is_described(key)));
-                self.heard.missed(&to.peer, &to.addresses, keys.chain(gone), Instant::now());
+                self.heard.missed(&to.peer, &to.addresses, keys, Instant::now());
+                self.heard.missed_end(&to.peer, &to.addresses, gone, Instant::now());
             }
             // Whoever refuses has its reasons, and keeps nothing new.
             Ok(Answer::Refused(..)) => {}

@@ -14,7 +14,7 @@ mod lanes;
 mod late;
 mod sweep;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ use crate::support::unix_now;
 
 /// New objects that wait for the next round; those beyond it are found by going through all keys.
 const MAX_FRESH: usize = 65_536;
+/// Keys that wait to be taken back (about 45 bytes each): as many as may be held, whose room they had. Of what is
+/// beyond it a restart has others told.
+const MAX_RELEASED: usize = 4_000_000;
 /// Keys that wait to be looked up again.
 const MAX_AUDITS: usize = 256;
 /// Keys held or let go of with the holdings locked, which the event loop waits for: 1 ms.
@@ -64,8 +67,10 @@ struct Desk {
     fresh: VecDeque<Key>,
     /// Who waits for which of them.
     waiting: Vec<(Key, oneshot::Sender<Announced>)>,
-    /// Keys that are to be taken back.
-    released: Vec<Key>,
+    /// Keys that are to be taken back, once another node is known.
+    released: BTreeSet<Key>,
+    /// Not before this, since nobody was found who could be told.
+    held_back: Option<Instant>,
     /// Whether all that is not counted is to be released; until it has been, no other count begins.
     is_counted: bool,
     /// When what was not told to all that should know it is announced again.
@@ -152,7 +157,7 @@ impl Inner {
             }
             keys.iter().filter(|key| !holdings.holds(key)).copied().collect()
         };
-        desk.released.extend(&gone);
+        desk.release(&gone);
         // Where nobody took anything there is nothing to tell more nodes of, and whoever tries again waits for that.
         if !thin.is_empty() && !placed.is_empty() {
             thin.iter().for_each(|thin| desk.again.note(*thin, Instant::now()));
@@ -181,13 +186,18 @@ impl Inner {
             self.schedule.audit.notify_one();
         }
         if !gone.is_empty() {
-            self.journal.note(&Entry::Released { keys: gone });
             self.schedule.fresh.notify_one();
         }
     }
 }
 
 impl Desk {
+    /// Keys are to be taken back. That is noted when others have been told: until then a restart would have to.
+    fn release(&mut self, keys: &[Key]) {
+        let room = MAX_RELEASED.saturating_sub(self.released.len());
+        self.released.extend(keys.iter().take(room));
+    }
+
     fn forget_old(&mut self) {
         while self.placed.front().is_some_and(|(at, _)| at.elapsed() > MINUTE) {
             self.placed.pop_front();
@@ -327,7 +337,7 @@ impl Inner {
             };
             released.extend(part.iter().filter(|key| is_told(key)).copied());
         }
-        self.take_back_soon(released);
+        self.take_back_soon(&released);
     }
 
     /// A message has been answered, or not. Where what it says is not so any more, another that says what is so may
@@ -350,7 +360,7 @@ impl Inner {
         }
         let gone: Vec<Key> = said.keys.iter().filter(|key| !self.holdings().holds(key)).copied().collect();
         if !gone.is_empty() {
-            self.take_back_soon(gone);
+            self.take_back_soon(&gone);
         }
     }
 
@@ -370,10 +380,16 @@ impl Inner {
         self.schedule.fresh.notify_one();
     }
 
-    fn take_back_soon(&self, keys: Vec<Key>) {
-        self.journal.note(&Entry::Released { keys: keys.clone() });
-        self.schedule.desk().released.extend(keys);
+    fn take_back_soon(&self, keys: &[Key]) {
+        self.schedule.desk().release(keys);
         self.schedule.fresh.notify_one();
+    }
+
+    /// What is not held any more, and of which somebody has not heard that: at most what waits and what is owed.
+    pub(super) fn untold(&self) -> Vec<Key> {
+        let mut untold = self.schedule.desk().released.clone();
+        untold.extend(self.heard.owed());
+        untold.into_iter().filter(|key| !self.holdings().holds(key)).collect()
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Announcer {
     survey: Survey,
     /// Nodes that failed: they are not tried again.
     dead: HashSet<PeerId>,
+    /// Keys for which others may be nearer than the nodes chosen.
+    doubted: Vec<Key>,
 }
 
 /// What came of an announcement.
@@ -61,8 +63,10 @@ pub(super) struct Outcome {
     pub(super) announced: Announced,
     /// The keys that nobody took.
     pub(super) missed: Vec<Key>,
-    /// Whether so many answered that the nodes chosen are the nearest, and have been told.
+    /// Whether so many answered that the nodes chosen are the nearest, and have been told…
     pub(super) is_sound: bool,
+    /// …but for those of these keys, since a look-up ended early with few.
+    pub(super) doubted: Vec<Key>,
 }
 
 /// Whom to give which keys, by their place in the order.
@@ -93,7 +97,7 @@ impl Announcer {
         keys.sort_unstable();
         keys.dedup();
         let survey = Survey::new(Arc::clone(&dht));
-        Self { dht, purpose, keys, survey, dead: HashSet::new() }
+        Self { dht, purpose, keys, survey, dead: HashSet::new(), doubted: Vec::new() }
     }
 
     /// Places every key at its `copies` nearest nodes.
@@ -139,11 +143,11 @@ impl Announcer {
         result.keys = self.keys.len() - missed.len();
         (result.receivers, result.look_ups) = (receivers.len(), self.survey.look_ups);
         tracing::debug!(?result, nodes = self.survey.atlas.regions.len(), "announced");
-        let Self { survey, dead, .. } = self;
+        let Self { survey, dead, doubted, .. } = self;
         // One of a key's twenty counts as much as all: where many fail it may be the only one that knows.
         let is_sound = survey.is_sound() && is_whole(tried.len(), dead.len());
         survey.end(&dead);
-        Outcome { announced: result, missed, is_sound }
+        Outcome { announced: result, missed, is_sound, doubted }
     }
 
     /// The nearest nodes of every key, and the keys that only this one keeps: nobody else could, and others ask it.
@@ -158,6 +162,7 @@ impl Announcer {
             }
             let (at, key) = self.keys[index];
             let nearest = self.survey.nearest(at, key, copies).await;
+            self.doubted.extend(self.survey.is_doubtful(at, copies).then_some(key));
             if is_only && nearest == [self.dht.local] {
                 here.push(index);
             }

@@ -180,13 +180,13 @@ impl Inner {
         let change = self.heard.now();
         let known = *self.seen.routed.borrow();
         let round = Announcer::new(Arc::clone(self), Purpose::Put, keys);
-        let Outcome { announced, mut missed, is_sound } = round.run(copies).await;
+        let Outcome { announced, mut missed, is_sound, doubted } = round.run(copies).await;
         // Something else is said of these meanwhile, which another round tells: this one may have told the old word.
         missed.extend(keys.iter().filter(|key| self.heard.is_newer(key, change)));
         let few = (known.max(announced.receivers) < copies).then_some(Thin::Few(known));
         let unsure = (!is_sound).then_some(Thin::Unsure);
         let thin: Vec<_> = few.into_iter().chain(unsure).collect();
-        self.announced(keys, kind, &missed, &announced, &thin);
+        self.announced(keys, kind, &missed, &announced, &thin, &doubted);
         announced
     }
 

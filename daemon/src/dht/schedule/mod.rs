@@ -118,7 +118,7 @@ impl Schedule {
 
 impl Inner {
     /// What came of announcing `keys` of a kind: noted, and some are looked up again later. `thin`: why not all were
-    /// told that should be, if so.
+    /// told that should be, if so; `doubted`: of which keys alone that may be so.
     pub(super) fn announced(
         &self,
         keys: &[Key],
@@ -126,8 +126,9 @@ impl Inner {
         missed: &[Key],
         announced: &Announced,
         thin: &[Thin],
+        doubted: &[Key],
     ) {
-        let missed: HashSet<_> = missed.iter().collect();
+        let [missed, doubted] = [missed, doubted].map(|keys| keys.iter().collect::<HashSet<_>>());
         let (placed, minute): (Vec<Key>, _) =
             (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
         // Noted first: whoever sees that they are announced may stop this node at once. Not those of which somebody has
@@ -144,7 +145,7 @@ impl Inner {
             let mut holdings = self.holdings();
             for key in &placed {
                 match thin {
-                    [] => holdings.placed(key, minute),
+                    [] if !doubted.contains(key) => holdings.placed(key, minute),
                     _ => holdings.placed_thinly(key, minute),
                 }
             }
@@ -159,8 +160,9 @@ impl Inner {
         };
         desk.release(&gone);
         // Where nobody took anything there is nothing to tell more nodes of, and whoever tries again waits for that.
-        if !thin.is_empty() && !placed.is_empty() {
-            thin.iter().for_each(|thin| desk.again.note(*thin, Instant::now()));
+        let unsure = placed.iter().any(|key| doubted.contains(key)).then_some(Thin::Unsure);
+        if unsure.is_some() || !thin.is_empty() && !placed.is_empty() {
+            thin.iter().copied().chain(unsure).for_each(|thin| desk.again.note(thin, Instant::now()));
             // More nodes may be known already, and the lane waits until it is due.
             self.schedule.bulk.notify_one();
         }

@@ -170,11 +170,7 @@ impl Survey {
         if let Some(certain) = self.certain {
             self.atlas.regions = certain;
         }
-        for peer in dead {
-            self.atlas.regions.remove(peer);
-            self.atlas.addresses.remove(peer);
-            self.atlas.places.remove(peer);
-        }
+        dead.iter().for_each(|peer| self.atlas.forget(peer));
         self.dht.shelf.put(self.atlas);
     }
 }

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use self::again::{Again, Thin};
 use self::sweep::Sweep;
+use super::announcer::Slow;
 use super::batch::Draft;
 use super::holdings::Minute;
 use super::journal::Entry;
@@ -59,6 +60,8 @@ pub(super) struct Schedule {
     /// …or for the audit.
     audit: Notify,
     sweep: Sweep,
+    /// Nodes that take their time to answer batches.
+    pub(super) slow: Arc<Slow>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +97,7 @@ impl Schedule {
             bulk: Notify::new(),
             audit: Notify::new(),
             sweep,
+            slow: Arc::default(),
         }
     }
 

@@ -300,7 +300,7 @@ async fn stolen_repeated_and_misplaced_batches_are_refused() {
     let (sender, receiver) = (&nodes[0].dht.0, &nodes[1].dht);
     let send = async |batch: Vec<u8>, to: &Node| {
         let to = command::Node { peer: to.dht.0.local, addresses: vec![to.address()] };
-        let sent = sender.ask(|done| Command::Send { to, batch, done });
+        let sent = sender.ask(|done| Command::Send { to, batch, on_way: Default::default(), done });
         within("the batch is answered", sent).await.unwrap().unwrap()
     };
     let draft = |to: &Node, sequence| Draft {

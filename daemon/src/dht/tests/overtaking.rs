@@ -35,7 +35,8 @@ async fn a_number_that_a_node_says_it_has_seen_counts_at_no_other() {
         let draft = Draft { receiver, sequence, lifetime, keys, removals, descriptions };
         let batch = draft.sign("test", &sender.keypair, &[]).unwrap();
         let to = command::Node { peer: receiver, addresses: vec![node.address()] };
-        let sent = within("it answers", sender.ask(|done| Command::Send { to, batch, done })).await;
+        let send = sender.ask(|done| Command::Send { to, batch, on_way: Default::default(), done });
+        let sent = within("it answers", send).await;
         assert!(matches!(sent, Some(Ok(Answer::Taken(_)))), "{sent:?}");
     }
     for number in 0..3 {

@@ -6,18 +6,22 @@
 //! Keys are taken in the order of the key space, so that neighbours share a look-up (see
 //! [`regions`](super::regions)), and what was learnt serves the announcements that follow (see
 //! [`atlas`](super::atlas)). Then each node gets its keys in batches, one batch at a time and several
-//! nodes at once. What a node did not take goes to the key's next nearest node, at most [`ROUNDS`] times.
+//! nodes at once (see [`delivery`]). What a node did not take goes to the key's next nearest node, at most
+//! [`ROUNDS`] times.
+
+mod delivery;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
-use futures::StreamExt;
-use futures::stream;
 use libp2p::PeerId;
+use tokio::sync::watch;
 
-use super::batch::{Answer, Draft, MAX_DESCRIPTIONS, MAX_KEYS, Refusal, Taken, peer_record};
+pub(super) use self::delivery::Slow;
+use self::delivery::watched;
+use super::batch::{Answer, Draft, MAX_DESCRIPTIONS, Refusal, Taken, peer_record};
 use super::command::{Command, Node};
 use super::journal::Entry;
 use super::position::Position;
@@ -25,8 +29,6 @@ use super::survey::{Survey, is_whole};
 use super::{Inner, Key};
 use crate::peer::{Announced, Kind};
 
-/// Nodes that are sent to at once: eight batches of 130 KiB in memory.
-const RECEIVERS_AT_ONCE: usize = 8;
 /// First the nearest nodes, then twice the next nearest for what was not taken.
 const ROUNDS: usize = 3;
 /// Keys placed before other tasks get a turn: about a millisecond.
@@ -48,11 +50,15 @@ pub(super) struct Announcer {
     /// Put or take back.
     purpose: Purpose,
     /// The keys, in the order of the key space.
-    keys: Vec<(Position, Key)>,
+    keys: Arc<[(Position, Key)]>,
     /// What is known of the network.
     survey: Survey,
     /// Nodes that failed: they are not tried again.
     dead: HashSet<PeerId>,
+    /// Nodes that took their time: nor are they.
+    slow: HashSet<PeerId>,
+    /// Keys for which others may be nearer than the nodes chosen.
+    doubted: Vec<Key>,
 }
 
 /// What came of an announcement.
@@ -61,29 +67,14 @@ pub(super) struct Outcome {
     pub(super) announced: Announced,
     /// The keys that nobody took.
     pub(super) missed: Vec<Key>,
-    /// Whether so many answered that the nodes chosen are the nearest, and have been told.
+    /// Whether so many answered that the nodes chosen are the nearest, and have been told…
     pub(super) is_sound: bool,
+    /// …but for those of these keys, since a look-up ended early with few.
+    pub(super) doubted: Vec<Key>,
 }
 
 /// Whom to give which keys, by their place in the order.
 type Plan = HashMap<PeerId, Vec<usize>>;
-
-/// What became of one node's keys.
-#[derive(Default)]
-struct Delivery {
-    /// Who.
-    peer: Option<PeerId>,
-    /// Whether it failed for good.
-    dead: bool,
-    /// Messages sent.
-    messages: usize,
-    /// Keys it refused.
-    refused: usize,
-    /// Keys it took.
-    taken: Vec<usize>,
-    /// Keys it did not take, for whatever reason.
-    missed: Vec<usize>,
-}
 
 // === impl Announcer ===
 
@@ -93,7 +84,8 @@ impl Announcer {
         keys.sort_unstable();
         keys.dedup();
         let survey = Survey::new(Arc::clone(&dht));
-        Self { dht, purpose, keys, survey, dead: HashSet::new() }
+        let (dead, slow) = Default::default();
+        Self { dht, purpose, keys: keys.into(), survey, dead, slow, doubted: Vec::new() }
     }
 
     /// Places every key at its `copies` nearest nodes.
@@ -116,6 +108,7 @@ impl Announcer {
                 tried.extend(delivery.peer);
                 receivers.extend(delivery.peer.filter(|_| !delivery.taken.is_empty()));
                 self.dead.extend(delivery.peer.filter(|_| delivery.dead));
+                self.slow.extend(delivery.peer.filter(|_| delivery.slow));
                 for index in delivery.taken {
                     placed[index] = true;
                 }
@@ -135,15 +128,15 @@ impl Announcer {
             }
         }
         let missed: Vec<_> =
-            placed.iter().zip(&self.keys).filter(|(placed, _)| !**placed).map(|(_, key)| key.1).collect();
+            placed.iter().zip(&*self.keys).filter(|(placed, _)| !**placed).map(|(_, key)| key.1).collect();
         result.keys = self.keys.len() - missed.len();
         (result.receivers, result.look_ups) = (receivers.len(), self.survey.look_ups);
         tracing::debug!(?result, nodes = self.survey.atlas.regions.len(), "announced");
-        let Self { survey, dead, .. } = self;
+        let Self { survey, dead, slow, doubted, .. } = self;
         // One of a key's twenty counts as much as all: where many fail it may be the only one that knows.
-        let is_sound = survey.is_sound() && is_whole(tried.len(), dead.len());
+        let is_sound = survey.is_sound() && is_whole(tried.len(), dead.len() + slow.len());
         survey.end(&dead);
-        Outcome { announced: result, missed, is_sound }
+        Outcome { announced: result, missed, is_sound, doubted }
     }
 
     /// The nearest nodes of every key, and the keys that only this one keeps: nobody else could, and others ask it.
@@ -158,6 +151,7 @@ impl Announcer {
             }
             let (at, key) = self.keys[index];
             let nearest = self.survey.nearest(at, key, copies).await;
+            self.doubted.extend(self.survey.is_doubtful(at, copies).then_some(key));
             if is_only && nearest == [self.dht.local] {
                 here.push(index);
             }
@@ -176,83 +170,10 @@ impl Announcer {
         loop {
             let peer = self.survey.atlas.regions.nearest_known(at, *rank + 1).get(*rank).copied()?;
             *rank += 1;
-            if peer != self.dht.local && !self.dead.contains(&peer) {
+            if peer != self.dht.local && !self.dead.contains(&peer) && !self.slow.contains(&peer) {
                 return Some(peer);
             }
         }
-    }
-
-    async fn deliver(&self, plan: Plan) -> Vec<Delivery> {
-        let record = self.dht.record();
-        let record = record.as_slice();
-        stream::iter(plan)
-            .map(|(peer, indexes)| self.deliver_to(peer, indexes, record))
-            .buffer_unordered(RECEIVERS_AT_ONCE)
-            .collect()
-            .await
-    }
-
-    /// Gives one node its keys, batch after batch, until it fails.
-    async fn deliver_to(&self, peer: PeerId, mut indexes: Vec<usize>, record: &[u8]) -> Delivery {
-        let mut delivery = Delivery { peer: Some(peer), ..Delivery::default() };
-        // The format wants keys ascending, not by position.
-        indexes.sort_unstable_by_key(|index| self.keys[*index].1);
-        for batch in self.batches(&indexes) {
-            if delivery.dead {
-                delivery.missed.extend(batch);
-                continue;
-            }
-            match self.send(peer, batch, record, &mut delivery.messages).await {
-                Ok(Answer::Taken(answer)) => {
-                    for (place, index) in batch.iter().enumerate() {
-                        let taken = answer.taken.get(place).copied().unwrap_or(false);
-                        if taken { &mut delivery.taken } else { &mut delivery.missed }.push(*index);
-                        delivery.refused += usize::from(!taken);
-                    }
-                }
-                Ok(Answer::Refused(refusal, _)) => {
-                    tracing::debug!(%peer, ?refusal, "a node refuses our keys");
-                    delivery.refused += batch.len();
-                    delivery.dead = true;
-                    delivery.missed.extend(batch);
-                }
-                Err(reason) => {
-                    tracing::debug!(%peer, %reason, "a node did not answer an announcement");
-                    delivery.dead = true;
-                    delivery.missed.extend(batch);
-                }
-            }
-        }
-        delivery
-    }
-
-    /// Keys that fit in a batch with what is said of them.
-    fn batches<'a>(&self, indexes: &'a [usize]) -> Vec<&'a [usize]> {
-        let (mut batches, mut begin, mut described) = (Vec::new(), 0, 0);
-        for (at, index) in indexes.iter().enumerate() {
-            let is_described = usize::from(self.dht.published.contains(&self.keys[*index].1));
-            if at - begin == MAX_KEYS || described + is_described > MAX_DESCRIPTIONS {
-                batches.push(&indexes[begin..at]);
-                (begin, described) = (at, 0);
-            }
-            described += is_described;
-        }
-        batches.push(&indexes[begin..]);
-        batches
-    }
-
-    async fn send(
-        &self,
-        peer: PeerId,
-        batch: &[usize],
-        record: &[u8],
-        messages: &mut usize,
-    ) -> Result<Answer, String> {
-        let keys: Vec<Key> = batch.iter().map(|index| self.keys[*index].1).collect();
-        let addresses = self.survey.addresses(&peer);
-        let (answer, sent) = self.dht.send(Node { peer, addresses }, self.purpose, &keys, record).await;
-        *messages += sent;
-        answer
     }
 }
 
@@ -271,6 +192,18 @@ impl Inner {
         keys: &[Key],
         record: &[u8],
     ) -> (Result<Answer, String>, usize) {
+        self.send_watched(to, purpose, keys, record, || {}).await
+    }
+
+    /// As [`Inner::send`]; calls `is_late` when an answer takes its time.
+    async fn send_watched(
+        &self,
+        to: Node,
+        purpose: Purpose,
+        keys: &[Key],
+        record: &[u8],
+        mut is_late: impl FnMut() + Send,
+    ) -> (Result<Answer, String>, usize) {
         let (mut answer, mut beyond) = (Err("the DHT has been stopped".to_owned()), 0);
         for messages in 1..=2 {
             // Before it is said what is so: that changes while it waits.
@@ -288,7 +221,9 @@ impl Inner {
                 Err(error) => return (Err(error), messages - 1),
             };
             let node = to.clone();
-            let Some(answered) = self.ask(|done| Command::Send { to: node, batch, done }).await else {
+            let (on_way, seen) = watch::channel(false);
+            let asked = self.ask(|done| Command::Send { to: node, batch, on_way, done });
+            let Some(answered) = watched(asked, seen, &mut is_late).await else {
                 return (answer, messages - 1);
             };
             answer = answered;
@@ -326,13 +261,13 @@ impl Inner {
         answer: &Result<Answer, String>,
     ) {
         let is_described = |key: &Key| described.binary_search(key).is_ok();
-        let gone = draft.removals.iter().map(|key| (*key, false));
+        let gone = draft.removals.iter().copied();
         match answer {
             Ok(Answer::Taken(answer)) => {
                 let is_taken = |place: usize| answer.taken.get(place).copied().unwrap_or(false);
                 let keys = draft.keys.iter().enumerate();
                 let keys = keys.map(|(place, key)| (*key, is_taken(place) && is_described(key)));
-                for key in self.heard.told(&to.peer, keys.chain(gone), change) {
+                for key in self.heard.told(&to.peer, keys.chain(gone.map(|key| (key, false))), change) {
                     // A restart need not announce it anew any more, if it was announced at all.
                     let announced = self.holdings().announced(&key);
                     let noted = |minute| Entry::Announced { kind: Kind::Object, minute, keys: vec![key] };
@@ -341,7 +276,8 @@ impl Inner {
             }
             Err(_) => {
                 let keys = draft.keys.iter().map(|key| (*key, is_described(key)));
-                self.heard.missed(&to.peer, &to.addresses, keys.chain(gone), Instant::now());
+                self.heard.missed(&to.peer, &to.addresses, keys, Instant::now());
+                self.heard.missed_end(&to.peer, &to.addresses, gone, Instant::now());
             }
             // Whoever refuses has its reasons, and keeps nothing new.
             Ok(Answer::Refused(..)) => {}

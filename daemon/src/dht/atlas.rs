@@ -59,6 +59,13 @@ impl Atlas {
         }
     }
 
+    /// A node is not there.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.regions.remove(peer);
+        self.addresses.remove(peer);
+        self.places.remove(peer);
+    }
+
     fn is_fresh(&self, routed: usize, now: Instant) -> bool {
         let is_same = routed == self.routed || routed.min(self.routed) >= SMALL;
         is_same && now.saturating_duration_since(self.since) < FRESH
@@ -91,6 +98,11 @@ impl Shelf {
     pub(super) fn met(&self, peer: &PeerId) {
         let is_missing = |atlas: &mut Atlas| atlas.routed < SMALL && !atlas.addresses.contains_key(peer);
         drop(self.kept().take_if(is_missing));
+    }
+
+    /// A node that an announcement has not waited for has failed.
+    pub(super) fn gone(&self, peer: &PeerId) {
+        self.kept().iter_mut().for_each(|atlas| atlas.forget(peer));
     }
 
     /// Forgets everything.

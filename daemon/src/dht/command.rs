@@ -1,7 +1,7 @@
 //! What the handle asks of the event loop.
 
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::about::Said;
 use super::batch::Answer;
@@ -44,8 +44,13 @@ pub(super) enum Command {
     ChunkAddresses { peer: PeerId, known: Vec<Multiaddr>, done: oneshot::Sender<Ports> },
     /// Find the nodes nearest to a key.
     Closest { key: Key, done: oneshot::Sender<Closest> },
-    /// Send a batch.
-    Send { to: Node, batch: Vec<u8>, done: oneshot::Sender<Result<Answer, String>> },
+    /// Send a batch. `on_way` is true while the node has it, or is being dialled, and false while it waits here.
+    Send {
+        to: Node,
+        batch: Vec<u8>,
+        on_way: watch::Sender<bool>,
+        done: oneshot::Sender<Result<Answer, String>>,
+    },
     /// Ask a node who holds a key; the channel is dropped when it does not answer.
     Find { to: Node, key: Key, done: oneshot::Sender<Holders> },
     /// Ask a node what is said of an object; the channel is dropped when it does not answer.

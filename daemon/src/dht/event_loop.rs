@@ -242,7 +242,7 @@ impl EventLoop {
             Command::Providers { wanted } => self.look_up(wanted),
             Command::ChunkAddresses { peer, known, done } => self.learn_chunk_addresses(peer, known, done),
             Command::Closest { key, done } => self.find_closest(key, done),
-            Command::Send { to, batch, done } => self.send_batch(to, batch, done),
+            Command::Send { to, batch, on_way, done } => self.send_batch(to, batch, on_way, done),
             Command::Detour { peer, known, opening } => self.detour(peer, known, opening),
             Command::Find { to, key, done } => self.ask_for_holders(&to, key, done),
             Command::About { to, key, done } => self.ask_about(&to, key, done),

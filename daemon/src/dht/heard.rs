@@ -3,8 +3,8 @@
 //! Owns: which nodes have taken an object's key with a description, and those of them that have not heard of a change
 //! since: they tell the old word until their record expires, so they are told again and again until then. Pure: times
 //! come in, debts go out (`schedule/late.rs` pays them). Refuses: more nodes of an object, and more debts, than its
-//! limits. Survives a crash: nothing. What has not been paid is not noted as announced, so that a restart announces it
-//! anew; see [`journal`](super::journal).
+//! limits. Survives a crash: nothing. What has not been paid is not noted as announced, nor as released, so that a
+//! restart announces it anew or takes it back once more; see [`journal`](super::journal).
 //!
 //! Changes are numbered. Whatever is sent says all that was changed before it was signed, and pays no later change:
 //! one message may overtake another.
@@ -22,6 +22,8 @@ use super::Key;
 const MAX_KEEPERS: usize = 48;
 /// Debts in all (about 80 bytes each).
 const MAX_DEBTS: usize = 65_536;
+/// Debts beyond which nobody is owed the end of a key of which no word was said: many such keys end at once.
+const MAX_ENDS: usize = MAX_DEBTS / 2;
 /// Changes remembered: more than there are while one round is under way.
 const MAX_CHANGES: usize = 65_536;
 /// Addresses remembered of a debtor's node.
@@ -112,6 +114,11 @@ impl Heard {
         self.state().changes.get(key).is_some_and(|change| *change > than)
     }
 
+    /// The keys of which somebody is still to be told.
+    pub(super) fn owed(&self) -> Vec<Key> {
+        self.state().owed.keys().copied().collect()
+    }
+
     /// Whether somebody is still to be told of a key.
     pub(super) fn is_owed(&self, key: &Key) -> bool {
         self.state().owed.contains_key(key)
@@ -147,6 +154,25 @@ impl Heard {
         let mut state = self.state();
         for (key, described) in keys {
             if described || state.changes.contains_key(&key) {
+                state.owe(peer, addresses, &key, now + self.lifetime, now);
+            }
+        }
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// A node did not answer when it was told that these keys are not held any more: it may go on naming this node for
+    /// them, so it is told later.
+    pub(super) fn missed_end(
+        &self,
+        peer: &PeerId,
+        addresses: &[Multiaddr],
+        keys: impl Iterator<Item = Key>,
+        now: Instant,
+    ) {
+        let mut state = self.state();
+        for key in keys {
+            if state.count < MAX_ENDS || state.changes.contains_key(&key) {
                 state.owe(peer, addresses, &key, now + self.lifetime, now);
             }
         }
@@ -372,6 +398,20 @@ mod tests {
         let state = heard.state();
         assert!(state.debts.is_empty() && state.count == 0);
         assert!(state.keepers.is_empty() && state.nodes.is_empty(), "it keeps the old word no longer");
+    }
+
+    #[test]
+    fn who_does_not_hear_of_an_end_is_told_later_and_leaves_room_for_words() {
+        let (heard, now, peer) = (Heard::new(DAY), Instant::now(), PeerId::random());
+        heard.missed_end(&peer, &[], [ONE].into_iter(), now);
+        assert_eq!((heard.owed(), due(&heard, now + WAIT.0)), (vec![ONE], vec![(peer, vec![ONE])]));
+        assert_eq!(heard.told(&peer, [(ONE, false)].into_iter(), heard.now()), [ONE]);
+        let keys = (0..MAX_DEBTS).map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes());
+        heard.missed_end(&peer, &[], keys, now);
+        assert_eq!(heard.owed().len(), MAX_ENDS);
+        heard.changed(&TWO, now);
+        heard.missed_end(&peer, &[], [ONE, TWO].into_iter(), now);
+        assert!(heard.is_owed(&TWO) && !heard.is_owed(&ONE));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::request_response::OutboundRequestId;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::batch::{Answer, Request};
 use super::behaviour::BATCHES_AT_ONCE;
@@ -47,6 +47,8 @@ struct Parcel {
     to: Node,
     /// Nothing any more where it is not to be sent again: a connection was there, or it has waited long enough.
     batch: Vec<u8>,
+    /// Whether it is under way, and does not wait for a place.
+    on_way: watch::Sender<bool>,
     done: Done,
     /// Since when it is to be sent.
     since: Instant,
@@ -79,6 +81,7 @@ impl Sending {
     }
 
     fn hold(&mut self, parcel: Parcel) {
+        parcel.on_way.send_replace(false);
         if self.held.len() < MAX_HELD {
             self.held.push_back(parcel);
         } else {
@@ -91,8 +94,8 @@ impl Sending {
 
 impl EventLoop {
     /// Sends a batch, at once or when there is a place for it.
-    pub(super) fn send_batch(&mut self, to: Node, batch: Vec<u8>, done: Done) {
-        self.send_or_hold(Parcel { to, batch, done, since: Instant::now(), is_put_off: false });
+    pub(super) fn send_batch(&mut self, to: Node, batch: Vec<u8>, on_way: watch::Sender<bool>, done: Done) {
+        self.send_or_hold(Parcel { to, batch, on_way, done, since: Instant::now(), is_put_off: false });
     }
 
     /// A node has answered: the next batch that waits for it goes.
@@ -134,6 +137,7 @@ impl EventLoop {
         };
         let (peer, addresses) = (&parcel.to.peer, parcel.to.addresses.clone());
         let announce = &mut self.swarm.behaviour_mut().announce;
+        parcel.on_way.send_replace(true);
         let request = announce.send_request_with_addresses(peer, Ok(Request::Outgoing(batch)), addresses);
         self.sending.sent.insert(request, parcel);
     }

@@ -19,7 +19,7 @@ use super::command::{Closest, Command, Node};
 use super::peers::Connected;
 use super::position::{BITS, Position};
 use super::records::Group;
-use super::regions::K;
+use super::regions::{K, Regions};
 use super::{Inner, Key};
 
 /// Look-ups of one announcement: enough for a network of twenty thousand nodes, and an end for one that answers with
@@ -42,10 +42,12 @@ pub(super) struct Survey {
     pub(super) atlas: Atlas,
     /// Look-ups so far.
     pub(super) look_ups: usize,
-    /// Those of them in which many that were asked did not answer.
+    /// Those of them that ended with so few nodes that they may have made known what nobody has told of…
+    short: usize,
+    /// …and those of the others in which many that were asked did not answer.
     unsound: usize,
-    /// Whether one of those ended with so few nodes that it may have made known what nobody has told of.
-    is_short: bool,
+    /// What is known without the short ones, once there was one.
+    certain: Option<Regions>,
 }
 
 // === impl Survey ===
@@ -56,7 +58,7 @@ impl Survey {
         // A server may be one of the nearest; its own keys are in its store already.
         let own = dht.seen.reachability.borrow().is_server.then_some(dht.local);
         let atlas = dht.shelf.take(own, *dht.seen.routed.borrow(), Instant::now());
-        Self { dht, atlas, look_ups: 0, unsound: 0, is_short: false }
+        Self { dht, atlas, look_ups: 0, short: 0, unsound: 0, certain: None }
     }
 
     /// The nodes that shall keep a key: the `copies` nearest; of an object also those that are nearest and not of one
@@ -93,21 +95,18 @@ impl Survey {
             }
             let target = if missing.length() == BITS { Some(key) } else { missing.some_key() };
             let Some(target) = target else {
-                self.atlas.regions.settle(missing);
+                let certain = self.certain.as_mut();
+                certain.into_iter().chain([&mut self.atlas.regions]).for_each(|known| known.settle(missing));
                 continue;
             };
-            let Some(Closest { nodes, unanswered, is_sound }) = self.look_up(target).await else {
+            let Some(closest) = self.look_up(target).await else {
                 // The room has stopped.
                 return Vec::new();
             };
-            let found: Vec<_> = nodes.iter().map(|(node, _)| node.peer).collect();
-            for (Node { peer, addresses }, places) in nodes {
-                self.atlas.addresses.insert(peer, addresses);
-                self.atlas.place(peer, places);
-            }
-            self.atlas.regions.learn(Position::of_key(&target), &found, unanswered);
             // That was the key itself: what is near it need not be known whole. The next key there has it looked up.
-            if target == key && is_sound && found.len() >= count {
+            let is_enough = target == key && closest.is_sound && closest.nodes.len() >= count;
+            self.learn(&target, closest);
+            if is_enough {
                 break;
             }
         }
@@ -123,14 +122,37 @@ impl Survey {
             self.look_ups += 1;
             closest = self.dht.ask(|done| Command::Closest { key, done }).await?;
         }
-        self.unsound += usize::from(!closest.is_sound);
-        self.is_short |= is_short(&closest);
         Some(closest)
     }
 
-    /// Whether what was looked up tells of a whole network.
+    /// Takes what a look-up found. A short one is believed by this survey, which is to have an end, and by nobody else.
+    fn learn(&mut self, target: &Key, closest: Closest) {
+        let (at, is_short) = (Position::of_key(target), is_short(&closest));
+        let Closest { nodes, unanswered, is_sound } = closest;
+        let found: Vec<_> = nodes.iter().map(|(node, _)| node.peer).collect();
+        for (Node { peer, addresses }, places) in nodes {
+            self.atlas.addresses.insert(peer, addresses);
+            self.atlas.place(peer, places);
+        }
+        if is_short {
+            self.short += 1;
+            let certain = self.certain.get_or_insert_with(|| self.atlas.regions.clone());
+            found.iter().for_each(|peer| certain.add(*peer));
+        } else {
+            self.unsound += usize::from(!is_sound);
+            self.certain.iter_mut().for_each(|certain| certain.learn(at, &found, unanswered));
+        }
+        self.atlas.regions.learn(at, &found, unanswered);
+    }
+
+    /// Whether what was looked up, but for what [is doubtful](Self::is_doubtful), tells of a whole network.
     pub(super) fn is_sound(&self) -> bool {
-        !self.is_short && is_whole(self.look_ups, self.unsound)
+        is_whole(self.look_ups - self.short, self.unsound)
+    }
+
+    /// Whether the nodes chosen for what is there may not be the nearest, since a look-up ended with few.
+    pub(super) fn is_doubtful(&self, at: Position, copies: usize) -> bool {
+        self.certain.as_ref().is_some_and(|certain| certain.nearest(at, copies).is_err())
     }
 
     /// Where a node is.
@@ -138,17 +160,17 @@ impl Survey {
         self.atlas.addresses.get(peer).cloned().unwrap_or_default()
     }
 
-    /// Keeps what was learnt for what follows, but for those that are `dead`; nothing where many did not answer: it may
-    /// be the half of a network.
+    /// Keeps what was learnt for what follows, but for those that are `dead` and for what is doubtful; nothing where
+    /// many did not answer: it may be the half of a network.
     pub(super) fn end(mut self, dead: &HashSet<PeerId>) {
-        if !self.is_sound() {
+        let is_nothing_new = self.short > 0 && self.short == self.look_ups;
+        if is_nothing_new || !self.is_sound() {
             return;
         }
-        for peer in dead {
-            self.atlas.regions.remove(peer);
-            self.atlas.addresses.remove(peer);
-            self.atlas.places.remove(peer);
+        if let Some(certain) = self.certain {
+            self.atlas.regions = certain;
         }
+        dead.iter().for_each(|peer| self.atlas.forget(peer));
         self.dht.shelf.put(self.atlas);
     }
 }
@@ -161,7 +183,8 @@ pub(super) fn is_whole(look_ups: usize, unsound: usize) -> bool {
 }
 
 /// Whether fewer nodes were found than a look-up ends with, though many did not answer or it was cut off: of what
-/// counts as known by it, which may be all of the key space, little may be (see [`regions`](super::regions)).
+/// counts as known by it, which may be all of the key space, little may be (see [`regions`](super::regions)). One liar
+/// suffices for that, so it spoils nothing that others have told.
 fn is_short(closest: &Closest) -> bool {
     !closest.is_sound && closest.nodes.len() < K
 }
@@ -191,6 +214,7 @@ fn apart(nearest: &[PeerId], places: &HashMap<PeerId, Places>, of_group: usize, 
 mod tests {
     use super::*;
     use crate::dht::peers::Peers;
+    use crate::dht::tests::{Node as Running, TCP};
     use libp2p::swarm::ConnectionId;
 
     /// Where nodes are seen that are connected at these addresses; those without one are not connected.
@@ -230,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_early_with_few_spoils_all() {
+    fn what_ends_early_with_few_is_short() {
         let closest = |count, is_sound| {
             let node = || Node { peer: PeerId::random(), addresses: Vec::new() };
             let nodes = (0..count).map(|_| (node(), Places::new())).collect();
@@ -239,6 +263,38 @@ mod tests {
         assert!(is_short(&closest(K - 1, false)) && is_short(&closest(0, false)));
         // All of a small network, and all that a look-up ends with.
         assert!(!is_short(&closest(3, true)) && !is_short(&closest(K, false)));
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_ended_early_spoils_nothing_that_others_have_told() {
+        let node = Running::server(TCP, &[]).await;
+        let all: Vec<_> = (0..3 * K).map(|_| PeerId::random()).collect();
+        let closest = |at: Position, count: usize, is_sound: bool| {
+            let mut nearest = all.clone();
+            nearest.sort_by_key(|peer| Position::of_peer(peer).distance(at));
+            let told = |peer| (Node { peer, addresses: Vec::new() }, Places::new());
+            let nodes = nearest.into_iter().take(count).map(told).collect();
+            Closest { nodes, unanswered: 0, is_sound }
+        };
+        // In two halves of the key space.
+        let at = |number: u8| Position::of_key(&[number; 32]);
+        let (told, spoilt) = (0, (1..).find(|number| at(*number).common_prefix(at(0)) == 0).unwrap());
+        let mut survey = Survey::new(Arc::clone(&node.dht.0));
+        survey.learn(&[told; 32], closest(at(told), K, true));
+        survey.learn(&[spoilt; 32], closest(at(spoilt), 3, false));
+        survey.look_ups = 2;
+        assert!(survey.atlas.regions.nearest(at(spoilt), 1).is_ok(), "it has an end");
+        assert!(survey.is_sound() && survey.is_doubtful(at(spoilt), 1) && !survey.is_doubtful(at(told), 1));
+        survey.end(&HashSet::new());
+        let kept = Survey::new(Arc::clone(&node.dht.0)).atlas.regions;
+        assert!(kept.nearest(at(told), 1).is_ok() && kept.nearest(at(spoilt), 1).is_err());
+        // One that learns nothing else does not take its place.
+        let mut survey = Survey::new(Arc::clone(&node.dht.0));
+        node.dht.0.shelf.clear();
+        survey.learn(&[spoilt; 32], closest(at(spoilt), 3, false));
+        survey.look_ups = 1;
+        survey.end(&HashSet::new());
+        assert!(Survey::new(Arc::clone(&node.dht.0)).atlas.regions.nearest(at(told), 1).is_err());
     }
 
     #[test]

@@ -58,7 +58,7 @@ const SUM: usize = 8;
 pub(in crate::dht) enum Entry {
     /// Keys of this node were announced.
     Announced { kind: Kind, minute: Minute, keys: Vec<Key> },
-    /// They are no longer held.
+    /// They are no longer held, and others have heard that; or they are to be announced anew.
     Released { keys: Vec<Key> },
     /// Where a node is that announces here.
     Located { peer: PeerId, addresses: Vec<Multiaddr> },

@@ -23,7 +23,8 @@ use self::file::File;
 use self::format::Network;
 use super::Inner;
 use super::command::Command;
-use crate::peer::Key;
+use super::schedule::minute;
+use crate::peer::{Key, Kind};
 use crate::support::pool::Pool;
 use crate::support::task::Tasks;
 
@@ -227,6 +228,15 @@ impl Writer {
         let (path, network) = (self.path.clone(), self.network);
         let begun = self.pool.run(move || file::begin(&path, &network)).await;
         let mut file = self.judge(begun)?;
+        // What others have not heard of is taken back after a restart. As if it had just been announced, so that it is
+        // not announced before it is known there that nobody holds it.
+        let untold = self.dht.upgrade()?.untold();
+        for keys in untold.chunks(PAGE) {
+            let (mut page, keys) = (Vec::new(), keys.to_vec());
+            Entry::Announced { kind: Kind::Chunk, minute: minute(), keys }.write(&mut page);
+            let written = self.pool.run(move || file.append(&page).map(|()| file)).await;
+            file = self.judge(written)?;
+        }
         let (mut own, mut others) = (Some(None), Some(None));
         while own.is_some() || others.is_some() {
             let dht = self.dht.upgrade()?;
@@ -270,7 +280,7 @@ impl Writer {
 }
 
 /// Own keys that were announced, those of one kind and minute together.
-fn write_own(mut placed: Vec<(Key, crate::peer::Kind, u32)>, out: &mut Vec<u8>) {
+fn write_own(mut placed: Vec<(Key, Kind, u32)>, out: &mut Vec<u8>) {
     placed.sort_unstable_by_key(|(key, kind, minute)| (*minute, *kind as u8, *key));
     for alike in placed.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2)) {
         let Some((_, kind, minute)) = alike.first() else { continue };

@@ -84,6 +84,8 @@ impl Again {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::holdings::Due;
+    use crate::dht::schedule::minute;
     use crate::dht::tests::{Node, TCP};
     use crate::peer::{Announced, Key, Kind};
 
@@ -112,12 +114,23 @@ mod tests {
         let announced = |minute, missed: &[Key]| {
             assert!(dht.holdings().hold(&key, Kind::Object));
             dht.holdings().placed(&key, minute);
-            dht.announced(&[key], Kind::Object, missed, &Announced::default(), &[]);
+            dht.announced(&[key], Kind::Object, missed, &Announced::default(), &[], &[]);
             dht.schedule.desk().again.due()
         };
         // Nobody has it yet: the lane waits before it tries again. Then somebody took it, and then nobody.
         assert_eq!((announced(0, &[key]), announced(1, &[])), (None, None));
         assert!(announced(1, &[key]).is_some());
+    }
+
+    #[tokio::test]
+    async fn of_a_round_only_what_is_doubted_is_placed_again() {
+        let (node, keys) = (Node::server(TCP, &[]).await, [[7; 32], [8; 32]]);
+        let dht = &node.dht.0;
+        assert!(keys.iter().all(|key| dht.holdings().hold(key, Kind::Object)));
+        dht.announced(&keys, Kind::Object, &[], &Announced::default(), &[], &keys[1..]);
+        assert!(dht.schedule.desk().again.due().is_some());
+        let due = Due { thin: true, ..dht.schedule.sweep.due(minute()) };
+        assert_eq!(dht.holdings().due(None, 9, 9, &due).keys, [(keys[1], Kind::Object)]);
     }
 
     #[test]

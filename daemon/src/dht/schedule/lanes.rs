@@ -2,6 +2,7 @@
 //!
 //! Owns: their rounds. Refuses: nothing of its own. Survives a crash: nothing of its own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::minute;
 use crate::dht::Inner;
 use crate::dht::announcer::{Announcer, Outcome, Purpose};
 use crate::dht::holdings::{Due, Place};
+use crate::dht::journal::Entry;
 use crate::dht::regions::K;
 use crate::peer::{Announced, Key, Kind};
 
@@ -32,6 +34,8 @@ const PACE: Duration = Duration::from_millis(100);
 const ROUNDS_AT_ONCE: usize = 4;
 /// How long the bulk lane waits when nobody took anything, and the longest such wait.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
+/// What nobody took back is tried again after this: whoever was found did not answer, or nobody was.
+const REST: Duration = Duration::from_mins(1);
 /// Keys looked at with the holdings locked: 1 ms.
 const LOOK: usize = 16_384;
 
@@ -57,6 +61,7 @@ pub(super) async fn fresh(dht: Arc<Inner>) {
         if round.keys.is_empty() && round.released.is_empty() {
             tokio::select! {
                 () = dht.schedule.fresh.notified() => {}
+                () = dht.may_take_back() => {}
                 Some(()) = rounds.next() => {}
             }
             continue;
@@ -81,8 +86,7 @@ async fn go_on(rounds: &mut FuturesUnordered<impl Future<Output = ()>>) {
 async fn fresh_round(dht: &Arc<Inner>, round: Fresh) {
     let Fresh { keys, waiting, released } = round;
     if !released.is_empty() {
-        // As far as any key may have been placed.
-        Announcer::new(Arc::clone(dht), Purpose::TakeBack, &released).run(K).await;
+        dht.take_back(released).await;
     }
     let is_tried = !keys.is_empty() && dht.is_in_company();
     let announced = if is_tried {
@@ -176,21 +180,56 @@ impl Inner {
         let change = self.heard.now();
         let known = *self.seen.routed.borrow();
         let round = Announcer::new(Arc::clone(self), Purpose::Put, keys);
-        let Outcome { announced, mut missed, is_sound } = round.run(copies).await;
+        let Outcome { announced, mut missed, is_sound, doubted } = round.run(copies).await;
         // Something else is said of these meanwhile, which another round tells: this one may have told the old word.
         missed.extend(keys.iter().filter(|key| self.heard.is_newer(key, change)));
         let few = (known.max(announced.receivers) < copies).then_some(Thin::Few(known));
         let unsure = (!is_sound).then_some(Thin::Unsure);
         let thin: Vec<_> = few.into_iter().chain(unsure).collect();
-        self.announced(keys, kind, &missed, &announced, &thin);
+        self.announced(keys, kind, &missed, &announced, &thin, &doubted);
         announced
     }
 
-    /// What is fresh and what is to be taken back, as much as goes together.
+    /// Has others take back keys that are not held any more, and notes of which all know who were found.
+    async fn take_back(self: &Arc<Self>, keys: Vec<Key>) {
+        // As far as any key may have been placed.
+        let told = Announcer::new(Arc::clone(self), Purpose::TakeBack, &keys).run(K).await;
+        let missed: HashSet<Key> = told.missed.into_iter().collect();
+        // Whoever is owed that is told later; not here what is held again, which is announced like all that is new.
+        let is_over = |key: &Key| !self.heard.is_owed(key) && !self.holdings().holds(key);
+        let (left, told): (Vec<Key>, Vec<Key>) =
+            keys.into_iter().filter(is_over).partition(|key| missed.contains(key));
+        self.journal.note(&Entry::Released { keys: told });
+        if !left.is_empty() {
+            let mut desk = self.schedule.desk();
+            desk.release(&left);
+            desk.held_back = Some(Instant::now() + REST);
+        }
+    }
+
+    /// Waits until somebody may be told of what is released, if anything is: the lane is rung when that changes.
+    async fn may_take_back(&self) {
+        let (is_none, held_back) = {
+            let desk = self.schedule.desk();
+            (desk.released.is_empty(), desk.held_back)
+        };
+        if is_none {
+            return std::future::pending().await;
+        }
+        if let Some(until) = held_back {
+            tokio::time::sleep_until(until).await;
+        }
+        self.has_grown(0).await;
+    }
+
+    /// What is fresh and what is to be taken back, as much as goes together; of the latter nothing while no other node
+    /// is known.
     fn take_fresh(&self) -> Fresh {
+        let is_known = *self.seen.routed.borrow() > 0;
         let mut desk = self.schedule.desk();
-        let over = desk.released.len().min(FRESH_ROUND);
-        let released = desk.released.drain(..over).collect();
+        let may_tell = is_known && desk.held_back.is_none_or(|until| until <= Instant::now());
+        let most = if may_tell { FRESH_ROUND } else { 0 };
+        let released = std::iter::from_fn(|| desk.released.pop_first()).take(most).collect();
         let over = desk.fresh.len().min(FRESH_ROUND);
         let mut keys: Vec<Key> = desk.fresh.drain(..over).collect();
         // Those that somebody waits for go with the first round, wherever they are in the queue.
@@ -345,6 +384,20 @@ mod tests {
         assert!(!dht.0.schedule.desk().is_counted);
         let holdings = dht.0.holdings();
         assert!(holdings.holds(&held) && !holdings.holds(&gone));
+    }
+
+    #[tokio::test]
+    async fn what_is_released_while_nobody_is_known_is_taken_back_when_somebody_is() {
+        let (node, key) = (Node::server(TCP, &[]).await, [7; 32]);
+        let dht = node.dht.clone();
+        // Its lanes with it.
+        node.stop().await;
+        assert_eq!(dht.hold(&[key], Kind::Object), 0);
+        // As the journal of an earlier run has it.
+        dht.0.holdings().placed(&key, 1);
+        dht.release(&[key]);
+        assert!(dht.0.take_fresh().released.is_empty(), "there is nobody to be told yet");
+        assert_eq!(dht.0.untold(), [key]);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ mod lanes;
 mod late;
 mod sweep;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use self::again::{Again, Thin};
 use self::sweep::Sweep;
+use super::announcer::Slow;
 use super::batch::Draft;
 use super::holdings::Minute;
 use super::journal::Entry;
@@ -36,6 +37,9 @@ use crate::support::unix_now;
 
 /// New objects that wait for the next round; those beyond it are found by going through all keys.
 const MAX_FRESH: usize = 65_536;
+/// Keys that wait to be taken back (about 45 bytes each): as many as may be held, whose room they had. Of what is
+/// beyond it a restart has others told.
+const MAX_RELEASED: usize = 4_000_000;
 /// Keys that wait to be looked up again.
 const MAX_AUDITS: usize = 256;
 /// Keys held or let go of with the holdings locked, which the event loop waits for: 1 ms.
@@ -56,6 +60,8 @@ pub(super) struct Schedule {
     /// …or for the audit.
     audit: Notify,
     sweep: Sweep,
+    /// Nodes that take their time to answer batches.
+    pub(super) slow: Arc<Slow>,
 }
 
 #[derive(Debug, Default)]
@@ -64,8 +70,10 @@ struct Desk {
     fresh: VecDeque<Key>,
     /// Who waits for which of them.
     waiting: Vec<(Key, oneshot::Sender<Announced>)>,
-    /// Keys that are to be taken back.
-    released: Vec<Key>,
+    /// Keys that are to be taken back, once another node is known.
+    released: BTreeSet<Key>,
+    /// Not before this, since nobody was found who could be told.
+    held_back: Option<Instant>,
     /// Whether all that is not counted is to be released; until it has been, no other count begins.
     is_counted: bool,
     /// When what was not told to all that should know it is announced again.
@@ -89,6 +97,7 @@ impl Schedule {
             bulk: Notify::new(),
             audit: Notify::new(),
             sweep,
+            slow: Arc::default(),
         }
     }
 
@@ -113,7 +122,7 @@ impl Schedule {
 
 impl Inner {
     /// What came of announcing `keys` of a kind: noted, and some are looked up again later. `thin`: why not all were
-    /// told that should be, if so.
+    /// told that should be, if so; `doubted`: of which keys alone that may be so.
     pub(super) fn announced(
         &self,
         keys: &[Key],
@@ -121,8 +130,9 @@ impl Inner {
         missed: &[Key],
         announced: &Announced,
         thin: &[Thin],
+        doubted: &[Key],
     ) {
-        let missed: HashSet<_> = missed.iter().collect();
+        let [missed, doubted] = [missed, doubted].map(|keys| keys.iter().collect::<HashSet<_>>());
         let (placed, minute): (Vec<Key>, _) =
             (keys.iter().filter(|key| !missed.contains(key)).copied().collect(), minute());
         // Noted first: whoever sees that they are announced may stop this node at once. Not those of which somebody has
@@ -139,7 +149,7 @@ impl Inner {
             let mut holdings = self.holdings();
             for key in &placed {
                 match thin {
-                    [] => holdings.placed(key, minute),
+                    [] if !doubted.contains(key) => holdings.placed(key, minute),
                     _ => holdings.placed_thinly(key, minute),
                 }
             }
@@ -152,10 +162,11 @@ impl Inner {
             }
             keys.iter().filter(|key| !holdings.holds(key)).copied().collect()
         };
-        desk.released.extend(&gone);
+        desk.release(&gone);
         // Where nobody took anything there is nothing to tell more nodes of, and whoever tries again waits for that.
-        if !thin.is_empty() && !placed.is_empty() {
-            thin.iter().for_each(|thin| desk.again.note(*thin, Instant::now()));
+        let unsure = placed.iter().any(|key| doubted.contains(key)).then_some(Thin::Unsure);
+        if unsure.is_some() || !thin.is_empty() && !placed.is_empty() {
+            thin.iter().copied().chain(unsure).for_each(|thin| desk.again.note(thin, Instant::now()));
             // More nodes may be known already, and the lane waits until it is due.
             self.schedule.bulk.notify_one();
         }
@@ -181,13 +192,18 @@ impl Inner {
             self.schedule.audit.notify_one();
         }
         if !gone.is_empty() {
-            self.journal.note(&Entry::Released { keys: gone });
             self.schedule.fresh.notify_one();
         }
     }
 }
 
 impl Desk {
+    /// Keys are to be taken back. That is noted when others have been told: until then a restart would have to.
+    fn release(&mut self, keys: &[Key]) {
+        let room = MAX_RELEASED.saturating_sub(self.released.len());
+        self.released.extend(keys.iter().take(room));
+    }
+
     fn forget_old(&mut self) {
         while self.placed.front().is_some_and(|(at, _)| at.elapsed() > MINUTE) {
             self.placed.pop_front();
@@ -327,7 +343,7 @@ impl Inner {
             };
             released.extend(part.iter().filter(|key| is_told(key)).copied());
         }
-        self.take_back_soon(released);
+        self.take_back_soon(&released);
     }
 
     /// A message has been answered, or not. Where what it says is not so any more, another that says what is so may
@@ -350,7 +366,7 @@ impl Inner {
         }
         let gone: Vec<Key> = said.keys.iter().filter(|key| !self.holdings().holds(key)).copied().collect();
         if !gone.is_empty() {
-            self.take_back_soon(gone);
+            self.take_back_soon(&gone);
         }
     }
 
@@ -370,10 +386,16 @@ impl Inner {
         self.schedule.fresh.notify_one();
     }
 
-    fn take_back_soon(&self, keys: Vec<Key>) {
-        self.journal.note(&Entry::Released { keys: keys.clone() });
-        self.schedule.desk().released.extend(keys);
+    fn take_back_soon(&self, keys: &[Key]) {
+        self.schedule.desk().release(keys);
         self.schedule.fresh.notify_one();
+    }
+
+    /// What is not held any more, and of which somebody has not heard that: at most what waits and what is owed.
+    pub(super) fn untold(&self) -> Vec<Key> {
+        let mut untold = self.schedule.desk().released.clone();
+        untold.extend(self.heard.owed());
+        untold.into_iter().filter(|key| !self.holdings().holds(key)).collect()
     }
 }
 

@@ -131,7 +131,8 @@ async fn what_one_took_and_two_did_not_counts_as_announced_to_few() {
     let again = Announcer::new(Arc::clone(&nodes[0].dht.0), Purpose::Put, &[key(1)]);
     let outcome = within("one takes it", again.run(20)).await;
     assert_eq!((outcome.announced.keys, outcome.announced.receivers), (1, 1));
-    assert!(!outcome.is_sound && outcome.missed.is_empty());
+    // By those that failed, or by a look-up that they did not answer.
+    assert!(!(outcome.is_sound && outcome.doubted.is_empty()) && outcome.missed.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -299,7 +300,7 @@ async fn stolen_repeated_and_misplaced_batches_are_refused() {
     let (sender, receiver) = (&nodes[0].dht.0, &nodes[1].dht);
     let send = async |batch: Vec<u8>, to: &Node| {
         let to = command::Node { peer: to.dht.0.local, addresses: vec![to.address()] };
-        let sent = sender.ask(|done| Command::Send { to, batch, done });
+        let sent = sender.ask(|done| Command::Send { to, batch, on_way: Default::default(), done });
         within("the batch is answered", sent).await.unwrap().unwrap()
     };
     let draft = |to: &Node, sequence| Draft {

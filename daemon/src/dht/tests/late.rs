@@ -95,6 +95,59 @@ async fn a_keeper_that_was_away_hears_of_another_name_and_of_none_when_it_is_bac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_hears_that_what_had_no_name_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Node::server(TCP, &[]).await;
+    let (holder, lasting) = (Node::server(TCP, &[&hub]).await, Lasting::new(folder.path(), &hub));
+    let keeper = lasting.start().await;
+    holder.knows(2).await;
+    assert_eq!(holder.dht.hold(&[key(1)], Kind::Object), 0);
+    until("it is kept", || async { keeper.dht.status().await.other_records == 1 }).await;
+    let to = command::Node { peer: keeper.dht.0.local, addresses: vec![keeper.address()] };
+    keeper.stop().await;
+    let dht = &holder.dht.0;
+    // Nobody else is told.
+    assert!(dht.holdings().drop_key(&key(1)));
+    let (keys, record) = ([key(1)], dht.record());
+    let sent = within("it is not there", dht.send(to, Purpose::TakeBack, &keys, &record)).await;
+    assert!(sent.0.is_err() && dht.heard.is_owed(&key(1)), "{sent:?}");
+    let keeper = lasting.start().await;
+    until("it has heard", || async { keeper.dht.status().await.other_records == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_let_go_of_alone_is_taken_back_when_somebody_is_known_also_after_a_restart() {
+    for is_started_again in [false, true] {
+        let (folder, hub) = (tempfile::tempdir().unwrap(), Node::server(TCP, &[]).await);
+        let lasting = Lasting::new(folder.path(), &hub);
+        let holder = lasting.start().await;
+        assert_eq!(holder.dht.hold(&[key(1)], Kind::Object), 0);
+        until("it is announced", || async { holder.dht.announcing().queued == 0 }).await;
+        assert_eq!(hub.dht.status().await.other_records, 1);
+        holder.stop().await;
+        let (keypair, options) = (lasting.keypair.clone(), lasting.options.clone());
+        let alone = Lasting { keypair, options: Options { bootstrap: Vec::new(), ..options } };
+        let mut holder = alone.begin().await;
+        within("it has read its journal", holder.dht.0.journal.read()).await;
+        let counts = |node: &Node| {
+            // As with `announce = "none"`, or when what there was has been removed meanwhile.
+            node.dht.begin_count();
+            node.dht.end_count();
+        };
+        counts(&holder);
+        until("it is let go of", || async { holder.dht.announcing().keys == 0 }).await;
+        if is_started_again {
+            holder.stop().await;
+            holder = lasting.start().await;
+            counts(&holder);
+        } else {
+            within("they meet", holder.dht.connect(hub.address())).await.unwrap();
+        }
+        until("it is taken back", || async { hub.dht.status().await.other_records == 0 }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_keeper_has_not_heard_is_announced_anew_after_a_restart_of_the_publisher() {
     for is_written_anew in [false, true] {
         a_keeper_hears_after_a_restart(is_written_anew).await;

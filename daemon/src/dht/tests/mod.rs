@@ -19,6 +19,7 @@ mod private;
 mod publishing;
 mod reached;
 mod rejoining;
+mod slow;
 mod strangers;
 
 use std::future::Future;

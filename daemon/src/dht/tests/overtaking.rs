@@ -35,7 +35,8 @@ async fn a_number_that_a_node_says_it_has_seen_counts_at_no_other() {
         let draft = Draft { receiver, sequence, lifetime, keys, removals, descriptions };
         let batch = draft.sign("test", &sender.keypair, &[]).unwrap();
         let to = command::Node { peer: receiver, addresses: vec![node.address()] };
-        let sent = within("it answers", sender.ask(|done| Command::Send { to, batch, done })).await;
+        let send = sender.ask(|done| Command::Send { to, batch, on_way: Default::default(), done });
+        let sent = within("it answers", send).await;
         assert!(matches!(sent, Some(Ok(Answer::Taken(_)))), "{sent:?}");
     }
     for number in 0..3 {
@@ -78,7 +79,7 @@ async fn what_is_released_while_it_is_announced_is_taken_back_when_that_is_over(
         let (announced, missed) = run(&nodes[0], Purpose::Put, &[key(1)]).await;
         holder.release(&[key(1)]);
         assert_eq!(records(&nodes[1]).await, 1, "nobody knows yet that it was announced");
-        holder.0.announced(&[key(1)], kind, &missed, &announced, &[]);
+        holder.0.announced(&[key(1)], kind, &missed, &announced, &[], &[]);
         until("it is taken back", || async { records(&nodes[1]).await == 0 }).await;
     }
 }

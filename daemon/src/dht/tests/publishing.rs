@@ -152,7 +152,8 @@ async fn lies_are_not_kept() {
             Draft { receiver: receiver.dht.0.local, sequence, lifetime, keys, removals, descriptions };
         let batch = draft.sign("test", &sender.keypair, &[]).unwrap();
         let to = command::Node { peer: receiver.dht.0.local, addresses: vec![receiver.address()] };
-        within("it is answered", sender.ask(|done| Command::Send { to, batch, done })).await.unwrap().unwrap()
+        let send = sender.ask(|done| Command::Send { to, batch, on_way: Default::default(), done });
+        within("it is answered", send).await.unwrap().unwrap()
     };
     let described = |answer: Answer| match answer {
         Answer::Taken(Taken { described, taken, .. }) if taken == [true] => Some(described),

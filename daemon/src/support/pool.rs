@@ -45,6 +45,7 @@ impl Pool {
     /// A panic in `work` is passed on to the caller.
     #[expect(clippy::disallowed_methods, reason = "this is the place that spawns blocking work")]
     #[expect(clippy::expect_used, reason = "the semaphore is never closed")]
+    #[expect(clippy::async_yields_async, reason = "what is begun in turn is awaited where its caller is")]
     pub async fn run<T, F>(&self, work: F) -> T
     where
         F: FnOnce() -> T + Send + 'static,

@@ -220,7 +220,7 @@ pub(super) async fn watched<T>(
             }
         }
         // It has been answered.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;

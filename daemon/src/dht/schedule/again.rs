@@ -9,11 +9,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::dht::regions::K;
+use crate::peer::Key;
 
 /// The first wait after nodes were chosen by look-ups that many did not answer…
 const FIRST: Duration = Duration::from_secs(30);
 /// …and the longest.
 const LONGEST: Duration = Duration::from_hours(4);
+
+/// What may be amiss with a round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::dht) struct Doubt<'a> {
+    /// Why not all were told that should be, if so.
+    pub(in crate::dht) thin: &'a [Thin],
+    /// Of which keys alone that may be so.
+    pub(in crate::dht) keys: &'a [Key],
+}
 
 /// Why a round did not tell all that it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +124,7 @@ mod tests {
         let announced = |minute, missed: &[Key]| {
             assert!(dht.holdings().hold(&key, Kind::Object));
             dht.holdings().placed(&key, minute);
-            dht.announced(&[key], Kind::Object, missed, &Announced::default(), &[], &[]);
+            dht.announced(&[key], Kind::Object, missed, &Announced::default(), Doubt::default());
             dht.schedule.desk().again.due()
         };
         // Nobody has it yet: the lane waits before it tries again. Then somebody took it, and then nobody.
@@ -127,7 +137,7 @@ mod tests {
         let (node, keys) = (Node::server(TCP, &[]).await, [[7; 32], [8; 32]]);
         let dht = &node.dht.0;
         assert!(keys.iter().all(|key| dht.holdings().hold(key, Kind::Object)));
-        dht.announced(&keys, Kind::Object, &[], &Announced::default(), &[], &keys[1..]);
+        dht.announced(&keys, Kind::Object, &[], &Announced::default(), Doubt { keys: &keys[1..], thin: &[] });
         assert!(dht.schedule.desk().again.due().is_some());
         let due = Due { thin: true, ..dht.schedule.sweep.due(minute()) };
         assert_eq!(dht.holdings().due(None, 9, 9, &due).keys, [(keys[1], Kind::Object)]);

@@ -10,7 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::again::Thin;
+use super::again::{Doubt, Thin};
 use super::minute;
 use crate::dht::Inner;
 use crate::dht::announcer::{Announcer, Outcome, Purpose};
@@ -186,7 +186,7 @@ impl Inner {
         let few = (known.max(announced.receivers) < copies).then_some(Thin::Few(known));
         let unsure = (!is_sound).then_some(Thin::Unsure);
         let thin: Vec<_> = few.into_iter().chain(unsure).collect();
-        self.announced(keys, kind, &missed, &announced, &thin, &doubted);
+        self.announced(keys, kind, &missed, &announced, Doubt { thin: &thin, keys: &doubted });
         announced
     }
 

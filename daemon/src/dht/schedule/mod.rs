@@ -23,6 +23,7 @@ use libp2p::PeerId;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+pub(super) use self::again::Doubt;
 use self::again::{Again, Thin};
 use self::sweep::Sweep;
 use super::announcer::Slow;
@@ -121,16 +122,14 @@ impl Schedule {
 }
 
 impl Inner {
-    /// What came of announcing `keys` of a kind: noted, and some are looked up again later. `thin`: why not all were
-    /// told that should be, if so; `doubted`: of which keys alone that may be so.
+    /// What came of announcing `keys` of a kind: noted, and some are looked up again later.
     pub(super) fn announced(
         &self,
         keys: &[Key],
         kind: Kind,
         missed: &[Key],
         announced: &Announced,
-        thin: &[Thin],
-        doubted: &[Key],
+        Doubt { thin, keys: doubted }: Doubt<'_>,
     ) {
         let [missed, doubted] = [missed, doubted].map(|keys| keys.iter().collect::<HashSet<_>>());
         let (placed, minute): (Vec<Key>, _) =

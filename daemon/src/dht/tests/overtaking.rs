@@ -10,7 +10,7 @@ use crate::dht::batch::{Answer, Draft, Taken};
 use crate::dht::command::{self, Command};
 use crate::dht::holdings::Minute;
 use crate::dht::journal::Entry;
-use crate::dht::schedule::minute;
+use crate::dht::schedule::{Doubt, minute};
 use crate::peer::{Announce, Announced, Key, Kind, PeerId};
 
 async fn run(of: &Node, purpose: Purpose, keys: &[Key]) -> (Announced, Vec<Key>) {
@@ -79,7 +79,7 @@ async fn what_is_released_while_it_is_announced_is_taken_back_when_that_is_over(
         let (announced, missed) = run(&nodes[0], Purpose::Put, &[key(1)]).await;
         holder.release(&[key(1)]);
         assert_eq!(records(&nodes[1]).await, 1, "nobody knows yet that it was announced");
-        holder.0.announced(&[key(1)], kind, &missed, &announced, &[], &[]);
+        holder.0.announced(&[key(1)], kind, &missed, &announced, Doubt::default());
         until("it is taken back", || async { records(&nodes[1]).await == 0 }).await;
     }
 }

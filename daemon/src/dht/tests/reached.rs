@@ -3,7 +3,7 @@
 
 use super::memory::{Hosted, Net, Place, address};
 use super::until;
-use crate::dht::{Mode, Options};
+use crate::dht::{Mode, Options, PeerView};
 use crate::peer::{Multiaddr, PeerId, ReachVerdict as Verdict};
 
 /// Where the node that is asked about is, where others see it, and where nobody is.
@@ -22,6 +22,8 @@ async fn helper(net: &Net, place: Place) -> Hosted {
 
 /// `node` has `witness`, which it knows, try whether it is reached at `ip`.
 async fn tries(net: &Net, node: &Hosted, witness: &Hosted, ip: &str) {
+    let has_it = |peers: Vec<PeerView>| peers.iter().any(|one| one.peer == witness.id() && one.routed);
+    until("it may be asked", || async { has_it(node.node.dht.peers().await) }).await;
     node.moves().await;
     until("it is dialled there", || async { net.dials(witness, ip) > 0 }).await;
 }

@@ -10,7 +10,7 @@ pub(super) fn job(thing: usize, form: u8) -> Job {
     Job {
         number: thing as u64 + 1,
         object: THINGS[thing].object.id,
-        tree: form % 7 == 0,
+        tree: form.is_multiple_of(7),
         uid: 1 + u32::from(form % 2),
         pin: form % 5 > 2,
         priority: [Priority::Low, Priority::Normal, Priority::High][usize::from(form % 3)],

@@ -236,6 +236,41 @@ fn what_is_in_a_directory_is_read_like_any_object() {
     add(ctl, &tree);
 }
 
+/// By its id alone it is not told apart from a file before it comes.
+#[test]
+fn a_directory_is_refused_where_a_file_is_wanted_also_when_nothing_of_it_is_here() {
+    let nodes = network(2, |_, settings| settings);
+    let (giver, taker) = (&nodes[0], &nodes[1]);
+    let tree = giver.home.path("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("f9"), "nine").unwrap();
+    let id = add(giver.ctl(), &tree)["id"].as_str().unwrap().to_owned();
+    let bare = &id["dir:".len()..];
+    let out = taker.home.path("out");
+    let is_refused = || {
+        let hint = format!("casctl fetch {id}");
+        taker.ctl().run(&["fetch", bare, "-o"]).arg(&out).done().refused(&[2], &hint);
+        assert!(!out.exists());
+        taker.ctl().run(&["fetch", bare, "-o", "-"]).done().refused(&[2], "is a directory");
+        taker.ctl().run(&["cat", bare]).done().refused(&[2], "is a directory");
+    };
+    is_refused();
+    taker.ctl().run(&["fetch", &format!("{id}/f9"), "-o", "-"]).done().ok();
+    is_refused();
+
+    // Who does not wait cannot be told: the job brings what is in it as well.
+    taker.ctl().run(&["fetch", "--detach", bare]).done().ok();
+    let job = wait::until("the job to be done", LONG, || {
+        taker.ctl().json(&["jobs"]).pop().filter(|job| job["state"] == "done")
+    });
+    assert_eq!(job["id"], *id);
+    is_refused();
+    taker.ctl().run(&["fetch", "--detach", bare]).done().refused(&[2], "is a directory");
+    let restored = taker.home.path("restored");
+    assert_eq!(restore(taker, &id, &restored, 0)["peers"], serde_json::json!({}), "all of it is here");
+    assert_eq!(fs::read(restored.join("f9")).unwrap(), b"nine");
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_does_not_stop_an_add() {
     let home = Home::new();

@@ -89,6 +89,9 @@ pub enum Error {
         /// Where the range begins.
         offset: u64,
     },
+    /// A file was wanted, and the first bytes of what came are those of a directory's list.
+    #[error("dir:{0} is a directory")]
+    IsDirectory(ObjectId),
     /// A directory's list that cannot be used. Its bytes were proved: whoever made it is to blame, not who gave it.
     #[error("directory {id} has a list that cannot be used: {why}")]
     BadTree {

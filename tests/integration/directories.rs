@@ -252,7 +252,9 @@ fn a_directory_is_refused_where_a_file_is_wanted_also_when_nothing_of_it_is_here
         taker.ctl().run(&["fetch", bare, "-o"]).arg(&out).done().refused(&[2], &hint);
         assert!(!out.exists());
         taker.ctl().run(&["fetch", bare, "-o", "-"]).done().refused(&[2], "is a directory");
-        taker.ctl().run(&["cat", bare]).done().refused(&[2], "is a directory");
+        for object in [bare, &id] {
+            taker.ctl().run(&["cat", object]).done().refused(&[2], "is a directory");
+        }
     };
     is_refused();
     taker.ctl().run(&["fetch", &format!("{id}/f9"), "-o", "-"]).done().ok();
@@ -269,6 +271,9 @@ fn a_directory_is_refused_where_a_file_is_wanted_also_when_nothing_of_it_is_here
     let restored = taker.home.path("restored");
     assert_eq!(restore(taker, &id, &restored, 0)["peers"], serde_json::json!({}), "all of it is here");
     assert_eq!(fs::read(restored.join("f9")).unwrap(), b"nine");
+    // Nor is a list poured that is stored as a file.
+    let stored = taker.ctl().add_bytes(&trees::list(&[(b"x", Says::File(b"x"))]));
+    taker.ctl().run(&["cat", &format!("dir:{stored}")]).done().refused(&[2], "is a directory");
 }
 
 #[test]

@@ -230,6 +230,11 @@ impl Node {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::IsDirectory`]; [`Error::Fetch`] when nobody can be asked.
     pub async fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Fetching, Error> {
+        if let Some(TreePath { root, path }) = TreePath::parse(text)
+            && path.is_empty()
+        {
+            return Err(Error::IsDirectory(root));
+        }
         let id = match (self.find(text).await, text.parse::<ObjectId>()) {
             (_, Ok(ObjectId::EMPTY)) => ObjectId::EMPTY,
             (Ok(info), _) if info.tree => return Err(Error::IsDirectory(info.id)),

@@ -236,6 +236,32 @@ fn what_is_in_a_directory_is_read_like_any_object() {
     add(ctl, &tree);
 }
 
+#[test]
+fn a_file_of_a_directory_elsewhere_is_read_and_what_cannot_be_looked_into_says_what_to_do() {
+    let nodes = network(2, |_, settings| settings);
+    let (giver, taker) = (&nodes[0], &nodes[1]);
+    let tree = giver.home.path("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    fs::write(tree.join("sub/short"), "0123456789").unwrap();
+    fs::write(tree.join("empty"), "").unwrap();
+    let id_of_long = corpus::file(&tree.join("long"), 5, 3 * MIB + 5);
+    let id = add(giver.ctl(), &tree)["id"].as_str().unwrap().to_owned();
+    let path = |rest: &str| format!("{id}/{rest}");
+    for args in [["ls", &id], ["ls", &path("sub")], ["stat", &path("long")], ["link", &path("long")]] {
+        taker.ctl().run(&args).done().refused(&[4], "casctl fetch dir:ID/PATH");
+    }
+    let long = fs::read(tree.join("long")).unwrap();
+    let part = ["--offset", "1048570", "--length", "20"];
+    let part = part.iter().fold(taker.ctl().run(&["cat", &path("long")]), Run::arg).done().ok();
+    assert!(part.stdout == long[1_048_570..1_048_590]);
+    assert_eq!(taker.ctl().cat(&path("sub/short")), b"0123456789");
+    assert_eq!(taker.ctl().run(&["cat", &path("sub/short"), "--offset", "7"]).done().ok().stdout, b"789");
+    assert_eq!(taker.ctl().cat(&path("empty")), b"");
+    assert_eq!(corpus::id(&taker.ctl().cat(&path("long"))), id_of_long);
+    taker.ctl().run(&["cat", &path("sub")]).done().refused(&[2], "is a directory");
+    taker.ctl().run(&["cat", &path("none")]).done().refused(&[4], "there is no \"none\"");
+}
+
 /// By its id alone it is not told apart from a file before it comes.
 #[test]
 fn a_directory_is_refused_where_a_file_is_wanted_also_when_nothing_of_it_is_here() {

@@ -11,7 +11,7 @@ use casd_proto::Reason;
 use tonic::Status;
 
 use super::advice::{self, SEE_LOG, hint, of_failed};
-use crate::content::Error as ContentError;
+use crate::content::{Error as ContentError, TreePath};
 use crate::node::ErasureError;
 use crate::node::Error;
 use crate::node::FetchError;
@@ -33,6 +33,9 @@ impl From<Error> for Status {
             Error::Myself(_) | Error::Address { .. } => refusal(reason, error.to_string(), ""),
             Error::Unreachable { address, why } => {
                 refusal(reason, error.to_string(), advice::unreachable(address, why))
+            }
+            Error::NotFound(text) if TreePath::parse(text).is_some() => {
+                status(reason, &error, store, advice::FETCH_IT)
             }
             Error::Fetch(fetch) => status(reason, &error, store, of_failed(fetch, reason)),
             Error::NobodyToTell { connected, .. } | Error::NobodyToAsk { connected, .. } => {

@@ -178,7 +178,8 @@ impl Node {
         let (fetcher, inquiry) = (&self.parts.fetcher, hands.inquiry.clone());
         let (id, pin, name, stall) = (job.object, job.pin.then_some(job.uid), None, STALL);
         if let Some(lease) = kept {
-            let request = TreeRequest { root: id, path: Vec::new(), peers, pin, name, stall };
+            let path = Vec::new();
+            let request = TreeRequest { root: id, path, peers, pin, name, stall, range: None };
             return fetcher.gather_tree(request, Arc::clone(lease), inquiry);
         }
         let (alone, order) = (crate::fetch::ALONE, Order::Nothing);

@@ -167,6 +167,7 @@ fn publishers_stand_side_by_side_and_each_takes_back_its_own() {
         (&line["published"], &line["changed"], &line["name"]),
         (&true.into(), &true.into(), &"renamed".into())
     );
+    two.ctl().run(&["publish", &id, "--name", ""]).done().refused(&[2], "a name is empty");
     let mut both = [first, second.clone()];
     both.sort();
     until_named(other.ctl(), &id, &both);

@@ -11,7 +11,7 @@ fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() 
     let file = holder.home.path("film.bin");
     let id = corpus::file(&file, 3, 100_000);
     holder.ctl().run(&["-q", "add", "--publish", "--wait-announced"]).arg(&file).done().ok();
-    let who = holder.id();
+    let (who, link) = (holder.id(), holder.ctl().text(&["link", &id]));
     assert_eq!(holder.daemon.stop(LONG).code(), Some(0));
     wait::until("it to be gone", LONG, || {
         asker.ctl().json(&["peers"]).iter().all(|peer| peer["peer_id"] != who.as_str()).then_some(())
@@ -26,8 +26,9 @@ fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() 
     let known = "1 holder is known and was not reached";
     assert!(said.contains(known) && said.contains("by its own word"), "{said}");
     assert!(said.contains("refused") || said.contains("no answer"), "{said}");
-    for stall in ["1s", "20s"] {
-        let fetch = asker.ctl().run(&["fetch", &id, "--stall", stall, "-o"]);
+    // Also when whoever asks names it, by its link.
+    for (source, stall) in [(&id, "1s"), (&id, "20s"), (&link, "10s")] {
+        let fetch = asker.ctl().run(&["fetch", source, "--stall", stall, "-o"]);
         let fetch = fetch.arg(asker.home.path("out")).done();
         fetch.refused(&[4], &who);
         let said = &fetch.stderr;

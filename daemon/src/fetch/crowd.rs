@@ -52,6 +52,8 @@ pub(super) struct Crowd {
     parts: Arc<Parts>,
     /// The peers that the caller named, and the ways to them.
     hints: Arc<[(PeerId, Vec<Reach>)]>,
+    /// Those of them of which a look-up tells that they hold something of it.
+    vouched: HashSet<PeerId>,
     members: HashMap<PeerNo, Member>,
     /// Members, those that wait or are being dialled, and those that failed and are not to be tried again at once.
     seen: HashSet<PeerId>,
@@ -93,6 +95,7 @@ impl Crowd {
         let mut crowd = Self {
             parts,
             hints: ways::by_peer(hints).into(),
+            vouched: HashSet::new(),
             members: HashMap::new(),
             seen: HashSet::new(),
             gone: HashSet::new(),
@@ -218,6 +221,10 @@ impl Crowd {
 
     /// A look-up tells of one that is said to hold something.
     fn told_of(&mut self, holder: Holder) {
+        let (Holder::Found(Provider { peer, .. }) | Holder::Missed(peer, _)) = &holder;
+        if self.is_named(peer) {
+            self.vouched.insert(*peer);
+        }
         let (peer, why) = match holder {
             Holder::Found(provider) => return self.located(provider),
             Holder::Missed(peer, why) => (peer, why),

@@ -56,16 +56,18 @@ impl Crowd {
         let is_here = |peer: &PeerId| self.members.values().any(|member| member.peer == *peer);
         let waiting = self.waiting.iter().map(|provider| provider.peer);
         let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
-        let found: HashSet<PeerId> = tried.filter(|peer| !self.is_named(peer) && !is_here(peer)).collect();
+        let is_told = |peer: &PeerId| !self.is_named(peer) || self.vouched.contains(peer);
+        let found: HashSet<PeerId> = tried.filter(|peer| is_told(peer) && !is_here(peer)).collect();
         let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
-        if self.is_refused() && found.is_empty() {
+        if self.is_refused() && found.iter().all(|peer| self.is_named(peer)) {
             return Error::OtherNetwork { id, named: missed::list(named.collect()) };
         }
         if found.is_empty() {
             return Error::NoHolders { id, seconds, named: missed::list(named.collect()) };
         }
         let named = self.hints.iter().map(|(peer, _)| *peer).filter(|peer| !is_here(peer));
-        let absent: Vec<PeerId> = named.chain(found).collect();
+        let others = found.into_iter().filter(|peer| !self.is_named(peer));
+        let absent: Vec<PeerId> = named.chain(others).collect();
         Error::Unreached { id, known: absent.len(), seconds, why: self.missed.of(absent.into_iter()) }
     }
 

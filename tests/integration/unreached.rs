@@ -39,3 +39,18 @@ fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() 
     done.refused(&[4], "\"reason\":\"NO_PROVIDERS\"");
     assert!(done.stderr.contains(&who), "{}", done.stderr);
 }
+
+#[test]
+fn who_fetches_a_chunk_by_its_id_is_told_that_it_may_be_one() {
+    let nodes = nodes::network(2, |_, settings| settings);
+    let (holder, asker) = (&nodes[0], &nodes[1]);
+    let file = holder.home.path("film.bin");
+    let id = corpus::file(&file, 4, 3 * corpus::MIB);
+    holder.ctl().run(&["-q", "add", "--wait-announced"]).arg(&file).done().ok();
+    let chunk = holder.ctl().data_chunks(&id).remove(1);
+    wait::until("the chunk to be announced", LONG, || {
+        asker.ctl().run(&["providers", &chunk]).done().status.success().then_some(())
+    });
+    let fetch = asker.ctl().run(&["fetch", &chunk, "--stall", "10s", "-o"]);
+    fetch.arg(asker.home.path("out")).done().refused(&[4], "it may be the id of a chunk");
+}

@@ -118,12 +118,13 @@ mod tests {
         }
         let unserved = [told[2].clone(), told[3].clone(), fetch(2)];
         assert!(unserved.iter().all(|hint| hint.starts_with("connect to a node that keeps records")));
-        let holders = |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned() };
+        let holders =
+            |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned(), without: 0 };
         assert!(hint(holders("").into()).starts_with("try again later"));
         assert!(hint(holders("x: refused").into()).contains("casctl status"));
         // As the events of a fetch have it.
         let unreached = |why: &str| {
-            let error = FetchError::Unreached { id, known: 1, seconds: 1, why: why.to_owned() };
+            let error = FetchError::Unreached { id, known: 1, seconds: 1, why: why.to_owned(), without: 0 };
             Failure::from(&Status::from(error)).hint
         };
         assert!(unreached("12D3: refused").starts_with("try again later"));

@@ -325,8 +325,11 @@ mod tests {
             (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
             (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
-            (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
-            (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
+            (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text(), without: 0 }.into()),
+            (
+                Reason::NoProviders,
+                FetchError::Unreached { id, known: 2, seconds, why: why(), without: 1 }.into(),
+            ),
             (Reason::NoProviders, FetchError::Lacking { id, missing: text() }.into()),
             (Reason::OtherNetwork, FetchError::OtherNetwork { id, named: text() }.into()),
             (

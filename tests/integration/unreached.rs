@@ -54,3 +54,12 @@ fn who_fetches_a_chunk_by_its_id_is_told_that_it_may_be_one() {
     let fetch = asker.ctl().run(&["fetch", &chunk, "--stall", "10s", "-o"]);
     fetch.arg(asker.home.path("out")).done().refused(&[4], "it may be the id of a chunk");
 }
+
+#[test]
+fn who_may_have_mistyped_an_id_is_told_to_check_it() {
+    let nodes = nodes::network(2, |_, settings| settings);
+    let (ctl, nowhere) = (nodes[1].ctl(), corpus::id(b"nobody has this"));
+    let fetch = ctl.run(&["fetch", &nowhere, "--stall", "2s", "-o"]).arg(nodes[1].home.path("out"));
+    fetch.done().refused(&[4], "check the id");
+    ctl.run(&["providers", &nowhere]).done().refused(&[4], "check the id");
+}

@@ -81,7 +81,10 @@ pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
             "see whether casd runs there and the address is the one that its `casctl status` shows, or name another \
              holder with --peer ID@HOST:PORT"
         }
-        FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
+        FetchError::NoHolders { .. } => {
+            "try again later, or name one with `casctl fetch --peer ID@HOST:PORT`; check the id: `casctl providers ID` says \
+             in a moment whether anybody says to hold it"
+        }
         FetchError::Unreached { why, .. } => unreached(why),
         FetchError::Stalled { holders, .. } if is_shut(holders) => unreached(holders),
         FetchError::OutputFull => "make room there, or name another place with -o",
@@ -120,7 +123,8 @@ mod tests {
         assert!(unserved.iter().all(|hint| hint.starts_with("connect to a node that keeps records")));
         let holders =
             |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned(), without: 0 };
-        assert!(hint(holders("").into()).starts_with("try again later"));
+        let nobody = hint(holders("").into());
+        assert!(nobody.starts_with("try again later") && nobody.contains("check the id"), "{nobody}");
         assert!(hint(holders("x: refused").into()).contains("casctl status"));
         // As the events of a fetch have it.
         let unreached = |why: &str| {

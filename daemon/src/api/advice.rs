@@ -67,19 +67,20 @@ pub(super) fn unreached(why: &str) -> &'static str {
     "try again later, or name one that can be reached with `casctl fetch --peer ID@HOST:PORT`"
 }
 
-/// What to do about a fetch that came to nothing: its caller may name peers.
+/// What to do about a fetch that came to nothing, also for the sake of `cat`, which takes no peers.
 pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
     match error {
         FetchError::NoPeers { connected: 1.., .. } => {
             "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
-             network.bootstrap; or name a holder with --peer ID@HOST:PORT"
+             network.bootstrap; or name a holder with `casctl fetch --peer ID@HOST:PORT`"
         }
         FetchError::NoPeers { .. } => {
-            "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with --peer ID@HOST:PORT"
+            "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with `casctl fetch --peer \
+             ID@HOST:PORT`"
         }
         FetchError::NoHolders { named, .. } if !named.is_empty() => {
             "see whether casd runs there and the address is the one that its `casctl status` shows, or name another \
-             holder with --peer ID@HOST:PORT"
+             holder with `casctl fetch --peer ID@HOST:PORT`"
         }
         FetchError::NoHolders { .. } => {
             "try again later, or name one with `casctl fetch --peer ID@HOST:PORT`; check the id: `casctl providers ID` says \
@@ -117,7 +118,7 @@ mod tests {
         assert!(keyless.contains("network.key_file") && !keyless.contains("firewall"), "{keyless}");
         let fetch = |connected| hint(FetchError::NoPeers { id, connected }.into());
         for fetch in [fetch(0), fetch(2)] {
-            assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
+            assert!(fetch.contains("casctl connect") && fetch.contains("casctl fetch --peer"), "{fetch}");
         }
         let unserved = [told[2].clone(), told[3].clone(), fetch(2)];
         assert!(unserved.iter().all(|hint| hint.starts_with("connect to a node that keeps records")));

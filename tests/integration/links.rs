@@ -288,3 +288,19 @@ fn the_only_holder_is_told_that_it_is_one() {
     elsewhere.refused(&[4], "nobody else");
     assert!(!elsewhere.stderr.contains("this node holds it"), "{}", elsewhere.stderr);
 }
+
+#[test]
+fn a_link_that_was_cut_is_told_as_one() {
+    let home = Home::new();
+    let daemon = home.start();
+    let id = daemon.ctl().add_bytes(b"whole");
+    let link = daemon.ctl().text(&["link", &id]);
+    let peer = link.find("peer=").unwrap();
+    let out = home.path("out");
+    for (end, said) in [(peer + 13, "in the link, which looks cut"), (peer + 3, "where the link was cut")] {
+        daemon.ctl().run(&["fetch", &link[..end], "-o"]).arg(&out).done().refused(&[2], said);
+    }
+    let cut = daemon.ctl().run(&["fetch", "--detach", &link[..peer + 13]]).done();
+    cut.refused(&[2], &format!("casd:{id} alone would do"));
+    daemon.ctl().run(&["fetch", &format!("casd:{id}"), "-o"]).arg(&out).done().ok();
+}

@@ -219,6 +219,8 @@ fn what_is_in_a_directory_is_read_like_any_object() {
     assert_eq!(ctl.json(&["unpin", &id])[0]["changed"], true);
     assert_eq!(ctl.json(&["pin", &id])[0]["changed"], true);
     assert!(ctl.text(&["link", &id]).starts_with(&format!("casd:{id},name=tree,")));
+    assert!(ctl.text(&["link", &path]).starts_with(&format!("casd:{id_of_file},name=file,")));
+    assert!(ctl.text(&["link", "tree/sub"]).contains(",name=sub,"));
     assert_eq!(ctl.json(&["verify", &id]).pop().unwrap()["bad"], 0);
     ctl.run(&["cat", &id]).done().refused(&[2], "is a directory");
     ctl.run(&["ls", &path]).done().refused(&[2], "not a directory");

@@ -372,7 +372,8 @@ impl Node {
         Ok(collected)
     }
 
-    /// The link by which others fetch an object: its id, its name, and where this node is: at most four addresses.
+    /// The link by which others fetch an object: its id, its name, which where it is named by a path is the last of that,
+    /// and where this node is: at most four addresses.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].
@@ -382,7 +383,9 @@ impl Node {
         let reach = around.reachability();
         let peers = link::addresses(about.peer, &about.chunk, &around.listen(), &reach.confirmed);
         let is_unreached = !peers.is_empty() && reach::is_unreached(&reach);
-        let link = Link { id: info.id, is_directory: info.tree, name: info.name, peers };
+        let inside = TreePath::split(text).and_then(|(_, path)| path.into_iter().next_back());
+        let name = inside.or(info.name);
+        let link = Link { id: info.id, is_directory: info.tree, name, peers };
         Ok(Linked { link, is_unreached })
     }
 }

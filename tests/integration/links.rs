@@ -304,3 +304,22 @@ fn a_link_that_was_cut_is_told_as_one() {
     cut.refused(&[2], &format!("casd:{id} alone would do"));
     daemon.ctl().run(&["fetch", &format!("casd:{id}"), "-o"]).arg(&out).done().ok();
 }
+
+#[test]
+fn what_is_fetched_by_a_link_has_its_name_here_unless_it_has_one() {
+    let (giver, taker) = strangers();
+    let (file, tree) = (giver.home.path("film.bin"), giver.home.path("album"));
+    std::fs::write(&file, b"a film").unwrap();
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("a"), b"a").unwrap();
+    let file = giver.ctl().add(&file);
+    let tree = giver.ctl().run(&["-q", "add", "-r"]).arg(&tree).done().ok().text();
+    for (id, name) in [(&file, "film.bin"), (&tree, "album")] {
+        let link = giver.ctl().text(&["link", id]);
+        taker.ctl().run(&["fetch", &link, "-o"]).arg(taker.home.path(name)).done().ok();
+        assert_eq!(taker.ctl().json(&["stat", id])[0]["name"], name);
+        let other = format!("casd:{id},name=other");
+        taker.ctl().run(&["fetch", &other, "-o"]).arg(taker.home.path(&format!("{name}.2"))).done().ok();
+        assert_eq!(taker.ctl().json(&["stat", id])[0]["name"], name, "it has one");
+    }
+}

@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt, future, stream};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::{Desk, convert, fetch_tree, status};
+use super::{Desk, add, convert, fetch_tree, status};
 use crate::content::CHUNK;
 use crate::node::{
     ALONE, Caller, Error, Event, FOREVER, FetchError, Fetching, Node, Order, PeerAddr, Reading, Request,
@@ -77,7 +77,8 @@ fn request(wanted: &v1::FetchRequest, caller: Caller) -> Result<Request, Status>
     let (peers, stall) = (peers(&wanted.peers)?, patience(wanted.wait, wanted.stall_timeout_ms));
     let order = if wanted.in_order { Order::InOrder } else { Order::Any };
     let pin = wanted.pin.then_some(caller.uid);
-    Ok(Request { id, peers, pin, name: None, stall, alone: ALONE, order, range: None, into: None })
+    let name = add::named(wanted.name.clone())?;
+    Ok(Request { id, peers, pin, name, stall, alone: ALONE, order, range: None, into: None })
 }
 
 /// The peers that a caller names.

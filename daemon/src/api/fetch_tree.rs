@@ -5,7 +5,7 @@ use casd_proto::v1::tree_part::Part;
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
-use super::{Desk, convert, fetch};
+use super::{Desk, add, convert, fetch};
 use crate::node::{Caller, FetchedPart, Node, TreeEvent, TreeFetching, TreeRequest};
 
 /// Begins a fetch and gives its messages. Dropping them ends it.
@@ -20,7 +20,7 @@ pub(super) async fn fetch_tree(
         path: path.path,
         peers: fetch::peers(&wanted.peers)?,
         pin: wanted.pin.then_some(caller.uid),
-        name: None,
+        name: add::named(wanted.name)?,
         stall: fetch::patience(wanted.wait, wanted.stall_timeout_ms),
         range: None,
     };

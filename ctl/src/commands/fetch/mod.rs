@@ -88,6 +88,11 @@ fn default_name(args: &Fetch, known: &str) -> String {
     inside.or_else(linked).or_else(|| safe_name(known)).unwrap_or_else(|| address.id.as_str().to_owned())
 }
 
+/// What the daemon is to call it: as its link says, made safe.
+fn link_name(args: &Fetch) -> String {
+    args.source.name.as_deref().and_then(safe_name).unwrap_or_default()
+}
+
 /// Names what fetches of the same target that were killed have left beside it.
 fn tell_left_over(session: &Session, folder: &Path, name: &OsStr) {
     for path in left_over(folder, name) {

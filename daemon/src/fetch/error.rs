@@ -218,7 +218,7 @@ mod tests {
         };
         let one = format!("1 holder of {id} is known and none could be reached within 9 s: 12D3: refused");
         assert_eq!(unreached(1, 0), one);
-        assert!(unreached(1, 2).starts_with(&format!("{one}; 2 nodes are said to hold it, and have no such")));
+        assert!(unreached(1, 2).starts_with(&format!("{one}; 2 nodes are said to hold it")));
         assert!(unreached(2, 0).starts_with(&format!("2 holders of {id} are known and none")));
     }
 

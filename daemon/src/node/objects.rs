@@ -372,8 +372,8 @@ impl Node {
         Ok(collected)
     }
 
-    /// The link by which others fetch an object: its id, its name, which where it is named by a path is the last of that,
-    /// and where this node is: at most four addresses.
+    /// The link by which others fetch an object: its id, its name, which where it is named by a path is the last of
+    /// that, and where this node is: at most four addresses.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].

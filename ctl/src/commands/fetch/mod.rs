@@ -36,7 +36,8 @@ pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure>
     done.map_err(|failure| in_link(failure, &args))
 }
 
-/// Says where it stands when what is no address is the link's: most likely that was cut on its way, and its id would do.
+/// Says where it stands when what is no address is the link's: most likely that was cut on its way, and its id would
+/// do.
 fn in_link(failure: Failure, args: &Fetch) -> Failure {
     let is_named = |peer: &String| failure.words().0.contains(&format!("{peer:?}"));
     if !failure.is(Reason::InvalidAddress) || !args.source.peers.iter().any(is_named) {

@@ -9,8 +9,8 @@ use crate::content::MAX_ENTRY_NAME;
 const LONGEST: usize = 2 + MAX_ENTRY_NAME + 2 + MAX_LINK_TARGET;
 
 impl Tree {
-    /// Whether an object of `length` bytes that begins with these is a tree. Of a longer one than they are it is said as
-    /// far as they show: they must be entries, up to the one that is cut.
+    /// Whether an object of `length` bytes that begins with these is a tree. Of a longer one than they are it is said
+    /// as far as they show: they must be entries, up to the one that is cut.
     #[must_use]
     pub fn is_begun_by(first: &Bytes, length: u64) -> bool {
         if !first.starts_with(MAGIC) || length > MAX_TREE_BYTES as u64 {

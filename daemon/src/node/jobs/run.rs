@@ -187,8 +187,8 @@ impl Node {
         fetcher.fetch_telling(request, inquiry, true)
     }
 
-    /// What a job brings is a directory, which its owner did not say: it brings what is in it as well from now on. False
-    /// when that cannot be, or is so already.
+    /// What a job brings is a directory, which its owner did not say: it brings what is in it as well from now on.
+    /// False when that cannot be, or is so already.
     async fn is_of_tree(&self, number: u64) -> bool {
         let _changing = self.jobs.changing().await;
         let job = self.jobs.table().job(number);

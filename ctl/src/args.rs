@@ -122,7 +122,7 @@ pub(crate) struct Add {
     pub(crate) private: bool,
     /// Return only when the network has been told; where nobody can be, it is stored all the same, and the exit code
     /// is 9
-    #[arg(long)]
+    #[arg(long, conflicts_with = "private")]
     pub(crate) wait_announced: bool,
     /// Add directories with everything in them; symbolic links are kept as links
     #[arg(short, long)]

@@ -140,7 +140,12 @@ impl FromStr for Source {
         let address = address?.parse().map_err(|why| format!("in the link, {why}"))?;
         let mut source = Self { address, name: None, peers: Vec::new(), unknown: Vec::new() };
         for part in parts {
-            let wrong = || format!("the link's part {part:?} is not key=value, percent-encoded");
+            let wrong = || {
+                format!(
+                    "the link's part {part:?} is not key=value, percent-encoded; where the link was cut, what stands \
+                     before that would do"
+                )
+            };
             let (key, value) = part.split_once('=').ok_or_else(wrong)?;
             let value = decoded(value).map_err(|_| wrong())?;
             match key {

@@ -43,6 +43,9 @@ fn an_add_that_nobody_can_be_told_of_fails_and_keeps_what_was_added() {
     let daemon = home.start();
     let peers = daemon.ctl().run(&["peers"]).done().ok();
     assert!(peers.stdout.is_empty() && peers.stderr.contains("no peers are known"), "{}", peers.stderr);
+    // A reader can name nobody.
+    let cat = daemon.ctl().run(&["cat", &corpus::id(b"elsewhere")]).done();
+    cat.refused(&[4], "`casctl fetch --peer ID@HOST:PORT`");
     let added = daemon.ctl().run(&["-q", "add", "--wait-announced", "-"]).input(b"alone").done().code(9);
     assert!(added.stderr.contains("no other node has been told"), "{}", added.stderr);
     assert_eq!(added.text(), corpus::id(b"alone"), "what was added is told all the same");

@@ -219,6 +219,8 @@ fn what_is_in_a_directory_is_read_like_any_object() {
     assert_eq!(ctl.json(&["unpin", &id])[0]["changed"], true);
     assert_eq!(ctl.json(&["pin", &id])[0]["changed"], true);
     assert!(ctl.text(&["link", &id]).starts_with(&format!("casd:{id},name=tree,")));
+    assert!(ctl.text(&["link", &path]).starts_with(&format!("casd:{id_of_file},name=file,")));
+    assert!(ctl.text(&["link", "tree/sub"]).contains(",name=sub,"));
     assert_eq!(ctl.json(&["verify", &id]).pop().unwrap()["bad"], 0);
     ctl.run(&["cat", &id]).done().refused(&[2], "is a directory");
     ctl.run(&["ls", &path]).done().refused(&[2], "not a directory");
@@ -234,6 +236,72 @@ fn what_is_in_a_directory_is_read_like_any_object() {
     fs::write(tree.join("a"), "").unwrap();
     ctl.run(&["add", "-r", "--portable"]).arg(&tree).done().refused(&[2], "one name on some file systems");
     add(ctl, &tree);
+}
+
+#[test]
+fn a_file_of_a_directory_elsewhere_is_read_and_what_cannot_be_looked_into_says_what_to_do() {
+    let nodes = network(2, |_, settings| settings);
+    let (giver, taker) = (&nodes[0], &nodes[1]);
+    let tree = giver.home.path("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    fs::write(tree.join("sub/short"), "0123456789").unwrap();
+    fs::write(tree.join("empty"), "").unwrap();
+    let id_of_long = corpus::file(&tree.join("long"), 5, 3 * MIB + 5);
+    let id = add(giver.ctl(), &tree)["id"].as_str().unwrap().to_owned();
+    let path = |rest: &str| format!("{id}/{rest}");
+    for args in [["ls", &id], ["ls", &path("sub")], ["stat", &path("long")], ["link", &path("long")]] {
+        taker.ctl().run(&args).done().refused(&[4], "casctl fetch dir:ID/PATH");
+    }
+    let long = fs::read(tree.join("long")).unwrap();
+    let part = ["--offset", "1048570", "--length", "20"];
+    let part = part.iter().fold(taker.ctl().run(&["cat", &path("long")]), Run::arg).done().ok();
+    assert!(part.stdout == long[1_048_570..1_048_590]);
+    assert_eq!(taker.ctl().cat(&path("sub/short")), b"0123456789");
+    assert_eq!(taker.ctl().run(&["cat", &path("sub/short"), "--offset", "7"]).done().ok().stdout, b"789");
+    assert_eq!(taker.ctl().cat(&path("empty")), b"");
+    assert_eq!(corpus::id(&taker.ctl().cat(&path("long"))), id_of_long);
+    taker.ctl().run(&["cat", &path("sub")]).done().refused(&[2], "is a directory");
+    taker.ctl().run(&["cat", &path("none")]).done().refused(&[4], "there is no \"none\"");
+}
+
+/// By its id alone it is not told apart from a file before it comes.
+#[test]
+fn a_directory_is_refused_where_a_file_is_wanted_also_when_nothing_of_it_is_here() {
+    let nodes = network(2, |_, settings| settings);
+    let (giver, taker) = (&nodes[0], &nodes[1]);
+    let tree = giver.home.path("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("f9"), "nine").unwrap();
+    let id = add(giver.ctl(), &tree)["id"].as_str().unwrap().to_owned();
+    let bare = &id["dir:".len()..];
+    let out = taker.home.path("out");
+    let is_refused = || {
+        let hint = format!("casctl fetch {id}");
+        taker.ctl().run(&["fetch", bare, "-o"]).arg(&out).done().refused(&[2], &hint);
+        assert!(!out.exists());
+        taker.ctl().run(&["fetch", bare, "-o", "-"]).done().refused(&[2], "is a directory");
+        for object in [bare, &id] {
+            taker.ctl().run(&["cat", object]).done().refused(&[2], "is a directory");
+        }
+    };
+    is_refused();
+    taker.ctl().run(&["fetch", &format!("{id}/f9"), "-o", "-"]).done().ok();
+    is_refused();
+
+    // Who does not wait cannot be told: the job brings what is in it as well.
+    taker.ctl().run(&["fetch", "--detach", bare]).done().ok();
+    let job = wait::until("the job to be done", LONG, || {
+        taker.ctl().json(&["jobs"]).pop().filter(|job| job["state"] == "done")
+    });
+    assert_eq!(job["id"], *id);
+    is_refused();
+    taker.ctl().run(&["fetch", "--detach", bare]).done().refused(&[2], "is a directory");
+    let restored = taker.home.path("restored");
+    assert_eq!(restore(taker, &id, &restored, 0)["peers"], serde_json::json!({}), "all of it is here");
+    assert_eq!(fs::read(restored.join("f9")).unwrap(), b"nine");
+    // Nor is a list poured that is stored as a file.
+    let stored = taker.ctl().add_bytes(&trees::list(&[(b"x", Says::File(b"x"))]));
+    taker.ctl().run(&["cat", &format!("dir:{stored}")]).done().refused(&[2], "is a directory");
 }
 
 #[test]

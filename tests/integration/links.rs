@@ -288,3 +288,38 @@ fn the_only_holder_is_told_that_it_is_one() {
     elsewhere.refused(&[4], "nobody else");
     assert!(!elsewhere.stderr.contains("this node holds it"), "{}", elsewhere.stderr);
 }
+
+#[test]
+fn a_link_that_was_cut_is_told_as_one() {
+    let home = Home::new();
+    let daemon = home.start();
+    let id = daemon.ctl().add_bytes(b"whole");
+    let link = daemon.ctl().text(&["link", &id]);
+    let peer = link.find("peer=").unwrap();
+    let out = home.path("out");
+    for (end, said) in [(peer + 13, "in the link, which looks cut"), (peer + 3, "where the link was cut")] {
+        daemon.ctl().run(&["fetch", &link[..end], "-o"]).arg(&out).done().refused(&[2], said);
+    }
+    let cut = daemon.ctl().run(&["fetch", "--detach", &link[..peer + 13]]).done();
+    cut.refused(&[2], &format!("casd:{id} alone would do"));
+    daemon.ctl().run(&["fetch", &format!("casd:{id}"), "-o"]).arg(&out).done().ok();
+}
+
+#[test]
+fn what_is_fetched_by_a_link_has_its_name_here_unless_it_has_one() {
+    let (giver, taker) = strangers();
+    let (file, tree) = (giver.home.path("film.bin"), giver.home.path("album"));
+    std::fs::write(&file, b"a film").unwrap();
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("a"), b"a").unwrap();
+    let file = giver.ctl().add(&file);
+    let tree = giver.ctl().run(&["-q", "add", "-r"]).arg(&tree).done().ok().text();
+    for (id, name) in [(&file, "film.bin"), (&tree, "album")] {
+        let link = giver.ctl().text(&["link", id]);
+        taker.ctl().run(&["fetch", &link, "-o"]).arg(taker.home.path(name)).done().ok();
+        assert_eq!(taker.ctl().json(&["stat", id])[0]["name"], name);
+        let other = format!("casd:{id},name=other");
+        taker.ctl().run(&["fetch", &other, "-o"]).arg(taker.home.path(&format!("{name}.2"))).done().ok();
+        assert_eq!(taker.ctl().json(&["stat", id])[0]["name"], name, "it has one");
+    }
+}

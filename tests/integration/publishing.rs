@@ -121,7 +121,7 @@ fn no_name_leaves_a_node_unless_it_is_published_and_nothing_that_is_private() {
     let (plain, plain_id) = file(owner, "secret-plain", 1, 1);
     let (private, private_id) = file(owner, "secret-private", 2, 1);
     add(owner, &plain, &[]);
-    add(owner, &private, &["--private"]);
+    owner.ctl().run(&["-q", "add", "--private"]).arg(&private).done().ok();
     let (public, public_id) = file(owner, "public", 3, 1);
     add(owner, &public, &["--publish"]);
     // When that one is known, so would be what was announced before it.
@@ -138,6 +138,8 @@ fn no_name_leaves_a_node_unless_it_is_published_and_nothing_that_is_private() {
     // What is private cannot be published, in whatever way it is asked for.
     owner.ctl().run(&["publish", &private_id]).done().refused(&[1, 2], "private");
     let both = owner.ctl().run(&["add", "--private", "--publish"]).arg(&private).done();
+    both.refused(&[2], "--private");
+    let both = owner.ctl().run(&["add", "--private", "--wait-announced"]).arg(&private).done();
     both.refused(&[2], "--private");
     for ctl in [nodes[0].ctl(), other.ctl()] {
         assert_eq!(names(ctl, &private_id), []);
@@ -165,6 +167,7 @@ fn publishers_stand_side_by_side_and_each_takes_back_its_own() {
         (&line["published"], &line["changed"], &line["name"]),
         (&true.into(), &true.into(), &"renamed".into())
     );
+    two.ctl().run(&["publish", &id, "--name", ""]).done().refused(&[2], "a name is empty");
     let mut both = [first, second.clone()];
     both.sort();
     until_named(other.ctl(), &id, &both);

@@ -11,7 +11,7 @@ fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() 
     let file = holder.home.path("film.bin");
     let id = corpus::file(&file, 3, 100_000);
     holder.ctl().run(&["-q", "add", "--publish", "--wait-announced"]).arg(&file).done().ok();
-    let who = holder.id();
+    let (who, link) = (holder.id(), holder.ctl().text(&["link", &id]));
     assert_eq!(holder.daemon.stop(LONG).code(), Some(0));
     wait::until("it to be gone", LONG, || {
         asker.ctl().json(&["peers"]).iter().all(|peer| peer["peer_id"] != who.as_str()).then_some(())
@@ -26,8 +26,9 @@ fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() 
     let known = "1 holder is known and was not reached";
     assert!(said.contains(known) && said.contains("by its own word"), "{said}");
     assert!(said.contains("refused") || said.contains("no answer"), "{said}");
-    for stall in ["1s", "20s"] {
-        let fetch = asker.ctl().run(&["fetch", &id, "--stall", stall, "-o"]);
+    // Also when whoever asks names it, by its link.
+    for (source, stall) in [(&id, "1s"), (&id, "20s"), (&link, "10s")] {
+        let fetch = asker.ctl().run(&["fetch", source, "--stall", stall, "-o"]);
         let fetch = fetch.arg(asker.home.path("out")).done();
         fetch.refused(&[4], &who);
         let said = &fetch.stderr;
@@ -37,4 +38,28 @@ fn a_holder_that_has_stopped_is_named_by_all_verbs_with_why_it_is_not_reached() 
     let done = asker.ctl().run(&["--json", "providers", &id]).done();
     done.refused(&[4], "\"reason\":\"NO_PROVIDERS\"");
     assert!(done.stderr.contains(&who), "{}", done.stderr);
+}
+
+#[test]
+fn who_fetches_a_chunk_by_its_id_is_told_that_it_may_be_one() {
+    let nodes = nodes::network(2, |_, settings| settings);
+    let (holder, asker) = (&nodes[0], &nodes[1]);
+    let file = holder.home.path("film.bin");
+    let id = corpus::file(&file, 4, 3 * corpus::MIB);
+    holder.ctl().run(&["-q", "add", "--wait-announced"]).arg(&file).done().ok();
+    let chunk = holder.ctl().data_chunks(&id).remove(1);
+    wait::until("the chunk to be announced", LONG, || {
+        asker.ctl().run(&["providers", &chunk]).done().status.success().then_some(())
+    });
+    let fetch = asker.ctl().run(&["fetch", &chunk, "--stall", "10s", "-o"]);
+    fetch.arg(asker.home.path("out")).done().refused(&[4], "it may be the id of a chunk");
+}
+
+#[test]
+fn who_may_have_mistyped_an_id_is_told_to_check_it() {
+    let nodes = nodes::network(2, |_, settings| settings);
+    let (ctl, nowhere) = (nodes[1].ctl(), corpus::id(b"nobody has this"));
+    let fetch = ctl.run(&["fetch", &nowhere, "--stall", "2s", "-o"]).arg(nodes[1].home.path("out"));
+    fetch.done().refused(&[4], "check the id");
+    ctl.run(&["providers", &nowhere]).done().refused(&[4], "check the id");
 }

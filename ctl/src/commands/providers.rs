@@ -43,7 +43,8 @@ fn nobody(id: &str, missed: &[ProvidersResponse], is_here: bool, now: u64) -> Fa
     let here = if is_here { "; this node holds it" } else { "" };
     let Some(first) = missed.first() else {
         let message = format!("{id}: nobody else in the network says to hold it{here}");
-        return Failure::known(Reason::NoProviders, message);
+        let failure = Failure::known(Reason::NoProviders, message);
+        return if is_here { failure } else { failure.hint("check the id, or try again later") };
     };
     let told: Vec<_> = missed.iter().take(TOLD).map(|one| words(one, now)).collect();
     let more = match missed.len().saturating_sub(TOLD) {
@@ -106,6 +107,7 @@ mod tests {
         let text = |missed: &[ProvidersResponse], is_here| nobody("ab", missed, is_here, now).to_string();
         let only_here = "casctl: ab: nobody else in the network says to hold it; this node holds it";
         assert_eq!(text(&[], true), only_here);
+        assert!(text(&[], false).ends_with("to hold it\n  check the id, or try again later"));
         let one = text(&[missed("12D3", 7)], false);
         let expected = "casctl: ab: 1 holder is known and was not reached: 12D3 (by its own word of 3 h 0 min ago): \
                         refused\n  try again later";

@@ -1,5 +1,6 @@
 //! `casctl publish`: lets the name of an object out, or takes it back.
 
+use casd_proto::Reason;
 use casd_proto::v1::{PublishRequest, PublishResponse};
 use serde_json::json;
 
@@ -13,6 +14,11 @@ use crate::output::text::{count, escaped};
 /// Publishes; see [`Publish`].
 pub(super) async fn run(session: &Session, args: Publish) -> Result<Exit, Failure> {
     let Publish { object, name, withdraw } = args;
+    // To the daemon no bytes say that none was given.
+    if name.as_deref() == Some("") {
+        let message = "it cannot be published under this name: a name is empty";
+        return Err(Failure::known(Reason::InvalidName, message));
+    }
     let request = PublishRequest { id: object, name: name.unwrap_or_default(), withdraw };
     let published = session.objects().publish(request).await?.into_inner();
     if withdraw && !published.changed {

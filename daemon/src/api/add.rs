@@ -193,11 +193,16 @@ impl Manner {
 
     /// The options of one object. An empty name is none.
     fn options(&self, name: String) -> Result<AddOptions, Status> {
-        check_name(&name)?;
-        let name = Some(name).filter(|name| !name.is_empty());
+        let name = named(name)?;
         let publish = self.publishes(name.as_deref())?;
         Ok(AddOptions { name, publish, ..self.template.clone() })
     }
+}
+
+/// What a caller calls an object. An empty name is none.
+pub(super) fn named(name: String) -> Result<Option<String>, Status> {
+    check_name(&name)?;
+    Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
 fn check_name(name: &str) -> Result<(), Status> {

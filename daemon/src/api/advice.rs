@@ -22,6 +22,11 @@ pub(super) fn hint(reason: Reason) -> &'static str {
     }
 }
 
+/// What to do about a directory that is not here, or what is at a path in one: what is elsewhere is not looked into.
+pub(super) const FETCH_IT: &str =
+    "where it is elsewhere, `casctl fetch dir:ID/PATH` and `casctl cat dir:ID/PATH` bring a file of it; what is in the \
+     directory can be seen once it is here: `casctl fetch --detach dir:ID`";
+
 /// What to do about a node that cannot be reached: of some only the id was given, and some are another.
 pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     if why.contains("another node is ") || why.contains("this node itself is ") {
@@ -62,21 +67,25 @@ pub(super) fn unreached(why: &str) -> &'static str {
     "try again later, or name one that can be reached with `casctl fetch --peer ID@HOST:PORT`"
 }
 
-/// What to do about a fetch that came to nothing: its caller may name peers.
+/// What to do about a fetch that came to nothing, also for the sake of `cat`, which takes no peers.
 pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
     match error {
         FetchError::NoPeers { connected: 1.., .. } => {
             "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
-             network.bootstrap; or name a holder with --peer ID@HOST:PORT"
+             network.bootstrap; or name a holder with `casctl fetch --peer ID@HOST:PORT`"
         }
         FetchError::NoPeers { .. } => {
-            "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with --peer ID@HOST:PORT"
+            "add one with `casctl connect ADDR`, or network.bootstrap, or name a holder with `casctl fetch --peer \
+             ID@HOST:PORT`"
         }
         FetchError::NoHolders { named, .. } if !named.is_empty() => {
             "see whether casd runs there and the address is the one that its `casctl status` shows, or name another \
-             holder with --peer ID@HOST:PORT"
+             holder with `casctl fetch --peer ID@HOST:PORT`"
         }
-        FetchError::NoHolders { .. } => "try again later, or name one with --peer ID@HOST:PORT",
+        FetchError::NoHolders { .. } => {
+            "try again later, or name one with `casctl fetch --peer ID@HOST:PORT`; check the id: `casctl providers ID` says \
+             in a moment whether anybody says to hold it"
+        }
         FetchError::Unreached { why, .. } => unreached(why),
         FetchError::Stalled { holders, .. } if is_shut(holders) => unreached(holders),
         FetchError::OutputFull => "make room there, or name another place with -o",
@@ -109,16 +118,18 @@ mod tests {
         assert!(keyless.contains("network.key_file") && !keyless.contains("firewall"), "{keyless}");
         let fetch = |connected| hint(FetchError::NoPeers { id, connected }.into());
         for fetch in [fetch(0), fetch(2)] {
-            assert!(fetch.contains("casctl connect") && fetch.contains("--peer"), "{fetch}");
+            assert!(fetch.contains("casctl connect") && fetch.contains("casctl fetch --peer"), "{fetch}");
         }
         let unserved = [told[2].clone(), told[3].clone(), fetch(2)];
         assert!(unserved.iter().all(|hint| hint.starts_with("connect to a node that keeps records")));
-        let holders = |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned() };
-        assert!(hint(holders("").into()).starts_with("try again later"));
+        let holders =
+            |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned(), without: 0 };
+        let nobody = hint(holders("").into());
+        assert!(nobody.starts_with("try again later") && nobody.contains("check the id"), "{nobody}");
         assert!(hint(holders("x: refused").into()).contains("casctl status"));
         // As the events of a fetch have it.
         let unreached = |why: &str| {
-            let error = FetchError::Unreached { id, known: 1, seconds: 1, why: why.to_owned() };
+            let error = FetchError::Unreached { id, known: 1, seconds: 1, why: why.to_owned(), without: 0 };
             Failure::from(&Status::from(error)).hint
         };
         assert!(unreached("12D3: refused").starts_with("try again later"));

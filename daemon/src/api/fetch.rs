@@ -8,10 +8,10 @@ use futures::{Stream, StreamExt, future, stream};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::{Desk, convert, status};
+use super::{Desk, add, convert, fetch_tree, status};
 use crate::content::CHUNK;
 use crate::node::{
-    ALONE, Caller, Error, Event, FOREVER, FetchError, Fetching, Node, Order, PeerAddr, Request,
+    ALONE, Caller, Error, Event, FOREVER, FetchError, Fetching, Node, Order, PeerAddr, Reading, Request,
 };
 
 /// How long a fetch waits for bytes unless its caller says.
@@ -51,8 +51,15 @@ pub(super) async fn fetch(
     }))
 }
 
-/// The bytes of a fetch in order, as messages.
-pub(super) fn cat(fetching: Fetching) -> impl Stream<Item = Result<v1::CatResponse, Status>> + Send {
+/// The bytes of what is read in order, as messages.
+pub(super) fn cat(reading: Reading) -> impl Stream<Item = Result<v1::CatResponse, Status>> + Send {
+    match reading {
+        Reading::Object(fetching) => cat_object(fetching).left_stream(),
+        Reading::Inside(fetching) => fetch_tree::cat(fetching).right_stream(),
+    }
+}
+
+fn cat_object(fetching: Fetching) -> impl Stream<Item = Result<v1::CatResponse, Status>> + Send {
     events(fetching).filter_map(|event| {
         future::ready(match event.map(with_bytes) {
             Ok(Event::Data { bytes, .. }) => Some(Ok(v1::CatResponse { data: bytes })),
@@ -70,7 +77,8 @@ fn request(wanted: &v1::FetchRequest, caller: Caller) -> Result<Request, Status>
     let (peers, stall) = (peers(&wanted.peers)?, patience(wanted.wait, wanted.stall_timeout_ms));
     let order = if wanted.in_order { Order::InOrder } else { Order::Any };
     let pin = wanted.pin.then_some(caller.uid);
-    Ok(Request { id, peers, pin, name: None, stall, alone: ALONE, order, range: None, into: None })
+    let name = add::named(wanted.name.clone())?;
+    Ok(Request { id, peers, pin, name, stall, alone: ALONE, order, range: None, into: None })
 }
 
 /// The peers that a caller names.

@@ -2,11 +2,11 @@
 
 use casd_proto::v1;
 use casd_proto::v1::tree_part::Part;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
-use super::{Desk, convert, fetch};
-use crate::node::{Caller, FetchedPart, Node, TreeEvent, TreeRequest};
+use super::{Desk, add, convert, fetch};
+use crate::node::{Caller, FetchedPart, Node, TreeEvent, TreeFetching, TreeRequest};
 
 /// Begins a fetch and gives its messages. Dropping them ends it.
 pub(super) async fn fetch_tree(
@@ -20,8 +20,9 @@ pub(super) async fn fetch_tree(
         path: path.path,
         peers: fetch::peers(&wanted.peers)?,
         pin: wanted.pin.then_some(caller.uid),
-        name: None,
+        name: add::named(wanted.name)?,
         stall: fetch::patience(wanted.wait, wanted.stall_timeout_ms),
+        range: None,
     };
     let (fetching, attended) = desk.node.fetch_tree(caller, request).await?;
     let events = fetch::until_last(fetching.events, |event| matches!(event, TreeEvent::Finished(_)));
@@ -31,6 +32,28 @@ pub(super) async fn fetch_tree(
         let _ = &attended;
         event.map(|event| message(event, accept_zeros))
     }))
+}
+
+/// The bytes of a file in a directory in order, as messages.
+pub(super) fn cat(fetching: TreeFetching) -> impl Stream<Item = Result<v1::CatResponse, Status>> + Send {
+    let events = fetch::until_last(fetching.events, |event| matches!(event, TreeEvent::Finished(_)));
+    events.flat_map(|event| {
+        let answers: Vec<Result<v1::CatResponse, Status>> = match event {
+            Ok(TreeEvent::Parts(parts)) => parts.into_iter().filter_map(bytes).map(Ok).collect(),
+            Ok(_) => Vec::new(),
+            Err(status) => vec![Err(status)],
+        };
+        stream::iter(answers)
+    })
+}
+
+fn bytes(part: FetchedPart) -> Option<v1::CatResponse> {
+    let data = match part {
+        FetchedPart::File { bytes, .. } | FetchedPart::Data(bytes) => bytes,
+        FetchedPart::Zeros(zeros) => fetch::zeros(zeros),
+        _ => return None,
+    };
+    (!data.is_empty()).then_some(v1::CatResponse { data })
 }
 
 fn message(event: TreeEvent, accept_zeros: bool) -> v1::FetchTreeResponse {

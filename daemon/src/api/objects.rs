@@ -51,8 +51,8 @@ impl Objects for Service {
         let caller = self.0.access.admit(&request, Role::Read)?;
         let permit = self.0.transfers.take(caller)?;
         let v1::CatRequest { object, offset, length } = request.into_inner();
-        let fetching = self.0.node.cat(&object, offset, length).await?;
-        Ok(Response::new(self.0.until_end(fetch::cat(fetching), permit)))
+        let reading = self.0.node.cat(&object, offset, length).await?;
+        Ok(Response::new(self.0.until_end(fetch::cat(reading), permit)))
     }
 
     type ListStream = Answers<v1::ListResponse>;

@@ -11,7 +11,7 @@ use casd_proto::Reason;
 use tonic::Status;
 
 use super::advice::{self, SEE_LOG, hint, of_failed};
-use crate::content::Error as ContentError;
+use crate::content::{Error as ContentError, TreePath};
 use crate::node::ErasureError;
 use crate::node::Error;
 use crate::node::FetchError;
@@ -33,6 +33,9 @@ impl From<Error> for Status {
             Error::Myself(_) | Error::Address { .. } => refusal(reason, error.to_string(), ""),
             Error::Unreachable { address, why } => {
                 refusal(reason, error.to_string(), advice::unreachable(address, why))
+            }
+            Error::NotFound(text) if TreePath::parse(text).is_some() => {
+                status(reason, &error, store, advice::FETCH_IT)
             }
             Error::Fetch(fetch) => status(reason, &error, store, of_failed(fetch, reason)),
             Error::NobodyToTell { connected, .. } | Error::NobodyToAsk { connected, .. } => {
@@ -213,6 +216,7 @@ fn of_fetch(error: &FetchError) -> Reason {
         FetchError::Damaged { .. } => Reason::Damaged,
         FetchError::Removed(_) => Reason::NotFound,
         FetchError::Range { .. } => Reason::OutOfRange,
+        FetchError::IsDirectory(_) => Reason::IsDirectory,
         FetchError::BadTree { .. } => Reason::BadTree,
         FetchError::NoSuchPath { .. } => Reason::NoSuchPath,
         FetchError::Privacy { .. } => Reason::Privacy,
@@ -321,8 +325,11 @@ mod tests {
             (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
             (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
-            (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
-            (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
+            (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text(), without: 0 }.into()),
+            (
+                Reason::NoProviders,
+                FetchError::Unreached { id, known: 2, seconds, why: why(), without: 1 }.into(),
+            ),
             (Reason::NoProviders, FetchError::Lacking { id, missing: text() }.into()),
             (Reason::OtherNetwork, FetchError::OtherNetwork { id, named: text() }.into()),
             (
@@ -332,6 +339,7 @@ mod tests {
             (Reason::Damaged, FetchError::Damaged { id, missing: "chunks 3".to_owned() }.into()),
             (Reason::NotFound, FetchError::Removed(id).into()),
             (Reason::OutOfRange, FetchError::Range { length: 1, offset: 2 }.into()),
+            (Reason::IsDirectory, FetchError::IsDirectory(id).into()),
             (Reason::BadTree, FetchError::BadTree { id, why: why() }.into()),
             (Reason::NoSuchPath, FetchError::NoSuchPath { path: text(), why: why() }.into()),
             (Reason::Privacy, FetchError::Privacy { id, private: true }.into()),

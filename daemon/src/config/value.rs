@@ -93,7 +93,7 @@ pub(super) fn key_file(text: &str) -> Result<Option<NetworkKey>, String> {
         return Ok(None);
     }
     NetworkKey::read(&path(text)?).map(Some).map_err(|error| match error {
-        peer::Error::Contents { .. } => {
+        peer::Error::Contents { .. } | peer::Error::NoKey { .. } => {
             format!("{text:?} holds no key, which is 64 hexadecimal digits and a newline; `casd --gen-key` prints one")
         }
         other => other.to_string(),

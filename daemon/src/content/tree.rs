@@ -16,6 +16,8 @@
 //! that of its own tree. Times and owners are left out, and of a mode all but whether a file may be executed, so that
 //! the same files give the same id everywhere.
 
+mod begun;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::codec::Reader;

@@ -41,6 +41,9 @@ const MAX_DIALS: usize = 64;
 /// them again.
 const WAITING: usize = 128;
 
+/// Peers of which it is kept that a look-up told of them, besides those that the caller named, who are few.
+const VOUCHED: usize = 192;
+
 /// How often those that wait are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -52,6 +55,8 @@ pub(super) struct Crowd {
     parts: Arc<Parts>,
     /// The peers that the caller named, and the ways to them.
     hints: Arc<[(PeerId, Vec<Reach>)]>,
+    /// Those that look-ups tell to hold something of it: those of `hints`, and at most [`VOUCHED`] in all.
+    vouched: HashSet<PeerId>,
     members: HashMap<PeerNo, Member>,
     /// Members, those that wait or are being dialled, and those that failed and are not to be tried again at once.
     seen: HashSet<PeerId>,
@@ -93,6 +98,7 @@ impl Crowd {
         let mut crowd = Self {
             parts,
             hints: ways::by_peer(hints).into(),
+            vouched: HashSet::new(),
             members: HashMap::new(),
             seen: HashSet::new(),
             gone: HashSet::new(),
@@ -218,6 +224,10 @@ impl Crowd {
 
     /// A look-up tells of one that is said to hold something.
     fn told_of(&mut self, holder: Holder) {
+        let (Holder::Found(Provider { peer, .. }) | Holder::Missed(peer, _)) = &holder;
+        if self.vouched.len() < VOUCHED || self.is_named(peer) {
+            self.vouched.insert(*peer);
+        }
         let (peer, why) = match holder {
             Holder::Found(provider) => return self.located(provider),
             Holder::Missed(peer, why) => (peer, why),

@@ -16,7 +16,7 @@ pub enum Error {
         connected: usize,
     },
     /// Nobody was found that has it.
-    #[error("no holder of {id} was found{}{}", within(*.seconds), of_named(.named))]
+    #[error("no holder of {id} was found{}{}{}", within(*.seconds), of_named(.named), said(*.without))]
     NoHolders {
         /// The object.
         id: ObjectId,
@@ -24,9 +24,11 @@ pub enum Error {
         seconds: u64,
         /// The peers that the caller named, and what became of each; empty where none was named.
         named: String,
+        /// How many answer that are said to hold it, and have no object of this id.
+        without: usize,
     },
     /// Holders are known, and none of them could be reached.
-    #[error("{} and none could be reached{}: {why}", holders(*.known, .id), within(*.seconds))]
+    #[error("{} and none could be reached{}: {why}{}", holders(*.known, .id), within(*.seconds), said(*.without))]
     Unreached {
         /// The object.
         id: ObjectId,
@@ -36,6 +38,8 @@ pub enum Error {
         seconds: u64,
         /// A few of them, those that the caller named first, and why each could not be reached.
         why: String,
+        /// How many others answer that are said to hold it, and have no object of this id.
+        without: usize,
     },
     /// All that the caller named are there and not to be spoken to, and nobody else was found.
     #[error(
@@ -89,6 +93,9 @@ pub enum Error {
         /// Where the range begins.
         offset: u64,
     },
+    /// A file was wanted, and the first bytes of what came are those of a directory's list.
+    #[error("dir:{0} is a directory")]
+    IsDirectory(ObjectId),
     /// A directory's list that cannot be used. Its bytes were proved: whoever made it is to blame, not who gave it.
     #[error("directory {id} has a list that cannot be used: {why}")]
     BadTree {
@@ -149,6 +156,17 @@ fn of_named(named: &str) -> String {
     if named.is_empty() { String::new() } else { format!("; of the peers that were named, {named}") }
 }
 
+/// What those have to say that hold something else of this id: a chunk, or what they have removed since.
+fn said(without: usize) -> String {
+    match without {
+        0 => String::new(),
+        1 => format!("; 1 node is said to hold it, and has no such object: {CHUNK_ID}"),
+        nodes => format!("; {nodes} nodes are said to hold it, and have no such object: {CHUNK_ID}"),
+    }
+}
+
+const CHUNK_ID: &str = "it may be the id of a chunk, which comes with its object";
+
 fn holders(known: usize, id: &ObjectId) -> String {
     if known == 1 {
         return format!("1 holder of {id} is known");
@@ -191,14 +209,17 @@ mod tests {
     #[test]
     fn that_nobody_has_it_is_told_apart_from_that_nobody_is_reached() {
         let (id, named) = (ObjectId::from_bytes([7; 32]), "12D3: refused".to_owned());
-        let nobody = |seconds, named| Error::NoHolders { id, seconds, named }.to_string();
+        let nobody = |seconds, named| Error::NoHolders { id, seconds, named, without: 0 }.to_string();
         assert_eq!(nobody(60, String::new()), format!("no holder of {id} was found within 60 s"));
         let early = format!("no holder of {id} was found; of the peers that were named, 12D3: refused");
         assert_eq!(nobody(0, named.clone()), early);
-        let unreached = |known| Error::Unreached { id, known, seconds: 9, why: named.clone() }.to_string();
+        let unreached = |known, without| {
+            Error::Unreached { id, known, seconds: 9, why: named.clone(), without }.to_string()
+        };
         let one = format!("1 holder of {id} is known and none could be reached within 9 s: 12D3: refused");
-        assert_eq!(unreached(1), one);
-        assert!(unreached(2).starts_with(&format!("2 holders of {id} are known and none")));
+        assert_eq!(unreached(1, 0), one);
+        assert!(unreached(1, 2).starts_with(&format!("{one}; 2 nodes are said to hold it")));
+        assert!(unreached(2, 0).starts_with(&format!("2 holders of {id} are known and none")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One fetch: the planner's events come from sockets, its actions go to them.
 
 mod begin;
+mod kind;
 mod mend;
 mod news;
 
@@ -294,7 +295,7 @@ impl Job {
                 self.crowd.gave(peer, bytes);
                 self.terms.beat();
                 match shard {
-                    Shard::Data(index) => self.stored(index, chunk.into_bytes()),
+                    Shard::Data(index) => self.stored(index, chunk.into_bytes())?,
                     Shard::Parity { stripe, index } => {
                         if let Some(parity) = self.parity.as_mut().filter(|_| self.planner.wants(shard)) {
                             parity.keep(stripe, index, chunk);
@@ -332,10 +333,11 @@ impl Job {
     }
 
     /// A data chunk is proved and stored.
-    fn stored(&mut self, index: u64, bytes: Bytes) {
+    fn stored(&mut self, index: u64, bytes: Bytes) -> Result<(), Error> {
         if !self.planner.wants(Shard::Data(index)) {
-            return;
+            return Ok(());
         }
+        self.check_kind(index, &bytes)?;
         self.here += 1;
         self.parts.board.stored(&self.request.id, index);
         if self.wanted.chunks.contains(&index) {
@@ -344,6 +346,7 @@ impl Job {
         if self.here == ANNOUNCE_FROM && !matches!(self.shape, Shape::Part(_)) {
             self.notice();
         }
+        Ok(())
     }
 
     /// Tells the announcing schedule that this node holds (some of) the object.

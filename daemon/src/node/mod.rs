@@ -33,7 +33,7 @@ pub use holders::HolderLine;
 pub use jobs::{Attended, Begun, Bringing, Explanation, JobName, JobView, NewJob, Standing};
 pub use limits::{Limits, LimitsView, Rates};
 pub use names::Published;
-pub use objects::{ChunkLine, Gone, Linked, Stat};
+pub use objects::{ChunkLine, Gone, Linked, Reading, Stat};
 pub use people::{Connected, PeerLine, Status};
 pub use search::{Asked, Cut, Found, Listed, Query, Source};
 pub use trees::AddingTree;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::{Caller, Error, Node, link, reach};
 use crate::content::{ChunkId, Link, ObjectId, ParityPage, ParityPart, TreePath, chunk_count};
 use crate::erasure::{Geometry, Layout};
-use crate::fetch::{Fetching, Order, Request};
+use crate::fetch::{Fetching, Order, Request, TreeFetching, TreeRequest};
 use crate::store::{Collected, Found, ObjectInfo, Removed, State, Store};
 
 /// Objects of a list in one page.
@@ -40,6 +40,14 @@ pub struct Linked {
     pub link: Link,
     /// Whether nobody from beyond this node's own network is known to reach it where the link says that it is.
     pub is_unreached: bool,
+}
+
+/// Bytes on their way to a reader.
+pub enum Reading {
+    /// Of an object.
+    Object(Fetching),
+    /// Of a file in a directory that is elsewhere.
+    Inside(TreeFetching),
 }
 
 /// What became of an object that was to be removed.
@@ -225,20 +233,29 @@ impl Node {
     }
 
     /// Gives a range of an object's bytes, in order. What of it is damaged here is asked of peers, and of an object
-    /// that is named by its whole id what is not here. Who reads all of that has fetched it; a part stays for a day.
+    /// that is named by its whole id, or by a path behind that, what is not here. Who reads all of that has fetched
+    /// it; a part stays for a day.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::IsDirectory`]; [`Error::Fetch`] when nobody can be asked.
-    pub async fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Fetching, Error> {
+    pub async fn cat(&self, text: &str, offset: u64, length: Option<u64>) -> Result<Reading, Error> {
+        let range = (offset, length.unwrap_or(u64::MAX));
+        let inside = TreePath::parse(text);
+        if let Some(TreePath { root, .. }) = inside.as_ref().filter(|inside| inside.path.is_empty()) {
+            return Err(Error::IsDirectory(*root));
+        }
         let id = match (self.find(text).await, text.parse::<ObjectId>()) {
             (_, Ok(ObjectId::EMPTY)) => ObjectId::EMPTY,
             (Ok(info), _) if info.tree => return Err(Error::IsDirectory(info.id)),
             (Ok(info), _) => info.id,
             (Err(Error::EmptyFile(_)), _) => ObjectId::EMPTY,
             (Err(Error::NotFound(_)), Ok(id)) => self.elsewhere(id).await?,
-            (Err(error), _) => return Err(error),
+            (Err(error), _) => match inside.filter(|_| matches!(error, Error::NotFound(_))) {
+                Some(inside) => return self.inside_elsewhere(inside, range).await,
+                None => return Err(error),
+            },
         };
-        Ok(self.parts.fetcher.fetch(Request {
+        Ok(Reading::Object(self.parts.fetcher.fetch(Request {
             id,
             peers: Vec::new(),
             pin: None,
@@ -246,9 +263,18 @@ impl Node {
             stall: CAT_STALL,
             alone: crate::fetch::ALONE,
             order: Order::InOrder,
-            range: Some((offset, length.unwrap_or(u64::MAX))),
+            range: Some(range),
             into: None,
-        }))
+        })))
+    }
+
+    /// Reads a file in a directory that is not here. Of the directory only the lists on the way come.
+    async fn inside_elsewhere(&self, inside: TreePath, range: (u64, u64)) -> Result<Reading, Error> {
+        let TreePath { root, path } = inside;
+        self.may_ask(&root, &[], CAT_STALL).await?;
+        let (peers, range) = (Vec::new(), Some(range));
+        let request = TreeRequest { root, path, peers, pin: None, name: None, stall: CAT_STALL, range };
+        Ok(Reading::Inside(self.parts.fetcher.fetch_tree(request)))
     }
 
     /// An object that is not whole here, and that can be asked for. A part that is here can be read without anybody.
@@ -346,7 +372,8 @@ impl Node {
         Ok(collected)
     }
 
-    /// The link by which others fetch an object: its id, its name, and where this node is: at most four addresses.
+    /// The link by which others fetch an object: its id, its name, which where it is named by a path is the last of
+    /// that, and where this node is: at most four addresses.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`].
@@ -356,7 +383,9 @@ impl Node {
         let reach = around.reachability();
         let peers = link::addresses(about.peer, &about.chunk, &around.listen(), &reach.confirmed);
         let is_unreached = !peers.is_empty() && reach::is_unreached(&reach);
-        let link = Link { id: info.id, is_directory: info.tree, name: info.name, peers };
+        let inside = TreePath::split(text).and_then(|(_, path)| path.into_iter().next_back());
+        let name = inside.or(info.name);
+        let link = Link { id: info.id, is_directory: info.tree, name, peers };
         Ok(Linked { link, is_unreached })
     }
 }

@@ -30,6 +30,15 @@ pub enum Error {
         /// What was found there.
         path: PathBuf,
     },
+    /// It holds something else than a key, and is open to others: most likely it is another file than the one meant.
+    #[error(
+        "{} holds no key: that is 64 hexadecimal digits and a newline, in a file of its own with mode 600; `casd \
+         --gen-key` makes one", path.display()
+    )]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// It holds something else than a key.
     #[error(
         "the key file {} is damaged: it must hold 64 hexadecimal digits and a newline; restore it from a backup, \

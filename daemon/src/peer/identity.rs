@@ -63,16 +63,20 @@ pub fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, Error> {
         return Err(Error::NotAFile { path: path.to_owned() });
     }
     let mode = meta.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(Error::Open { path: path.to_owned(), mode });
-    }
+    let is_open = mode & 0o077 != 0;
     // One byte more than a key and its newline is enough to see that it is none.
     let mut text = Zeroizing::new(Vec::with_capacity(DIGITS + 2));
     file.take(DIGITS as u64 + 2).read_to_end(&mut text).map_err(io_error)?;
     let digits = text.strip_suffix(b"\n").unwrap_or(&text[..]);
     let mut key = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(digits, &mut key[..]).map_err(|_| Error::Contents { path: path.to_owned() })?;
-    Ok(key)
+    let read = hex::decode_to_slice(digits, &mut key[..]);
+    match (read, is_open, path.to_owned()) {
+        (Ok(()), false, _) => Ok(key),
+        (Ok(()), true, path) => Err(Error::Open { path, mode }),
+        (Err(_), false, path) => Err(Error::Contents { path }),
+        // Nobody is to shut a file of another kind, such as one of the system's, to others.
+        (Err(_), true, path) => Err(Error::NoKey { path }),
+    }
 }
 
 /// Writes a new key file: under another name, synced, then renamed, so that no crash leaves half a key.
@@ -144,6 +148,9 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let error = Identity::load_or_create(dir.path()).unwrap_err();
         assert!(matches!(error, Error::Open { mode: 0o640, .. }) && error.to_string().contains("chmod 600"));
+        fs::write(&path, "root:x:0:0:").unwrap();
+        let error = Identity::load_or_create(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::NoKey { .. }) && !error.to_string().contains("chmod"), "{error}");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(matches!(Identity::load_or_create(dir.path()), Err(Error::NotAFile { .. })));

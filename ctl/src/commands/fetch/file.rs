@@ -11,7 +11,7 @@ use casd_proto::v1::{FetchData, FetchFinished, FetchRequest, FetchResponse, Fetc
 use tonic::Streaming;
 
 use super::super::{Session, broken};
-use super::{default_name, is_stdout, line, peers, show, split, stall_ms, tell_left_over};
+use super::{default_name, is_stdout, line, link_name, peers, show, split, stall_ms, tell_left_over};
 use crate::args::Fetch;
 use crate::download::{Coming, Sink, Target, Writer, check_free};
 use crate::error::{Exit, Failure};
@@ -126,6 +126,7 @@ impl Transfer {
             accept_zeros: !in_order,
             into_file: passed.as_ref().map(Passed::token).unwrap_or_default(),
             wait: args.wait,
+            name: link_name(args),
         };
         let events = session.objects().fetch(request).await?.into_inner();
         Ok(Self {

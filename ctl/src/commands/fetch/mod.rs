@@ -7,6 +7,7 @@ mod tree;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use casd_proto::Reason;
 use casd_proto::v1::{FetchFinished, FetchProgress};
 use serde_json::json;
 
@@ -25,13 +26,25 @@ pub(super) async fn run(session: &Session, args: Fetch) -> Result<Exit, Failure>
             .output
             .note(&format!("the link's part {key:?} is not known to this version, and is passed over"));
     }
-    if args.detach {
+    let done = if args.detach {
         detached::run(session, &args).await
     } else if args.source.address.is_directory {
         tree::run(session, &args).await
     } else {
         file::run(session, &args).await
+    };
+    done.map_err(|failure| in_link(failure, &args))
+}
+
+/// Says where it stands when what is no address is the link's: most likely that was cut on its way, and its id would
+/// do.
+fn in_link(failure: Failure, args: &Fetch) -> Failure {
+    let is_named = |peer: &String| failure.words().0.contains(&format!("{peer:?}"));
+    if !failure.is(Reason::InvalidAddress) || !args.source.peers.iter().any(is_named) {
+        return failure;
     }
+    let address = &args.source.address;
+    failure.about("in the link, which looks cut").hint(format!("casd:{address} alone would do"))
 }
 
 /// Refuses what makes no sense together, and what this version does not have.
@@ -74,6 +87,11 @@ fn default_name(args: &Fetch, known: &str) -> String {
     let inside = address.path.last().and_then(|name| safe_name(name.as_str()));
     let linked = || args.source.name.as_deref().and_then(safe_name);
     inside.or_else(linked).or_else(|| safe_name(known)).unwrap_or_else(|| address.id.as_str().to_owned())
+}
+
+/// What the daemon is to call it: as its link says, made safe.
+fn link_name(args: &Fetch) -> String {
+    args.source.name.as_deref().and_then(safe_name).unwrap_or_default()
 }
 
 /// Names what fetches of the same target that were killed have left beside it.

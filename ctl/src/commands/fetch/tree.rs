@@ -12,7 +12,9 @@ use serde_json::json;
 use tonic::Streaming;
 
 use super::super::{Session, broken};
-use super::{default_name, is_stdout, line, no_stdout, peers, show, split, stall_ms, tell_left_over};
+use super::{
+    default_name, is_stdout, line, link_name, no_stdout, peers, show, split, stall_ms, tell_left_over,
+};
 use crate::args::Fetch;
 use crate::download::{Coming, Sink, Target, Writer, check_free};
 use crate::error::{Exit, Failure};
@@ -187,6 +189,7 @@ impl Transfer {
             stall_timeout_ms: stall_ms(args),
             accept_zeros: takes_zeros,
             wait: args.wait,
+            name: link_name(args),
         };
         let mut events = session.trees().fetch(request).await?.into_inner();
         let mut first = events.message().await?.ok_or_else(|| broken("ended the fetch early"))?;

@@ -126,7 +126,8 @@ async fn a_directory_is_one_object_with_everything_in_it() {
             ("NO_SUCH_PATH", path("../etc/passwd")),
             ("IS_DIRECTORY", path("sub")),
             ("IS_DIRECTORY", tree.id.clone()),
-            ("NOT_FOUND", format!("dir:{}", id_of(b"?"))),
+            ("IS_DIRECTORY", format!("dir:{}", id_of(b"?"))),
+            ("NOT_FOUND", format!("{}/x", &id_of(b"?")[..9])),
             ("NOT_FOUND", "nobody/sub/x".to_owned()),
         ] {
             assert_eq!(reason(daemon.cat(&object, 0, None).await), expected, "{object}");

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::Crowd;
+use super::{Crowd, Member};
 use crate::content::ObjectId;
 use crate::fetch::Error;
 use crate::fetch::missed;
@@ -56,17 +56,22 @@ impl Crowd {
         let is_here = |peer: &PeerId| self.members.values().any(|member| member.peer == *peer);
         let waiting = self.waiting.iter().map(|provider| provider.peer);
         let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
-        let found: HashSet<PeerId> = tried.filter(|peer| !self.is_named(peer) && !is_here(peer)).collect();
+        let is_told = |peer: &PeerId| !self.is_named(peer) || self.vouched.contains(peer);
+        let found: HashSet<PeerId> = tried.filter(|peer| is_told(peer) && !is_here(peer)).collect();
+        let has_none = |member: &&Member| member.has_nothing && self.vouched.contains(&member.peer);
+        let without = self.members.values().filter(has_none).count();
         let named = self.hints.iter().map(|(peer, _)| (*peer, self.what_became_of(peer)));
-        if self.is_refused() && found.is_empty() {
+        if self.is_refused() && found.iter().all(|peer| self.is_named(peer)) {
             return Error::OtherNetwork { id, named: missed::list(named.collect()) };
         }
         if found.is_empty() {
-            return Error::NoHolders { id, seconds, named: missed::list(named.collect()) };
+            return Error::NoHolders { id, seconds, named: missed::list(named.collect()), without };
         }
         let named = self.hints.iter().map(|(peer, _)| *peer).filter(|peer| !is_here(peer));
-        let absent: Vec<PeerId> = named.chain(found).collect();
-        Error::Unreached { id, known: absent.len(), seconds, why: self.missed.of(absent.into_iter()) }
+        let others = found.into_iter().filter(|peer| !self.is_named(peer));
+        let absent: Vec<PeerId> = named.chain(others).collect();
+        let (known, why) = (absent.len(), self.missed.of(absent.into_iter()));
+        Error::Unreached { id, known, seconds, why, without }
     }
 
     /// Why those that were dialled in vain were not reached, behind a colon.

@@ -9,7 +9,7 @@ use super::super::crowd::Crowd;
 use super::super::planner::Bits;
 use super::super::shape::{Shape, Wanted};
 use super::super::{Error, Event, Parts, Request, Summary, Terms, learn};
-use super::Job;
+use super::{Job, kind};
 use crate::content::ObjectId;
 use crate::store::{self, Lease, State};
 
@@ -60,6 +60,9 @@ pub(in super::super) async fn run(
         Some(_) => shape.hold(&lease).await?,
         None => shape.local(&parts.store).await,
     };
+    if !was_whole && terms.declared.is_none() {
+        kind::check_local(&parts.store, &request.id, &shape, &local).await?;
+    }
     let absent = shape.absent(&wanted, &local);
     // What is all here can be read from a disk that takes nothing more.
     let mut only_reads = was_whole && is_known && absent == 0;

@@ -67,7 +67,9 @@ impl Job {
             Rebuilt::Chunks(chunks) => {
                 self.summary.rebuilt += chunks.len() as u64;
                 let indexes = chunks.iter().map(|(index, _)| *index).collect();
-                chunks.into_iter().for_each(|(index, bytes)| self.stored(index, bytes));
+                for (index, bytes) in chunks {
+                    self.stored(index, bytes)?;
+                }
                 self.tell(planner::Event::Rebuilt { stripe, chunks: indexes });
             }
             Rebuilt::False => {

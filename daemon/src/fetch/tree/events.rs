@@ -24,6 +24,9 @@ pub struct TreeRequest {
     pub name: Option<String>,
     /// Give up when nothing has come for so long.
     pub stall: Duration,
+    /// The path is to lead to a file, of which these bytes are wanted, as (first, number); `None` for all of whatever
+    /// it leads to.
+    pub range: Option<(u64, u64)>,
 }
 
 /// What the fetch of a directory tells its caller.

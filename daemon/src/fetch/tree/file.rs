@@ -8,21 +8,22 @@ use super::super::terms::Declared;
 use super::super::{Error, Event, Request, Terms, begin};
 use super::trees::short;
 use super::walk::File;
-use super::{Errand, FetchedPart, Out, TreeEvent, TreeStarted};
+use super::{Errand, FetchedPart, Out, TreeEvent, TreeRequest, TreeStarted};
 use crate::session::Asker;
 
-/// Gives the file and enters it as an object of its own.
+/// Gives the file, or a part of it, and enters it as an object of its own when that was all of it.
 pub(super) async fn give(
     errand: &Arc<Errand>,
     seeds: Vec<Asker>,
     file: File,
-    pin: Option<u32>,
+    wanted: &TreeRequest,
     out: &Out,
 ) -> Result<(), Error> {
     let File { name, executable, id, length } = file;
     let started = TreeStarted { id, is_directory: false, name: Some(name.clone()), size: length, entries: 0 };
     let _ = out.send(Ok(TreeEvent::Started(started))).await;
-    let request = Request { pin, name: Some(name.clone()), ..errand.request(id) };
+    let &TreeRequest { pin, range, .. } = wanted;
+    let request = Request { pin, range, name: Some(name.clone()), ..errand.request(id) };
     let declared = Some(Declared { root: errand.root, length });
     let terms = Terms { seeds, declared, ..Terms::default() };
     let mut fetching = begin(&errand.parts, request, terms);

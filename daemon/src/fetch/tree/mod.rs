@@ -225,11 +225,12 @@ async fn run(
     let (length, looked) = trees::length(&errand, &mut crowd).await?;
     let mut supply = Supply::new(Arc::clone(&errand), Holders::new(crowd, request.root, looked));
     match trees::resolve(&mut supply, &errand, length, &request.path).await? {
+        Target::Directory(_, id, _) if request.range.is_some() => Err(Error::IsDirectory(id)),
         Target::Directory(tree, id, name) => {
             let name = if request.path.is_empty() { request.name } else { name };
             directory(&errand, supply, (id, tree), name, request.pin, &out).await
         }
-        Target::File(file) => file::give(&errand, supply.askers(), file, request.pin, &out).await,
+        Target::File(file) => file::give(&errand, supply.askers(), file, &request, &out).await,
     }
 }
 

@@ -147,7 +147,8 @@ impl Node {
     /// has it, and until it is cancelled. A second job of the same user for the same object is the first.
     ///
     /// # Errors
-    /// [`Error::Id`], [`Error::EmptyFile`], [`Error::Address`], [`Error::TooManyJobs`], [`Error::Store`].
+    /// [`Error::Id`], [`Error::EmptyFile`], [`Error::IsDirectory`] where a file is wanted that is known to be none,
+    /// [`Error::Address`], [`Error::TooManyJobs`], [`Error::Store`].
     pub async fn begin_job(&self, caller: Caller, wanted: NewJob) -> Result<Begun, Error> {
         let node = self.clone();
         self.in_full(async move { node.begin_or_join(caller, wanted).await }).await
@@ -173,6 +174,9 @@ impl Node {
         let id = Self::whole_id(digits)?;
         if id == ObjectId::EMPTY {
             return Err(Error::EmptyFile(object));
+        }
+        if !tree && self.parts.store.object(&id).is_some_and(|info| info.tree) {
+            return Err(Error::IsDirectory(id));
         }
         let peers = addresses(&peers)?;
         let _changing = self.jobs.changing().await;

@@ -103,6 +103,11 @@ impl Node {
                 Err(failed) => Err(failed),
             };
             let Err(Failed { error, moved }) = ended else { return };
+            let is_list = matches!(error, Error::Fetch(FetchError::IsDirectory(_)));
+            if is_list && self.is_of_tree(number).await {
+                self.jobs.table().queue(number);
+                continue;
+            }
             if moved {
                 rest = FIRST;
             }
@@ -173,12 +178,27 @@ impl Node {
         let (fetcher, inquiry) = (&self.parts.fetcher, hands.inquiry.clone());
         let (id, pin, name, stall) = (job.object, job.pin.then_some(job.uid), None, STALL);
         if let Some(lease) = kept {
-            let request = TreeRequest { root: id, path: Vec::new(), peers, pin, name, stall };
+            let path = Vec::new();
+            let request = TreeRequest { root: id, path, peers, pin, name, stall, range: None };
             return fetcher.gather_tree(request, Arc::clone(lease), inquiry);
         }
         let (alone, order) = (crate::fetch::ALONE, Order::Nothing);
         let request = Request { id, peers, pin, name, stall, alone, order, range: None, into: None };
         fetcher.fetch_telling(request, inquiry, true)
+    }
+
+    /// What a job brings is a directory, which its owner did not say: it brings what is in it as well from now on.
+    /// False when that cannot be, or is so already.
+    async fn is_of_tree(&self, number: u64) -> bool {
+        let _changing = self.jobs.changing().await;
+        let job = self.jobs.table().job(number);
+        let Some(job) = job.filter(|job| !job.tree) else { return false };
+        let job = Job { tree: true, ..job };
+        if self.parts.store.set_job(job.clone()).await.is_err() {
+            return false;
+        }
+        tracing::debug!(job = number, object = %job.object, "a job turns out to be for a directory");
+        self.jobs.table().change(job).is_some()
     }
 
     /// All of the object is here: the job is over.

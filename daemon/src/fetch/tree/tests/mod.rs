@@ -113,6 +113,7 @@ fn request(root: ObjectId, from: &[&Node]) -> TreeRequest {
         pin: None,
         name: None,
         stall: Duration::from_secs(20),
+        range: None,
     }
 }
 

@@ -24,7 +24,10 @@ const BAD: &[(&str, &str)] = &[
         ":2:14: key `network.bootstrap`: \"/ip4/203.0.113.7/udp/8468/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN\" is UDP without /quic-v1",
     ),
     ("[network]\nkey_file = \"k\"\n", ":2:12: key `network.key_file`: \"k\" is not an absolute path"),
-    ("[network]\nkey_file = \"/etc/passwd\"\n", ":2:12: key `network.key_file`: \"/etc/passwd\" holds no key"),
+    (
+        "[network]\nkey_file = \"/etc/passwd\"\n",
+        ":2:12: key `network.key_file`: \"/etc/passwd\" holds no key",
+    ),
     ("[store\n", ":1:7: not TOML: "),
 ];
 

@@ -300,7 +300,7 @@ fn a_directory_is_refused_where_a_file_is_wanted_also_when_nothing_of_it_is_here
     assert_eq!(restore(taker, &id, &restored, 0)["peers"], serde_json::json!({}), "all of it is here");
     assert_eq!(fs::read(restored.join("f9")).unwrap(), b"nine");
     // Nor is a list poured that is stored as a file.
-    let stored = taker.ctl().add_bytes(&trees::list(&[(b"x", Says::File(b"x"))]));
+    let stored = taker.ctl().add_bytes(&list(&[(b"x", Says::File(b"x"))]));
     taker.ctl().run(&["cat", &format!("dir:{stored}")]).done().refused(&[2], "is a directory");
 }
 

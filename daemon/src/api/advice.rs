@@ -23,8 +23,7 @@ pub(super) fn hint(reason: Reason) -> &'static str {
 }
 
 /// What to do about a directory that is not here, or what is at a path in one: what is elsewhere is not looked into.
-pub(super) const FETCH_IT: &str =
-    "where it is elsewhere, `casctl fetch dir:ID/PATH` and `casctl cat dir:ID/PATH` bring a file of it; what is in the \
+pub(super) const FETCH_IT: &str = "where it is elsewhere, `casctl fetch dir:ID/PATH` and `casctl cat dir:ID/PATH` bring a file of it; what is in the \
      directory can be seen once it is here: `casctl fetch --detach dir:ID`";
 
 /// What to do about a node that cannot be reached: of some only the id was given, and some are another.

@@ -178,3 +178,25 @@ fn with_a_key_a_holder_on_another_private_network_is_reached() {
 fn without_a_key_a_holder_on_another_private_network_is_dialled_only_where_it_is_given() {
     is_reached_beyond(false);
 }
+
+#[test]
+fn an_address_that_is_gone_is_told_to_nobody() {
+    let Some(machines) = Machines::two_subnets() else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    let there = home(&machines, 2, &[], None);
+    let holder = there.start();
+    let id = holder.ctl().add_bytes(b"on a host that moves");
+    let bootstrap = [format!("/ip4/10.77.2.3/tcp/8468/p2p/{}", holder.peer_id())];
+    let near = home(&machines, 0, &bootstrap, None);
+    let _other = near.start();
+    // Somebody from beyond its subnet has come in.
+    is_reachable(&holder, "yes");
+    assert!(holder.ctl().text(&["link", &id]).contains("10.77.2.3"));
+    machines.ip(2, &["address", "del", "10.77.2.3/24", "dev", "eth0"]);
+    machines.ip(2, &["address", "add", "10.77.2.22/24", "dev", "eth0"]);
+    wait::until("the link to name the new address only", LONG, || {
+        let link = holder.ctl().text(&["link", &id]);
+        (link.contains("10.77.2.22") && !link.contains("10.77.2.3")).then_some(())
+    });
+}

@@ -119,8 +119,10 @@ impl EventLoop {
         for new in external.iter().filter(|address| !before.contains(address)) {
             self.swarm.add_external_address(new.clone());
         }
-        // Identify tells those that are connected by itself only where this node listens.
-        if external.iter().any(|address| !before.contains(address)) {
+        // Identify tells those that are connected by itself only where this node listens; of an address that is gone it
+        // does so before it is taken back here.
+        let is_same = before.len() == external.len() && external.iter().all(|at| before.contains(at));
+        if !is_same {
             let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
             self.swarm.behaviour_mut().identify.push(connected);
         }

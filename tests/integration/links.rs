@@ -130,23 +130,25 @@ fn a_name_that_leads_nowhere_is_said_to() {
     daemon.ctl().run(&["connect", &nowhere]).done().refused(&[1], words);
 }
 
+/// A home on a machine for one that listens at the usual ports and looks for nobody.
+fn usual_home(machines: &Machines, number: usize) -> Home {
+    let mut home = Home::new();
+    let (state, socket) = (home.state(), home.socket());
+    home.change(|_| {
+        let settings = Settings::default().text("node.state_dir", &state.display().to_string());
+        let settings = settings.text("api.socket", &socket.display().to_string());
+        settings.raw("network.lan_discovery", "false")
+    });
+    home.runs_on(machines.on(number));
+    home
+}
+
 /// Two machines that do not look for each other, with the usual ports, and a caller of both; the first is at 10.83.0.1.
 fn usual_ports(test: impl FnOnce(&Daemon, &Daemon)) {
     let Some(machines) = Machines::two(["10.83.0.1/24", "10.83.0.2/24"]) else {
         return skip("only root can make network namespaces, with iproute2");
     };
-    let home = |number: usize| {
-        let mut home = Home::new();
-        let (state, socket) = (home.state(), home.socket());
-        home.change(|_| {
-            let settings = Settings::default().text("node.state_dir", &state.display().to_string());
-            let settings = settings.text("api.socket", &socket.display().to_string());
-            settings.raw("network.lan_discovery", "false")
-        });
-        home.runs_on(machines.on(number));
-        home
-    };
-    let (giver, taker) = (home(0), home(1));
+    let (giver, taker) = (usual_home(&machines, 0), usual_home(&machines, 1));
     test(&giver.start(), &taker.start());
 }
 
@@ -170,6 +172,26 @@ fn whoever_fetches_from_a_chunk_port_joins_where_the_dht_is_at_its_usual_port() 
         wait::until("the one with the link to have joined", LONG, || {
             (fetcher.ctl().status()["alone"] == false).then_some(())
         });
+    });
+}
+
+#[test]
+fn without_a_network_a_link_names_no_address() {
+    let Some(machines) = Machines::two(["10.84.0.1/24", "10.84.0.2/24"]) else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    let address = |verb| machines.ip(0, &["address", verb, "10.84.0.1/24", "dev", "eth0"]);
+    address("del");
+    let home = usual_home(&machines, 0);
+    let daemon = home.start();
+    let id = daemon.ctl().add_bytes(b"before the network comes");
+    let link = daemon.ctl().run(&["link", &id]).done().ok();
+    assert!(link.stderr.contains("no address that others could use"), "{}", link.stderr);
+    assert!(!link.text().contains("peer="), "{}", link.text());
+    address("add");
+    wait::until("the link to say where it is", LONG, || {
+        let link = daemon.ctl().run(&["link", &id]).done().ok();
+        (link.text().contains("%4010.84.0.1:9000") && link.stderr.is_empty()).then_some(())
     });
 }
 

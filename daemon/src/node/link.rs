@@ -20,15 +20,16 @@ enum Worth {
     Relay,
     /// It is of use within a network.
     Private,
-    /// It is of use on this host: told only where there is nothing better.
+    /// It is of use on this host: told only where the settings name no other.
     Loopback,
-    /// It means nothing without its interface; the same.
+    /// It means nothing without its interface: never told.
     Nowhere,
 }
 
 /// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. One of them is a
-/// multiaddr wherever the DHT listens at one that is of use: at a chunk port nobody joins the network. `chunk` and
-/// `listen`: as bound; `confirmed`: where others have connected to.
+/// multiaddr wherever the DHT listens at one that is of use: at a chunk port nobody joins the network. None, where this
+/// host has no address that others could use. `chunk` and `listen`: as bound; `confirmed`: where others have connected
+/// to.
 pub(super) fn addresses(
     peer: PeerId,
     chunk: &[SocketAddr],
@@ -68,8 +69,10 @@ pub(super) fn addresses(
         }
     }
     found.sort_by_key(|(worth, _)| *worth);
-    let best = found.first().map_or(Worth::Nowhere, |(worth, _)| *worth);
-    let is_of_use = |worth: Worth| worth < Worth::Loopback || worth == best;
+    // A chunk port of all addresses is one that others are to reach, once there is a network.
+    let bound = chunk.iter().map(SocketAddr::ip).chain(listen.iter().filter_map(direct));
+    let is_near = bound.map(Scope::of).all(|scope| scope == Scope::Loopback);
+    let is_of_use = |worth: Worth| worth < Worth::Loopback || worth == Worth::Loopback && is_near;
     let mut chosen: Vec<String> =
         found.into_iter().filter(|(worth, _)| is_of_use(*worth)).map(|(_, address)| address).collect();
     chosen.truncate(MOST);
@@ -117,8 +120,8 @@ mod tests {
         let plain = addresses(peer, &everywhere, &listen, &[]);
         let joins = format!("/ip4/10.0.0.7/udp/8468/quic-v1/p2p/{peer}");
         assert_eq!(plain, [format!("{peer}@10.0.0.7:9000"), joins], "as the README shows it");
-        assert!(addresses(peer, &everywhere, &listen[..6], &[]).contains(&format!("{peer}@127.0.0.1:9000")));
-        assert_eq!(addresses(peer, &[], &listen[4..6], &[]).len(), 1, "there is nothing else");
+        assert!(addresses(peer, &everywhere, &listen[..6], &[]).is_empty(), "there is no network");
+        assert!(addresses(peer, &[], &listen[4..6], &[]).is_empty(), "nobody can connect there");
 
         // Behind a router others see another host, of which they have tried the DHT's port only.
         let confirmed = all(&["/ip4/203.0.113.9/udp/8468/quic-v1"]);

@@ -79,6 +79,11 @@ fn is_fetched(between: Between, is_private: bool) {
     holder.ctl().run(&["add", "--wait-announced"]).arg(&file).done().ok();
     wait::until("a relay to be found", LONG, || (reach(&holder)["numbers"]["relays"] == 1).then_some(()));
     assert_eq!(holder.ctl().json(&["link", &id])[0]["unreached"], false, "others ask for it at the relay");
+    if between != Between::Firewalls {
+        // Whoever is at the same home needs no relay.
+        let link = holder.ctl().text(&["link", &id]);
+        assert!(link.contains("%40192.168.0.2:9000") && link.contains("/ip4/192.168.0.2/"), "{link}");
+    }
 
     let fetcher = taker.start();
     let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());

@@ -19,7 +19,7 @@ const LONGEST: usize = 200;
 const TOLD: usize = 4;
 
 /// What libraries say in words of their own, and what that is for people.
-const PLAIN: [(&str, &str); 8] = [
+const PLAIN: [(&str, &str); 9] = [
     // The resolver shows its question as code does.
     ("no records found for", "no such host"),
     ("No Matching Records Found", "no such host"),
@@ -36,6 +36,8 @@ const PLAIN: [(&str, &str); 8] = [
     ),
     ("Timeout has been reached", NO_ANSWER),
     ("Handshake with the remote timed out", NO_ANSWER),
+    // `libp2p-relay` has given up on the relay: it could not be dialled, or its connection broke off.
+    ("oneshot canceled", "the relay there cannot be reached"),
 ];
 const NO_ANSWER: &str = "no answer from there in time";
 
@@ -209,6 +211,9 @@ mod tests {
         assert_eq!(said("aborted by peer: a\n\u{1b}[31mb"), "aborted by peer: a  [31mb");
         assert_eq!(said(&"x".repeat(9_999)).len(), LONGEST);
         assert_eq!(said("Timeout has been reached"), NO_ANSWER);
+        // As the innermost cause of what libp2p says of a relay.
+        let relay = libp2p::relay::client::transport::Error::from(futures::channel::oneshot::Canceled);
+        assert_eq!(words(&io::Error::other(relay)), "the relay there cannot be reached");
         let timed_out = io::Error::other(io::Error::other("Handshake with the remote timed out."));
         assert_eq!(words(&timed_out), NO_ANSWER);
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use multiaddr::Multiaddr;
 
+use super::PeerId;
+
 /// What the DHT plane knows of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Company {
@@ -23,6 +25,9 @@ pub struct Company {
     /// Addresses of configured nodes that could not be reached when they were dialled last, at most 8, and why. Parts
     /// of the reasons may come from a stranger; they have no control characters.
     pub failed: Vec<(Multiaddr, String)>,
+    /// The one, of those that are known or configured, that was last found to be of another network, since one of this
+    /// network was met, and how that shows.
+    pub refused: Option<(PeerId, String)>,
 }
 
 /// Why nobody can be asked, in words for people: so many are `connected`, of whom none keeps records for others; of 0,

@@ -340,7 +340,7 @@ impl Dht {
         self.0.ask(|done| Command::Known { done }).await.unwrap_or_default()
     }
 
-    /// The nodes that are connected or in the routing table. Empty once the room has stopped.
+    /// The nodes that are connected, in the routing table or remembered. Empty once the room has stopped.
     pub async fn peers(&self) -> Vec<PeerView> {
         self.0.ask(|done| Command::Peers { done }).await.unwrap_or_default()
     }

@@ -161,12 +161,17 @@ fn is_reached_beyond(is_private: bool) {
         let said = &fetch.stderr;
         let place = "it is on another private network (10.77.2.3)";
         assert!(said.contains(&format!("{}: {place}", holder.peer_id())), "{said}");
-        assert!(said.contains("let others in") && said.contains("--peer ID@HOST:PORT"), "{said}");
+        assert!(
+            said.contains("casctl connect ID@HOST:PORT") && said.contains("--peer ID@HOST:PORT"),
+            "{said}"
+        );
         // Where a relay has led to it, it has answered; else it is told of as by the fetch.
         let providers = fetcher.ctl().run(&["providers", &id]).done();
         let told = providers.text() + &providers.stderr;
         assert!(told.contains(&holder.peer_id()), "{told}");
         assert!(providers.status.success() || told.contains(place), "{told}");
+        let is_relayed = providers.text().contains("/p2p-circuit");
+        assert!(!is_relayed || providers.stderr.contains("through a relay"), "{told}");
         // Who is given it, by a link or an address, reaches it all the same.
         let at = format!("{}@10.77.2.3:9000", holder.peer_id());
         fetcher.ctl().run(&["fetch", &id, "--peer", &at, "-o"]).arg(&out).done().ok();

@@ -46,7 +46,8 @@ pub(super) fn nobody(connected: usize) -> &'static str {
 }
 
 /// How it is told that neither of two lets the other in, or is dialled there, whatever one waits for.
-const SHUT: [&str; 3] = ["to let strangers in", "lets the other in", "on another private network"];
+const SHUT: [&str; 3] = ["to let strangers in", "lets the other in", ELSEWHERE];
+const ELSEWHERE: &str = "on another private network";
 
 fn is_shut(why: &str) -> bool {
     SHUT.iter().any(|words| why.contains(words))
@@ -54,6 +55,12 @@ fn is_shut(why: &str) -> bool {
 
 /// What to do where holders are known, and none was reached for such reasons.
 pub(super) fn unreached(why: &str) -> &'static str {
+    if why.contains(ELSEWHERE) {
+        return "where this host can reach that network, name an address of the holder: `casctl connect ID@HOST:PORT`, \
+                `casctl fetch --peer ID@HOST:PORT`, or network.bootstrap; or give all nodes one network.key_file, and \
+                each is dialled wherever it says that it is. Else have one of the two let others in (its router or \
+                firewall: the ports of listen.dht and listen.chunk)";
+    }
     if is_shut(why) {
         return "have one of the two let others in (its router or firewall: the ports of listen.dht and listen.chunk), or \
                 add a node that all can reach, which then helps them to connect; `casctl fetch --peer ID@HOST:PORT` \
@@ -131,6 +138,9 @@ mod tests {
         };
         assert_eq!(stalled("neither end's router or firewall lets the other in"), shut);
         assert_eq!(stalled("refused"), "", "its message says what to do");
-        assert!([unreached(""), shut].iter().all(|hint| hint.contains("--peer ID@HOST:PORT")));
+        let private = unreached("12D3: it is on another private network (10.0.0.9), where only ...");
+        let ways = ["casctl connect ID@HOST:PORT", "network.bootstrap", "network.key_file", "let others in"];
+        assert!(ways.iter().all(|way| private.contains(way)) && !private.contains("all can reach"), "{private}");
+        assert!([unreached(""), shut, private].iter().all(|hint| hint.contains("--peer ID@HOST:PORT")));
     }
 }

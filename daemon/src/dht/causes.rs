@@ -12,6 +12,7 @@ use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, TransportError};
 
 use super::proof;
+use super::streams::is_relayed;
 
 /// Characters of a reason.
 const LONGEST: usize = 200;
@@ -97,6 +98,9 @@ pub(super) fn of_transport(error: &TransportError<io::Error>) -> String {
 /// Why a node that was asked something does not answer; `known`: where it is said to be.
 pub(super) fn of_question(error: &OutboundFailure, known: Option<&Multiaddr>) -> String {
     match (error, known) {
+        (OutboundFailure::DialFailure, Some(at)) if is_relayed(at) => {
+            format!("no way through the relay where it was last leads to it now ({})", place(at))
+        }
         (OutboundFailure::DialFailure, Some(at)) => {
             format!("it does not answer at {}, where it was last; it may be gone", place(at))
         }
@@ -225,6 +229,9 @@ mod tests {
         let gone = of_question(&OutboundFailure::DialFailure, Some(&known));
         assert!(gone.contains(" at /ip4/203.0.113.7/tcp/8468, "), "{gone}");
         assert!(of_question(&OutboundFailure::DialFailure, None).contains("no address of it is known"));
+        let relay = at("/ip4/10.0.0.9/tcp/8468").with(Protocol::P2p(peer)).with(Protocol::P2pCircuit);
+        let shut = of_question(&OutboundFailure::DialFailure, Some(&relay));
+        assert!(shut.contains("through the relay") && !shut.contains("gone"), "{shut}");
         let failures = [
             OutboundFailure::Timeout,
             OutboundFailure::ConnectionClosed,

@@ -286,7 +286,11 @@ fn who_cannot_join_waits_for_that_as_long_as_other_verbs_do() {
     let taker = Node { daemon: home.start(), home };
     let id = "ab".repeat(32);
     fails(&taker, &format!("casd:{id},peer={}@{}", somebody(), nobody())).refused(&[4], "refused");
-    fails(&taker, &id).refused(&[4], "no peers are known, or can be reached");
+    fails(&taker, &id).refused(&[4], "the one node that is known, or configured to join by, does not answer");
+    for verb in ["providers", "search"] {
+        let said = taker.ctl().run(&[verb, &id]).done().code(4).stderr;
+        assert!(said.contains("casctl doctor") && !said.contains("network.bootstrap"), "{said}");
+    }
 }
 
 #[test]

@@ -35,8 +35,8 @@ impl From<Error> for Status {
                 refusal(reason, error.to_string(), advice::unreachable(address, why))
             }
             Error::Fetch(fetch) => status(reason, &error, store, of_failed(fetch, reason)),
-            Error::NobodyToTell { connected, .. } | Error::NobodyToAsk { connected, .. } => {
-                status(reason, &error, store, advice::nobody(*connected))
+            Error::NobodyToTell { nobody, .. } | Error::NobodyToAsk { nobody, .. } => {
+                status(reason, &error, store, advice::nobody(*nobody))
             }
             _ => status(reason, &error, store, hint(reason)),
         }
@@ -274,6 +274,7 @@ mod tests {
     use super::*;
     use crate::content::IdError;
     use crate::content::{NameError, ObjectId};
+    use crate::peer::Nobody;
     use casd_proto::Failure;
 
     fn all() -> Vec<(Reason, Error)> {
@@ -287,8 +288,8 @@ mod tests {
             (Reason::NotFound, Error::NoJob(text())),
             (Reason::NotPermitted, Error::NotYourJob(7)),
             (Reason::Busy, Error::TooManyJobs { all: 1024, own: 1 }),
-            (Reason::NoPeers, Error::NobodyToTell { id, connected: 0 }),
-            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false, connected: 2 }),
+            (Reason::NoPeers, Error::NobodyToTell { id, nobody: Nobody::Unknown }),
+            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false, nobody: Nobody::Unserved(2) }),
             (Reason::Privacy, Error::Private),
             (Reason::NotAnnouncing, Error::NotAnnouncing),
             (Reason::InvalidName, Error::Nameless { id, why: why() }),
@@ -320,7 +321,7 @@ mod tests {
             (Reason::InvalidParity, IngestError::from(ErasureError::Geometry { k: 0, m: 0 }).into()),
             (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
-            (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
+            (Reason::NoPeers, FetchError::NoPeers { id, nobody: Nobody::Silent(1) }.into()),
             (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text() }.into()),
             (Reason::NoProviders, FetchError::Unreached { id, known: 2, seconds, why: why() }.into()),
             (Reason::NoProviders, FetchError::Lacking { id, missing: text() }.into()),

@@ -196,6 +196,21 @@ fn without_a_network_a_link_names_no_address() {
 }
 
 #[test]
+fn an_address_that_nobody_can_connect_to_is_not_shown() {
+    let Some(machines) = Machines::two(["10.85.0.1/24", "10.85.0.2/24"]) else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    machines.ip(0, &["address", "add", "fe80::5/64", "dev", "eth0", "nodad"]);
+    let home = usual_home(&machines, 0);
+    let daemon = home.start();
+    let _ = daemon.logged("/ip6/fe80::5/tcp/");
+    let shown = wait::until("its addresses to be shown", LONG, || {
+        Some(daemon.dht_addresses()).filter(|all| all.iter().any(|at| at.contains("/10.85.0.1/")))
+    });
+    assert!(!shown.iter().any(|at| at.contains("fe80")), "{shown:?}");
+}
+
+#[test]
 fn a_link_that_leads_nowhere_ends_soon_and_says_what_is_wrong_with_it() {
     let (giver, taker) = strangers();
     let id = giver.ctl().add_bytes(b"somewhere");

@@ -29,7 +29,8 @@ const PLAIN: [(&str, &str); 9] = [
     // What went wrong in it `libp2p-tls` does not tell.
     (
         "Failed to upgrade client connection",
-        "what is there ended the handshake: it is too busy, or is no casd node",
+        "what is there ended the handshake: it is too busy, is no casd node, or that is its chunk port (usually 9000; the \
+         DHT's is 8468)",
     ),
     (
         "connection limit exceeded",
@@ -182,6 +183,7 @@ mod tests {
             log.starts_with("what is there ended") && log.ends_with("(/ip4/10.77.0.2/tcp/8468)"),
             "{log}"
         );
+        assert!(log.contains("the DHT's is 8468"), "{log}");
         let each = of_each(&tried);
         assert!(each.starts_with("nobody there (/ip4/10.0.0.9/tcp/8468); what is there ended"), "{each}");
         assert!(each.ends_with("(/ip4/10.77.0.2/tcp/8468)"), "{each}");

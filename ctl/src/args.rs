@@ -298,7 +298,7 @@ pub(crate) struct Rm {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Providers {
     /// The whole id of an object or a chunk
-    #[arg(value_name = "ID|CHUNK", value_parser = crate::object::whole_id)]
+    #[arg(value_name = "ID|CHUNK", value_parser = crate::object::id_elsewhere)]
     pub(crate) id: Id,
 }
 

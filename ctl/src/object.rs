@@ -58,6 +58,15 @@ pub(crate) fn whole_id(text: &str) -> Result<Id, String> {
     text.strip_prefix(DIRECTORY).unwrap_or(text).parse()
 }
 
+/// As [`whole_id`], of what others are asked for: they know no names of this node's, and no beginning of an id will do.
+pub(crate) fn id_elsewhere(text: &str) -> Result<Id, String> {
+    whole_id(text).map_err(|why| {
+        format!(
+            "{why}; `casctl stat` shows the whole id of what is here, by its name or the beginning of the id"
+        )
+    })
+}
+
 /// A whole id, of a file or a directory, and what is wanted inside the directory: `ID`, `dir:ID`, `dir:ID/sub/path`,
 /// `ID/sub/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +228,8 @@ mod tests {
         }
         assert_eq!(whole_id(&format!("dir:{ID}")), whole_id(ID));
         assert!(whole_id(&format!("{ID}/a")).is_err());
+        assert_eq!(id_elsewhere(ID), whole_id(ID));
+        assert!(id_elsewhere("holiday.mp4").unwrap_err().contains("`casctl stat` shows the whole id"));
     }
 
     #[test]

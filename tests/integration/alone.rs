@@ -1,10 +1,14 @@
 //! A node that is alone, and one whose objects others cannot fetch, as their users meet them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use casd::peer::Keypair;
+use casd_tests::ctl::Run;
+use casd_tests::programs::program;
 use casd_tests::wait::{self, LONG};
-use casd_tests::{Daemon, Home, Node, corpus, nodes};
+use casd_tests::{Daemon, Home, Node, Settings, corpus, nodes};
 use serde_json::Value;
 
 /// What the doctor says of whether a node is alone.
@@ -35,6 +39,33 @@ fn who_reaches_nobody_is_told_so_and_why_and_when_it_is_tried_again() {
     let line = daemon.logged("cannot reach the bootstrap node");
     assert_eq!(line.matches("refused").count(), 1, "a reason is said once: {line}");
     daemon.ctl().run(&["connect", &daemon.dht_addresses()[0]]).done().refused(&[1], "is this node itself");
+}
+
+#[test]
+fn who_has_come_back_with_another_key_is_told_so_and_not_to_look_at_the_firewall() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ours, other] = ["ours", "other"].map(|name| {
+        let key = folder.path().join(name);
+        std::fs::write(&key, Run::new(program("casd")).arg("--gen-key").done().ok().stdout).unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        key.display().to_string()
+    });
+    let mut nodes = nodes::network(2, |_, settings| settings.text("network.key_file", &ours));
+    wait::until("the other to be remembered", LONG, || {
+        (nodes[1].ctl().status()["known_peers"] == 1).then_some(())
+    });
+    let none: [&str; 0] = [];
+    let changed =
+        |settings: Settings| settings.text("network.key_file", &other).texts("network.bootstrap", &none);
+    let second = nodes.pop().unwrap().restart(|home| home.change(changed));
+    let first = nodes.pop().unwrap();
+    let said = wait::until("it to be refused", LONG, || {
+        let said = company(&second.daemon);
+        said["what"].as_str().unwrap().contains("another key").then_some(said)
+    });
+    assert!(said["what"].as_str().unwrap().contains(&first.id()), "{said}");
+    let advice = said["advice"].as_str().unwrap();
+    assert!(advice.contains("network.key_file") && !advice.contains("firewall"), "{said}");
 }
 
 #[test]

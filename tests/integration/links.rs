@@ -130,23 +130,25 @@ fn a_name_that_leads_nowhere_is_said_to() {
     daemon.ctl().run(&["connect", &nowhere]).done().refused(&[1], words);
 }
 
+/// A home on a machine for one that listens at the usual ports and looks for nobody.
+fn usual_home(machines: &Machines, number: usize) -> Home {
+    let mut home = Home::new();
+    let (state, socket) = (home.state(), home.socket());
+    home.change(|_| {
+        let settings = Settings::default().text("node.state_dir", &state.display().to_string());
+        let settings = settings.text("api.socket", &socket.display().to_string());
+        settings.raw("network.lan_discovery", "false")
+    });
+    home.runs_on(machines.on(number));
+    home
+}
+
 /// Two machines that do not look for each other, with the usual ports, and a caller of both; the first is at 10.83.0.1.
 fn usual_ports(test: impl FnOnce(&Daemon, &Daemon)) {
     let Some(machines) = Machines::two(["10.83.0.1/24", "10.83.0.2/24"]) else {
         return skip("only root can make network namespaces, with iproute2");
     };
-    let home = |number: usize| {
-        let mut home = Home::new();
-        let (state, socket) = (home.state(), home.socket());
-        home.change(|_| {
-            let settings = Settings::default().text("node.state_dir", &state.display().to_string());
-            let settings = settings.text("api.socket", &socket.display().to_string());
-            settings.raw("network.lan_discovery", "false")
-        });
-        home.runs_on(machines.on(number));
-        home
-    };
-    let (giver, taker) = (home(0), home(1));
+    let (giver, taker) = (usual_home(&machines, 0), usual_home(&machines, 1));
     test(&giver.start(), &taker.start());
 }
 
@@ -171,6 +173,41 @@ fn whoever_fetches_from_a_chunk_port_joins_where_the_dht_is_at_its_usual_port() 
             (fetcher.ctl().status()["alone"] == false).then_some(())
         });
     });
+}
+
+#[test]
+fn without_a_network_a_link_names_no_address() {
+    let Some(machines) = Machines::two(["10.84.0.1/24", "10.84.0.2/24"]) else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    let address = |verb| machines.ip(0, &["address", verb, "10.84.0.1/24", "dev", "eth0"]);
+    address("del");
+    let home = usual_home(&machines, 0);
+    let daemon = home.start();
+    let id = daemon.ctl().add_bytes(b"before the network comes");
+    let link = daemon.ctl().run(&["link", &id]).done().ok();
+    assert!(link.stderr.contains("no address that others could use"), "{}", link.stderr);
+    assert!(!link.text().contains("peer="), "{}", link.text());
+    address("add");
+    wait::until("the link to say where it is", LONG, || {
+        let link = daemon.ctl().run(&["link", &id]).done().ok();
+        (link.text().contains("%4010.84.0.1:9000") && link.stderr.is_empty()).then_some(())
+    });
+}
+
+#[test]
+fn an_address_that_nobody_can_connect_to_is_not_shown() {
+    let Some(machines) = Machines::two(["10.85.0.1/24", "10.85.0.2/24"]) else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    machines.ip(0, &["address", "add", "fe80::5/64", "dev", "eth0", "nodad"]);
+    let home = usual_home(&machines, 0);
+    let daemon = home.start();
+    let _ = daemon.logged("/ip6/fe80::5/tcp/");
+    let shown = wait::until("its addresses to be shown", LONG, || {
+        Some(daemon.dht_addresses()).filter(|all| all.iter().any(|at| at.contains("/10.85.0.1/")))
+    });
+    assert!(!shown.iter().any(|at| at.contains("fe80")), "{shown:?}");
 }
 
 #[test]
@@ -264,7 +301,11 @@ fn who_cannot_join_waits_for_that_as_long_as_other_verbs_do() {
     let taker = Node { daemon: home.start(), home };
     let id = "ab".repeat(32);
     fails(&taker, &format!("casd:{id},peer={}@{}", somebody(), nobody())).refused(&[4], "refused");
-    fails(&taker, &id).refused(&[4], "no peers are known, or can be reached");
+    fails(&taker, &id).refused(&[4], "the one node that is known, or configured to join by, does not answer");
+    for verb in ["providers", "search"] {
+        let said = taker.ctl().run(&[verb, &id]).done().code(4).stderr;
+        assert!(said.contains("casctl doctor") && !said.contains("network.bootstrap"), "{said}");
+    }
 }
 
 #[test]

@@ -79,6 +79,11 @@ fn is_fetched(between: Between, is_private: bool) {
     holder.ctl().run(&["add", "--wait-announced"]).arg(&file).done().ok();
     wait::until("a relay to be found", LONG, || (reach(&holder)["numbers"]["relays"] == 1).then_some(()));
     assert_eq!(holder.ctl().json(&["link", &id])[0]["unreached"], false, "others ask for it at the relay");
+    if between != Between::Firewalls {
+        // Whoever is at the same home needs no relay.
+        let link = holder.ctl().text(&["link", &id]);
+        assert!(link.contains("%40192.168.0.2:9000") && link.contains("/ip4/192.168.0.2/"), "{link}");
+    }
 
     let fetcher = taker.start();
     let (out, before, begun) = (taker.path("out"), carried(&machines), Instant::now());
@@ -156,12 +161,17 @@ fn is_reached_beyond(is_private: bool) {
         let said = &fetch.stderr;
         let place = "it is on another private network (10.77.2.3)";
         assert!(said.contains(&format!("{}: {place}", holder.peer_id())), "{said}");
-        assert!(said.contains("let others in") && said.contains("--peer ID@HOST:PORT"), "{said}");
+        assert!(
+            said.contains("casctl connect ID@HOST:PORT") && said.contains("--peer ID@HOST:PORT"),
+            "{said}"
+        );
         // Where a relay has led to it, it has answered; else it is told of as by the fetch.
         let providers = fetcher.ctl().run(&["providers", &id]).done();
         let told = providers.text() + &providers.stderr;
         assert!(told.contains(&holder.peer_id()), "{told}");
         assert!(providers.status.success() || told.contains(place), "{told}");
+        let is_relayed = providers.text().contains("/p2p-circuit");
+        assert!(!is_relayed || providers.stderr.contains("through a relay"), "{told}");
         // Who is given it, by a link or an address, reaches it all the same.
         let at = format!("{}@10.77.2.3:9000", holder.peer_id());
         fetcher.ctl().run(&["fetch", &id, "--peer", &at, "-o"]).arg(&out).done().ok();
@@ -177,4 +187,26 @@ fn with_a_key_a_holder_on_another_private_network_is_reached() {
 #[test]
 fn without_a_key_a_holder_on_another_private_network_is_dialled_only_where_it_is_given() {
     is_reached_beyond(false);
+}
+
+#[test]
+fn an_address_that_is_gone_is_told_to_nobody() {
+    let Some(machines) = Machines::two_subnets() else {
+        return skip("only root can make network namespaces, with iproute2");
+    };
+    let there = home(&machines, 2, &[], None);
+    let holder = there.start();
+    let id = holder.ctl().add_bytes(b"on a host that moves");
+    let bootstrap = [format!("/ip4/10.77.2.3/tcp/8468/p2p/{}", holder.peer_id())];
+    let near = home(&machines, 0, &bootstrap, None);
+    let _other = near.start();
+    // Somebody from beyond its subnet has come in.
+    is_reachable(&holder, "yes");
+    assert!(holder.ctl().text(&["link", &id]).contains("10.77.2.3"));
+    machines.ip(2, &["address", "del", "10.77.2.3/24", "dev", "eth0"]);
+    machines.ip(2, &["address", "add", "10.77.2.22/24", "dev", "eth0"]);
+    wait::until("the link to name the new address only", LONG, || {
+        let link = holder.ctl().text(&["link", &id]);
+        (link.contains("10.77.2.22") && !link.contains("10.77.2.3")).then_some(())
+    });
 }

@@ -50,7 +50,7 @@ fn line(status: &AnnounceStatusResponse) -> Line {
             "one for each object, and one for each chunk that is announced: those come a little later"
                 .to_owned(),
         ),
-        ("now", format!("{rate:.0} keys/s, to {receivers} nodes in the last round")),
+        ("now", format!("{}, to {receivers} nodes in the last round", pace(*rate))),
         ("so far", format!("{messages} messages, {look_ups} look-ups, {refused} refusals")),
         ("checked", checked),
     ];
@@ -75,6 +75,14 @@ fn line(status: &AnnounceStatusResponse) -> Line {
     }
 }
 
+/// How many keys were announced lately, at `rate` a second over the last minute: of few there are less than one.
+fn pace(rate: f64) -> String {
+    if rate > 0.0 && rate < 1.0 {
+        return format!("{:.0} keys in the last minute", (rate * 60.0).max(1.0));
+    }
+    format!("{rate:.0} keys/s")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +101,11 @@ mod tests {
         assert_eq!((&node.json["keys"], &node.json["client"]), (&json!(12), &json!(false)));
         let client = line(&AnnounceStatusResponse { client: true, ..told });
         assert!(client.human.contains("is a client") && client.json["client"] == true, "{}", client.human);
+    }
+
+    #[test]
+    fn a_few_keys_are_not_none() {
+        assert_eq!([0.0, 0.05, 12.4].map(pace), ["0 keys/s", "3 keys in the last minute", "12 keys/s"]);
     }
 
     #[test]

@@ -13,6 +13,10 @@ use crate::output::text::escaped;
 const UNREACHED: &str = "nobody from beyond its own network is known to reach this node where the link says that it is, so \
                          the link may be of no use elsewhere; `casctl doctor` says what to do";
 
+/// What is told where a link says nowhere to fetch it from.
+const NOWHERE: &str = "this machine has no address that others could use, so the link names none and finds only what \
+                       others hold as well; make it anew once there is a network";
+
 /// Prints; see [`Object`].
 pub(super) async fn run(session: &Session, args: Object) -> Result<Exit, Failure> {
     let request = LinkRequest { object: args.object.clone() };
@@ -20,7 +24,9 @@ pub(super) async fn run(session: &Session, args: Object) -> Result<Exit, Failure
     let shown = escaped(&link);
     let json = json!({ "link": link, "unreached": unreached });
     session.output.result(&Line { human: shown.clone(), bare: shown, json })?;
-    if let Some(words) = useless(session, args.object).await.or(unreached.then_some(UNREACHED)) {
+    let is_nowhere = !link.contains(",peer=");
+    let said = is_nowhere.then_some(NOWHERE).or(unreached.then_some(UNREACHED));
+    if let Some(words) = useless(session, args.object).await.or(said) {
         session.output.note(words);
     }
     Ok(Exit::Done)

@@ -15,6 +15,11 @@ use crate::output::text::{escaped, span};
 /// Those that were not reached and are told of in an error: more make it no clearer.
 const TOLD: usize = 3;
 
+/// What is told of one that answers through a relay only.
+const RELAYED: &str = "it answers through a relay, which carries no files: a fetch has to connect to it directly, and \
+                       what helps where that fails is `casctl connect ID@HOST:PORT` with a chunk port of it that this \
+                       host can reach";
+
 /// Asks; see [`Providers`]. Holders are printed as they are found; those that are only said to be some, and were not
 /// reached, are told of beside them or, where there are no others, in the error.
 pub(super) async fn run(session: &Session, args: Providers) -> Result<Exit, Failure> {
@@ -28,6 +33,9 @@ pub(super) async fn run(session: &Session, args: Providers) -> Result<Exit, Fail
         }
         any = true;
         session.output.result(&line(&provider))?;
+        if is_relayed(&provider) {
+            session.output.note(&format!("{}: {RELAYED}", escaped(&provider.peer_id)));
+        }
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if any {
@@ -36,6 +44,13 @@ pub(super) async fn run(session: &Session, args: Providers) -> Result<Exit, Fail
     }
     let id = args.id.as_str();
     Err(nobody(id, &missed, is_here(session, id).await, now))
+}
+
+/// Whether nothing of a holder is known but a relay, and addresses at which it has not answered: who answers directly
+/// has a chunk port, `ID@HOST:PORT`, wherever it gives something.
+fn is_relayed(provider: &ProvidersResponse) -> bool {
+    let addresses = &provider.addresses;
+    addresses.iter().any(|at| at.contains("/p2p-circuit")) && !addresses.iter().any(|at| at.contains('@'))
 }
 
 /// Nobody else has it, as far as is known; `missed`: those that are said to, and were not reached.
@@ -92,6 +107,18 @@ mod tests {
             ProvidersResponse { peer_id: "12D3".into(), addresses, ..ProvidersResponse::default() };
         assert_eq!(line(&provider).json, json!({ "peer_id": "12D3", "addresses": ["a", "b\n"] }));
         assert_eq!(line(&provider).human, "12D3  a b\\n");
+    }
+
+    #[test]
+    fn who_answers_through_a_relay_only_is_told_apart() {
+        let at = |addresses: &[&str]| ProvidersResponse {
+            addresses: addresses.iter().map(|at| (*at).to_owned()).collect(),
+            ..ProvidersResponse::default()
+        };
+        let (relay, home) =
+            ("/ip4/10.0.0.1/tcp/1/p2p/12D3/p2p-circuit/p2p/12D4", "/ip4/10.77.2.3/tcp/8468/p2p/12D4");
+        assert!(is_relayed(&at(&[relay])) && is_relayed(&at(&[home, relay])));
+        assert!(!is_relayed(&at(&["12D4@203.0.113.9:9000", relay])) && !is_relayed(&at(&[home])));
     }
 
     #[test]

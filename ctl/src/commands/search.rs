@@ -3,10 +3,13 @@
 use std::time::SystemTime;
 
 use casd_proto::Reason;
-use casd_proto::v1::{Asked, CutShort, FoundObject, FoundSource, SearchRequest};
+use casd_proto::v1::{
+    Asked, CutShort, FoundObject, FoundSource, SearchRequest, StatusRequest, StatusResponse,
+};
 use serde_json::json;
 
 use super::Session;
+use super::status::alone;
 use crate::args::Search;
 use crate::error::{Exit, Failure};
 use crate::object::{kind_name, named};
@@ -42,7 +45,8 @@ async fn ask(session: &Session, request: SearchRequest) -> Result<Exit, Failure>
     // An older daemon does not say.
     let Some(asked) = asked else { return Ok(Exit::Done) };
     if !any && asked.answered == 0 {
-        return Err(unasked(asked));
+        let status = session.node().status(StatusRequest {}).await;
+        return Err(unasked(asked, status.ok().as_ref().map(tonic::Response::get_ref)));
     }
     if !any {
         session.output.note("nothing is found");
@@ -51,8 +55,12 @@ async fn ask(session: &Session, request: SearchRequest) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Nothing is found, and nobody has said that there is nothing.
-fn unasked(asked: Asked) -> Failure {
+/// Nothing is found, and nobody has said that there is nothing; `node`: how this one stands, where that is known.
+fn unasked(asked: Asked, node: Option<&StatusResponse>) -> Failure {
+    if let Some(node) = node.filter(|node| asked.known == 0 && node.configured_peers > 0) {
+        let message = format!("nothing is found here, and nobody can be asked: {}", alone(node));
+        return Failure::known(Reason::NoPeers, message);
+    }
     if asked.known == 0 {
         return Failure::known(Reason::NoPeers, "nothing is found here, and no other node is known to ask")
             .hint("add one with `casctl connect ADDR`, or network.bootstrap");
@@ -156,9 +164,15 @@ mod tests {
         for (asked, word) in
             [(asked(0, 0, 0), "no other node"), (asked(5, 5, 0), "asked 5 nodes, none answered")]
         {
-            let failure = unasked(asked);
+            let failure = unasked(asked, None);
             assert!(failure.exit == Exit::NotFound && failure.to_string().contains(word), "{failure}");
         }
+        let node = StatusResponse { configured_peers: 1, ..StatusResponse::default() };
+        let down = unasked(asked(0, 0, 0), Some(&node)).to_string();
+        assert!(
+            down.contains("1 node in the configuration") && !down.contains("network.bootstrap"),
+            "{down}"
+        );
     }
 
     #[test]

@@ -107,10 +107,7 @@ fn claimed(object: &StatResponse) -> Line {
             ("kind", kind_name(said.kind()).to_owned()),
             ("size", format!("{} ({} bytes)", size(said.size), said.size)),
             ("parity", escaped(&said.parity)),
-            (
-                "said by",
-                format!("{}, as {} told", escaped(&said.publisher), count(said.told_by.into(), "node")),
-            ),
+            ("said by", format!("{}, as {} told", escaped(&said.publisher), tellers(said.told_by))),
         ])
     };
     let blocks: Vec<String> = object.descriptions.iter().map(block).collect();
@@ -176,6 +173,11 @@ fn chunk_line(chunk: &ListedChunk) -> Line {
             "zero": chunk.zero,
         }),
     }
+}
+
+/// Who told of what somebody says: so many nodes that were asked.
+fn tellers(told_by: u32) -> String {
+    if told_by == 0 { "this node was".to_owned() } else { count(told_by.into(), "node") }
 }
 
 #[cfg(test)]
@@ -252,6 +254,7 @@ mod tests {
             assert!(line.json[key].is_null(), "{key} is the word of one of two");
         }
         assert!(line.human.contains("name      one\\u{1b}\n"), "{}", line.human);
+        assert_eq!(tellers(0), "this node was");
         assert!(line.human.contains("said by   12D3, as 3 nodes told\n\nid        ab"), "{}", line.human);
         assert_eq!((&line.json["claimed"], &line.json["id"]), (&json!(true), &json!("ab")));
         let second = json!({

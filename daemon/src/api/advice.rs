@@ -3,6 +3,7 @@
 use casd_proto::Reason;
 
 use crate::node::FetchError;
+use crate::peer::Nobody;
 
 /// What to do about a fault of casd.
 pub(super) const SEE_LOG: &str = "the daemon's log says more";
@@ -40,17 +41,23 @@ pub(super) fn unreachable(address: &str, why: &str) -> &'static str {
     hint(Reason::Unreachable)
 }
 
-/// What to do where nobody can be asked, though so many are connected.
-pub(super) fn nobody(connected: usize) -> &'static str {
-    if connected == 0 {
-        return hint(Reason::NoPeers);
+/// What to do where nobody can be asked.
+pub(super) fn nobody(why: Nobody) -> &'static str {
+    match why {
+        Nobody::Unknown => hint(Reason::NoPeers),
+        Nobody::Silent(_) => {
+            "`casctl doctor` says why, and when it is tried again; `casctl connect ADDR` tries another node"
+        }
+        Nobody::Unserved(_) => {
+            "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, \
+             or network.bootstrap; `casctl status` on such a node shows its addresses"
+        }
     }
-    "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
-     network.bootstrap; `casctl status` on such a node shows its addresses"
 }
 
 /// How it is told that neither of two lets the other in, or is dialled there, whatever one waits for.
-const SHUT: [&str; 3] = ["to let strangers in", "lets the other in", "on another private network"];
+const SHUT: [&str; 3] = ["to let strangers in", "lets the other in", ELSEWHERE];
+const ELSEWHERE: &str = "on another private network";
 
 fn is_shut(why: &str) -> bool {
     SHUT.iter().any(|words| why.contains(words))
@@ -58,6 +65,12 @@ fn is_shut(why: &str) -> bool {
 
 /// What to do where holders are known, and none was reached for such reasons.
 pub(super) fn unreached(why: &str) -> &'static str {
+    if why.contains(ELSEWHERE) {
+        return "where this host can reach that network, name an address of the holder: `casctl connect ID@HOST:PORT`, \
+                `casctl fetch --peer ID@HOST:PORT`, or network.bootstrap; or give all nodes one network.key_file, and \
+                each is dialled wherever it says that it is. Else have one of the two let others in (its router or \
+                firewall: the ports of listen.dht and listen.chunk)";
+    }
     if is_shut(why) {
         return "have one of the two let others in (its router or firewall: the ports of listen.dht and listen.chunk), or \
                 add a node that all can reach, which then helps them to connect; `casctl fetch --peer ID@HOST:PORT` \
@@ -69,7 +82,11 @@ pub(super) fn unreached(why: &str) -> &'static str {
 /// What to do about a fetch that came to nothing, also for the sake of `cat`, which takes no peers.
 pub(super) fn of_failed(error: &FetchError, reason: Reason) -> &'static str {
     match error {
-        FetchError::NoPeers { connected: 1.., .. } => {
+        FetchError::NoPeers { nobody: Nobody::Silent(_), .. } => {
+            "`casctl doctor` says why, and when it is tried again; `casctl connect ADDR` tries another node; or name a \
+             holder with `casctl fetch --peer ID@HOST:PORT`"
+        }
+        FetchError::NoPeers { nobody: Nobody::Unserved(_), .. } => {
             "connect to a node that keeps records, which those do that others can connect to: `casctl connect ADDR`, or \
              network.bootstrap; or name a holder with `casctl fetch --peer ID@HOST:PORT`"
         }
@@ -105,21 +122,24 @@ mod tests {
     fn who_knows_nobody_is_told_what_to_do_as_the_verb_allows() {
         let id = ObjectId::EMPTY;
         let hint = |error: Error| Failure::from(&Status::from(error)).hint;
-        let told = |connected| {
-            [Error::NobodyToTell { id, connected }, Error::NobodyToAsk { id, is_here: true, connected }]
-                .map(hint)
+        let told = |nobody| {
+            [Error::NobodyToTell { id, nobody }, Error::NobodyToAsk { id, is_here: true, nobody }].map(hint)
         };
-        let told: Vec<_> = [told(0), told(2)].concat();
+        let (unknown, silent, unserved) = (Nobody::Unknown, Nobody::Silent(1), Nobody::Unserved(2));
+        let told: Vec<_> = [told(unknown), told(unserved), told(silent)].concat();
         let is_fit = |hint: &String| hint.contains("casctl connect") && !hint.contains("--peer");
         assert!(told.iter().all(is_fit), "{told:?}");
         let why = "it ended the connection: most likely it belongs to a private network".to_owned();
         let keyless = hint(Error::Unreachable { address: "/ip4/192.0.2.7/tcp/1".to_owned(), why });
         assert!(keyless.contains("network.key_file") && !keyless.contains("firewall"), "{keyless}");
-        let fetch = |connected| hint(FetchError::NoPeers { id, connected }.into());
-        for fetch in [fetch(0), fetch(2)] {
+        let fetch = |nobody| hint(FetchError::NoPeers { id, nobody }.into());
+        for fetch in [fetch(unknown), fetch(silent), fetch(unserved)] {
             assert!(fetch.contains("casctl connect") && fetch.contains("casctl fetch --peer"), "{fetch}");
         }
-        let unserved = [told[2].clone(), told[3].clone(), fetch(2)];
+        // Whoever is configured is not to be added once more.
+        let down = [told[4].clone(), told[5].clone(), fetch(silent)];
+        assert!(down.iter().all(|hint| hint.contains("doctor") && !hint.contains("bootstrap")), "{down:?}");
+        let unserved = [told[2].clone(), told[3].clone(), fetch(unserved)];
         assert!(unserved.iter().all(|hint| hint.starts_with("connect to a node that keeps records")));
         let holders =
             |named: &str| FetchError::NoHolders { id, seconds: 1, named: named.to_owned(), without: 0 };
@@ -141,6 +161,12 @@ mod tests {
         };
         assert_eq!(stalled("neither end's router or firewall lets the other in"), shut);
         assert_eq!(stalled("refused"), "", "its message says what to do");
-        assert!([unreached(""), shut].iter().all(|hint| hint.contains("--peer ID@HOST:PORT")));
+        let private = unreached("12D3: it is on another private network (10.0.0.9), where only ...");
+        let ways = ["casctl connect ID@HOST:PORT", "network.bootstrap", "network.key_file", "let others in"];
+        assert!(
+            ways.iter().all(|way| private.contains(way)) && !private.contains("all can reach"),
+            "{private}"
+        );
+        assert!([unreached(""), shut, private].iter().all(|hint| hint.contains("--peer ID@HOST:PORT")));
     }
 }

@@ -38,8 +38,8 @@ impl From<Error> for Status {
                 status(reason, &error, store, advice::FETCH_IT)
             }
             Error::Fetch(fetch) => status(reason, &error, store, of_failed(fetch, reason)),
-            Error::NobodyToTell { connected, .. } | Error::NobodyToAsk { connected, .. } => {
-                status(reason, &error, store, advice::nobody(*connected))
+            Error::NobodyToTell { nobody, .. } | Error::NobodyToAsk { nobody, .. } => {
+                status(reason, &error, store, advice::nobody(*nobody))
             }
             _ => status(reason, &error, store, hint(reason)),
         }
@@ -278,6 +278,7 @@ mod tests {
     use super::*;
     use crate::content::IdError;
     use crate::content::{NameError, ObjectId};
+    use crate::peer::Nobody;
     use casd_proto::Failure;
 
     fn all() -> Vec<(Reason, Error)> {
@@ -291,8 +292,8 @@ mod tests {
             (Reason::NotFound, Error::NoJob(text())),
             (Reason::NotPermitted, Error::NotYourJob(7)),
             (Reason::Busy, Error::TooManyJobs { all: 1024, own: 1 }),
-            (Reason::NoPeers, Error::NobodyToTell { id, connected: 0 }),
-            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false, connected: 2 }),
+            (Reason::NoPeers, Error::NobodyToTell { id, nobody: Nobody::Unknown }),
+            (Reason::NoPeers, Error::NobodyToAsk { id, is_here: false, nobody: Nobody::Unserved(2) }),
             (Reason::Privacy, Error::Private),
             (Reason::NotAnnouncing, Error::NotAnnouncing),
             (Reason::InvalidName, Error::Nameless { id, why: why() }),
@@ -324,7 +325,7 @@ mod tests {
             (Reason::InvalidParity, IngestError::from(ErasureError::Geometry { k: 0, m: 0 }).into()),
             (Reason::Internal, IngestError::from(ErasureError::Shape).into()),
             (Reason::NoSpace, IngestError::from(io(io::ErrorKind::StorageFull)).into()),
-            (Reason::NoPeers, FetchError::NoPeers { id, connected: 0 }.into()),
+            (Reason::NoPeers, FetchError::NoPeers { id, nobody: Nobody::Silent(1) }.into()),
             (Reason::NoProviders, FetchError::NoHolders { id, seconds, named: text(), without: 0 }.into()),
             (
                 Reason::NoProviders,

@@ -206,8 +206,8 @@ impl Dht {
         let ask =
             |to: Node| async move { (to.peer, inner.ask(|done| Command::About { to, key, done }).await) };
         let mut answers = std::pin::pin!(stream::iter(near).map(ask).buffer_unordered(AT_ONCE));
-        let (mut told, mut until) = (Gathered::default(), deadline);
-        told.hear(self.0.local, &key, read_kept(&self.0.described.of(&key)));
+        let kept = read_kept(&self.0.described.of(&key));
+        let (mut told, mut until) = (Gathered::kept(self.0.local, &key, kept), deadline);
         while let Ok(Some((from, answer))) = tokio::time::timeout_at(until, answers.next()).await {
             let Some(answer) = answer else { continue };
             told.hear(from, &key, answer.proved());
@@ -236,6 +236,14 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// With what is kept on this node, `local`, which is none of those that were asked.
+    fn kept(local: PeerId, key: &Key, kept: Vec<SignedDescription>) -> Self {
+        let mut told = Self::default();
+        told.hear(local, key, kept);
+        told.by_publisher.values_mut().for_each(|told| told.told_by = 0);
+        told
+    }
+
     /// The answer of `from`. What is of another object or time is not heard.
     fn hear(&mut self, from: PeerId, key: &Key, said: Vec<SignedDescription>) {
         let (now, mut heard) = (unix_now(), HashSet::new());
@@ -339,6 +347,17 @@ mod tests {
         hear(vec![say(&two, key, 5, "of another time")]);
         let expected = [(new, 2), (other, 1)].map(|(said, told_by)| Told { said, told_by });
         assert_eq!(told.sorted(), expected);
+    }
+
+    #[test]
+    fn what_is_kept_here_is_no_word_of_a_node_that_was_asked() {
+        let (one, key) = (Keypair::generate_ed25519(), [7; 32]);
+        let said = say(&one, key, unix_now(), "kept");
+        let mut told = Gathered::kept(PeerId::random(), &key, vec![said.clone()]);
+        told.hear(PeerId::random(), &key, vec![said.clone()]);
+        assert_eq!(told.sorted(), [Told { said: said.clone(), told_by: 1 }]);
+        let alone = Gathered::kept(PeerId::random(), &key, vec![said.clone()]).sorted();
+        assert_eq!(alone, [Told { said, told_by: 0 }]);
     }
 
     #[test]

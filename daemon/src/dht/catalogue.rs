@@ -222,8 +222,10 @@ impl EventLoop {
         question: Question,
         done: oneshot::Sender<Result<Answer, String>>,
     ) {
-        // One in the routing table is found there.
-        let addresses = self.remembered.addresses(&to.peer).iter().chain(&to.addresses).cloned().collect();
+        // One in the routing table is found there; one that is not may be where a holder was found.
+        let told = self.swarm.behaviour_mut().kad.store_mut().whereabouts(&to.peer);
+        let known = self.remembered.addresses(&to.peer).iter().chain(&to.addresses).cloned();
+        let addresses = known.chain(told).collect();
         let catalogue = &mut self.swarm.behaviour_mut().catalogue;
         let request = catalogue.send_request_with_addresses(&to.peer, Ok(question), addresses);
         self.lists.insert(request, done);

@@ -12,6 +12,7 @@ use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, TransportError};
 
 use super::proof;
+use super::streams::is_relayed;
 
 /// Characters of a reason.
 const LONGEST: usize = 200;
@@ -19,7 +20,7 @@ const LONGEST: usize = 200;
 const TOLD: usize = 4;
 
 /// What libraries say in words of their own, and what that is for people.
-const PLAIN: [(&str, &str); 8] = [
+const PLAIN: [(&str, &str); 9] = [
     // The resolver shows its question as code does.
     ("no records found for", "no such host"),
     ("No Matching Records Found", "no such host"),
@@ -28,7 +29,8 @@ const PLAIN: [(&str, &str); 8] = [
     // What went wrong in it `libp2p-tls` does not tell.
     (
         "Failed to upgrade client connection",
-        "what is there ended the handshake: it is too busy, or is no casd node",
+        "what is there ended the handshake: it is too busy, is no casd node, or that is its chunk port (usually 9000; the \
+         DHT's is 8468)",
     ),
     (
         "connection limit exceeded",
@@ -36,6 +38,8 @@ const PLAIN: [(&str, &str); 8] = [
     ),
     ("Timeout has been reached", NO_ANSWER),
     ("Handshake with the remote timed out", NO_ANSWER),
+    // `libp2p-relay` has given up on the relay: it could not be dialled, or its connection broke off.
+    ("oneshot canceled", "the relay there cannot be reached"),
 ];
 const NO_ANSWER: &str = "no answer from there in time";
 
@@ -95,6 +99,9 @@ pub(super) fn of_transport(error: &TransportError<io::Error>) -> String {
 /// Why a node that was asked something does not answer; `known`: where it is said to be.
 pub(super) fn of_question(error: &OutboundFailure, known: Option<&Multiaddr>) -> String {
     match (error, known) {
+        (OutboundFailure::DialFailure, Some(at)) if is_relayed(at) => {
+            format!("no way through the relay where it was last leads to it now ({})", place(at))
+        }
         (OutboundFailure::DialFailure, Some(at)) => {
             format!("it does not answer at {}, where it was last; it may be gone", place(at))
         }
@@ -176,6 +183,7 @@ mod tests {
             log.starts_with("what is there ended") && log.ends_with("(/ip4/10.77.0.2/tcp/8468)"),
             "{log}"
         );
+        assert!(log.contains("the DHT's is 8468"), "{log}");
         let each = of_each(&tried);
         assert!(each.starts_with("nobody there (/ip4/10.0.0.9/tcp/8468); what is there ended"), "{each}");
         assert!(each.ends_with("(/ip4/10.77.0.2/tcp/8468)"), "{each}");
@@ -209,6 +217,9 @@ mod tests {
         assert_eq!(said("aborted by peer: a\n\u{1b}[31mb"), "aborted by peer: a  [31mb");
         assert_eq!(said(&"x".repeat(9_999)).len(), LONGEST);
         assert_eq!(said("Timeout has been reached"), NO_ANSWER);
+        // As the innermost cause of what libp2p says of a relay.
+        let relay = libp2p::relay::client::transport::Error::from(futures::channel::oneshot::Canceled);
+        assert_eq!(words(&io::Error::other(relay)), "the relay there cannot be reached");
         let timed_out = io::Error::other(io::Error::other("Handshake with the remote timed out."));
         assert_eq!(words(&timed_out), NO_ANSWER);
     }
@@ -220,6 +231,9 @@ mod tests {
         let gone = of_question(&OutboundFailure::DialFailure, Some(&known));
         assert!(gone.contains(" at /ip4/203.0.113.7/tcp/8468, "), "{gone}");
         assert!(of_question(&OutboundFailure::DialFailure, None).contains("no address of it is known"));
+        let relay = at("/ip4/10.0.0.9/tcp/8468").with(Protocol::P2p(peer)).with(Protocol::P2pCircuit);
+        let shut = of_question(&OutboundFailure::DialFailure, Some(&relay));
+        assert!(shut.contains("through the relay") && !shut.contains("gone"), "{shut}");
         let failures = [
             OutboundFailure::Timeout,
             OutboundFailure::ConnectionClosed,

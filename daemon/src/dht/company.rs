@@ -36,6 +36,9 @@ pub(super) struct Solitude {
     said: bool,
     /// Whether one that it knows could not be reached while nobody was connected, and nobody has been met since.
     is_cut_off: bool,
+    /// Who of those that it knows was last found to be of another network or to have another key, since somebody was
+    /// met, and how that shows.
+    refused: Option<(PeerId, String)>,
 }
 
 /// What the log hears when a node is there.
@@ -50,15 +53,25 @@ pub(super) enum News {
 // === impl Solitude ===
 
 impl Solitude {
-    /// One that this node knows could not be reached while nobody was connected.
-    pub(super) fn missed(&mut self) {
+    /// One that this node knows could not be reached while nobody was connected; `refusal`: it is there, and for this
+    /// reason none of this network.
+    pub(super) fn missed(&mut self, peer: PeerId, refusal: Option<String>) {
         self.is_cut_off = true;
+        match refusal {
+            Some(why) => self.refused(peer, why),
+            None => _ = self.refused.take_if(|(refused, _)| *refused == peer),
+        }
+    }
+
+    /// One that this node knows is there, and none of this network.
+    pub(super) fn refused(&mut self, peer: PeerId, why: String) {
+        self.refused = Some((peer, why));
     }
 
     /// A node of this network is there; `has_server`: it keeps records, or another that is known does, or this node
     /// for others. What the log should hear of it.
     pub(super) fn met(&mut self, has_server: bool) -> Option<News> {
-        self.is_cut_off = false;
+        (self.is_cut_off, self.refused) = (false, None);
         if !has_server {
             return (!std::mem::replace(&mut self.has_waited, true)).then_some(News::Waiting);
         }
@@ -236,6 +249,7 @@ impl EventLoop {
             next_try: next.filter(|_| is_alone).map(|at| at.saturating_duration_since(now)),
             configured: self.bootstrap.len(),
             failed: self.bootstrap.troubles().take(NAMED).collect(),
+            refused: self.solitude.refused.clone(),
         }
     }
 }
@@ -251,7 +265,7 @@ mod tests {
         assert!(!solitude.is_to_be_said(true, start));
         assert_eq!([solitude.met(true), solitude.met(true)], [Some(News::Joined), None]);
         assert!(!solitude.is_alone(3, 0), "connections end when nobody uses them");
-        solitude.missed();
+        solitude.missed(PeerId::random(), None);
         assert!(solitude.is_alone(3, 0) && !solitude.is_alone(3, 1));
         assert!(
             !solitude.is_to_be_said(true, start) && !solitude.is_to_be_said(true, start + SAID_AFTER / 2)
@@ -261,6 +275,19 @@ mod tests {
         assert!(solitude.is_to_be_said(true, start + SAID_AFTER * 2));
         assert!(!solitude.is_to_be_said(true, start + SAID_AFTER * 9));
         assert!(solitude.met(true) == Some(News::Joined) && !solitude.is_alone(3, 0));
+    }
+
+    #[test]
+    fn who_is_of_another_network_is_remembered_until_somebody_of_this_one_is_met() {
+        let (mut solitude, other) = (Solitude::default(), PeerId::random());
+        solitude.missed(other, Some("another key".to_owned()));
+        solitude.missed(PeerId::random(), None);
+        assert_eq!(solitude.refused.as_ref().map(|(peer, _)| *peer), Some(other));
+        solitude.missed(other, None);
+        assert!(solitude.refused.is_none(), "it is not there any more");
+        solitude.refused(other, "another network".to_owned());
+        solitude.met(false);
+        assert!(solitude.refused.is_none());
     }
 
     #[test]

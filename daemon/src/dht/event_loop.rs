@@ -291,13 +291,13 @@ impl EventLoop {
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::info!(%address, "the DHT no longer listens there");
-                self.publish_addresses();
+                self.reach_left(&[address]);
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
                 if !self.reach_closed(listener_id) {
                     tracing::warn!(?addresses, ?reason, "a DHT listener has closed");
                 }
-                self.publish_addresses();
+                self.reach_left(&addresses);
             }
             SwarmEvent::ListenerError { error, .. } => {
                 let error = causes::words(&error);

@@ -71,6 +71,9 @@ impl EventLoop {
         if callers.is_empty() && self.bootstrap.failed(&peer, |_| reason.to_owned()) {
             tracing::warn!(%peer, "cannot join by the bootstrap node {peer} yet: {reason}");
         }
+        if self.options.key.is_none() && self.is_acquainted(&peer) {
+            self.solitude.refused(peer, reason.to_owned());
+        }
         for Connecting { address, done, .. } in callers {
             let _ = done.send(Err(Error::Unreachable { address, reason: reason.into() }));
         }
@@ -136,7 +139,7 @@ impl EventLoop {
             self.detour_dial_failed(&peer, dial, error);
             let is_unhurried = pace::is_unhurried(error);
             if is_tried && !is_unhurried {
-                self.missed(&peer);
+                self.missed(&peer, is_refused.then(|| causes::of(error, None)));
                 // Where it was asked for elsewhere, that says nothing of where it is known to be.
                 if is_ours && pace::is_in_vain(error) {
                     self.missed_routed(peer);
@@ -166,6 +169,9 @@ impl EventLoop {
             let reason = "it belongs to another network: compare network.name of both";
             if self.bootstrap.failed(&peer, |_| reason.to_owned()) {
                 tracing::warn!(%peer, "the bootstrap node {peer} is not of the network {network:?}");
+            }
+            if self.is_acquainted(&peer) {
+                self.solitude.refused(peer, reason.to_owned());
             }
             self.tell_strange(peer);
             self.swarm.behaviour_mut().kad.remove_peer(&peer);

@@ -101,6 +101,11 @@ pub(super) fn external(listening: &[Multiaddr], configured: &[Multiaddr]) -> Vec
     if far.is_empty() || asked_for_loopback { [far, near].concat() } else { far }
 }
 
+/// Whether a person can give an address to another: of IPv6 a link-local one has no form that names its interface.
+pub(super) fn is_for_people(address: &Multiaddr) -> bool {
+    !matches!(ip_of(address), Some(IpAddr::V6(ip)) if ip.is_unicast_link_local())
+}
+
 /// Link-local addresses mean nothing without the interface they belong to.
 fn is_link_local(ip: IpAddr) -> bool {
     match ip {
@@ -220,6 +225,12 @@ mod tests {
         for bad in ["/ip4/127.0.0.1/udp/1", "/dns4/localhost/tcp/1", "/ip4/127.0.0.1/tcp/1/ws"] {
             assert!(matches!(free_ports(&addresses(&[bad]), true), Err(Error::ListenForm(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_connected_to_is_not_for_people() {
+        let shown = addresses(&["/ip6/fe80::1/tcp/1", "/ip6/fd00::1/tcp/1", "/ip4/169.254.0.1/tcp/1"]);
+        assert_eq!(shown.iter().map(is_for_people).collect::<Vec<_>>(), [false, true, true]);
     }
 
     #[test]

@@ -237,11 +237,11 @@ impl Dht {
         start::begin(carriers, options, keypair, tasks).await
     }
 
-    /// Where this node listens, as bound, each ending in `/p2p/` and its id: good as another node's
-    /// bootstrap.
+    /// Where this node listens, as bound, each ending in `/p2p/` and its id: good as another node's bootstrap, which
+    /// link-local ones of IPv6 are not.
     #[must_use]
     pub fn listen_addresses(&self) -> Vec<Multiaddr> {
-        let listening = self.0.addresses().listening.into_iter();
+        let listening = self.0.addresses().listening.into_iter().filter(listen::is_for_people);
         listening.map(|address| named(&address, self.0.local)).collect()
     }
 
@@ -340,7 +340,7 @@ impl Dht {
         self.0.ask(|done| Command::Known { done }).await.unwrap_or_default()
     }
 
-    /// The nodes that are connected or in the routing table. Empty once the room has stopped.
+    /// The nodes that are connected, in the routing table or remembered. Empty once the room has stopped.
     pub async fn peers(&self) -> Vec<PeerView> {
         self.0.ask(|done| Command::Peers { done }).await.unwrap_or_default()
     }

@@ -120,6 +120,11 @@ impl Reachable {
         }
     }
 
+    /// This host is no longer at `address`, so that nothing is known of it. True where something was.
+    pub(super) fn left(&mut self, address: &Multiaddr) -> bool {
+        self.0.remove(address).is_some()
+    }
+
     /// Whether something may be noted of `address`: what is not confirmed gives way.
     fn has_room(&mut self, address: &Multiaddr) -> bool {
         if self.0.len() >= MOST && !self.0.contains_key(address) {
@@ -229,6 +234,18 @@ mod tests {
         known.reached(&tcp);
         let last = (0..PATIENCE).map(|_| known.failed(&tcp, liar)).last();
         assert_eq!((last, known.verdict()), (Some(News::Changed), Verdict::No));
+    }
+
+    #[test]
+    fn where_this_host_is_no_longer_nobody_reaches_it() {
+        let mut known = Reachable::default();
+        let [old, new] = ["/ip4/10.0.0.2/tcp/1", "/ip4/10.0.0.9/tcp/1"].map(at);
+        known.reached(&old);
+        known.reached(&new);
+        assert!(known.left(&old) && !known.left(&old));
+        assert_eq!(known.confirmed(), [new.clone()]);
+        assert!(known.left(&new) && known.verdict() == Verdict::Unknown);
+        assert_eq!(known.reached(&old), News::Changed, "it has come back");
     }
 
     #[test]

@@ -293,6 +293,17 @@ impl EventLoop {
         self.reaching.due = self.reaching.due.min(Instant::now() + SETTLED);
     }
 
+    /// This node no longer listens at these: that others have connected to them says nothing any more.
+    pub(super) fn reach_left(&mut self, addresses: &[Multiaddr]) {
+        let reachable = &mut self.reaching.reachable;
+        if addresses.iter().filter(|at| reachable.left(at)).count() > 0 {
+            self.reach_moved();
+            self.judge_reach();
+        } else {
+            self.publish_addresses();
+        }
+    }
+
     pub(super) fn reach_tick(&mut self, now: Instant) {
         self.sweep_detours();
         self.reaching.dialled.sweep(now);

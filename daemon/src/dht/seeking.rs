@@ -171,16 +171,21 @@ impl EventLoop {
         }
     }
 
-    /// A peer could not be reached.
-    pub(super) fn missed(&mut self, peer: &PeerId) {
+    /// A peer could not be reached; `refusal`: it is there, and for this reason none of this network.
+    pub(super) fn missed(&mut self, peer: &PeerId, refusal: Option<String>) {
         self.introductions.gone(peer);
         self.presence.gone(peer);
         let alone = !self.members().any(|member| member != peer);
         // Only of those that it knows: a stranger's friends may well be made up.
-        if alone && (self.remembered.has(peer) || self.bootstrap.has(peer)) {
-            self.solitude.missed();
+        if alone && self.is_acquainted(peer) {
+            self.solitude.missed(*peer, refusal);
         }
         self.remembered.missed(peer, alone, unix_now());
+    }
+
+    /// Whether it is one to join the network by.
+    pub(super) fn is_acquainted(&self, peer: &PeerId) -> bool {
+        self.remembered.has(peer) || self.bootstrap.has(peer)
     }
 
     /// Writes peers down when that is due.

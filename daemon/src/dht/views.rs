@@ -63,7 +63,7 @@ pub(super) fn channel(options: &Options) -> (Telling, Seen) {
 pub struct PeerView {
     /// Who.
     pub peer: PeerId,
-    /// Where: what it told, else where its connections lead.
+    /// Where: what it told, now or in an earlier run, else where its connections lead.
     pub addresses: Vec<Multiaddr>,
     /// What it calls itself; empty until it is connected. Free of control characters.
     pub agent: String,
@@ -119,8 +119,10 @@ impl EventLoop {
         for new in external.iter().filter(|address| !before.contains(address)) {
             self.swarm.add_external_address(new.clone());
         }
-        // Identify tells those that are connected by itself only where this node listens.
-        if external.iter().any(|address| !before.contains(address)) {
+        // Identify tells those that are connected by itself only where this node listens; of an address that is gone it
+        // does so before it is taken back here.
+        let is_same = before.len() == external.len() && external.iter().all(|at| before.contains(at));
+        if !is_same {
             let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
             self.swarm.behaviour_mut().identify.push(connected);
         }
@@ -156,6 +158,13 @@ impl EventLoop {
                 let view = views.entry(peer).or_insert_with(|| PeerView::new(peer));
                 view.addresses = entry.node.value.iter().cloned().collect();
                 view.routed = true;
+            }
+        }
+        for peer in self.remembered.peers() {
+            let view = views.entry(*peer).or_insert_with(|| PeerView::new(*peer));
+            if view.addresses.is_empty() {
+                let known = self.remembered.addresses(peer).iter();
+                view.addresses = known.map(|at| super::named(at, *peer)).collect();
             }
         }
         for (peer, connected) in self.peers.connected() {

@@ -1,19 +1,19 @@
 //! Why a fetch did not end with all its bytes.
 
 use crate::content::{CHUNK_LEN, ObjectId};
-use crate::peer::nobody_to_ask;
+use crate::peer::Nobody;
 use crate::store;
 
 /// What went wrong with a fetch. What had arrived stays in the store for a day: the same fetch goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No peer is known that could be asked.
-    #[error("{}, so {id} cannot be looked for", nobody_to_ask(*.connected))]
+    #[error("{nobody}, so {id} cannot be looked for")]
     NoPeers {
         /// The object.
         id: ObjectId,
-        /// Nodes of the network that are connected, and keep no records for others.
-        connected: usize,
+        /// Why nobody can be asked.
+        nobody: Nobody,
     },
     /// Nobody was found that has it.
     #[error("no holder of {id} was found{}{}{}", within(*.seconds), of_named(.named), said(*.without))]
@@ -225,10 +225,15 @@ mod tests {
     #[test]
     fn that_nobody_keeps_records_is_told_apart_from_that_nobody_is_there() {
         let (id, records) = (ObjectId::from_bytes([7; 32]), "keeps no records for others");
-        let said = |connected| Error::NoPeers { id, connected }.to_string();
-        assert_eq!(said(0), format!("no peers are known, or can be reached, so {id} cannot be looked for"));
-        assert!(said(1).starts_with(&format!("the one node that is connected {records}, ")), "{}", said(1));
-        assert!(said(3).starts_with("each of the 3 nodes") && said(3).contains(records), "{}", said(3));
+        let said = |nobody| Error::NoPeers { id, nobody }.to_string();
+        let unknown = said(Nobody::Unknown);
+        assert_eq!(unknown, format!("no peers are known, or can be reached, so {id} cannot be looked for"));
+        let one = said(Nobody::Unserved(1));
+        assert!(one.starts_with(&format!("the one node that is connected {records}, ")), "{one}");
+        let three = said(Nobody::Unserved(3));
+        assert!(three.starts_with("each of the 3 nodes") && three.contains(records), "{three}");
+        let down = said(Nobody::Silent(1));
+        assert!(down.contains("configured to join by, does not answer, so"), "{down}");
     }
 
     #[test]

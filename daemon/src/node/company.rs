@@ -55,11 +55,14 @@ fn counts(company: &Company) -> String {
 fn alone(company: &Company) -> String {
     let whom = match company.known {
         0 => "this node knows nobody".to_owned(),
+        1 if company.refused.is_some() => {
+            "this node is connected to nobody, and the one node that it knows is none to join by".to_owned()
+        }
         1 => "this node is connected to nobody, and the one node that it knows does not answer".to_owned(),
         known => format!("this node is connected to nobody, and of {known} nodes that it knows none answers"),
     };
     let failed = match company.failed.len() {
-        0 => String::new(),
+        0 => company.refused.as_ref().map_or_else(String::new, |(peer, why)| format!("; {peer}: {why}")),
         1 => format!("; a bootstrap address failed: {}", named(company)),
         count => format!("; {count} bootstrap addresses failed: {}", named(company)),
     };
@@ -84,6 +87,11 @@ fn advice(company: &Company) -> &'static str {
             "the ids in network.bootstrap are not those of the nodes there; `casctl status` on a node shows both as \
              \"dht at\""
         }
+        // Whoever refuses is there, and no firewall in between.
+        _ if company.refused.is_some() => {
+            "compare network.key_file and network.name of this node with those of the others: they must be the same, and \
+             a change of them takes a restart; `casctl connect ADDR` tries an address at once"
+        }
         (0, 0) => {
             "connect to a node of the network with `casctl connect ADDR`, or name some in network.bootstrap; `casctl \
              status` on such a node shows its addresses. Nodes on the same local network find each other by \
@@ -99,6 +107,7 @@ fn advice(company: &Company) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::PeerId;
     use std::time::Duration;
 
     #[test]
@@ -136,6 +145,12 @@ mod tests {
         assert_eq!(only.what, what);
         company.known = 5;
         assert!(check(&company, 0).what.contains("of 5 nodes that it knows none answers"));
+        company.refused = Some((PeerId::random(), "it has another key".to_owned()));
+        let keys = check(&company, 0);
+        assert!(keys.advice.contains("key_file") && !keys.advice.contains("firewall"), "{}", keys.advice);
+        (company.known, company.failed) = (1, Vec::new());
+        let one = check(&company, 0).what;
+        assert!(one.contains("is none to join by; ") && one.contains(": it has another key"), "{one}");
         company.failed = vec![other];
         let wrong = check(&company, 0);
         assert!(wrong.advice.starts_with("the ids in network.bootstrap"), "{}", wrong.advice);

@@ -1,7 +1,7 @@
 //! Why a verb could not be done: one enum for everything that `api` turns into a status.
 
 use crate::content::{IdError, NameError, ObjectId};
-use crate::peer::nobody_to_ask;
+use crate::peer::Nobody;
 use crate::{fetch, ingest, store};
 
 /// What went wrong, for the person who asked.
@@ -122,27 +122,22 @@ pub enum Error {
     )]
     Untold(ObjectId),
     /// The same, and there is nobody to ask.
-    #[error(
-        "there is no object {id} in this node's store, and nobody can be asked what it is: {}", nobody_to_ask(*.connected)
-    )]
+    #[error("there is no object {id} in this node's store, and nobody can be asked what it is: {nobody}")]
     NobodyToTell {
         /// It.
         id: ObjectId,
-        /// Nodes of the network that are connected, and keep no records for others.
-        connected: usize,
+        /// Why nobody can be asked.
+        nobody: Nobody,
     },
     /// Who holds something cannot be asked.
-    #[error(
-        "nobody can be asked who holds {id}: {}{}",
-        nobody_to_ask(*.connected), if *.is_here { "; this node holds it" } else { "" }
-    )]
+    #[error("nobody can be asked who holds {id}: {nobody}{}", if *.is_here { "; this node holds it" } else { "" })]
     NobodyToAsk {
         /// It.
         id: ObjectId,
         /// Whether this node holds it.
         is_here: bool,
-        /// Nodes of the network that are connected, and keep no records for others.
-        connected: usize,
+        /// Why nobody can be asked.
+        nobody: Nobody,
     },
     /// A job that is not there.
     #[error("there is no job {0}; `casctl jobs` lists those that there are")]

@@ -65,7 +65,7 @@ impl Node {
     ) -> Result<BoxStream<'static, HolderLine>, Error> {
         let end = Instant::now() + time;
         let id = Self::whole_id(text)?;
-        let nobody = |connected| Error::NobodyToAsk { id, is_here: self.is_whole(&id), connected };
+        let nobody = |nobody| Error::NobodyToAsk { id, is_here: self.is_whole(&id), nobody };
         self.joined(time.min(JOIN)).await.map_err(nobody)?;
         let (key, me): (Key, _) = (*id.as_bytes(), self.about().peer);
         let told = ReceiverStream::new(self.parts.discovery.providers(key));

@@ -8,6 +8,8 @@ use crate::peer::{Multiaddr, PeerAddr, PeerId, Scope};
 
 /// Addresses in a link: it is to be sent to people.
 const MOST: usize = 4;
+/// Those of them that lead through relays: whoever is near needs the others.
+const RELAYED: usize = 2;
 
 /// How good an address is; the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,15 +22,16 @@ enum Worth {
     Relay,
     /// It is of use within a network.
     Private,
-    /// It is of use on this host: told only where there is nothing better.
+    /// It is of use on this host: told only where the settings name no other.
     Loopback,
-    /// It means nothing without its interface; the same.
+    /// It means nothing without its interface: never told.
     Nowhere,
 }
 
 /// The best addresses: a chunk port as `ID@HOST:PORT` where there is one on a host, else a multiaddr. One of them is a
-/// multiaddr wherever the DHT listens at one that is of use: at a chunk port nobody joins the network. `chunk` and
-/// `listen`: as bound; `confirmed`: where others have connected to.
+/// multiaddr wherever the DHT listens at one that is of use: at a chunk port nobody joins the network. None, where this
+/// host has no address that others could use. `chunk` and `listen`: as bound; `confirmed`: where others have connected
+/// to.
 pub(super) fn addresses(
     peer: PeerId,
     chunk: &[SocketAddr],
@@ -64,18 +67,22 @@ pub(super) fn addresses(
                 dht.push(ip);
                 found.push((worth(ip), named(at)));
             }
-            None => found.push((Worth::Relay, named(at))),
+            None => {}
         }
     }
+    found.extend(relayed(listen).into_iter().map(|at| (Worth::Relay, named(at))));
     found.sort_by_key(|(worth, _)| *worth);
-    let best = found.first().map_or(Worth::Nowhere, |(worth, _)| *worth);
-    let is_of_use = |worth: Worth| worth < Worth::Loopback || worth == best;
+    // A chunk port of all addresses is one that others are to reach, once there is a network.
+    let bound = chunk.iter().map(SocketAddr::ip).chain(listen.iter().filter_map(direct));
+    let is_near = bound.map(Scope::of).all(|scope| scope == Scope::Loopback);
+    let is_of_use = |worth: Worth| worth < Worth::Loopback || worth == Worth::Loopback && is_near;
     let mut chosen: Vec<String> =
         found.into_iter().filter(|(worth, _)| is_of_use(*worth)).map(|(_, address)| address).collect();
     chosen.truncate(MOST);
-    if !chosen.iter().any(|address| address.starts_with('/')) {
+    // Nobody on this host's own network needs a relay to join.
+    if !chosen.iter().any(|address| address.starts_with('/') && !address.contains("/p2p-circuit/")) {
         let all = confirmed.iter().chain(listen);
-        let worths = all.map(|at| (direct(at).map_or(Worth::Relay, worth), at));
+        let worths = all.filter_map(|at| Some((worth(direct(at)?), at)));
         // Of those that are as good as another it is the first.
         let joins = worths.filter(|(worth, _)| is_of_use(*worth)).min_by_key(|(worth, _)| *worth);
         if let Some((_, at)) = joins {
@@ -84,6 +91,31 @@ pub(super) fn addresses(
         }
     }
     chosen
+}
+
+/// The ways through relays that are told, those through relays that everybody reaches first: one of each relay, then
+/// another of one of them.
+fn relayed(listen: &[Multiaddr]) -> Vec<&Multiaddr> {
+    let mut ways: Vec<&Multiaddr> = listen.iter().filter(|at| direct(at).is_none()).collect();
+    ways.sort_by_key(|at| !begins_global(at));
+    let mut relays = Vec::new();
+    let (first, more): (Vec<_>, Vec<_>) = ways.into_iter().partition(|at| {
+        let relay = at.iter().find_map(|part| if let Protocol::P2p(id) = part { Some(id) } else { None });
+        let is_first = !relays.contains(&relay);
+        relays.push(relay);
+        is_first
+    });
+    first.into_iter().chain(more).take(RELAYED).collect()
+}
+
+/// Whether a multiaddr begins with an address that can be dialled from anywhere.
+fn begins_global(address: &Multiaddr) -> bool {
+    let ip: IpAddr = match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return false,
+    };
+    Scope::of(ip) == Scope::Global
 }
 
 /// The IP address of a multiaddr that is reached directly.
@@ -117,8 +149,8 @@ mod tests {
         let plain = addresses(peer, &everywhere, &listen, &[]);
         let joins = format!("/ip4/10.0.0.7/udp/8468/quic-v1/p2p/{peer}");
         assert_eq!(plain, [format!("{peer}@10.0.0.7:9000"), joins], "as the README shows it");
-        assert!(addresses(peer, &everywhere, &listen[..6], &[]).contains(&format!("{peer}@127.0.0.1:9000")));
-        assert_eq!(addresses(peer, &[], &listen[4..6], &[]).len(), 1, "there is nothing else");
+        assert!(addresses(peer, &everywhere, &listen[..6], &[]).is_empty(), "there is no network");
+        assert!(addresses(peer, &[], &listen[4..6], &[]).is_empty(), "nobody can connect there");
 
         // Behind a router others see another host, of which they have tried the DHT's port only.
         let confirmed = all(&["/ip4/203.0.113.9/udp/8468/quic-v1"]);
@@ -141,6 +173,29 @@ mod tests {
         assert_eq!(few.len(), MOST);
         assert_eq!(few[0], format!("{peer}@[2001:db9::7]:9000"));
         assert!(few[1].ends_with(&format!("/p2p-circuit/p2p/{peer}")) && few[2].contains("@10."), "{few:?}");
+    }
+
+    #[test]
+    fn ways_through_relays_leave_room_for_what_is_near() {
+        let (peer, relays) = (PeerId::random(), [PeerId::random(), PeerId::random()]);
+        let everywhere = ["0.0.0.0:9000".parse().unwrap()];
+        let near = ["/ip4/10.78.0.1/udp/8468/quic-v1", "/ip4/10.78.0.1/tcp/8468"].map(str::to_owned);
+        let ends = ["udp/8468/quic-v1", "tcp/8468"];
+        let through =
+            |host: &str, relay: PeerId| ends.map(|end| format!("/ip4/{host}/{end}/p2p/{relay}/p2p-circuit"));
+        let told = |listen: &[[String; 2]]| {
+            let listen = listen.concat();
+            addresses(peer, &everywhere, &all(&listen.iter().map(String::as_str).collect::<Vec<_>>()), &[])
+        };
+        let named = |at: &str| format!("{at}/p2p/{peer}");
+        let (one, two) = (through("198.51.100.1", relays[0]), through("203.0.113.1", relays[1]));
+        let home = [format!("{peer}@10.78.0.1:9000"), named(&near[0])];
+        let both = told(&[one.clone(), two.clone(), near.clone()]);
+        assert_eq!(both, [[named(&one[0]), named(&two[0])], home.clone()].concat());
+        // Of a single one both of its ways, and where it is for everybody comes first.
+        let inside = through("10.0.0.9", relays[0]);
+        let single = told(&[inside, one.clone(), near]);
+        assert_eq!(single, [[named(&one[0]), named(&one[1])], home].concat());
     }
 
     #[test]

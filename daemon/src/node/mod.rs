@@ -42,7 +42,7 @@ use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::{Fetcher, Inquiry};
 use crate::ingest::{self, Ingest};
-use crate::peer::{Catalogue, Company, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
+use crate::peer::{Catalogue, Company, Conduct, Discovery, Multiaddr, Nobody, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
 use crate::support::task::Tasks;
@@ -284,14 +284,12 @@ impl Node {
 }
 
 impl Node {
-    /// Waits until there is somebody to ask, at most so long. Where there is nobody: how many are connected that keep
-    /// no records for others, if that is why.
-    async fn joined(&self, limit: Duration) -> Result<(), usize> {
+    /// Waits until there is somebody to ask, at most so long. Where there is nobody: why.
+    async fn joined(&self, limit: Duration) -> Result<(), Nobody> {
         if tokio::time::timeout(limit, self.parts.neighbours.joined()).await == Ok(true) {
             return Ok(());
         }
-        let company = self.company().await;
-        Err(if company.is_unserved { company.connected } else { 0 })
+        Err(self.company().await.nobody())
     }
 
     /// Waits until there is somebody to ask for `id`, where the caller names nobody: no longer than `stall`, and as
@@ -302,9 +300,9 @@ impl Node {
             return Ok(());
         }
         let mut routed = self.parts.neighbours.routed();
-        while let Err(connected) = self.joined(stall.min(JOIN)).await {
+        while let Err(nobody) = self.joined(stall.min(JOIN)).await {
             if stall < FOREVER {
-                return Err(crate::fetch::Error::NoPeers { id: *id, connected }.into());
+                return Err(crate::fetch::Error::NoPeers { id: *id, nobody }.into());
             }
             // Whom an administrator connects to, or who comes by itself, is not expected.
             let changed = async {

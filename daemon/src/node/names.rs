@@ -136,7 +136,7 @@ impl Node {
             return Ok(None);
         }
         let _ask = self.asks.acquire().await;
-        self.joined(JOIN).await.map_err(|connected| Error::NobodyToTell { id, connected })?;
+        self.joined(JOIN).await.map_err(|nobody| Error::NobodyToTell { id, nobody })?;
         let told = self.parts.catalogue.about(*id.as_bytes()).await;
         if told.is_empty() { Err(Error::Untold(id)) } else { Ok(Some((id, told))) }
     }

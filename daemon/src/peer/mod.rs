@@ -24,7 +24,7 @@ pub use multiaddr::Multiaddr;
 
 pub use addr::{Host, PeerAddr, Reach, read_peer_id};
 pub use card::{Card, CardSigner, MAX_CARD};
-pub use company::{Company, nobody_to_ask};
+pub use company::{Company, Nobody};
 pub use conduct::{Ban, Conduct, Standing};
 pub use error::{AddrError, Error};
 pub use identity::{Identity, create_key, read_key};

@@ -72,6 +72,13 @@ async fn a_node_whose_configured_nodes_are_gone_comes_back_by_remembered_peers()
     let announced = within("the key is placed", third.announce(vec![key(1)], 20)).await;
     assert_eq!((announced.keys, announced.receivers), (1, 1));
     third.stop().await;
+    second.stop().await;
+    // Who is remembered and not there is listed as known, with where it was.
+    let third = Home::new().start(Some(file.clone()), &[]).await;
+    let listed = third.dht.peers().await;
+    assert!(listed.len() == third.dht.standing().await.known && !listed.is_empty(), "{listed:?}");
+    assert!(listed.iter().all(|one| !one.connected && !one.addresses.is_empty()), "{listed:?}");
+    third.stop().await;
     // Without the file nobody is known, and that is said at once.
     std::fs::write(&file, b"casdpee1 and then nonsense").unwrap();
     let third = home.start(Some(file), &[]).await;

@@ -273,6 +273,7 @@ fn in_short(error: &Error, findings: &Findings, tree: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Nobody;
 
     #[tokio::test]
     async fn a_rest_ends_early_where_there_is_hope() {
@@ -309,10 +310,8 @@ mod tests {
         assert_eq!(short(stalled(), 3), "no holder of 3 chunks");
         assert_eq!(short(stalled(), 1), "no holder of 1 chunk");
         assert_eq!(short(stalled(), 0), "nothing comes from those who hold it");
-        assert_eq!(
-            short(FetchError::NoPeers { id, connected: 0 }, 0),
-            "no peers are known, or can be reached"
-        );
+        let unknown = FetchError::NoPeers { id, nobody: Nobody::Unknown };
+        assert_eq!(short(unknown, 0), "no peers are known, or can be reached");
         let lacking = FetchError::Lacking { id, missing: "a/b".to_owned() };
         let findings = Findings { missing: 2, unheld: 1, ..Findings::default() };
         assert_eq!(in_short(&lacking.into(), &findings, true), "no holder of 2 files");

@@ -243,7 +243,7 @@ mod tests {
         known.reached(&old);
         known.reached(&new);
         assert!(known.left(&old) && !known.left(&old));
-        assert_eq!(known.confirmed(), [new.clone()]);
+        assert_eq!(known.confirmed(), std::slice::from_ref(&new));
         assert!(known.left(&new) && known.verdict() == Verdict::Unknown);
         assert_eq!(known.reached(&old), News::Changed, "it has come back");
     }

@@ -333,7 +333,7 @@ fn by_the_settings_what_is_added_is_published_where_it_can_be() {
     add(owner, &path, &[]);
     let nameless = owner.ctl().add_bytes(b"from a pipe");
     let (path, private) = file(owner, "kept to itself", 2, 1);
-    add(owner, &path, &["--private"]);
+    owner.ctl().run(&["-q", "add", "--private"]).arg(&path).done().ok();
     until_named(other.ctl(), &id, &[(owner.id(), "by default".to_owned())]);
     assert_eq!((names(other.ctl(), &nameless), names(other.ctl(), &private)), (vec![], vec![]));
     assert_eq!(owner.ctl().json(&["stat", &nameless])[0]["published"], false);

@@ -55,7 +55,8 @@ impl Crowd {
     pub(in crate::fetch) fn nobody(&self, id: ObjectId, seconds: u64) -> Error {
         let is_here = |peer: &PeerId| self.members.values().any(|member| member.peer == *peer);
         let waiting = self.waiting.iter().map(|provider| provider.peer);
-        let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting);
+        let named = self.hints.iter().map(|(peer, _)| *peer);
+        let tried = self.missed.peers().chain(self.dialled.keys().copied()).chain(waiting).chain(named);
         let is_told = |peer: &PeerId| !self.is_named(peer) || self.vouched.contains(peer);
         let found: HashSet<PeerId> = tried.filter(|peer| is_told(peer) && !is_here(peer)).collect();
         let has_none = |member: &&Member| member.has_nothing && self.vouched.contains(&member.peer);

@@ -2,8 +2,7 @@
 
 use casd_proto::Reason;
 
-use crate::node::FetchError;
-use crate::peer::Nobody;
+use crate::node::{FetchError, Nobody};
 
 /// What to do about a fault of casd.
 pub(super) const SEE_LOG: &str = "the daemon's log says more";

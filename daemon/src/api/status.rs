@@ -278,7 +278,7 @@ mod tests {
     use super::*;
     use crate::content::IdError;
     use crate::content::{NameError, ObjectId};
-    use crate::peer::Nobody;
+    use crate::node::Nobody;
     use casd_proto::Failure;
 
     fn all() -> Vec<(Reason, Error)> {

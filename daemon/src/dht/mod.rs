@@ -26,9 +26,9 @@
 //! - `start`: how all this is put together; `behaviour`, `transport`, `listen`: how the swarm is; `proof`: whom a
 //!   private network lets in.
 //! - `reach`: what may be dialled, by what was `given` and what is this node's `own`; `pace`: how fast.
-//! - `meter`, `metered`, `later`, `paced`, `proving`: how fast a peer may ask; `answers`: what it may tell of others; `strikes`,
-//!   `guard`: who is not spoken to; `hosts`: how many connections one may have; `lasting`: how long they last;
-//!   `sending`: which batches wait for one.
+//! - `meter`, `metered`, `later`, `paced`, `proving`: how fast a peer may ask; `answers`: what it may tell of others;
+//!   `strikes`, `guard`: who is not spoken to; `hosts`: how many connections one may have; `lasting`: how long they
+//!   last; `sending`: which batches wait for one.
 //! - `reaching`, `reachable`: whether others reach this node, which `candidates` has them try and `dial_backs` tries
 //!   for them; `relays`: what is done where they do not, by `relay_choice`; `relaying`, `shares`: what they get of
 //!   this node as a relay; `dialled`: who does not come in unasked; `upnp`: what a router says.

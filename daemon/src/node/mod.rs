@@ -42,7 +42,7 @@ use crate::content::ObjectId;
 use crate::erasure::Geometry;
 use crate::fetch::{Fetcher, Inquiry};
 use crate::ingest::{self, Ingest};
-use crate::peer::{Catalogue, Company, Conduct, Discovery, Multiaddr, Nobody, Reachability, Unconnected};
+use crate::peer::{Catalogue, Company, Conduct, Discovery, Multiaddr, Reachability, Unconnected};
 use crate::serve::Visitors;
 use crate::store::Store;
 use crate::support::task::Tasks;
@@ -59,7 +59,7 @@ pub use crate::fetch::{FetchedPart, TreeEvent, TreeFetching, TreeRequest, TreeSt
 pub use crate::ingest::Error as IngestError;
 pub use crate::ingest::{AddOptions, Added, AddedTree, TreeOptions, TreePart};
 pub use crate::peer::{
-    Announced, Key, PeerAddr, PeerId, Provider, ReachVerdict, Standing as PeerStanding, Told,
+    Announced, Key, Nobody, PeerAddr, PeerId, Provider, ReachVerdict, Standing as PeerStanding, Told,
 };
 pub use crate::store::Error as StoreError;
 pub use crate::store::{Check, Collected, LargePin, Level, ObjectInfo, Priority, Shortage, State, Usage};

@@ -1,9 +1,9 @@
 //! Jobs: fetches that go on without their caller.
 //!
-//! Owns: which there are, and what their owners may ask of them; `table` is how they stand and which of them run, `pace`
-//! which of these crawl, `run` is the task of one. Refuses: what is at a path in a directory, more jobs than its limits,
-//! and others' jobs, but to administrators. Survives a crash: every job that was answered for: it is in the store before
-//! that, and until it has ended.
+//! Owns: which there are, and what their owners may ask of them; `table` is how they stand and which of them run,
+//! `pace` which of these crawl, `run` is the task of one. Refuses: what is at a path in a directory, more jobs than its
+//! limits, and others' jobs, but to administrators. Survives a crash: every job that was answered for: it is in the
+//! store before that, and until it has ended.
 
 mod pace;
 mod run;

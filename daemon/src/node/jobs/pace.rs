@@ -1,18 +1,18 @@
 //! How fast a try of a job is.
 //!
-//! Owns: which one crawls. Refuses: nothing by itself; whether somebody waits for its place, others know. Pure: the time
-//! is passed in. Survives a crash: nothing.
+//! Owns: which one crawls. Refuses: nothing by itself; whether somebody waits for its place, others know. Pure: the
+//! time is passed in. Survives a crash: nothing.
 //!
-//! A try goes on as long as anything comes, and somebody may see to it that hardly anything does, for ever. So the place
-//! of one that crawls is had by turns. A turn ends with a chunk, since what has come of one that is not whole is lost
-//! with the try.
+//! A try goes on as long as anything comes, and somebody may see to it that hardly anything does, for ever. So the
+//! place of one that crawls is had by turns. A turn ends with a chunk, since what has come of one that is not whole is
+//! lost with the try.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a turn is, at least; where no chunk ends it, it is twice as long: one of 1 MiB that comes at 1 KiB a second,
-/// which is what a session must bring, takes 17 minutes.
+/// How long a turn is, at least; where no chunk ends it, it is twice as long: one of 1 MiB that comes at 1 KiB a
+/// second, which is what a session must bring, takes 17 minutes.
 pub(super) const TURN: Duration = Duration::from_mins(10);
 /// Bytes a second, of whole chunks: whoever brings less crawls.
 const CRAWL: u64 = 64 << 10;

@@ -1,8 +1,8 @@
 //! The jobs that are there: which of them run, and how each stands.
 //!
 //! Owns: how many run at once, and in which order those that wait begin: those of users of whom fewest run, then of
-//! whom one began longest ago; of one user's by priority, then those that were tried less often, then the older ones. One
-//! that crawls ([`Pace`]) gives way to these. Refuses: two that bring the same object at once, and one whose owner
+//! whom one began longest ago; of one user's by priority, then those that were tried less often, then the older ones.
+//! One that crawls ([`Pace`]) gives way to these. Refuses: two that bring the same object at once, and one whose owner
 //! fetches the object in the foreground meanwhile. No awaits. Survives a crash: nothing; the store has the jobs.
 
 use std::cmp::Reverse;
